@@ -1,0 +1,234 @@
+"""Countermeasures that act on batches while the victim trains: fresh random numbers for every image and epoch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from ue_bench.api import Countermeasure, Ratio, TrainContext
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+
+class Vanilla(Countermeasure):
+    """No countermeasure: every cell trains with the crop and flip of its protocol, and this one with nothing else.
+
+    The reference column. Published for clean CIFAR-10 with ResNet-18: 94.59 % (Deep Hiding, Table 1). The paper's body
+    speaks of "random crop and resize", its appendix of flip and a padded crop; protocols follow the appendix.
+    """
+
+    name: ClassVar[str] = "vanilla"
+    revision: ClassVar[int] = 1
+    paper: ClassVar[str] = "Semantic Deep Hiding for Robust Unlearnable Examples, IEEE TIFS 2024, arXiv 2406.17349"
+
+
+class Cutout(Countermeasure):
+    """One square hole in every image, at a centre drawn uniformly over all pixels, the same in all channels.
+
+    The hole covers rows and columns ``[centre - L//2, centre + L//2)`` and is clipped at the border, so it shrinks
+    there; an odd ``L`` acts as ``L - 1``, as in the authors' code. It is always applied. Default ``L``: 16 at 32 px
+    and 116 at 224 px (Deep Hiding, appendix; 116, not 112), half the shorter side at other sizes. On average a hole
+    of 16 removes 196 of the 1024 pixels of an image of 32 px.
+
+    Black in [0, 1] is what the code of EM, ISS and APBench fills. Deep Hiding does not say, and code that fills zero
+    after its shift of -0.5 would leave mid-grey: ``fill=grey``. ``fill=mean`` takes the mean colour of each image.
+
+    Published for clean CIFAR-10 with ResNet-18: 95.00 % (Deep Hiding, Table 1).
+    """
+
+    name: ClassVar[str] = "cutout"
+    revision: ClassVar[int] = 1
+    paper: ClassVar[str] = "Improved Regularization of Convolutional Neural Networks with Cutout, arXiv 1708.04552"
+
+    length: int | None = Field(
+        None, ge=2, description="side of the hole in pixels; by default 16 at 32 px, 116 at 224 px, else half the image"
+    )
+    fill: Literal[0, "grey", "mean"] = Field(
+        0, description="value in the hole: black, 0.5, or each image's mean colour"
+    )
+
+    def side(self, height: int, width: int) -> int:
+        """Side of the unclipped hole for images of this size."""
+        shorter = min(height, width)
+        return self.length or (116 if shorter == 224 else round(shorter / 2))
+
+    def augment(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        import torch
+
+        height, width = x.shape[2:]
+        half = self.side(height, width) // 2
+        rows = window(random_centre(len(x), height, generator), half, height)
+        columns = window(random_centre(len(x), width, generator), half, width)
+        hole = box(rows, columns)
+        if self.fill == "mean":
+            colour = x.mean(dim=(2, 3), keepdim=True)
+        else:
+            colour = x.new_full((), 0.5 if self.fill == "grey" else 0.0)
+        return torch.where(hole, colour, x), y
+
+
+class Mixup(Countermeasure):
+    """Every image is blended with another one of its batch: ``l * x_i + (1 - l) * x_j``.
+
+    ``l`` is drawn from U(0, 1) = Beta(1, 1) for each image; partners are a random permutation of the batch in which
+    no image stays in its place. The variants differ in the label only:
+
+    - ``dh``: cross-entropy with the original label ``y_i``, whatever ``l`` (Deep Hiding, appendix). In expectation
+      that is half ``y_i`` and half ``y_j``, because (i, j, l) and (j, i, 1 - l) give the same image.
+    - ``standard``: ``l * CE(y_i) + (1 - l) * CE(y_j)`` (mixup, section 2, with alpha = 1).
+
+    Deviations: Deep Hiding gives no law for ``l`` beyond "ranging from 0 to 1", and does not say whether partners come
+    from the batch or the dataset. The code of EM, ISS and AR mixes twice, each time with probability 0.5, with partners
+    from the whole dataset; that is not built.
+
+    Published for clean CIFAR-10 with ResNet-18: 94.96 % (Deep Hiding, Table 1).
+    """
+
+    name: ClassVar[str] = "mixup"
+    revision: ClassVar[int] = 1
+    paper: ClassVar[str] = "mixup: Beyond Empirical Risk Minimization, ICLR 2018, arXiv 1710.09412"
+    uses_labels: ClassVar[bool] = True
+
+    variant: Literal["dh", "standard"] = Field("dh", description="keep the original label, or weight both labels")
+
+    def mix(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Mixed images, the index of each image's partner, and the weight N of the image itself."""
+        import torch
+
+        partner = partners(len(x), generator)
+        weight = torch.rand(len(x), generator=generator, device=x.device)
+        return blend(x, x[partner], weight), partner, weight
+
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor, ctx: TrainContext) -> Tensor:
+        mixed, partner, weight = self.mix(x, ctx.generator)
+        if self.variant == "dh":
+            return weighted_cross_entropy(model, mixed, ctx, (y, None))
+        return weighted_cross_entropy(model, mixed, ctx, (y, weight), (y[partner], 1 - weight))
+
+
+class CutMix(Countermeasure):
+    """A box of every image is filled with the same window of another image of its batch.
+
+    The centre is uniform over all pixels. With ``u`` drawn from U(0, 1) for each image, the sides of the box are
+    ``int(S * sqrt(1 - u))`` of the image's sides ``S`` (``size=area_ratio``, CutMix equation 2) or ``int(S * u)``
+    (``size=side_ratio``), made even and clipped at the border as in the authors' code. At 32 px it covers 29.9 %
+    (``side_ratio``: 20.4 %) of the image on average. The loss weights both labels by the area they cover after
+    clipping (``label=area``), or keeps the image's own label (``label=original``).
+
+    Deviations: Deep Hiding speaks of "a randomly selected size (ranging from 0 to 1)", which fits either ``size``, and
+    does not give the label rule; the defaults are those of the CutMix paper. On images that are not square the box
+    has the image's proportions. No image is its own partner.
+
+    Published for clean CIFAR-10 with ResNet-18: 94.77 % (Deep Hiding, Table 1).
+    """
+
+    name: ClassVar[str] = "cutmix"
+    revision: ClassVar[int] = 1
+    paper: ClassVar[str] = "CutMix: Regularization Strategy to Train Strong Classifiers, ICCV 2019, arXiv 1905.04899"
+    uses_labels: ClassVar[bool] = True
+
+    size: Literal["area_ratio", "side_ratio"] = Field(
+        "area_ratio", description="whether the uniform draw is the share of the area that stays or of the side pasted"
+    )
+    label: Literal["area", "original"] = Field("area", description="weight both labels by area, or keep the own one")
+
+    def side_ratio(self, u: Tensor) -> Tensor:
+        """Side of the box as a share of the image's side, for uniform numbers ``u``."""
+        return u if self.size == "side_ratio" else (1 - u).sqrt()
+
+    def mix(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Mixed images, the index of each image's partner, and the share N of the image that is its own."""
+        import torch
+
+        count, height, width = len(x), *x.shape[2:]
+        partner = partners(count, generator)
+        ratio = self.side_ratio(torch.rand((count, 1), generator=generator, device=x.device))
+        rows = window(random_centre(count, height, generator), (height * ratio).long() // 2, height)
+        columns = window(random_centre(count, width, generator), (width * ratio).long() // 2, width)
+        own = 1 - rows.sum(dim=1) * columns.sum(dim=1) / (height * width)
+        return torch.where(box(rows, columns), x[partner], x), partner, own
+
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor, ctx: TrainContext) -> Tensor:
+        mixed, partner, own = self.mix(x, ctx.generator)
+        if self.label == "original":
+            return weighted_cross_entropy(model, mixed, ctx, (y, None))
+        return weighted_cross_entropy(model, mixed, ctx, (y, own), (y[partner], 1 - own))
+
+
+class GaussianNoise(Countermeasure):
+    """Independent Gaussian noise on every pixel and channel of every batch, then clamped to [0, 1].
+
+    The paper's "N(0, 0.1)" is read as a standard deviation of 0.1 on the [0, 1] scale, 25.5 of 255 levels. Read as a
+    variance it would be ``std=0.316``, but the published drop of 5.9 points on clean images fits the former.
+    Deviation: Deep Hiding does not say whether noise is fresh each epoch or drawn once an image; here it is fresh.
+
+    Published for clean CIFAR-10 with ResNet-18: 88.71 % (Deep Hiding, Table 1).
+    """
+
+    name: ClassVar[str] = "gaussian-noise"
+    revision: ClassVar[int] = 1
+    paper: ClassVar[str] = "Semantic Deep Hiding for Robust Unlearnable Examples, IEEE TIFS 2024, arXiv 2406.17349"
+
+    std: Ratio = Field(0.1, gt=0, le=1, description="standard deviation on the [0, 1] scale")
+
+    def augment(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        import torch
+
+        # drawn in the order of N x 3 x H x W: the same noise in every memory format, and eight times as fast on a CPU
+        noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+        return torch.add(x, noise, alpha=self.std).clamp_(0.0, 1.0), y
+
+
+def random_centre(count: int, size: int, generator: torch.Generator) -> Tensor:
+    """``count`` x 1 positions, uniform over 0..size-1."""
+    import torch
+
+    return torch.randint(size, (count, 1), generator=generator, device=generator.device)
+
+
+def window(centre: Tensor, half: int | Tensor, size: int) -> Tensor:
+    """N x ``size``, true at positions in ``[centre - half, centre + half)``. ``centre`` and ``half`` are N x 1."""
+    import torch
+
+    offset = torch.arange(size, device=centre.device) - centre
+    return (offset >= -half) & (offset < half)
+
+
+def box(rows: Tensor, columns: Tensor) -> Tensor:
+    """N x 1 x H x W, true where both the row (N x H) and the column (N x W) are."""
+    return (rows[:, :, None] & columns[:, None, :])[:, None]
+
+
+def partners(count: int, generator: torch.Generator) -> Tensor:
+    """A random permutation of ``count`` indices that is one cycle: nobody is their own partner if there are two."""
+    import torch
+
+    order = torch.rand(count, generator=generator, device=generator.device).argsort()
+    return torch.empty_like(order).scatter_(0, order, order.roll(1))
+
+
+def blend(x: Tensor, other: Tensor, weight: Tensor) -> Tensor:
+    """``weight * x + (1 - weight) * other`` with one weight an image."""
+    import torch
+
+    return torch.lerp(other, x, weight.to(x.dtype)[:, None, None, None])
+
+
+def weighted_cross_entropy(
+    model: nn.Module, x: Tensor, ctx: TrainContext, *targets: tuple[Tensor, Tensor | None]
+) -> Tensor:
+    """Mean over the batch of the weighted sum of cross-entropies, in float32. A weight of None means 1."""
+    import torch
+    import torch.nn.functional as F
+
+    with ctx.autocast():
+        logits = model(x)
+    logits = logits.float()
+    losses = torch.zeros_like(logits[:, 0])
+    for label, weight in targets:
+        of_label = F.cross_entropy(logits, label, reduction="none")
+        losses = losses + (of_label if weight is None else weight * of_label)
+    return losses.mean()

@@ -1,0 +1,16 @@
+"""Deep Hiding: semantic images hidden in the images to protect, by an invertible network."""
+
+from __future__ import annotations
+
+from ue_bench.api import Register, hookimpl
+
+
+@hookimpl
+def ue_bench_register(register: Register) -> None:
+    register(
+        "protector",
+        "deephiding",
+        "ue_bench_deephiding.protector:DeepHiding",
+        "Semantic images hidden by an invertible network",
+        tags=("semantic", "surrogate-free"),
+    )

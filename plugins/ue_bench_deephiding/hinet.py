@@ -1,0 +1,137 @@
+"""The hiding network: a Haar transform followed by invertible coupling blocks.
+
+Source: HiNet (Jing et al., ICCV 2021), which Deep Hiding names as its hiding model; equations 3 and 4 of
+Deep Hiding. Written from the published description; no code of either is used.
+
+Deviations from Deep Hiding as printed:
+
+* The exponent of equation 3 is bounded as in HiNet, ``exp(clamp * tanh(s / 2))``: the raw ``exp`` of the paper
+  is unbounded.
+* Equation 4 exchanges the roles of cover and hidden image. The inverse below is the one that undoes equation 3.
+
+All tensors are N x C x H x W. Images are in [0, 1]; nothing is clamped here.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+CLAMP = 2.0  # HiNet: E(s) lies in (exp(-2), exp(2))
+INIT_STD = 0.01  # HiNet: weights and biases of convolutions 1-4
+
+
+def haar(x: Tensor) -> Tensor:
+    """Orthonormal Haar transform: N x C x H x W to N x 4C x H/2 x W/2, bands LL, HL, LH, HH.
+
+    Band-major order, so the first C channels are the low frequencies. HL is right minus left, LH is bottom minus
+    top. Against PyWavelets: LL = cA, HL = -cV, LH = -cH, HH = cD.
+
+    Raises ValueError for an odd height or width.
+    """
+    if x.shape[-1] % 2 or x.shape[-2] % 2:
+        raise ValueError(f"the Haar transform needs an even height and width, not {tuple(x.shape[-2:])}")
+    a, b = x[..., 0::2, 0::2], x[..., 0::2, 1::2]
+    c, d = x[..., 1::2, 0::2], x[..., 1::2, 1::2]
+    return torch.cat([a + b + c + d, -a + b - c + d, -a - b + c + d, a - b - c + d], dim=1) / 2
+
+
+def inverse_haar(z: Tensor) -> Tensor:
+    """Inverse (and transpose) of :func:`haar`, in the dtype and on the device of its input."""
+    ll, hl, lh, hh = z.chunk(4, dim=1)
+    n, c, h, w = ll.shape
+    x = z.new_empty(n, c, 2 * h, 2 * w)
+    x[..., 0::2, 0::2] = ll - hl - lh + hh
+    x[..., 0::2, 1::2] = ll + hl - lh - hh
+    x[..., 1::2, 0::2] = ll - hl + lh - hh
+    x[..., 1::2, 1::2] = ll + hl + lh + hh
+    return x / 2
+
+
+def bounded_exp(s: Tensor, clamp: float = CLAMP) -> Tensor:
+    """``exp(2 clamp (sigmoid(s) - 1/2))``: 1 at zero, monotone, within (exp(-clamp), exp(clamp))."""
+    return torch.exp(clamp * (2 * torch.sigmoid(s) - 1))
+
+
+class DenseBlock(nn.Module):
+    """Five 3x3 convolutions, each seeing the input and all earlier outputs; the last starts at zero."""
+
+    def __init__(self, channels: int = 12, growth: int = 32) -> None:
+        super().__init__()
+        widths = [growth] * 4 + [channels]
+        self.convs = nn.ModuleList(
+            nn.Conv2d(channels + i * growth, width, 3, padding=1) for i, width in enumerate(widths)
+        )
+
+    def reset(self, generator: torch.Generator) -> None:
+        """HiNet's start: N(0, 0.01^2) everywhere, zero in the last convolution, so the block outputs zero."""
+        with torch.no_grad():
+            for conv in self.convs[:-1]:
+                for parameter in conv.parameters():
+                    parameter.normal_(0.0, INIT_STD, generator=generator)
+            for parameter in self.convs[-1].parameters():
+                parameter.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = [x]
+        for conv in self.convs[:-1]:
+            # Slope 0.01, not the 0.2 of the networks HiNet descends from.
+            seen.append(nn.functional.leaky_relu(conv(torch.cat(seen, dim=1)), 0.01))
+        return self.convs[-1](torch.cat(seen, dim=1))
+
+
+class CouplingBlock(nn.Module):
+    """Equation 3: ``c' = c + phi(h)``, then ``h' = h E(rho(c')) + eta(c')``."""
+
+    def __init__(self, channels: int = 12, growth: int = 32) -> None:
+        super().__init__()
+        self.phi = DenseBlock(channels, growth)
+        self.rho = DenseBlock(channels, growth)
+        self.eta = DenseBlock(channels, growth)
+
+    # The coupling stays in the dtype of its inputs even when the sub-networks run in bfloat16: both directions
+    # then evaluate each sub-network on the same values, and inversion is as exact as that dtype.
+    def forward(self, c: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        c = c + self.phi(h).to(c.dtype)
+        return c, h * bounded_exp(self.rho(c).to(c.dtype)) + self.eta(c).to(c.dtype)
+
+    def inverse(self, c: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        h = (h - self.eta(c).to(c.dtype)) / bounded_exp(self.rho(c).to(c.dtype))
+        return c - self.phi(h).to(c.dtype), h
+
+
+class HidingNetwork(nn.Module):
+    """HiNet with ``blocks`` coupling blocks: 4 050 240 parameters at 16 blocks and growth 32.
+
+    At initialisation it is the identity: the stego image is the cover and the residual is the transform of the
+    hidden image.
+    """
+
+    def __init__(self, blocks: int = 16, growth: int = 32, seed: int = 0) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(CouplingBlock(12, growth) for _ in range(blocks))
+        generator = torch.Generator().manual_seed(seed)
+        for module in self.modules():
+            if isinstance(module, DenseBlock):
+                module.reset(generator)
+
+    def forward(self, c: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Haar coefficients of cover and hidden image (N x 12 x H/2 x W/2) to those of stego image and residual."""
+        for block in self.blocks:
+            c, h = block(c, h)
+        return c, h
+
+    def inverse(self, c: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Undo :meth:`forward`. Exact with the true residual; with a random one it reveals approximately."""
+        for block in reversed(self.blocks):
+            c, h = block.inverse(c, h)
+        return c, h
+
+    def hide(self, cover: Tensor, hidden: Tensor) -> Tensor:
+        """Stego images for covers and hidden images, both N x 3 x H x W in [0, 1]. Not clamped, not rounded."""
+        return inverse_haar(self.forward(haar(cover), haar(hidden))[0])
+
+    def reveal(self, stego: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Hidden images seen in ``stego``. The lost residual is taken as zero unless one is given."""
+        c = haar(stego)
+        return inverse_haar(self.inverse(c, torch.zeros_like(c) if residual is None else residual)[1])

@@ -1,0 +1,159 @@
+"""The Deep Hiding protector."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from ue_bench.api import Context, ImageSet, InputPath, Protector, Ratio, UserError, derive
+
+if TYPE_CHECKING:
+    from .banks import Bank
+    from .hinet import HidingNetwork
+
+SHIPPED = Path(__file__).with_name("hider.safetensors")
+BATCH = 64
+
+
+class DeepHiding(Protector):
+    """Hides one semantic image of its class in every image, with an invertible network (HiNet, 16 blocks).
+
+    ``mode=class`` hides the same image in all images of a class; ``mode=sample`` one of ``bank_size`` images that
+    share a silhouette. The hidden image decides the perturbation, so its shape becomes the easiest feature of the
+    class. No classifier is attacked.
+
+    The paper bounds the mean squared error of the hiding network's training, sqrt(MSE) = 8/255, and nothing else:
+    single pixels move by far more than 8 levels. ``projection=linf`` clips the perturbation to +-eps, which the paper
+    does not do; compare that variant with methods that keep an Linf budget.
+
+    The shipped network was trained on a short recipe (see ``hider.json`` beside it); ``retrain=true`` trains one on
+    the clean training set with this bank instead, which takes hours on a CPU.
+
+    Published: 10.00 % (class-wise) and 15.36 % (sample-wise) accuracy of a ResNet-18 on CIFAR-10 under plain training
+    (Deep Hiding, Table 1), with images from Stable Diffusion; here they are drawn procedurally unless others are given.
+
+    Deviations: hidden images are not diffusion samples; sample-wise images are dealt out evenly in a seeded order (the
+    paper does not say how); sizes that are not even are mirrored by one row or column for hiding.
+    """
+
+    name: ClassVar[str] = "deephiding"
+    paper: ClassVar[str] = "Deep Hiding, submission to ICLR 2024; hiding network of Jing et al., HiNet, ICCV 2021"
+
+    mode: Literal["class", "sample"] = Field("class", description="one hidden image a class, or many")
+    hidden: Literal["procedural", "natural", "next_class", "folder"] = Field(
+        "procedural", description="where hidden images come from"
+    )
+    hidden_images: InputPath | None = Field(
+        None, description="natural: a folder of images or Parquet files; folder: one sub-folder a class"
+    )
+    bank_size: int = Field(100, ge=1, le=10_000, description="mode=sample: hidden images a class")
+    projection: Literal["none", "linf"] = Field("none", description="clip the perturbation to +-eps, or not (the paper)")
+    eps: Ratio = Field(8 / 255, gt=0, le=1, description="projection=linf: the radius on the [0, 1] scale")
+    retrain: bool = Field(False, description="train a hiding network instead of using the shipped one")
+    train_steps: int = Field(5_000, ge=1, description="retrain: optimiser steps")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DeepHiding:
+        given = self.model_fields_set
+        if (self.hidden in ("natural", "folder")) != (self.hidden_images is not None):
+            raise ValueError("hidden_images=PATH goes with hidden=natural or hidden=folder")
+        for field, condition, needed in [
+            ("bank_size", self.mode == "sample", "mode=sample"),
+            ("eps", self.projection == "linf", "projection=linf"),
+            ("train_steps", self.retrain, "retrain=true"),
+        ]:
+            if field in given and not condition:
+                raise ValueError(f"{field} needs {needed}")
+        return self
+
+    @property
+    def budget(self) -> str:
+        return f"linf {round(self.eps * 255, 3):g}/255" if self.projection == "linf" else "mse (8/255)^2"
+
+    def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
+        """Protected images, rounded to 8 bits. Raises UserError when hidden images are missing or too few."""
+        import torch
+
+        height, width = data.size
+        padded = (height + height % 2, width + width % 2)
+        bank = self.bank(data, padded, ctx)
+        chosen = assignment(data.labels, bank.shape[1], ctx.rng("assignment"))
+        network = self.network(data, ctx).to(device=ctx.device, memory_format=torch.channels_last)
+
+        def hide(images: NDArray[np.uint8], where: slice) -> NDArray[np.uint8]:
+            mirror = ((0, 0), (0, padded[0] - height), (0, padded[1] - width), (0, 0))
+            cover = _unit(np.pad(images, mirror, mode="reflect"), ctx.device)
+            hidden = _unit(bank[data.labels[where], chosen[where]], ctx.device)
+            with torch.inference_mode():
+                stego = network.hide(cover, hidden)
+                if self.projection == "linf":
+                    stego = cover + (stego - cover).clamp(-self.eps, self.eps)
+                exported = (stego.clamp(0, 1) * 255).round().to(torch.uint8)
+            return exported.permute(0, 2, 3, 1).cpu().numpy()[:, :height, :width]
+
+        return ctx.map_images(data, hide, "hide", batch=BATCH)
+
+    def bank(self, data: ImageSet, size: tuple[int, int], ctx: Context) -> Bank:
+        """Hidden images of every class at ``size``."""
+        from . import banks
+
+        images = self.bank_size if self.mode == "sample" else 1
+        rng = ctx.rng("bank")
+        if self.hidden == "procedural":
+            return banks.procedural(data.num_classes, images, size, derive(ctx.seed, "silhouettes"))
+        if self.hidden == "next_class":
+            bank = banks.next_class(data, images, rng)
+            return np.array([[banks.resized(image, size) for image in row] for row in bank])
+        assert self.hidden_images is not None
+        if self.hidden == "natural":
+            return banks.natural(self.hidden_images, data.num_classes, images, size, rng)
+        return banks.folder(self.hidden_images, data.class_names, images, size)
+
+    def network(self, data: ImageSet, ctx: Context) -> HidingNetwork:
+        """The trained hiding network in eval mode, float32."""
+        if not self.retrain:
+            return load_network(SHIPPED)
+        from .retrain import train_on
+
+        key = {"hider": self.identity(), "data": data.fingerprint, "seed": ctx.seed}
+        folder = ctx.cached(key, lambda target: train_on(self, data, ctx, key, target))
+        return load_network(folder / "hider.safetensors")
+
+
+def assignment(labels: NDArray[np.int64], images: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Which hidden image each cover gets: within a class every one is used equally often, give or take one."""
+    chosen = np.zeros(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels == label)
+        rounds = -(-len(own) // images)
+        chosen[own] = np.concatenate([rng.permutation(images) for _ in range(rounds)])[: len(own)]
+    return chosen
+
+
+def load_network(path: Path) -> HidingNetwork:
+    """A hiding network from its safetensors file, whose metadata hold its shape."""
+    from safetensors import SafetensorError, safe_open
+
+    from .hinet import HidingNetwork
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            shape = json.loads(file.metadata()["network"])
+            weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118  # not a dict
+    except (OSError, SafetensorError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not a hiding network", "reinstall ue-bench, or use retrain=true") from error
+    network = HidingNetwork(**shape)
+    network.load_state_dict(weights)
+    return network.eval().requires_grad_(False)
+
+
+def _unit(images: NDArray[np.uint8], device: str):  # type: ignore[no-untyped-def]  # torch is not imported here
+    import torch
+
+    x = torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2)
+    return x.float().div_(255).contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,132 @@
+"""Procedural semantic images: one silhouette per class, texture and colour per image.
+
+They stand in for images from a text-to-image model guided by one edge map per class: what the images of a class
+share is a shape, and nothing else. Numbers are uint8, H x W x 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Field = NDArray[np.float32]
+
+TEXTURE_AMPLITUDE = 0.10  # above some 0.25, texture edges drown the silhouette
+
+
+def _polar(x: Field, y: Field) -> tuple[Field, Field]:
+    return np.hypot(x, y), np.arctan2(y, x)
+
+
+def _disc(x: Field, y: Field) -> Field:
+    return np.hypot(x, y) - 0.6
+
+
+def _square(x: Field, y: Field) -> Field:
+    return np.maximum(abs(x), abs(y)) - 0.52
+
+
+def _triangle(x: Field, y: Field) -> Field:
+    return np.maximum.reduce([-y - 0.35, 0.866 * x + 0.5 * y - 0.35, -0.866 * x + 0.5 * y - 0.35])
+
+
+def _ring(x: Field, y: Field) -> Field:
+    return abs(np.hypot(x, y) - 0.5) - 0.14
+
+
+def _cross(x: Field, y: Field) -> Field:
+    bar = np.maximum(abs(x) - 0.7, abs(y) - 0.18)
+    return np.minimum(bar, np.maximum(abs(x) - 0.18, abs(y) - 0.7))
+
+
+def _star(x: Field, y: Field) -> Field:
+    radius, angle = _polar(x, y)
+    return radius - (0.48 + 0.22 * np.cos(5 * angle))
+
+
+def _crescent(x: Field, y: Field) -> Field:
+    return np.maximum(np.hypot(x, y) - 0.62, 0.5 - np.hypot(x - 0.32, y))
+
+
+def _angle(x: Field, y: Field) -> Field:
+    upright = np.maximum(abs(x + 0.4) - 0.18, abs(y) - 0.62)
+    return np.minimum(upright, np.maximum(abs(y - 0.44) - 0.18, abs(x) - 0.58))
+
+
+def _wave(x: Field, y: Field) -> Field:
+    return np.maximum(abs(y - 0.3 * np.sin(5 * x)) - 0.16, abs(x) - 0.8)
+
+
+def _three_discs(x: Field, y: Field) -> Field:
+    centres = [(0.0, -0.42), (0.38, 0.26), (-0.38, 0.26)]
+    return np.minimum.reduce([np.hypot(x - a, y - b) - 0.27 for a, b in centres])
+
+
+SILHOUETTES: tuple[Callable[[Field, Field], Field], ...] = (
+    _disc, _square, _triangle, _ring, _cross, _star, _crescent, _angle, _wave, _three_discs,
+)  # fmt: skip
+
+
+def _turned(x: Field, y: Field, angle: float) -> tuple[Field, Field]:
+    cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    return cos * x + sin * y, cos * y - sin * x
+
+
+def _stripes(rng: np.random.Generator, x: Field, y: Field) -> Field:
+    turned, _ = _turned(x, y, rng.uniform(0, np.pi))
+    return np.sin(np.pi * rng.uniform(4, 14) * turned + rng.uniform(0, 2 * np.pi))
+
+
+def _checks(rng: np.random.Generator, x: Field, y: Field) -> Field:
+    u, v = _turned(x, y, rng.uniform(0, np.pi))
+    cells = rng.uniform(4, 11) / 2
+    return np.where((np.floor(u * cells) + np.floor(v * cells)) % 2 == 0, 1.0, -1.0).astype(np.float32)
+
+
+def _noise(rng: np.random.Generator, x: Field, y: Field) -> Field:
+    """1/f^p noise, p in [0.8, 1.6], scaled to unit maximum."""
+    size = x.shape[0]
+    frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :])
+    frequency[0, 0] = np.inf
+    spectrum = np.fft.rfft2(rng.standard_normal((size, size))) / frequency ** rng.uniform(0.8, 1.6)
+    field = np.fft.irfft2(spectrum, s=(size, size))
+    return (field / abs(field).max()).astype(np.float32)
+
+
+TEXTURES = (_stripes, _checks, _noise)
+
+
+def _colours(rng: np.random.Generator) -> NDArray[np.float32]:
+    """Background, main and second colour, redrawn until their luminances stand apart."""
+    weights = np.array([0.299, 0.587, 0.114])
+    while True:
+        colours = rng.uniform(0, 1, (3, 3))
+        background, main, second = colours @ weights
+        if abs(background - main) > 0.4 and abs(main - second) > 0.2:
+            return colours.astype(np.float32)
+
+
+def semantic_image(label: int, index: int, size: int, seed: int) -> NDArray[np.uint8]:
+    """Image ``index`` of class ``label``: the class fixes the silhouettes, the index texture and colour."""
+    axis = ((np.arange(size, dtype=np.float32) + 0.5) / size * 2 - 1).astype(np.float32)
+    y, x = np.meshgrid(axis, axis, indexing="ij")
+
+    of_class = np.random.default_rng([seed, label])
+    main = SILHOUETTES[label % 10](*_turned(x, y, of_class.uniform(0, 2 * np.pi)))
+    # A second silhouette, so that classes beyond the tenth differ by the pair.
+    turn, (dx, dy) = of_class.uniform(0, 2 * np.pi), of_class.uniform(-0.5, 0.5, 2)
+    partner = SILHOUETTES[(label // 10 + 3 * label + 1) % 10]
+    second = partner(*_turned((x - dx) * 2, (y - dy) * 2, turn)) / 2
+
+    rng = np.random.default_rng([seed, label, index])
+    colours = _colours(rng)
+    textures = [_noise, TEXTURES[rng.integers(3)], TEXTURES[rng.integers(3)]]
+    image = colours[0] + TEXTURE_AMPLITUDE * textures[0](rng, x, y)[..., None]
+    for colour, texture, distance in zip(colours[1:], textures[1:], (main, second), strict=True):
+        layer = colour + TEXTURE_AMPLITUDE * texture(rng, x, y)[..., None]
+        # A soft edge some two pixels wide.
+        cover = 1 / (1 + np.exp(np.clip(distance * size, -30, 30)))[..., None]
+        image = image * (1 - cover) + layer * cover
+    return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)

@@ -1,0 +1,217 @@
+"""Training of the hiding network: losses, recipe and checkpoints (Deep Hiding, equations 5 to 8)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .hinet import HidingNetwork, haar, inverse_haar
+
+EPS = 8 / 255  # the radius of the paper; a bound on the mean squared error, not on the largest change
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a hiding network is trained. Defaults are the paper's where it names a value, else HiNet's."""
+
+    steps: int = 5_000
+    batch: int = 24  # (cover, hidden) pairs
+    size: int = 32  # crops; the paper trains at 224
+    learning_rate: float = 10**-4.5
+    schedule: str = "constant"  # or "cosine", to a tenth, for runs shorter than the paper's
+    betas: tuple[float, float] = (0.5, 0.999)
+    adam_eps: float = 1e-6
+    weight_decay: float = 1e-5  # HiNet; the paper does not say
+    clip: float = 1.0  # our choice: HiNet's own logs explode without clipping
+    omega_freq: float = 1.0
+    omega_reveal: float = 1.0
+    omega_conc: float = 1e-4
+    lfc_warmup_rms: float = 1e-4  # below it the normalised features have no usable gradient
+    seed: int = 0
+
+
+@dataclass
+class Losses:
+    """Terms of equation 8 for one batch, and the achieved mean squared error."""
+
+    total: Tensor
+    hide: Tensor
+    freq: Tensor
+    reveal: Tensor
+    conc: Tensor
+    mse: Tensor
+
+
+def concentration(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Equation 7 in linear time: sum over ordered same-class pairs of one minus the cosine.
+
+    ``features`` N x D, any scale; a zero row counts as orthogonal to all. Equal to the double loop.
+    """
+    unit = F.normalize(features, dim=1, eps=1e-8)
+    sums = unit.new_zeros(num_classes, unit.shape[1]).index_add(0, labels, unit)
+    norms = unit.new_zeros(num_classes).index_add(0, labels, unit.square().sum(1))
+    counts = unit.new_zeros(num_classes).index_add(0, labels, torch.ones_like(unit[:, 0]))
+    return (counts * (counts - 1) - (sums.square().sum(1) - norms)).sum()
+
+
+def hiding_losses(
+    network: HidingNetwork,
+    cover: Tensor,
+    hidden: Tensor,
+    labels: Tensor,
+    recipe: Recipe,
+    generator: torch.Generator,
+    extractor: nn.Module | None,
+    num_classes: int,
+) -> Losses:
+    """Equations 5 to 8 with mean reductions.
+
+    Means, not HiNet's sums: equation 5 compares the error with eps squared, and with sums that floor would sit at
+    96 dB. ``extractor`` maps perturbations (N x 3 x H x W, raw) to last-convolution features, or is None for no
+    concentration term.
+    """
+    z_cover = haar(cover)
+    z, residual = network(z_cover, haar(hidden))
+    stego = inverse_haar(z)
+    noise = torch.randn(residual.shape, generator=generator, device=residual.device)
+    revealed = inverse_haar(network.inverse(z, noise.to(residual.dtype))[1])
+
+    mse = F.mse_loss(stego, cover)
+    hide = mse.clamp(min=EPS**2)
+    freq = F.mse_loss(z[:, :3], z_cover[:, :3])
+    reveal = F.mse_loss(revealed, hidden)
+    conc = mse.new_zeros(())
+    if extractor is not None and mse.detach().sqrt() > recipe.lfc_warmup_rms:
+        conc = concentration(extractor(stego - cover).flatten(1).float(), labels, num_classes)
+    total = hide + recipe.omega_freq * freq + recipe.omega_reveal * reveal + recipe.omega_conc * conc
+    return Losses(total, hide, freq, reveal, conc, mse)
+
+
+class Covers:
+    """Random square crops of a uint8 set (N x H x W x 3), flipped both ways and brought to ``size``."""
+
+    def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.int64], size: int) -> None:
+        self.images, self.labels, self.size = images, labels, size
+
+    def draw(self, count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, NDArray[np.int64]]:
+        """``count`` crops in [0, 1], their labels, and the labels as an array."""
+        height, width = self.images.shape[1:3]
+        # One side per batch, so that the whole batch is resized in one call.
+        side = int(rng.integers(min(self.size, height, width), min(height, width) + 1))
+        picked = rng.integers(len(self.images), size=count)
+        tops, lefts = rng.integers(height - side + 1, size=count), rng.integers(width - side + 1, size=count)
+        crops = np.stack(
+            [self.images[i, t : t + side, u : u + side] for i, t, u in zip(picked, tops, lefts, strict=True)]
+        )
+        flip_rows, flip_columns = rng.random(count) < 0.5, rng.random(count) < 0.5
+        crops[flip_rows] = crops[flip_rows, ::-1]
+        crops[flip_columns] = crops[flip_columns, :, ::-1]
+        x = torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255
+        if side != self.size:
+            x = F.interpolate(x, (self.size, self.size), mode="bilinear", antialias=True)
+        labels = self.labels[picked]
+        return x, torch.from_numpy(labels), labels
+
+
+def train_hider(
+    network: HidingNetwork,
+    covers: Covers,
+    bank: NDArray[np.uint8],
+    recipe: Recipe,
+    device: str = "cpu",
+    extractor: nn.Module | None = None,
+    amp: bool = False,
+    on_step: Callable[[int, dict[str, float]], None] | None = None,
+    state: dict[str, Any] | None = None,
+    save: Callable[[int, dict[str, Any]], None] | None = None,
+) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
+    """Train ``network`` and return its best weights and the validation curve.
+
+    ``bank`` is uint8, classes x images x size x size x 3: a cover of class y hides a random image of ``bank[y]``.
+    The best weights are those with the lowest total loss on a fixed validation batch. ``save`` is offered the whole
+    state at every validation, and a ``state`` it was given continues that run exactly.
+
+    Raises FloatingPointError when more than one step in ten is non-finite, and RuntimeError when the best stego
+    images are under 20 dB.
+    """
+    network.to(device=device, memory_format=torch.channels_last)
+    optimiser = torch.optim.Adam(
+        network.parameters(), recipe.learning_rate, recipe.betas, recipe.adam_eps, recipe.weight_decay
+    )
+    hidden_bank = torch.from_numpy(bank).permute(0, 1, 4, 2, 3)
+    device_type = torch.device(device).type
+
+    def batch(rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        x, y, labels = covers.draw(recipe.batch, rng)
+        h = hidden_bank[labels, rng.integers(bank.shape[1], size=recipe.batch)].float() / 255
+        to = {"device": device, "memory_format": torch.channels_last}
+        return x.to(**to), h.to(**to), y.to(device)
+
+    def losses(x: Tensor, h: Tensor, y: Tensor, generator: torch.Generator) -> Losses:
+        with torch.autocast(device_type, torch.bfloat16, enabled=amp):
+            return hiding_losses(network, x, h, y, recipe, generator, extractor, len(bank))
+
+    validation = [batch(np.random.default_rng([recipe.seed, 1, i])) for i in range(4)]
+
+    def validate() -> dict[str, float]:
+        network.eval()
+        generator = torch.Generator(device).manual_seed(recipe.seed)
+        with torch.no_grad():
+            found = [losses(*one, generator) for one in validation]
+        mean = {k: float(torch.stack([getattr(f, k) for f in found]).mean()) for k in asdict(found[0])}
+        mean["psnr"] = -10 * math.log10(max(mean["mse"], 1e-12))
+        mean["psnr_reveal"] = -10 * math.log10(max(mean["reveal"], 1e-12))
+        return mean
+
+    first, skipped, curve = 0, 0, []
+    best: dict[str, Tensor] = {}
+    best_total = math.inf
+    if state is not None:
+        network.load_state_dict(state["network"])
+        optimiser.load_state_dict(state["optimiser"])
+        first, skipped, curve = state["step"], state["skipped"], list(state["curve"])
+        best, best_total = state["best"], state["best_total"]
+
+    for step in range(first, recipe.steps):
+        warm = min(1.0, (step + 1) / 50) if recipe.schedule == "cosine" else 1.0
+        decay = 0.1 + 0.9 * (1 + math.cos(math.pi * step / recipe.steps)) / 2 if recipe.schedule == "cosine" else 1.0
+        for group in optimiser.param_groups:
+            group["lr"] = recipe.learning_rate * warm * decay
+        network.train()
+        generator = torch.Generator(device).manual_seed(recipe.seed * 1_000_003 + step)
+        found = losses(*batch(np.random.default_rng([recipe.seed, 0, step])), generator)
+        optimiser.zero_grad(set_to_none=True)
+        found.total.backward()
+        norm = nn.utils.clip_grad_norm_(network.parameters(), recipe.clip or math.inf)
+        if math.isfinite(float(norm)):
+            optimiser.step()
+        else:
+            skipped += 1
+            if skipped > 10 + (step + 1) // 10:
+                raise FloatingPointError(f"{skipped} of {step + 1} training steps of the hider were not finite")
+        if on_step:
+            on_step(step + 1, {"loss": float(found.total.detach()), "norm": float(norm)})
+        if (step + 1) % 100 == 0 or step + 1 == recipe.steps:
+            point = {"step": step + 1, "skipped": skipped, **validate()}
+            curve.append(point)
+            if point["total"] < best_total:
+                best_total = point["total"]
+                best = {k: v.detach().clone() for k, v in network.state_dict().items()}
+            if save:
+                save(
+                    step + 1,
+                    {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1,
+                     "skipped": skipped, "curve": curve, "best": best, "best_total": best_total},
+                )  # fmt: skip
+    achieved = min(curve, key=lambda p: p["total"])
+    if achieved["psnr"] < 20:
+        raise RuntimeError(f"the hider failed: stego images at {achieved['psnr']:.1f} dB, under 20 dB")
+    return best, curve

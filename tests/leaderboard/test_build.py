@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import json
+import random
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from ue_bench.leaderboard.build import build, check, render
+from ue_bench.store.schema import Result
+
+from .factory import BOARD, grid, result
+
+ROWS = {"none": (94.56, 85.21), "em": (10.04, 84.8), "ar": (13.31, 20.0)}
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, the text, and the data of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.data = ""
+        self.text = ""
+        self._inside = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._inside = "json" if dict(attrs).get("id") == "data" else tag
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside == "json":
+            self.data += data
+        elif self._inside not in ("script", "style"):
+            self.text += data
+
+    def attributes(self, name: str) -> list[str]:
+        return [attributes[name] or "" for _, attributes in self.tags if name in attributes]
+
+
+def page(results: list[Result], **changes: object) -> Page:
+    return Page(render(results, replace(BOARD, **changes))["index.html"])  # type: ignore[arg-type]
+
+
+def details(found: Page, protector: str, countermeasure: str) -> dict[str, object]:
+    cells = json.loads(found.data)["cells"].values()
+    [cell] = [c for c in cells if (c["protector"], c["countermeasure"]) == (protector, countermeasure)]
+    assert isinstance(cell, dict)
+    return cell
+
+
+def test_build_writes_three_files_and_check_agrees(tmp_path: Path) -> None:
+    out = tmp_path / "leaderboards" / "tiny"
+    assert build(grid(ROWS), BOARD, out) == [out / "README.md", out / "leaderboard.csv", out / "index.html"]
+    assert check(grid(ROWS), BOARD, out) == []
+
+
+def test_same_results_give_the_same_bytes() -> None:
+    results = grid(ROWS) + grid(ROWS, seed=1) + grid(ROWS, victim="vgg11")
+    shuffled = random.Random(1).sample(results, len(results))
+    assert render(shuffled, BOARD) == render(results, BOARD)
+
+
+@pytest.mark.parametrize("name", ["README.md", "leaderboard.csv", "index.html"])
+def test_check_detects_a_number_made_nicer(tmp_path: Path, name: str) -> None:
+    build(grid(ROWS), BOARD, tmp_path)
+    tampered = (tmp_path / name).read_text(encoding="utf-8").replace("13.3", "11.3")
+    (tmp_path / name).write_text(tampered, encoding="utf-8")
+    [difference] = check(grid(ROWS), BOARD, tmp_path)
+    assert difference.startswith(f"{name} differs from the results in line ")
+    assert "11.3" in difference
+
+
+def test_check_detects_a_missing_page_and_a_cut_one(tmp_path: Path) -> None:
+    build(grid(ROWS), BOARD, tmp_path)
+    (tmp_path / "README.md").unlink()
+    whole = (tmp_path / "leaderboard.csv").read_bytes()
+    (tmp_path / "leaderboard.csv").write_bytes(whole[:-1])
+    missing, cut = check(grid(ROWS), BOARD, tmp_path)
+    assert missing == "README.md is missing"
+    assert "leaderboard.csv differs" in cut
+
+
+def test_check_detects_a_new_result(tmp_path: Path) -> None:
+    build(grid(ROWS), BOARD, tmp_path)
+    assert len(check([*grid(ROWS), result("ops")], BOARD, tmp_path)) == 3
+
+
+HOSTILE = ["<b>", "</script><script>alert(1)</script>", "\"'><img src=x onerror=alert(1)>", "{{ 7 * 7 }}", "é√猫"]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_names_are_text_and_never_markup(name: str) -> None:
+    texts = {"title": name, "description": name, "notes": (name,), "command": name}
+    plain = page(grid({"em": (1.0, 2.0)}), title="t", description="d", notes=("n",), command="c")
+    found = page([*grid({name: (1.0, 2.0)}, source=name, device=name, declared=name)], **texts)
+    assert [tag for tag, _ in found.tags if tag != "wbr"] == [tag for tag, _ in plain.tags if tag != "wbr"]
+    assert name in found.attributes("data-name")
+    assert found.text.count(name) >= 5
+    assert details(found, name, "vanilla")["protector"] == name
+
+
+def test_page_loads_nothing_from_outside() -> None:
+    text = render(grid(ROWS), BOARD)["index.html"]
+    found = Page(text)
+    assert "src" not in {name for _, attributes in found.tags for name in attributes}
+    assert set(found.attributes("href")) == {"data:,", "leaderboard.csv", "README.md"}
+    assert not re.search(r"https?:|//\w|url\(|@import", text)
+    [policy] = [a["content"] for _, a in found.tags if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policy is not None
+    assert policy.startswith("default-src 'none'")
+
+
+def test_page_shows_every_cell_with_its_colour() -> None:
+    found = page(grid(ROWS))
+    buttons = [attributes for _, attributes in found.tags if "data-cell" in attributes]
+    assert len(buttons) == 6
+    labels = {a["aria-label"]: a["class"] for a in buttons}
+    assert labels["em against vanilla: 10.0 %, n = 1"] == "h5"
+    assert labels["em against jpeg[quality=10]: 84.8 %, n = 1"] == "h42"
+
+
+def test_headers_can_be_sorted_by_keyboard() -> None:
+    found = page(grid(ROWS), countermeasures=("vanilla", "jpeg[quality=10]"))
+    following = [found.tags[i + 1][0] for i, (_, a) in enumerate(found.tags) if "aria-sort" in a]
+    assert set(following) == {"button"}
+    assert found.attributes("aria-sort").count("ascending") == 2  # the mean, measured and published
+
+
+def test_detail_tells_how_a_cell_was_made() -> None:
+    results = grid(ROWS)
+    cell = details(page(results), "em", "jpeg[quality=10]")
+    assert cell["command"] == "ue-bench run --board tiny --protector 'em' --countermeasure 'jpeg[quality=10]'"
+    assert cell["accuracy"] == "84.8 %"
+    assert cell["certainty"] == "n = 1: no interval over seeds exists; test-set standard error (binomial) 0.36"
+    [made] = [r for r in results if (r.protector, r.countermeasure) == ("em", "jpeg[quality=10]")]
+    shown = json.dumps(cell, ensure_ascii=False)
+    for expected in (made.id, made.key, "84.80 %", "85.80 % at epoch 7", "99.00 %", "38.0 s", "2,210 MB", "Some GPU"):
+        assert expected in shown
+
+
+def test_shared_facts_of_a_panel() -> None:
+    [shared] = json.loads(page(grid(ROWS)).data)["panels"]
+    assert ["fingerprint", "f" * 32] in shared
+    assert ["protocol", "fast, version 1"] in shared
+    assert ["precision", "float32"] in shared
+
+
+def test_command_names_the_victim_only_where_it_matters() -> None:
+    results = grid(ROWS) + grid({"ops": (1.0, 2.0)}, victim="vgg11")
+    command = details(page(results), "ops", "vanilla")["command"]
+    assert str(command).endswith("--countermeasure 'vanilla' --victim 'vgg11'")
+
+
+def test_command_quotes_for_the_shell() -> None:
+    command = details(page([result("it's")]), "it's", "vanilla")["command"]
+    assert "--protector 'it'\"'\"'s'" in str(command)
+
+
+def test_page_without_results_says_so() -> None:
+    found = page([])
+    assert "There are 0 results on this board yet." in found.text
+    assert "table" not in {tag for tag, _ in found.tags}
+
+
+def test_page_states_n_source_and_what_is_missing() -> None:
+    text = page([result("em", "vanilla", 10.0)]).text
+    assert "n = 1 seed per cell: no interval over seeds exists." in text
+    assert "CIFAR-10 (test copy)" in text
+    assert "No result yet: none, ar." in text
+    assert "incomplete" in text
+    assert "≥ 10.0" in text
+
+
+def test_no_op_column_is_noted_with_the_noise_it_measures() -> None:
+    results = [result("em", "vanilla", 10.0), result("em", "gaussian-filter", 10.7)]
+    found = page(results, countermeasures=("vanilla", "gaussian-filter"))
+    assert "No-op: at sigma 0.1" in found.text
+    assert "Here the two differ by at most 0.7 points." in found.text
+    assert "No-op" in str(details(found, "em", "gaussian-filter")["notes"])
+    assert details(found, "em", "vanilla")["notes"] == []
+
+
+def test_published_numbers_stand_apart_and_only_where_there_are_some() -> None:
+    text = page(grid(ROWS)).text
+    assert "Published (Deep Hiding, Table 1; ResNet-18, 40,000 steps)" in text
+    assert "Protocol and victim differ" in text
+    assert "Published" not in page(grid(ROWS, selector="demo")).text
+
+
+def test_importing_needs_nothing_heavy() -> None:
+    code = (
+        "import sys; import ue_bench.leaderboard.build, ue_bench.leaderboard.tables;"
+        "heavy = {'torch', 'pandas', 'jinja2', 'tabulate', 'ue_bench.engine', 'ue_bench.schedule'} & set(sys.modules);"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

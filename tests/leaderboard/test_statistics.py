@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from ue_bench.leaderboard.statistics import binomial_error, estimate, panels, t_quantile
+
+from .factory import BOARD, grid, result
+
+
+def test_interval_of_three_seeds_by_hand() -> None:
+    # mean 12; standard deviation sqrt((4 + 0 + 4) / 2) = 2; t(2) = 4.303; 4.303 * 2 / sqrt(3) = 4.9687
+    found = estimate([10.0, 12.0, 14.0])
+    assert (found.mean, found.n) == (12.0, 3)
+    assert found.half_width == pytest.approx(4.9687, abs=1e-4)
+
+
+def test_one_seed_has_no_interval() -> None:
+    assert estimate([50.0]).half_width is None
+
+
+def test_equal_seeds_have_an_interval_of_no_width() -> None:
+    assert estimate([50.0, 50.0]).half_width == 0.0
+
+
+@pytest.mark.parametrize(("degrees", "expected"), [(1, 12.706), (30, 2.042), (40, 2.0211), (60, 2.0003), (120, 1.9799)])
+def test_t_quantile_of_the_textbook_tables(degrees: int, expected: float) -> None:
+    assert t_quantile(degrees) == pytest.approx(expected, abs=5e-5)
+
+
+def test_t_quantile_never_rises_with_degrees() -> None:
+    quantiles = [t_quantile(d) for d in range(1, 80)]
+    assert quantiles == sorted(quantiles, reverse=True)
+
+
+def test_t_quantile_needs_two_values() -> None:
+    with pytest.raises(ValueError, match="two values"):
+        t_quantile(0)
+
+
+def test_binomial_error_by_hand() -> None:
+    # sqrt(0.5 * 0.5 / 10000) = 0.005
+    assert binomial_error(50.0, 10_000) == pytest.approx(0.5)
+    assert binomial_error(100.0, 10_000) == 0.0
+
+
+def test_cell_over_seeds() -> None:
+    [panel] = panels([result(accuracy=a, seed=s) for s, a in enumerate((10.0, 12.0, 14.0))], BOARD)
+    cell = panel.rows[0].cells["vanilla"]
+    assert (cell.n, cell.mean, cell.seeds) == (3, 12.0, (0, 1, 2))
+    assert cell.half_width == pytest.approx(4.9687, abs=1e-4)
+    assert cell.binomial_error == pytest.approx(0.32496, abs=1e-5)  # 100 * sqrt(0.12 * 0.88 / 10000)
+
+
+def test_mean_and_worst_case_of_a_row() -> None:
+    [panel] = panels(grid({"em": (10.0, 85.0)}), BOARD)
+    [row] = panel.rows
+    assert row.mean is not None
+    assert (row.mean.mean, row.mean.n, row.mean.half_width) == (47.5, 1, None)
+    assert row.worst is not None
+    assert (row.worst.countermeasure, row.worst.mean) == ("jpeg[quality=10]", 85.0)
+
+
+def test_interval_of_a_row_is_over_the_means_of_seeds() -> None:
+    # seeds give row means (10 + 80) / 2 = 45 and (20 + 90) / 2 = 55: sd 7.0711, t(1) = 12.706 -> 63.53
+    [panel] = panels(grid({"em": (10.0, 80.0)}, seed=0) + grid({"em": (20.0, 90.0)}, seed=1), BOARD)
+    mean = panel.rows[0].mean
+    assert mean is not None
+    assert (mean.mean, mean.n) == (50.0, 2)
+    assert mean.half_width == pytest.approx(63.53, abs=0.01)
+
+
+def test_row_with_uneven_seeds_has_a_mean_of_cell_means_and_no_interval() -> None:
+    [panel] = panels([*grid({"em": (10.0, 80.0)}), result("em", "vanilla", 20.0, seed=1)], BOARD)
+    [row] = panel.rows
+    assert row.mean is not None
+    assert (row.mean.mean, row.mean.n, row.mean.half_width) == (47.5, 1, None)  # (15 + 80) / 2
+    assert row.n == (1, 2)
+
+
+def test_incomplete_row_has_no_mean_but_a_worst_case_so_far() -> None:
+    [panel] = panels([result("em", "vanilla", 10.0)], BOARD)
+    [row] = panel.rows
+    assert row.mean is None
+    assert (row.complete, row.done) == (False, 1)
+    assert row.worst is not None
+    assert row.worst.countermeasure == "vanilla"
+
+
+def test_countermeasure_off_the_board_is_shown_and_never_counted() -> None:
+    [panel] = panels([*grid({"em": (10.0, 20.0)}), result("em", "gray", 99.0)], BOARD)
+    [row] = panel.rows
+    assert panel.extra == ("gray",)
+    assert row.cells["gray"].mean == 99.0
+    assert row.mean is not None
+    assert row.mean.mean == 15.0
+    assert row.worst is not None
+    assert row.worst.mean == 20.0
+
+
+def test_row_with_nothing_but_extra_columns() -> None:
+    [panel] = panels([result("em", "gray", 99.0)], BOARD)
+    assert panel.rows[0].worst is None
+
+
+def test_board_without_columns_takes_what_it_finds() -> None:
+    [panel] = panels([result("em", "b"), result("em", "a")], replace(BOARD, countermeasures=()))
+    assert panel.columns == ("a", "b")
+
+
+def test_reference_rows_first_then_the_best_mean_then_incomplete_rows() -> None:
+    rows = {"noise": (94.0, 84.0), "none": (95.0, 85.0), "weak": (80.0, 80.0), "strong": (10.0, 20.0)}
+    [panel] = panels([result("absent", "vanilla", 1.0), *grid(rows)], BOARD)
+    assert [row.protector for row in panel.rows] == ["none", "noise", "strong", "weak", "absent"]
+    assert [row.reference for row in panel.rows] == [True, True, False, False, False]
+    assert panel.missing == ("em", "ar")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"fingerprint": "0" * 32},
+        {"selector": "cifar100"},
+        {"protocol": "full"},
+        {"protocol_version": 2},
+        {"precision": "bfloat16"},
+        {"victim": "vgg11"},
+        {"fraction": 0.5},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_what_differs_is_never_averaged(change: dict[str, Any]) -> None:
+    found = panels([result(accuracy=10.0), result(accuracy=90.0, seed=1, **change)], BOARD)
+    assert sorted(panel.rows[0].cells["vanilla"].mean for panel in found) == [10.0, 90.0]
+    assert [panel.n for panel in found] == [(1, 1), (1, 1)]
+
+
+def test_two_results_of_one_seed_are_not_two_seeds() -> None:
+    old = result(accuracy=10.0, finished="2026-01-01T00:00:00Z")
+    new = result(accuracy=30.0, finished="2026-02-01T00:00:00Z")
+    [panel] = panels([new, old], BOARD)
+    cell = panel.rows[0].cells["vanilla"]
+    assert (cell.n, cell.mean, cell.superseded) == (1, 30.0, 1)
+
+
+def test_budget_counts_each_protected_set_once() -> None:
+    # seed 0 has three cells of one set, seed 1 has one: the mean is over two sets
+    results = [result("em", c, rms=4.0, linf_max=7, psnr=30.0, ssim=0.9) for c in ("vanilla", "gray", "at")]
+    [panel] = panels([*results, result("em", seed=1, rms=6.0, linf_max=8, psnr=34.0, ssim=1.0)], BOARD)
+    budget = panel.rows[0].budget
+    assert (budget.declared, budget.linf_max, budget.rms, budget.psnr) == ("linf 8/255", 8, 5.0, 32.0)
+    assert budget.ssim == pytest.approx(0.95)
+    assert not budget.exceeds
+
+
+@pytest.mark.parametrize(
+    ("declared", "measured", "exceeds"),
+    [("linf 8/255", 8, False), ("linf 8/255", 9, True), ("l2 1.0", 200, False), ("none", 255, False)],
+)
+def test_measured_against_declared(declared: str, measured: int, exceeds: bool) -> None:
+    [panel] = panels([result(declared=declared, linf_max=measured)], BOARD)
+    assert panel.rows[0].budget.exceeds is exceeds
+
+
+def test_unchanged_images_have_no_psnr() -> None:
+    [panel] = panels([result("none", declared="none", psnr=None)], BOARD)
+    assert panel.rows[0].budget.psnr is None
+
+
+def test_order_of_results_does_not_matter() -> None:
+    results = [
+        result(p, c, 10.0 + i, seed=s, victim=v)
+        for i, (p, c, s, v) in enumerate(
+            (p, c, s, v) for p in ("none", "em", "ar") for c in ("vanilla", "at") for s in (0, 1) for v in ("a", "b")
+        )
+    ]
+    shuffled = random.Random(0).sample(results, len(results))
+    assert panels(shuffled, BOARD) == panels(results, BOARD)
+
+
+def test_no_results_no_panels() -> None:
+    assert panels([], BOARD) == []
+
+
+def test_fully_protected_panel_comes_first() -> None:
+    found = panels([result(fraction=0.5), result(fraction=1.0)], BOARD)
+    assert [panel.fraction for panel in found] == [1.0, 0.5]

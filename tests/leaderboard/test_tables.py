@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from ue_bench.leaderboard.board import BoardInfo
+from ue_bench.leaderboard.statistics import panels
+from ue_bench.leaderboard.tables import csv, markdown, terminal
+from ue_bench.store.schema import Result
+
+from .factory import BOARD, grid, result
+
+ROWS = {"none": (94.56, 85.21), "em": (10.04, 84.8), "ar": (13.31, 20.0)}
+
+
+def tables_in(text: str) -> list[pd.DataFrame]:
+    """The pipe tables of a Markdown page, read back."""
+    blocks = re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE)
+    found = []
+    for block in blocks:
+        lines = [re.split(r"(?<!\\)\|", line)[1:-1] for line in block.splitlines()]
+        cells = [[cell.strip() for cell in line] for line in lines]
+        found.append(pd.DataFrame(cells[2:], columns=pd.Index(cells[0])))
+    return found
+
+
+def written(results: list[Result], board: BoardInfo = BOARD) -> str:
+    return markdown(board, panels(results, board))
+
+
+def test_markdown_reads_back() -> None:
+    measured, published = tables_in(written(grid(ROWS)))
+    assert measured["protector"].tolist() == ["`none` (reference)", "`ar`", "`em`"]
+    assert measured["`vanilla`"].astype(float).tolist() == [94.6, 13.3, 10.0]
+    assert measured["mean"].astype(float).tolist() == [89.9, 16.7, 47.4]
+    assert measured["worst case"].tolist() == ["94.6 `vanilla`", "20.0 `jpeg[quality=10]`", "84.8 `jpeg[quality=10]`"]
+    assert measured["n"].tolist() == ["1", "1", "1"]
+    assert len(published) == 10
+
+
+def test_markdown_states_n_and_source() -> None:
+    text = written(grid(ROWS))
+    assert "n = 1 seed per cell: no interval over seeds exists" in text
+    assert "CIFAR-10 (test copy)" in text
+    assert "f" * 32 in text
+
+
+def test_markdown_shows_intervals_of_several_seeds() -> None:
+    text = written([result(accuracy=a, seed=s) for s, a in enumerate((10.0, 12.0, 14.0))])
+    assert "12.0 ± 5.0" in text
+    assert "n = 3 seeds per cell; ± is a 95 % t-interval over seeds" in text
+
+
+def test_markdown_marks_incomplete_rows() -> None:
+    text = written([result("em", "vanilla", 10.0)])
+    assert "incomplete (1/2)" in text
+    assert "≥ 10.0 `vanilla`" in text
+    assert "No result yet: none, ar." in text
+
+
+def test_markdown_without_results_says_so() -> None:
+    text = written([])
+    assert "**There are 0 results on this board yet.**" in text
+    assert tables_in(text) == []
+
+
+def test_markdown_keeps_hostile_names_in_their_cell() -> None:
+    name = "a|b`c<b>\n| x"
+    [measured, _] = tables_in(written([result(name, "vanilla", 10.0)], replace(BOARD, title="<b>*title*</b>")))
+    assert measured["protector"].tolist() == [r"`` a\|b`c<b> \| x ``"]
+    assert "# \\<b\\>\\*title\\*\\</b\\>" in written([], replace(BOARD, title="<b>*title*</b>"))
+
+
+def test_csv_has_one_line_a_cell() -> None:
+    results = [*grid(ROWS, seed=0), result("em", "vanilla", 12.04, seed=1)]
+    frame = pd.read_csv(io.StringIO(csv(BOARD, panels(results, BOARD))))
+    assert len(frame) == 6
+    cell = frame[(frame.protector == "em") & (frame.countermeasure == "vanilla")].iloc[0]
+    assert (cell.n, cell.seeds, cell.accuracy) == (2, "0 1", 11.04)
+    # sd of 10.04 and 12.04 is sqrt(2); 12.706 * sqrt(2) / sqrt(2) = 12.706
+    assert cell.ci95_half_width == pytest.approx(12.706)
+    assert (cell.ci95_low, cell.ci95_high) == pytest.approx((-1.666, 23.746))
+    assert cell["keys"].split() == [r.key for r in results if (r.protector, r.countermeasure) == ("em", "vanilla")]
+    single = frame[(frame.protector == "ar") & (frame.countermeasure == "vanilla")].iloc[0]
+    assert single[["ci95_half_width", "ci95_low", "ci95_high"]].isna().all()
+    assert single.binomial_error > 0
+
+
+def test_csv_without_results_has_its_header() -> None:
+    frame = pd.read_csv(io.StringIO(csv(BOARD, [])))
+    assert frame.empty
+    assert {"board", "n", "ci95_low", "ci95_high", "keys"} <= set(frame.columns)
+
+
+def test_csv_keeps_awkward_names() -> None:
+    name = 'quote " comma , line\nend'
+    frame = pd.read_csv(io.StringIO(csv(BOARD, panels([result(name)], BOARD))))
+    assert frame.protector.tolist() == [name]
+
+
+def test_terminal_has_countermeasures_down_and_protectors_across() -> None:
+    [panel] = panels(grid(ROWS), BOARD)
+    lines = [line.split() for line in terminal(panel).splitlines()]
+    assert ["countermeasure", "none", "ar", "em"] in lines
+    assert ["vanilla", "94.6", "13.3", "10.0"] in lines
+    assert ["mean", "89.9", "16.7", "47.4"] in lines
+    assert ["worst", "case", "94.6", "20.0", "84.8"] in lines
+    assert ["Linf", "max", "(of", "255)", "8", "8", "8"] in lines
+
+
+def test_terminal_states_n_and_source() -> None:
+    [panel] = panels(grid(ROWS), BOARD)
+    text = terminal(panel)
+    assert "n = 1 seed per cell: no interval over seeds exists." in text
+    assert "CIFAR-10 (test copy)" in text
+
+
+@pytest.mark.parametrize(("protectors", "blocks"), [(4, 1), (7, 1), (15, 3)])
+def test_terminal_fits_its_width(protectors: int, blocks: int) -> None:
+    names = ["none", "noise", "deephiding", "deephiding[mode=sample]", *(f"method{i}" for i in range(20))]
+    [panel] = panels(grid(dict.fromkeys(names[:protectors], (10.0, 84.8))), BOARD)
+    text = terminal(panel)
+    assert max(map(len, text.splitlines())) <= 100
+    assert text.count("countermeasure  ") == blocks
+
+
+def test_terminal_breaks_a_name_that_has_no_break() -> None:
+    [panel] = panels(grid({"é" * 300: (10.0, 20.0)}), BOARD)
+    text = terminal(panel)
+    assert max(map(len, text.splitlines())) <= 100
+    assert text.count("é") == 300
+
+
+def test_terminal_marks_missing_cells_and_no_ops() -> None:
+    board = replace(BOARD, countermeasures=("vanilla", "gaussian-filter"))
+    [panel] = panels([result("em", "vanilla", 10.0), *(result("ar", c, 12.0) for c in board.countermeasures)], board)
+    text = terminal(panel)
+    assert re.search(r"^gaussian-filter \* +12\.0 +–$", text, flags=re.MULTILINE)
+    assert "1/2 cells" in text
+    assert "* gaussian-filter: No-op" in text

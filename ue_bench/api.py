@@ -1,0 +1,80 @@
+"""Everything a plugin may use, and nothing else.
+
+A distribution registers its plugins through an entry point of group ``ue_bench`` that names a light module with a
+``ue_bench_register`` hook. Names are imported when they are first used, so such a module costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from .base import (
+        Countermeasure,
+        Dataset,
+        InputPath,
+        Plugin,
+        Preprocessing,
+        Protector,
+        Ratio,
+        Victim,
+        digest_path,
+    )
+    from .context import Context, TrainContext
+    from .errors import EnvironmentProblem, UserError, ValidationError
+    from .imageset import ImageSet
+    from .registry import Register
+    from .seeds import derive
+
+_HOMES = {
+    "Context": "context",
+    "Countermeasure": "base",
+    "Dataset": "base",
+    "EnvironmentProblem": "errors",
+    "ImageSet": "imageset",
+    "InputPath": "base",
+    "Plugin": "base",
+    "Preprocessing": "base",
+    "Protector": "base",
+    "Ratio": "base",
+    "Register": "registry",
+    "TrainContext": "context",
+    "UserError": "errors",
+    "ValidationError": "errors",
+    "Victim": "base",
+    "derive": "seeds",
+    "digest_path": "base",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"ue_bench.api has no {name!r}")
+    value = getattr(import_module(f".{_HOMES[name]}", __package__), name)
+    globals()[name] = value
+    return value
+
+
+__all__ = [
+    "Context",
+    "Countermeasure",
+    "Dataset",
+    "EnvironmentProblem",
+    "ImageSet",
+    "InputPath",
+    "Plugin",
+    "Preprocessing",
+    "Protector",
+    "Ratio",
+    "Register",
+    "TrainContext",
+    "UserError",
+    "ValidationError",
+    "Victim",
+    "derive",
+    "digest_path",
+    "hookimpl",
+]

@@ -1,0 +1,212 @@
+"""What a plugin is: a frozen, typed parameter object with one or two methods."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from .errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from .context import Context, TrainContext
+    from .imageset import ImageSet
+
+
+def _ratio(value: Any) -> Any:
+    """``8/255`` as a number, because the field writes its budgets that way."""
+    if isinstance(value, str) and "/" in value:
+        try:
+            return float(Fraction(value.replace(" ", "")))
+        except (ValueError, ZeroDivisionError) as error:
+            raise ValueError(f"{value!r} is not a fraction") from error
+    return value
+
+
+Ratio = Annotated[float, BeforeValidator(_ratio)]
+"""A float that may be written as a fraction: ``8/255``."""
+
+
+class _InputPath:
+    """Marks a path whose *content*, not its name, belongs in the key of a cell."""
+
+
+InputPath = Annotated[Path, _InputPath()]
+"""A file or folder the plugin reads. Its content enters the key; results show its last part only."""
+
+
+@cache
+def digest_path(path: Path) -> str:
+    """SHA-256 (first 32 digits) of a file, or of the names and contents of a folder's files.
+
+    Read once a process. Raises UserError when nothing is there or something cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        if path.is_file():
+            files = [path]
+        elif path.is_dir():
+            files = sorted(p for p in path.rglob("*") if p.is_file())
+        else:
+            raise UserError(f"no file or folder at {path}", "check the path")
+        for file in files:
+            digest.update(os.fsencode(file.relative_to(path.parent).as_posix()) if file != path else b"file")
+            with file.open("rb") as handle:
+                digest.update(hashlib.file_digest(handle, "sha256").digest())
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}", "check the path and its permissions") from error
+    return digest.hexdigest()[:32]
+
+
+def format_value(value: Any) -> str:
+    """A parameter value as a selector writes it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if value is None:
+        return "null"
+    if isinstance(value, Path):
+        return value.name
+    if isinstance(value, float):
+        levels = value * 255
+        if value < 1 and levels >= 0.5 and abs(levels - round(levels)) < 1e-9:
+            return f"{round(levels)}/255"
+        return repr(value)
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(format_value(v) for v in value) + "]"
+    return str(value)
+
+
+class Plugin(BaseModel):
+    """Common ground of all plugins. The fields of a subclass are its parameters.
+
+    Class attributes: ``name`` on the command line; ``revision``, an integer to raise whenever a change moves results,
+    because it is part of every cell's key; ``paper``, the source in one line.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    kind: ClassVar[str] = ""
+    name: ClassVar[str] = ""
+    revision: ClassVar[int] = 1
+    paper: ClassVar[str] = ""
+
+    @property
+    def selector(self) -> str:
+        """Canonical selector: the name with every parameter that differs from its default."""
+        changed = []
+        for field, info in type(self).model_fields.items():
+            value = getattr(self, field)
+            if info.is_required() or value != info.get_default(call_default_factory=True):
+                changed.append(f"{field}={format_value(value)}")
+        return f"{self.name}[{','.join(changed)}]" if changed else self.name
+
+    def identity(self) -> dict[str, Any]:
+        """Everything of the plugin that can change a number: name, revision and all parameters, as plain data."""
+        values = self.model_dump(mode="json")
+        for field, info in type(self).model_fields.items():
+            path = getattr(self, field)
+            if path is not None and any(isinstance(m, _InputPath) for m in _metadata(info)):
+                values[field] = digest_path(path)
+        return {"name": self.name, "revision": self.revision, "parameters": values}
+
+
+def _metadata(info: Any) -> list[Any]:
+    """The markers on a field, also inside ``InputPath | None``."""
+    found = list(info.metadata)
+    for argument in getattr(info.annotation, "__args__", ()):
+        found.extend(getattr(argument, "__metadata__", ()))
+    return found
+
+
+class Dataset(Plugin):
+    """A labelled image set with a training and a test split."""
+
+    kind: ClassVar[str] = "dataset"
+
+    def files(self, data_dir: Path) -> list[Path]:
+        """Files and folders that loading reads; the stored copy is made anew when one of them changes."""
+        return []
+
+    def load(self, split: str, ctx: Context) -> ImageSet:
+        """The images of ``split`` ("train" or "test")."""
+        raise NotImplementedError
+
+
+class Protector(Plugin):
+    """Makes images unlearnable. ``budget`` declares the bound it keeps, such as ``linf 8/255``, or ``none``."""
+
+    kind: ClassVar[str] = "protector"
+
+    @property
+    def budget(self) -> str:
+        return "none"
+
+    def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
+        """Protected images in the same order, shape and with the same labels. Never sees test images."""
+        raise NotImplementedError
+
+
+class Countermeasure(Plugin):
+    """What a thief does about protection. A subclass overrides one or more of the three methods.
+
+    ``uses_labels``: whether labels are read or changed. ``identity_note``: set when the operation is known to change
+    nothing. ``dear``: purified sets are kept in the store. ``passes``: network passes a training image costs, in
+    forward-and-backward passes, 1 for plain training.
+    """
+
+    kind: ClassVar[str] = "countermeasure"
+    uses_labels: ClassVar[bool] = False
+    identity_note: ClassVar[str] = ""
+    dear: ClassVar[bool] = False
+
+    @property
+    def passes(self) -> float:
+        return 1.0
+
+    def purify(self, data: ImageSet, ctx: Context) -> ImageSet:
+        """Clean the stored images, once, before training."""
+        raise NotImplementedError
+
+    def augment(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Change a batch: ``x`` N x 3 x H x W in [0, 1] after crop and flip, ``y`` int64 labels."""
+        raise NotImplementedError
+
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor, ctx: TrainContext) -> Tensor:
+        """The scalar to minimise for a batch in [0, 1]. ``model`` takes such a batch and normalises it itself."""
+        raise NotImplementedError
+
+    @classmethod
+    def overrides(cls, method: str) -> bool:
+        """Whether this class has its own ``method``: purify, augment or loss."""
+        return getattr(cls, method) is not getattr(Countermeasure, method)
+
+
+class Preprocessing(Countermeasure):
+    """A countermeasure that works on stored images, and may be asked to treat the test images alike."""
+
+    apply_to_test: bool = Field(False, description="treat the test images in the same way")
+
+
+class Victim(Plugin):
+    """A classifier architecture. The training loop belongs to the harness."""
+
+    kind: ClassVar[str] = "victim"
+
+    def build(self, num_classes: int, image_size: tuple[int, int]) -> nn.Module:
+        """A fresh network for N x 3 x H x W inputs. Initialised from torch's generator, which the harness seeds."""
+        raise NotImplementedError
+
+    def optimiser(self) -> dict[str, Any]:
+        """Protocol fields that this architecture needs otherwise, such as ``{"learning_rate": 0.01}``."""
+        return {}
+
+
+KINDS: dict[str, type[Plugin]] = {c.kind: c for c in (Protector, Countermeasure, Victim, Dataset)}

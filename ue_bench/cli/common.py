@@ -1,0 +1,164 @@
+"""Options that several commands share, and the grid they describe."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import click
+
+from .. import boards
+from ..boards import Board
+from ..errors import UserError
+
+if TYPE_CHECKING:
+    from ..plan import Cell, Data, Planned
+    from ..stages import Workplace
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def cache_root() -> Path:
+    """Where datasets and protected sets are kept: UE_BENCH_CACHE, else the user's cache folder."""
+    import platformdirs
+
+    return Path(os.environ.get("UE_BENCH_CACHE") or platformdirs.user_cache_path("ue-bench"))
+
+
+def cache_option(command: F) -> F:
+    return click.option(
+        "--cache-dir", type=click.Path(path_type=Path), help="Folder of stored datasets and protected sets."
+    )(command)
+
+
+def json_option(command: F) -> F:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+GRID_OPTIONS = [
+    click.option("-P", "--protector", "protectors", multiple=True, help="Selectors; the board's rows by default."),
+    click.option("-C", "--countermeasure", "countermeasures", multiple=True, help="Selectors; 'all' is the board's."),
+    click.option("-V", "--victim", "victims", multiple=True, help="Selectors; the board's by default."),
+    click.option("-D", "--dataset", help="A dataset instead of the board's."),
+    click.option("--board", "board_name", default="demo", show_default=True, help="The grid to fill."),
+    click.option("--protocol", help="A training recipe instead of the board's."),
+    click.option("--seeds", help="Such as 0,1,2 or 0-4; the board's by default."),
+    click.option("--fraction", type=click.FloatRange(0, 1), default=1.0, help="Share of the images that is protected."),
+    click.option("--precision", type=click.Choice(["auto", "bf16", "fp32"]), default="auto", show_default=True),
+    click.option("--devices", default="auto", show_default=True, help="Such as cuda:0,cuda:1 or cpu."),
+    click.option("--jobs", type=click.IntRange(1), help="Workers a device."),
+    click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads a worker."),
+    click.option("--out", type=click.Path(path_type=Path), help="Results folder; ue-bench-results/BOARD by default."),
+    click.option("--data-dir", type=click.Path(path_type=Path), help="Folder where datasets are or will be."),
+    cache_option,
+]
+
+
+def grid_options(command: F) -> F:
+    """The options of every command that works on a grid."""
+    for option in reversed(GRID_OPTIONS):
+        command = cast(F, option(command))
+    return command
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A resolved request: the cells of the table, and where they are computed and kept."""
+
+    board: Board
+    data: Data
+    cells: list[Cell]
+    place: Workplace
+
+    def planned(self) -> list[Planned]:
+        """Stages still to compute."""
+        from .. import plan
+        from ..store.artifacts import ArtifactStore
+        from ..store.results import ResultStore
+
+        artifacts = ArtifactStore(self.place.cache_dir)
+        have = {r.key for r in ResultStore(self.place.out).results()}
+        return plan.stages(self.cells, lambda kind, key: key in have if kind == "result" else artifacts.has(kind, key))
+
+
+def say(text: str) -> None:
+    """A line for the user; stdout is for data."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def parse_seeds(text: str) -> list[int]:
+    """``0,3-5`` as [0, 3, 4, 5]. Raises UserError when it cannot be read."""
+    found: list[int] = []
+    try:
+        for part in text.split(","):
+            first, _, last = part.partition("-")
+            found += range(int(first), int(last or first) + 1)
+    except ValueError:
+        raise UserError(f"cannot read seeds {text!r}", "write them as 0,1,2 or 0-4") from None
+    if not found:
+        raise UserError(f"seeds {text!r} name no seed", "write them as 0,1,2 or 0-4")
+    return list(dict.fromkeys(found))
+
+
+def grid(
+    protectors: tuple[str, ...],
+    countermeasures: tuple[str, ...],
+    victims: tuple[str, ...],
+    dataset: str | None,
+    board_name: str,
+    protocol: str | None,
+    seeds: str | None,
+    fraction: float,
+    precision: str,
+    devices: str,
+    out: Path | None,
+    data_dir: Path | None,
+    cache_dir: Path | None,
+    threads: int,
+    report: Callable[[float, float, str], None],
+) -> Grid:
+    """Resolve what the user asked for. Loads the dataset, because its fingerprint is part of every key."""
+    from .. import plan, stages
+    from ..base import Countermeasure, Dataset, Protector, Victim
+    from ..engine import protocol as protocols
+    from ..registry import registry
+    from ..schedule.devices import slots
+
+    board = boards.board(board_name)
+    names = registry()
+    rows = names.resolve("protector", [*board.reference, *(protectors or board.protectors)], board.protectors)
+    columns = names.resolve("countermeasure", countermeasures or board.countermeasures, board.countermeasures)
+    nets = names.resolve("victim", victims or board.victims, board.victims)
+    recipe = protocols.protocol(protocol or board.protocol)
+    sets = names.resolve("dataset", dataset or board.dataset)
+    if len(sets) != 1:
+        raise UserError("one dataset at a time", "run the command once for each")
+    device = slots(devices, 1, threads)[0].device
+    if precision == "auto":
+        from ..engine.loop import default_precision
+
+        precision = default_precision(device)
+    cache = (cache_dir or cache_root()).absolute()
+    place = stages.Workplace(
+        cache_dir=cache,
+        data_dir=(data_dir or Path(os.environ.get("UE_BENCH_DATA") or cache / "data")).absolute(),
+        out=(out or Path("ue-bench-results") / board.name).absolute(),
+        device=device,
+        threads=threads,
+    )
+    data = stages.dataset(cast(Dataset, sets[0]), place, report)
+    cells = plan.cells(
+        data,
+        cast(list[Protector], rows),
+        cast(list[Countermeasure], columns),
+        cast(list[Victim], nets),
+        recipe,
+        parse_seeds(seeds) if seeds else board.seeds,
+        fraction,
+        precision,
+    )
+    return Grid(board, data, cells, place)

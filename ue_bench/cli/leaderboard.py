@@ -1,0 +1,84 @@
+"""``ue-bench leaderboard``: pages from results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .. import boards
+from ..boards import Board
+from .common import say
+
+if TYPE_CHECKING:
+    from ..leaderboard.board import BoardInfo
+    from ..store.schema import Result
+
+
+def board_info(board: Board, results: Iterable[Result]) -> BoardInfo:
+    """What the pages need to know of a board; selectors in canonical form."""
+    from ..leaderboard.board import BoardInfo
+    from ..registry import registry
+
+    names = registry()
+
+    def selectors(kind: str, texts: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(p.selector for p in names.resolve(kind, texts))
+
+    return BoardInfo(
+        name=board.name,
+        title=board.title,
+        description=board.description,
+        countermeasures=selectors("countermeasure", board.countermeasures),
+        protectors=selectors("protector", board.protectors),
+        reference=selectors("protector", board.reference),
+        command=f"ue-bench run --board {board.name} --protector all --countermeasure all",
+        notes=board.notes,
+    )
+
+
+@click.group("leaderboard")
+def command() -> None:
+    """Build a board's pages from its results, or check them."""
+
+
+_board = click.option("--board", "board_name", default="demo", show_default=True, help="The board to show.")
+_out = click.option("--out", type=click.Path(path_type=Path), help="Results folder; ue-bench-results/BOARD by default.")
+
+
+def _results(board_name: str, out: Path | None) -> tuple[list[Result], BoardInfo, Path]:
+    from ..store.results import ResultStore
+
+    folder = out or Path("ue-bench-results") / board_name
+    results = ResultStore(folder).results()
+    return results, board_info(boards.board(board_name), results), folder
+
+
+@command.command("build")
+@_board
+@_out
+def build(board_name: str, out: Path | None) -> None:
+    """Write README.md, leaderboard.csv and index.html beside the results."""
+    from ..leaderboard.build import build as write
+
+    results, info, folder = _results(board_name, out)
+    for path in write(results, info, folder):
+        print(path)
+    say(f"ue-bench: pages of {len(results)} results")
+
+
+@command.command("check")
+@_board
+@_out
+def check(board_name: str, out: Path | None) -> int:
+    """Compare the pages with the results they were built from. Exit code 4 when they differ."""
+    from ..leaderboard.build import check as compare
+
+    differences = compare(*_results(board_name, out))
+    for line in differences:
+        print(line)
+    if not differences:
+        say("ue-bench: the pages agree with the results")
+    return 4 if differences else 0

@@ -1,0 +1,99 @@
+"""``ue-bench``: finds the command, prints errors in one line, sets the exit code."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from .. import __version__
+from ..errors import UserError
+
+COMMANDS = {
+    "run": "Fill the grid of protectors and countermeasures and print the table.",
+    "plan": "Show what 'run' would compute, without computing it.",
+    "status": "Show which cells of a board have results.",
+    "list": "List protectors, countermeasures, victims, datasets, boards or protocols.",
+    "show": "Show one plugin, board or protocol with its parameters.",
+    "leaderboard": "Build a board's pages from its results, or check them.",
+    "cache": "Show or clear stored datasets and protected sets.",
+    "doctor": "Say what this machine and installation offer.",
+}
+
+
+class Commands(click.Group):
+    """Commands by name, imported when used: ``--help`` must not wait for torch."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*COMMANDS, *self.added()]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name in COMMANDS:
+            module = import_module(f".{name}", __package__)
+            command: click.Command = module.command
+            return command
+        return self.added().get(name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and self.get_command(ctx, args[0]) is None:
+            from ..registry import did_you_mean
+
+            raise UserError(f"no command {args[0]!r}", did_you_mean(args[0], self.list_commands(ctx)))
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = list(COMMANDS.items())
+        rows += [(name, command.get_short_help_str(80)) for name, command in self.added().items()]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def added(self) -> dict[str, click.Command]:
+        """Commands that plugins bring."""
+        if not hasattr(self, "_added"):
+            from .. import plugins
+
+            group = click.Group()
+            plugins.load().manager.hook.ue_bench_commands(group=group)
+            self._added = group.commands
+        return self._added
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="ue-bench")
+@click.option("--traceback", is_flag=True, help="Show the whole traceback of an error.")
+def cli(traceback: bool) -> None:
+    """Benchmark unlearnable examples: protectors against countermeasures.
+
+    \b
+    ue-bench run --protector deephiding --countermeasure all
+    """
+
+
+def main() -> None:
+    """Entry point of the ``ue-bench`` script."""
+    try:
+        code = cli(standalone_mode=False)
+    except UserError as error:
+        _complain(error)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        print("ue-bench: interrupted; run the same command again to continue", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output left, as `head` does
+        sys.stderr.close()
+        sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complain(error: UserError) -> None:
+    if "--traceback" in sys.argv:
+        raise error
+    print(f"ue-bench: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"  hint: {error.hint}", file=sys.stderr)

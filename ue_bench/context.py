@@ -1,0 +1,148 @@
+"""What the harness lends a plugin while it works."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .imageset import ImageSet, release
+from .keys import digest
+from .seeds import derive
+
+if TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T")
+
+
+def _silent(done: float, total: float, text: str) -> None:
+    """Progress nobody listens to."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """Device, randomness, scratch space, artifacts and progress for one piece of work.
+
+    ``device`` is a torch device name; ``seed`` belongs to this piece of work and nothing else; ``scratch`` is a
+    folder that disappears afterwards; ``data_dir`` is where datasets are looked for and downloaded to.
+    """
+
+    device: str
+    seed: int
+    scratch: Path
+    artifacts: Path
+    data_dir: Path
+    report: Callable[[float, float, str], None] = _silent
+    open_dataset: Callable[[str, str], ImageSet] | None = field(default=None, repr=False)
+
+    def rng(self, *axes: object) -> np.random.Generator:
+        """A NumPy generator of its own for ``axes``."""
+        return np.random.default_rng(derive(self.seed, *axes))
+
+    def generator(self, *axes: object) -> torch.Generator:
+        """A torch generator on the device of this context for ``axes``."""
+        import torch
+
+        return torch.Generator(self.device).manual_seed(derive(self.seed, *axes))
+
+    def progress(self, items: Iterable[T], text: str, total: int | None = None) -> Iterator[T]:
+        """Pass ``items`` through and report how far they are."""
+        if total is None:
+            total = len(items)  # type: ignore[arg-type]  # callers give a total with bare iterators
+        for done, item in enumerate(items):
+            self.report(done, total, text)
+            yield item
+        self.report(total, total, text)
+
+    def dataset(self, selector: str, split: str = "train") -> ImageSet:
+        """Another dataset, for instance one of natural images to hide."""
+        if self.open_dataset is None:
+            raise RuntimeError("this context has no access to datasets")
+        return self.open_dataset(selector, split)
+
+    def store_images(self, shape: tuple[int, ...], chunks: Iterable[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        """Write ``chunks`` of images one after the other and return them as one memory-mapped array.
+
+        ``shape`` is N x H x W x 3. Only a chunk at a time is in memory, so the set may be larger than memory.
+        Raises ValueError when the chunks do not add up to ``shape``.
+        """
+        handle, name = tempfile.mkstemp(suffix=".npy", dir=self.scratch)
+        written = 0
+        with os.fdopen(handle, "wb") as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": tuple(shape)}
+            np.lib.format.write_array_header_1_0(file, header)
+            for chunk in chunks:
+                if chunk.dtype != np.uint8 or chunk.shape[1:] != tuple(shape[1:]):
+                    raise ValueError(f"expected uint8 images of shape {shape[1:]}, got {chunk.dtype} {chunk.shape}")
+                file.write(np.ascontiguousarray(chunk).data)
+                written += len(chunk)
+        if written != shape[0]:
+            raise ValueError(f"expected {shape[0]} images, got {written}")
+        return np.load(name, mmap_mode="r")
+
+    def map_images(
+        self, data: ImageSet, change: Callable[[NDArray[np.uint8], slice], NDArray[np.uint8]], text: str, batch: int = 500
+    ) -> ImageSet:
+        """``data`` with ``change(images, where)`` applied to consecutive batches."""
+        parts = list(range(0, len(data), batch))
+
+        def changed() -> Iterator[NDArray[np.uint8]]:
+            for start in self.progress(parts, text):
+                where = slice(start, min(start + batch, len(data)))
+                yield change(data.images[where], where)
+                release(data.images)
+
+        return data.with_images(self.store_images(data.images.shape, changed()))
+
+    def cached(self, key: Any, make: Callable[[Path], None]) -> Path:
+        """The artifact folder for ``key`` (plain data), made by ``make(folder)`` when it does not exist yet.
+
+        The folder appears whole or not at all.
+        """
+        target = self.artifacts / "plugin" / digest(key)
+        if not target.exists():
+            publish(target, make)
+        return target
+
+    def checkpoint_dir(self, key: Any) -> Path:
+        """A folder that outlives a killed process, for the state of long work. Remove it when the work is done."""
+        folder = self.artifacts / "unfinished" / digest(key)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+
+def publish(target: Path, make: Callable[[Path], None]) -> None:
+    """Fill a temporary folder beside ``target`` and rename it there, so that ``target`` is whole or absent."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".making-{os.getpid()}-", dir=target.parent))
+    try:
+        make(temporary)
+        try:
+            temporary.rename(target)
+        except OSError:
+            if not target.exists():  # else another process was first, with the same content
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class TrainContext:
+    """What a training procedure may use in one step.
+
+    ``generator`` lives on the training device; ``epoch`` counts from 0; ``autocast`` is a context manager factory for
+    the precision of this run.
+    """
+
+    generator: torch.Generator
+    epoch: int
+    epochs: int
+    autocast: Callable[[], Any]

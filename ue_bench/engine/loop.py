@@ -1,0 +1,233 @@
+"""Train a victim and measure it: the whole of it, in one file.
+
+Images stay uint8 until the step that needs them. Cropping, flipping and countermeasures are tensor code with explicit
+generators; weights are float32, layers run in bfloat16 where the hardware computes it; nothing in a step waits for
+the device.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..base import Countermeasure
+from ..context import TrainContext
+from ..imageset import ImageSet, release
+from ..seeds import derive
+from .protocol import Protocol
+
+RELEASE_BYTES = 256 * 2**20  # sets above this size give their resident pages back during training
+EVAL_BATCH = 1000
+
+
+@dataclass
+class Outcome:
+    """What a training run came to. Accuracies in percent; the curve has one point an evaluation."""
+
+    epochs: list[float] = field(default_factory=list)
+    accuracy_test: list[float] = field(default_factory=list)
+    accuracy_train: list[float | None] = field(default_factory=list)
+    loss_train: list[float] = field(default_factory=list)
+    train_seconds: float = 0.0
+    images_per_second: float = 0.0
+
+
+def default_precision(device: str) -> str:
+    """``bf16`` where the hardware multiplies bfloat16 matrices, else ``fp32``."""
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    # Not public, but the only way torch tells; without tile instructions bfloat16 is slower than float32.
+    has_tiles = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return "bf16" if kind == "cpu" and has_tiles is not None and has_tiles() else "fp32"
+
+
+class Victim(nn.Module):
+    """A network that takes pixels in [0, 1] and shifts them as its protocol says."""
+
+    def __init__(self, network: nn.Module, shift: float) -> None:
+        super().__init__()
+        self.network, self.shift = network, shift
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.network(x - self.shift if self.shift else x)
+        return logits
+
+
+class Pixels:
+    """Batches of a uint8 set: from the device when it fits there, else from memory or disk as they are needed."""
+
+    def __init__(self, data: ImageSet, device: torch.device) -> None:
+        self.data, self.device = data, device
+        self.labels = torch.tensor(data.labels, device=device)
+        self.resident: Tensor | None = None
+        if device.type == "cuda" and data.images.nbytes < torch.cuda.mem_get_info(device)[0] // 2:
+            parts = [torch.tensor(data.images[part], device=device) for part in data.chunks()]
+            self.resident = torch.cat(parts)
+        self.read = 0
+
+    def take(self, indices: Tensor) -> Tensor:
+        """Images at ``indices`` (on the device), uint8, N x H x W x 3."""
+        if self.resident is not None:
+            return self.resident[indices]
+        batch = torch.from_numpy(self.data.images[indices.cpu().numpy()])
+        self.read += batch.nbytes
+        if self.read > RELEASE_BYTES:
+            release(self.data.images)
+            self.read = 0
+        return batch.to(self.device)
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """uint8 N x H x W x 3 to float32 N x 3 x H x W in [0, 1], channels last in memory."""
+    return images.permute(0, 3, 1, 2).float().div_(255)
+
+
+def padded_crop(images: Tensor, pad: int, flip: bool, generator: torch.Generator) -> Tensor:
+    """Zero-pad by ``pad``, cut a window of the old size at random, mirror half of them. uint8 N x H x W x 3.
+
+    Each output is a window of the padded image or its mirror; with pad 0 and no flip it is the image.
+    """
+    n, height, width, _ = images.shape
+    on = {"device": images.device, "generator": generator}
+    rows = torch.randint(2 * pad + 1, (n, 1), **on) + torch.arange(height, device=images.device)
+    columns = torch.randint(2 * pad + 1, (n, 1), **on) + torch.arange(width, device=images.device)
+    if flip:
+        mirrored = torch.rand((n, 1), **on) < 0.5
+        columns = torch.where(mirrored, columns.flip(1), columns)
+    padded = images.new_zeros(n, height + 2 * pad, width + 2 * pad, 3)
+    padded[:, pad : pad + height, pad : pad + width] = images
+    which = torch.arange(n, device=images.device)
+    return padded[which[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def resized_crop(images: Tensor, flip: bool, generator: torch.Generator) -> Tensor:
+    """A random window of 8 to 100 % of the area and aspect 3/4 to 4/3, brought back to the old size.
+
+    uint8 N x H x W x 3 in and out. Bilinear sampling without antialiasing, which deviates from torchvision's
+    RandomResizedCrop on PIL images.
+    """
+    n, height, width, _ = images.shape
+    on = {"device": images.device, "generator": generator}
+    area = 0.08 + 0.92 * torch.rand(n, **on)
+    aspect = torch.exp((2 * torch.rand(n, **on) - 1) * torch.log(torch.tensor(4 / 3, device=images.device)))
+    w, h = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
+    x, y = (2 * torch.rand(n, **on) - 1) * (1 - w), (2 * torch.rand(n, **on) - 1) * (1 - h)
+    if flip:
+        w = torch.where(torch.rand(n, **on) < 0.5, -w, w)
+    theta = torch.zeros(n, 2, 3, device=images.device)
+    theta[:, 0, 0], theta[:, 0, 2], theta[:, 1, 1], theta[:, 1, 2] = w, x, h, y
+    grid = F.affine_grid(theta, [n, 3, height, width], align_corners=False)
+    cut = F.grid_sample(images.permute(0, 3, 1, 2).float(), grid, "bilinear", "reflection", align_corners=False)
+    return cut.round_().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, pixels: Pixels, autocast: Callable[[], AbstractContextManager[None]]) -> float:
+    """Percent of ``pixels`` classified rightly, model in eval mode."""
+    model.eval()
+    right = torch.zeros((), device=pixels.device)
+    for start in range(0, len(pixels.data), EVAL_BATCH):
+        where = torch.arange(start, min(start + EVAL_BATCH, len(pixels.data)), device=pixels.device)
+        with autocast():
+            guessed = model(to_unit(pixels.take(where))).argmax(1)
+        right += (guessed == pixels.labels[where]).sum()
+    return 100 * right.item() / len(pixels.data)
+
+
+def train(
+    build: Callable[[], nn.Module],
+    train_set: ImageSet,
+    test_set: ImageSet,
+    protocol: Protocol,
+    countermeasure: Countermeasure,
+    device: str,
+    precision: str,
+    seed: int,
+    report: Callable[[float, float, str], None],
+) -> tuple[nn.Module, Outcome]:
+    """Train a network on ``train_set`` under ``protocol`` and ``countermeasure``, measuring it on ``test_set``.
+
+    ``countermeasure`` acts on batches (augment, loss) only: whatever it does to stored images has been done. On a CPU
+    the result depends on nothing but the arguments and the number of threads.
+    """
+    on = torch.device(device)
+    train_pixels, test_pixels = Pixels(train_set, on), Pixels(test_set, on)
+    with torch.random.fork_rng(devices=[on] if on.type == "cuda" else []):
+        torch.manual_seed(derive(seed, "initial weights"))
+        network = build()
+    model = Victim(network, protocol.shift).to(device=on, memory_format=torch.channels_last)
+    optimiser = torch.optim.SGD(
+        model.parameters(),
+        protocol.learning_rate,
+        protocol.momentum,
+        weight_decay=protocol.weight_decay,
+        nesterov=protocol.nesterov,
+    )
+
+    def autocast() -> torch.autocast:
+        return torch.autocast(on.type, torch.bfloat16, enabled=precision == "bf16")
+
+    shuffling = torch.Generator(on).manual_seed(derive(seed, "order of images"))
+    cropping = torch.Generator(on).manual_seed(derive(seed, "crop and flip"))
+    countering = torch.Generator(on).manual_seed(derive(seed, "countermeasure"))
+
+    batch = min(protocol.batch, len(train_set))
+    steps_per_epoch = len(train_set) // batch  # the last, smaller batch is dropped
+    total = protocol.length(steps_per_epoch)
+    epochs = -(-total // steps_per_epoch)
+    augments, has_loss = countermeasure.overrides("augment"), countermeasure.overrides("loss")
+    outcome = Outcome()
+    loss_sum, right, seen, step = torch.zeros((), device=on), torch.zeros((), device=on), 0, 0
+
+    for epoch in range(epochs):
+        started = time.perf_counter()
+        context = TrainContext(countering, epoch, epochs, autocast)
+        order = torch.randperm(len(train_set), device=on, generator=shuffling)
+        model.train()
+        for start in range(0, min(steps_per_epoch, total - step) * batch, batch):
+            for group in optimiser.param_groups:
+                group["lr"] = protocol.rate(step, total)
+            where = order[start : start + batch]
+            images, y = train_pixels.take(where), train_pixels.labels[where]
+            if protocol.crop == "pad":
+                images = padded_crop(images, protocol.pad, protocol.flip, cropping)
+            else:
+                images = resized_crop(images, protocol.flip, cropping)
+            x = to_unit(images)
+            if augments:
+                x, y = countermeasure.augment(x, y, countering)
+            if has_loss:
+                loss = countermeasure.loss(model, x, y, context)
+            else:
+                with autocast():
+                    logits = model(x)
+                loss = F.cross_entropy(logits.float(), y)
+                right += (logits.detach().argmax(1) == y).sum()
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            if protocol.clip is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), protocol.clip)
+            optimiser.step()
+            loss_sum += loss.detach()
+            step, seen = step + 1, seen + 1
+            if step % 10 == 0:
+                report(step, total, "train")
+        if on.type == "cuda":
+            torch.cuda.synchronize(on)
+        outcome.train_seconds += time.perf_counter() - started
+
+        if (epoch + 1) % protocol.eval_every == 0 or epoch + 1 == epochs:
+            outcome.epochs.append(round(step / steps_per_epoch, 3))
+            outcome.accuracy_test.append(accuracy(model, test_pixels, autocast))
+            outcome.loss_train.append(loss_sum.item() / seen)
+            outcome.accuracy_train.append(None if has_loss else 100 * right.item() / (seen * batch))
+            loss_sum, right, seen = torch.zeros_like(loss_sum), torch.zeros_like(right), 0
+    outcome.images_per_second = total * batch / outcome.train_seconds
+    return model, outcome

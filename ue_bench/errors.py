@@ -1,0 +1,41 @@
+"""Errors that are the user's to mend: one line, a hint, an exit code. Everything else is a bug with a traceback."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """Something the user can put right.
+
+    ``message`` is one line without a final full stop; ``hint`` says what to do about it.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[type[UserError], tuple[str, str]]:
+        return type(self), (self.message, self.hint)  # errors travel between processes
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class EnvironmentProblem(UserError):
+    """A missing package, device, file or permission."""
+
+    exit_code = 3
+
+
+class ValidationError(UserError):
+    """Data or results that do not hold what they declare."""
+
+    exit_code = 4
+
+
+class NothingSelected(UserError):
+    """A selector that matches nothing."""
+
+    exit_code = 5

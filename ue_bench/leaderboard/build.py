@@ -1,0 +1,58 @@
+"""The files of a leaderboard: written by ``build``, compared with the results by ``check``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import zip_longest
+from pathlib import Path
+
+from ue_bench.store.schema import Result
+
+from . import tables
+from .board import BoardInfo
+from .page import html
+from .statistics import panels
+
+
+def render(results: Iterable[Result], board: BoardInfo) -> dict[str, str]:
+    """File name -> text. The same results give the same text, in whatever order they come."""
+    found = panels(results, board)
+    return {
+        "README.md": tables.markdown(board, found),
+        "leaderboard.csv": tables.csv(board, found),
+        "index.html": html(board, found),
+    }
+
+
+def build(results: Iterable[Result], board: BoardInfo, out: Path) -> list[Path]:
+    """Write README.md, leaderboard.csv and index.html into ``out``; returns their paths."""
+    texts = render(results, board)
+    out.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        (out / name).write_bytes(text.encode())
+    return [out / name for name in texts]
+
+
+def check(results: Iterable[Result], board: BoardInfo, out: Path) -> list[str]:
+    """What in ``out`` is not what ``build`` would write: one line a file, empty when all is well."""
+    differences = (_difference(out / name, text) for name, text in render(results, board).items())
+    return [difference for difference in differences if difference]
+
+
+def _difference(path: Path, expected: str) -> str:
+    try:
+        found = path.read_bytes()
+    except FileNotFoundError:
+        return f"{path.name} is missing"
+    if found == expected.encode():
+        return ""
+    lines = found.decode(errors="replace").split("\n")
+    pairs = enumerate(zip_longest(lines, expected.split("\n"), fillvalue="<end of file>"), start=1)
+    number, (has, wants) = next((n, pair) for n, pair in pairs if pair[0] != pair[1])
+    at = next((i for i, (a, b) in enumerate(zip(has, wants, strict=False)) if a != b), min(len(has), len(wants)))
+    return f"{path.name} differs from the results in line {number}: {_excerpt(has, at)}, expected {_excerpt(wants, at)}"
+
+
+def _excerpt(line: str, at: int) -> str:
+    """The surroundings of the first difference."""
+    return repr(line[max(at - 20, 0) : at + 30])

@@ -1,0 +1,114 @@
+"""Numbers and names as the pages write them."""
+
+from __future__ import annotations
+
+import re
+
+from .statistics import Cell, Estimate, Measured, Panel, Row
+
+MISSING = "–"
+ACCURACY = "Accuracy of the thief on clean test images, in percent: lower is better protection."
+
+
+def pieces(name: str) -> list[str]:
+    """A selector cut where a line may break: before a bracket, after a separator."""
+    return [piece for piece in re.split(r"(?=\[)|(?<=[,+\-=])", name) if piece]
+
+
+def percent(value: float) -> str:
+    return f"{value:.1f}"
+
+
+def interval(value: Estimate) -> str:
+    """``94.6 ± 0.4``, or the mean alone where no interval exists."""
+    return percent(value.mean) + (f" ± {percent(value.half_width)}" if value.half_width is not None else "")
+
+
+def mean(row: Row) -> str:
+    """The headline, or how much of it is there."""
+    return interval(row.mean) if row.mean else f"incomplete ({row.done}/{len(row.columns)})"
+
+
+def worst(row: Row) -> str:
+    """Accuracy in the worst case; of an incomplete row a lower bound."""
+    if row.worst is None:
+        return MISSING
+    return ("" if row.complete else "≥ ") + interval(row.worst.accuracy)
+
+
+def span(low: int, high: int) -> str:
+    return str(low) if low == high else f"{low}–{high}"
+
+
+def seeds(panel: Panel) -> str:
+    """How many seeds the panel's numbers rest on, and what follows for intervals."""
+    low, high = panel.n
+    count = f"n = {span(low, high)} seed{'s' if high > 1 else ''} per cell"
+    if high == 1:
+        return f"{count}: no interval over seeds exists"
+    return f"{count}; ± is a 95 % t-interval over seeds" + (", absent where n = 1" if low == 1 else "")
+
+
+def test_set(panel: Panel) -> str:
+    """The share of the uncertainty that the size of the test set explains."""
+    largest = max(cell.binomial_error for row in panel.rows for cell in row.cells.values())
+    images = panel.dataset.test
+    return f"Test-set standard error (binomial, {images:,} images): at most {largest:.2f} points, whatever the seeds."
+
+
+def psnr(value: float | None) -> str:
+    return "∞" if value is None else f"{value:.1f}"
+
+
+def linf(budget: Measured) -> str:
+    return f"{budget.linf_max}" + (" (exceeds declared)" if budget.exceeds else "")
+
+
+def fraction(value: float) -> str:
+    return f"{100 * value:g} %"
+
+
+def data(panel: Panel) -> str:
+    """The data a panel was measured on, with its source."""
+    d = panel.dataset
+    size = f"{d.train:,} training and {d.test:,} test images, {d.classes} classes, {d.width}x{d.height}"
+    return f"{d.selector}: {d.source}; {size}"
+
+
+def setting(panel: Panel) -> str:
+    """What every number of a panel shares beside the data."""
+    recipe = f"protocol {panel.protocol} v{panel.protocol_version}, {panel.precision}"
+    return f"victim {panel.victim}, {recipe}, {fraction(panel.fraction)} of the training set protected"
+
+
+def column_notes(panel: Panel) -> list[tuple[str, str]]:
+    """(countermeasure, note) for every column with one. A repeat of vanilla also says how far the two are apart."""
+    notes = []
+    for column in (*panel.columns, *panel.extra):
+        note = panel.board.column_notes.get(column)
+        if note is None:
+            continue
+        gap = panel.difference("vanilla", column) if column != "vanilla" else None
+        if gap is not None and "vanilla" in note:
+            note += f" Here the two differ by at most {percent(gap)} points."
+        notes.append((column, note))
+    return notes
+
+
+def remarks(panel: Panel) -> list[str]:
+    """What a reader must know about this panel's rows and cells."""
+    found = []
+    cells: list[Cell] = [cell for row in panel.rows for cell in row.cells.values()]
+    if any(row.mean is None for row in panel.rows):
+        found.append("Rows marked incomplete lack cells, so they have no mean; their worst case is a lower bound.")
+    if panel.missing:
+        found.append(f"No result yet: {', '.join(panel.missing)}.")
+    if panel.extra:
+        found.append(f"Not on the board, in no mean and no worst case: {', '.join(panel.extra)}.")
+    over = [row.protector for row in panel.rows if row.budget.exceeds]
+    if over:
+        found.append(f"Measured Linf exceeds the declared budget: {', '.join(over)}.")
+    superseded = sum(cell.superseded for cell in cells)
+    if superseded:
+        found.append(f"{superseded} older result(s) of a cell and seed set aside for a newer one.")
+    return found

@@ -1,0 +1,171 @@
+"""The page ``index.html``: one file, no external request, readable without JavaScript."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+from . import colour, formats
+from .board import BoardInfo
+from .published import beside
+from .statistics import Cell, Panel
+from .tables import PUBLISHED
+
+RESULT_LABELS = (
+    "id",
+    "key",
+    "seed",
+    "accuracy, last epoch",
+    "accuracy, peak (epoch chosen on the test set: an oracle)",
+    "accuracy, training batches of the last epoch",
+    "training loss",
+    "Linf of the protected set, mean / max (of 255)",
+    "RMS (of 255) / share of values changed by more than 8",
+    "L2 mean / L0 mean (pixels)",
+    "PSNR / SSIM",
+    "time to protect / to train",
+    "training speed",
+    "peak memory",
+    "device",
+    "versions",
+    "attempts / finished",
+)
+
+
+def html(board: BoardInfo, panels: Sequence[Panel]) -> str:
+    """The whole page as text."""
+    import jinja2
+    from markupsafe import Markup
+
+    environment = jinja2.Environment(
+        autoescape=True,
+        loader=jinja2.FunctionLoader(_template),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("page.html").render(
+        board=board,
+        panels=panels,
+        published=beside(panels),
+        published_note=PUBLISHED,
+        f=formats,
+        level=colour.level,
+        levels=range(len(colour.levels(colour.LIGHT))),
+        details=details(board, panels),
+        css=Markup(_template("page.css") + _heat_css()),
+        js=Markup(_template("page.js")),
+    )
+
+
+def _template(name: str) -> str:
+    return (files("ue_bench.leaderboard") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _heat_css() -> str:
+    """One class a level, for light and for dark pages."""
+
+    def rules(stops: tuple[str, ...]) -> str:
+        pairs = enumerate(colour.levels(stops))
+        return "\n".join(f".h{i} {{ background: {ground}; color: {text}; }}" for i, (ground, text) in pairs)
+
+    return f"{rules(colour.LIGHT)}\n@media (prefers-color-scheme: dark) {{\n{rules(colour.DARK)}\n}}\n"
+
+
+def details(board: BoardInfo, panels: Sequence[Panel]) -> dict[str, Any]:
+    """What the panel behind a click shows, as plain data: how every cell was made."""
+    cells = {
+        cell.keys[0]: {
+            "protector": cell.protector,
+            "countermeasure": cell.countermeasure,
+            "accuracy": f"{formats.interval(cell.accuracy)} %",
+            "certainty": _certainty(cell),
+            "notes": _notes(panel, cell),
+            "command": board.cell_command(cell.protector, cell.countermeasure, _options(panel, panels)),
+            "panel": number,
+            "keys": cell.keys,
+            "results": _results(cell),
+        }
+        for number, panel in enumerate(panels)
+        for row in panel.rows
+        for cell in row.cells.values()
+    }
+    return {"labels": RESULT_LABELS, "panels": [_shared(panel) for panel in panels], "cells": cells}
+
+
+def _certainty(cell: Cell) -> str:
+    over_seeds = (
+        "n = 1: no interval over seeds exists"
+        if cell.n == 1
+        else f"mean of n = {cell.n} seeds"
+        + ("" if cell.half_width is None else f", 95 % t-interval ± {cell.half_width:.2f}")
+    )
+    return f"{over_seeds}; test-set standard error (binomial) {cell.binomial_error:.2f}"
+
+
+def _notes(panel: Panel, cell: Cell) -> list[str]:
+    notes = [note for column, note in formats.column_notes(panel) if column == cell.countermeasure]
+    if cell.countermeasure in panel.extra:
+        notes.append("Not on the board: in no mean and no worst case.")
+    if cell.superseded:
+        notes.append(f"{cell.superseded} older result(s) of a seed set aside for a newer one.")
+    return notes
+
+
+def _options(panel: Panel, panels: Sequence[Panel]) -> dict[str, str]:
+    """Command-line options that tell this panel from the others on the board."""
+
+    def values(p: Panel) -> dict[str, str]:
+        return {
+            "dataset": p.dataset.selector,
+            "victim": p.victim,
+            "protocol": p.protocol,
+            "fraction": f"{p.fraction:g}",
+        }
+
+    return {name: value for name, value in values(panel).items() if len({values(p)[name] for p in panels}) > 1}
+
+
+def _shared(panel: Panel) -> list[tuple[str, str]]:
+    data = panel.dataset
+    return [
+        ("dataset", data.selector),
+        ("source", data.source),
+        ("fingerprint", data.fingerprint),
+        ("images", f"{data.train:,} training, {data.test:,} test, {data.classes} classes, {data.width}x{data.height}"),
+        ("victim", panel.victim),
+        ("protocol", f"{panel.protocol}, version {panel.protocol_version}"),
+        ("precision", panel.precision),
+        ("fraction protected", formats.fraction(panel.fraction)),
+    ]
+
+
+def _results(cell: Cell) -> list[list[str]]:
+    """For every seed the values of ``RESULT_LABELS``."""
+    found = []
+    for r in cell.results:
+        m, b, c, e = r.metrics, r.budget, r.cost, r.environment
+        values = [
+            r.id,
+            r.key,
+            str(r.seed),
+            f"{m.accuracy_last:.2f} %",
+            f"{m.accuracy_peak:.2f} % at epoch {m.peak_epoch:g}",
+            f"{m.accuracy_train:.2f} %",
+            f"{m.loss_train:.4g}",
+            f"{b.linf_mean:.2f} / {b.linf_max} (declared: {b.declared})",
+            f"{b.rms:.2f} / {100 * b.over_8:.2f} %",
+            f"{b.l2_mean:.3f} / {b.l0_mean:,.0f}",
+            f"{formats.psnr(b.psnr)} dB / {b.ssim:.4f}",
+            f"{c.protect_seconds:,.1f} s / {c.train_seconds:,.1f} s",
+            f"{c.images_per_second:,.0f} images/s",
+            f"{c.peak_memory_mb:,.0f} MB",
+            f"{e.device}, {e.threads} threads",
+            f"ue-bench {e.ue_bench} ({e.commit}), torch {e.torch}, Python {e.python}",
+            f"{r.attempts} / {r.finished}",
+        ]
+        assert len(values) == len(RESULT_LABELS)
+        found.append(values)
+    return found

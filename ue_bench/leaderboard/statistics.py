@@ -1,0 +1,297 @@
+"""From results to panels of rows and cells, with intervals. Pure functions, no third-party library.
+
+A *panel* holds what may be compared: one dataset (by fingerprint), victim, protocol version, precision and fraction
+protected. Results of different panels are never averaged together. Accuracies are those of the thief on clean test
+images, in percent: lower is better protection.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import NormalDist, fmean, stdev
+
+from ue_bench.store.schema import Budget, DatasetInfo, Result
+
+from .board import BoardInfo
+
+# Student's t, 97.5 % quantile, for 1 to 30 degrees of freedom (any statistics textbook).
+_T975 = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
+    2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
+    2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
+
+
+def t_quantile(degrees: int) -> float:
+    """The factor of a two-sided 95 % interval: Student's t at 0.975."""
+    if degrees < 1:
+        raise ValueError("an interval needs at least two values")
+    if degrees <= len(_T975):
+        return _T975[degrees - 1]
+    z = NormalDist().inv_cdf(0.975)
+    terms = (  # expansion in 1 / degrees, Abramowitz & Stegun 26.7.5
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+    )
+    return z + sum(term / float(degrees) ** power for power, term in enumerate(terms, start=1))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over ``n`` seeds. ``half_width`` of its 95 % t-interval is None where no interval exists, as at n = 1."""
+
+    mean: float
+    n: int
+    half_width: float | None = None
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Mean and 95 % t-interval of at least one value."""
+    n = len(values)
+    half = t_quantile(n - 1) * stdev(values) / math.sqrt(n) if n > 1 else None
+    return Estimate(fmean(values), n, half)
+
+
+def binomial_error(accuracy: float, images: int) -> float:
+    """Binomial standard error, in percent points, that a finite test set alone gives an accuracy in percent.
+
+    It says nothing of the spread over seeds.
+    """
+    p = min(max(accuracy / 100, 0.0), 1.0)
+    return 100 * math.sqrt(p * (1 - p) / images) if images else math.nan
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The results of one protector against one countermeasure, one a seed, in the order of seeds."""
+
+    protector: str
+    countermeasure: str
+    results: tuple[Result, ...]
+    superseded: int = 0  # older results of a seed that is here with a newer one
+
+    @property
+    def n(self) -> int:
+        return len(self.results)
+
+    @cached_property
+    def accuracy(self) -> Estimate:
+        return estimate([r.metrics.accuracy_last for r in self.results])
+
+    @property
+    def mean(self) -> float:
+        return self.accuracy.mean
+
+    @property
+    def half_width(self) -> float | None:
+        return self.accuracy.half_width
+
+    @property
+    def binomial_error(self) -> float:
+        """Binomial standard error from the size of the test set; not an interval over seeds."""
+        return binomial_error(self.mean, self.results[0].dataset.test)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(r.seed for r in self.results)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(r.key for r in self.results)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A protector's perturbation: the largest Linf over all seeds, means of the rest. Units as in ``Budget``."""
+
+    declared: str
+    linf_max: int
+    rms: float
+    psnr: float | None
+    ssim: float
+
+    @property
+    def exceeds(self) -> bool:
+        """Whether the measured Linf is above a declared ``linf K/255``."""
+        bounds = [float(k) for k in re.findall(r"\blinf\s+(\d+(?:\.\d+)?)/255", self.declared)]
+        return bool(bounds) and self.linf_max > math.floor(max(bounds) + 1e-9)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One protector: its cells in the order of the panel's columns, and the headline."""
+
+    protector: str
+    reference: bool
+    columns: tuple[str, ...]  # the countermeasures that count
+    cells: dict[str, Cell]
+
+    @property
+    def done(self) -> int:
+        return sum(c in self.cells for c in self.columns)
+
+    @property
+    def complete(self) -> bool:
+        return self.done == len(self.columns) > 0
+
+    @cached_property
+    def mean(self) -> Estimate | None:
+        """Mean over the board's countermeasures; None while one is missing.
+
+        The interval is over the means of single seeds, and exists where every column has the same two or more seeds.
+        ``n`` is the smallest number of seeds of any column.
+        """
+        if not self.complete:
+            return None
+        cells = [self.cells[c] for c in self.columns]
+        if len({cell.seeds for cell in cells}) == 1:
+            by_seed = zip(*([r.metrics.accuracy_last for r in cell.results] for cell in cells), strict=True)
+            return estimate([fmean(column) for column in by_seed])
+        return Estimate(fmean(cell.mean for cell in cells), min(cell.n for cell in cells))
+
+    @cached_property
+    def worst(self) -> Cell | None:
+        """The countermeasure that breaks the protector most; of an incomplete row, the worst so far."""
+        cells = [self.cells[c] for c in self.columns if c in self.cells]
+        return max(cells, key=lambda cell: cell.mean, default=None)
+
+    @property
+    def n(self) -> tuple[int, int]:
+        """Smallest and largest number of seeds of a cell."""
+        counts = [cell.n for cell in self.cells.values()]
+        return min(counts), max(counts)
+
+    @cached_property
+    def budget(self) -> Measured:
+        return measured(r for cell in self.cells.values() for r in cell.results)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A table of comparable rows."""
+
+    board: BoardInfo
+    dataset: DatasetInfo
+    victim: str
+    protocol: str
+    protocol_version: int
+    precision: str
+    fraction: float
+    columns: tuple[str, ...]  # the countermeasures that count, in order
+    extra: tuple[str, ...]  # countermeasures the board does not ask for: shown, never in mean or worst case
+    rows: tuple[Row, ...]
+    missing: tuple[str, ...]  # protectors the board asks for and that have no result here
+
+    @property
+    def n(self) -> tuple[int, int]:
+        """Smallest and largest number of seeds of a cell."""
+        counts = [row.n for row in self.rows]
+        return min(low for low, _ in counts), max(high for _, high in counts)
+
+    @property
+    def results(self) -> list[Result]:
+        return [r for row in self.rows for cell in row.cells.values() for r in cell.results]
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of guessing among balanced classes, in percent."""
+        return 100 / self.dataset.classes
+
+    @property
+    def clean(self) -> float | None:
+        """Accuracy of plain training on unprotected data, where the panel has it."""
+        cells = [row.cells["vanilla"] for row in self.rows if row.protector == "none" and "vanilla" in row.cells]
+        return cells[0].mean if cells else None
+
+    def difference(self, first: str, second: str) -> float | None:
+        """The largest difference between two columns in any row."""
+        pairs = [(r.cells[first], r.cells[second]) for r in self.rows if {first, second} <= r.cells.keys()]
+        return max((abs(a.mean - b.mean) for a, b in pairs), default=None)
+
+
+def measured(results: Iterable[Result]) -> Measured:
+    """Budgets of one protector taken together: each distinct budget counts once, however many cells share the set."""
+    budgets: dict[Budget, None] = dict.fromkeys(sorted((r.budget for r in results), key=repr))
+    psnr = [b.psnr for b in budgets if b.psnr is not None]
+    return Measured(
+        declared=" / ".join(sorted({b.declared for b in budgets})),
+        linf_max=max(b.linf_max for b in budgets),
+        rms=fmean(b.rms for b in budgets),
+        psnr=fmean(psnr) if psnr else None,
+        ssim=fmean(b.ssim for b in budgets),
+    )
+
+
+def panels(results: Iterable[Result], board: BoardInfo) -> list[Panel]:
+    """Every panel that has a result, in a fixed order whatever the order of ``results``."""
+    groups: dict[_Identity, list[Result]] = defaultdict(list)
+    for r in results:
+        groups[_identity(r)].append(r)
+    return [_panel(groups[identity], board) for identity in sorted(groups)]
+
+
+_Identity = tuple[str, str, str, str, int, str, float]
+
+
+def _identity(r: Result) -> _Identity:
+    """Everything two results must share to be compared; the fully protected set sorts first."""
+    data = r.dataset.selector, r.dataset.fingerprint
+    return (*data, r.victim, r.protocol, r.protocol_version, r.precision, -r.fraction)
+
+
+def _panel(results: list[Result], board: BoardInfo) -> Panel:
+    by_cell: dict[tuple[str, str], list[Result]] = defaultdict(list)
+    for r in results:
+        by_cell[r.protector, r.countermeasure].append(r)
+    cells = {name: _cell(*name, found) for name, found in by_cell.items()}
+    seen = sorted({countermeasure for _, countermeasure in cells})
+    columns = board.countermeasures or tuple(seen)
+    extra = tuple(c for c in seen if c not in columns)
+    rows = [_row(p, cells, board, columns, extra) for p in sorted({protector for protector, _ in cells})]
+    first = min(results, key=lambda r: (r.key, r.finished))
+    return Panel(
+        board=board,
+        dataset=first.dataset,
+        victim=first.victim,
+        protocol=first.protocol,
+        protocol_version=first.protocol_version,
+        precision=first.precision,
+        fraction=first.fraction,
+        columns=columns,
+        extra=extra,
+        rows=tuple(sorted(rows, key=lambda row: _order(row, board))),
+        missing=tuple(p for p in board.protectors if p not in {row.protector for row in rows}),
+    )
+
+
+def _cell(protector: str, countermeasure: str, results: list[Result]) -> Cell:
+    """One result a seed: the newest, because an older one of the same seed was made with other code."""
+    newest: dict[int, Result] = {}
+    for r in sorted(results, key=lambda r: (r.finished, r.key, r.metrics.accuracy_last)):
+        newest[r.seed] = r
+    superseded = len({r.key for r in results} - {r.key for r in newest.values()})
+    return Cell(protector, countermeasure, tuple(newest[seed] for seed in sorted(newest)), superseded)
+
+
+def _row(
+    protector: str,
+    cells: dict[tuple[str, str], Cell],
+    board: BoardInfo,
+    columns: tuple[str, ...],
+    extra: tuple[str, ...],
+) -> Row:
+    own = {c: cells[protector, c] for c in (*columns, *extra) if (protector, c) in cells}
+    return Row(protector, protector in board.reference, columns, own)
+
+
+def _order(row: Row, board: BoardInfo) -> tuple[int, float, str]:
+    """Reference rows in the board's order, then the best protector first, then incomplete rows."""
+    if row.reference:
+        return 0, board.reference.index(row.protector), row.protector
+    return (1, row.mean.mean, row.protector) if row.mean else (2, -row.done, row.protector)

@@ -1,0 +1,237 @@
+"""Panels as Markdown, as CSV and as plain text."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from . import formats
+from .board import BoardInfo
+from .published import Published, beside
+from .statistics import Cell, Panel, Row
+
+if TYPE_CHECKING:
+    import pandas
+
+WIDTH = 100  # columns of a terminal that a plain table may fill
+NAME_WIDTHS = (13, 10, 8)  # names are broken into lines of this width, the narrower where it saves a block
+
+
+# Markdown
+
+
+def markdown(board: BoardInfo, panels: Sequence[Panel]) -> str:
+    """The board as a Markdown page for GitHub."""
+    parts = [f"# {_plain(board.title)}", _plain(board.description)]
+    if panels:
+        parts += [f"{formats.ACCURACY} The worst case is the countermeasure that breaks a protector most."]
+        parts += ["The sortable page is [index.html](index.html), the numbers are [leaderboard.csv](leaderboard.csv)."]
+    else:
+        parts.append("**There are 0 results on this board yet.**")
+    parts += itertools.chain.from_iterable(_markdown_panel(panel) for panel in panels)
+    if board.command:
+        parts += ["## Reproduce", f"```sh\n{board.command}\n```"]
+    if board.notes:
+        parts += ["## Notes", _bullets(board.notes)]
+    parts += itertools.chain.from_iterable(_markdown_published(table) for table in beside(panels))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _markdown_panel(panel: Panel) -> list[str]:
+    columns = (*panel.columns, *panel.extra)
+    noted = dict(formats.column_notes(panel))
+    head = ["protector", "mean", "worst case"]
+    head += [_code(c) + (" \\*" if c in noted else "") for c in columns]
+    head += ["n", "declared", "Linf max", "RMS", "PSNR", "SSIM"]
+    rows = [_markdown_row(row, columns) for row in panel.rows]
+    facts = [
+        f"Data: {formats.data(panel)}, fingerprint {panel.dataset.fingerprint}.",
+        f"{formats.seeds(panel)}.",
+        formats.test_set(panel),
+        "Linf and RMS in grey levels (of 255), PSNR in dB, measured on the stored 8-bit images.",
+        *formats.remarks(panel),
+    ]
+    notes = [f"\\* {_code(column)}: {_plain(note)}" for column, note in noted.items()]
+    title = f"## {_code(panel.dataset.selector)}: {_plain(formats.setting(panel))}"
+    return [title, _bullets(facts), _pipes(head, rows), "\n\n".join(notes)]
+
+
+def _markdown_row(row: Row, columns: Iterable[str]) -> list[str]:
+    budget = row.budget
+    name = _code(row.protector) + (" (reference)" if row.reference else "")
+    worst = formats.worst(row) + (f" {_code(row.worst.countermeasure)}" if row.worst else "")
+    cells = [_accuracy(row.cells.get(c)) for c in columns]
+    measured = [formats.linf(budget), f"{budget.rms:.2f}", formats.psnr(budget.psnr), f"{budget.ssim:.3f}"]
+    return [name, formats.mean(row), worst, *cells, formats.span(*row.n), _plain(budget.declared), *measured]
+
+
+def _markdown_published(table: Published) -> list[str]:
+    head = ["method", "our name", "mean", "worst case", *map(_code, table.columns)]
+    rows = []
+    for row in table.rows:
+        worst = f"{formats.percent(row.accuracies[row.worst])} {_code(row.worst)}"
+        cells = [formats.percent(row.accuracies[c]) if c in row.accuracies else formats.MISSING for c in table.columns]
+        rows.append([_plain(row.method), _code(row.protector), formats.percent(row.mean), worst, *cells])
+    notes = [f"{row.method}, {note}" for row in table.rows for note in row.notes]
+    label = f"{table.dataset}: {PUBLISHED}"
+    return [f"## {_plain(table.title)}", _plain(label), _pipes(head, rows), _bullets(notes)]
+
+
+PUBLISHED = (
+    "printed numbers, single runs. Protocol and victim differ from those of the measured tables, so the two are never "
+    "mixed. Means are recomputed from the columns."
+)
+
+
+def _pipes(head: list[str], rows: list[list[str]]) -> str:
+    import pandas as pd
+
+    align = ["left", *["right"] * (len(head) - 1)]
+    frame = pd.DataFrame(rows, columns=pd.Index(head), dtype=str)
+    return str(frame.to_markdown(index=False, tablefmt="pipe", disable_numparse=True, colalign=align))
+
+
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {_plain(line)}" for line in lines)
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown and HTML read as itself."""
+    return re.sub(r"([\\`*<>\[\]|])", r"\\\1", " ".join(text.split())).replace("&", "&amp;")
+
+
+def _code(text: str) -> str:
+    """A code span that holds any text, also in a table."""
+    text = " ".join(text.split()).replace("|", "\\|")
+    ticks = "`" * (max((len(run) for run in re.findall("`+", text)), default=0) + 1)
+    return f"{ticks} {text} {ticks}" if "`" in text else f"`{text}`"
+
+
+# CSV
+
+CSV: dict[str, Callable[[Panel, Row, Cell], Any]] = {
+    "dataset": lambda p, r, c: p.dataset.selector,
+    "source": lambda p, r, c: p.dataset.source,
+    "fingerprint": lambda p, r, c: p.dataset.fingerprint,
+    "victim": lambda p, r, c: p.victim,
+    "protocol": lambda p, r, c: p.protocol,
+    "protocol_version": lambda p, r, c: p.protocol_version,
+    "precision": lambda p, r, c: p.precision,
+    "fraction": lambda p, r, c: p.fraction,
+    "protector": lambda p, r, c: r.protector,
+    "reference": lambda p, r, c: r.reference,
+    "countermeasure": lambda p, r, c: c.countermeasure,
+    "on_board": lambda p, r, c: c.countermeasure in p.columns,
+    "n": lambda p, r, c: c.n,
+    "seeds": lambda p, r, c: " ".join(map(str, c.seeds)),
+    "accuracy": lambda p, r, c: round(c.mean, 4),
+    "ci95_half_width": lambda p, r, c: _rounded(c.half_width),
+    "ci95_low": lambda p, r, c: None if c.half_width is None else round(c.mean - c.half_width, 4),
+    "ci95_high": lambda p, r, c: None if c.half_width is None else round(c.mean + c.half_width, 4),
+    "binomial_error": lambda p, r, c: _rounded(c.binomial_error),
+    "declared": lambda p, r, c: r.budget.declared,
+    "linf_max": lambda p, r, c: r.budget.linf_max,
+    "rms": lambda p, r, c: _rounded(r.budget.rms),
+    "psnr": lambda p, r, c: _rounded(r.budget.psnr),
+    "ssim": lambda p, r, c: _rounded(r.budget.ssim),
+    "keys": lambda p, r, c: " ".join(c.keys),
+}
+
+
+def csv(board: BoardInfo, panels: Sequence[Panel]) -> str:
+    """One line a cell. ``accuracy`` is the mean over ``n`` seeds in percent; the interval is empty at n = 1."""
+    frame = _frame((panel, row, cell) for panel in panels for row in panel.rows for cell in row.cells.values())
+    frame.insert(0, "board", board.name)
+    return str(frame.to_csv(index=False, lineterminator="\n"))
+
+
+def _frame(cells: Iterable[tuple[Panel, Row, Cell]]) -> pandas.DataFrame:
+    import pandas as pd
+
+    lines = [[read(*cell) for read in CSV.values()] for cell in cells]
+    return pd.DataFrame(lines, columns=pd.Index(CSV), dtype=object)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+# Plain text
+
+
+def terminal(panel: Panel) -> str:
+    """A plain table for a terminal: countermeasures down, protectors across, in blocks where they are many."""
+    lines = [formats.data(panel), formats.setting(panel), formats.ACCURACY, f"{formats.seeds(panel)}."]
+    notes = [f"* {column}: {note}" for column, note in formats.column_notes(panel)] + formats.remarks(panel)
+    return "\n\n".join([_paragraph(lines), *_blocks(panel), *([_paragraph(notes)] if notes else [])]) + "\n"
+
+
+def _blocks(panel: Panel) -> Iterator[str]:
+    """As many protectors side by side as the width takes, and at least one."""
+    rows = list(panel.rows)
+    while rows:
+        for fit, width in itertools.product(range(len(rows), 0, -1), NAME_WIDTHS):
+            block = _block(panel, rows[:fit], width)
+            if max(map(len, block.splitlines())) <= WIDTH:
+                break
+        yield block
+        rows = rows[fit:]
+
+
+def _block(panel: Panel, rows: Sequence[Row], width: int) -> str:
+    from tabulate import SEPARATING_LINE, tabulate
+
+    def line(name: str, value: Callable[[Row], str]) -> list[str]:
+        return [name, *map(value, rows)]
+
+    def cell(countermeasure: str) -> Callable[[Row], str]:
+        return lambda r: _accuracy(r.cells.get(countermeasure))
+
+    noted = dict(formats.column_notes(panel))
+    columns = (*panel.columns, *panel.extra)
+    body: list[list[str] | str] = [line(c + (" *" if c in noted else ""), cell(c)) for c in columns]
+    body += [
+        SEPARATING_LINE,
+        line("mean", lambda r: formats.interval(r.mean) if r.mean else f"{r.done}/{len(r.columns)} cells"),
+        line("worst case", lambda r: "\n".join([formats.worst(r), *_folded(_worst_name(r), width)])),
+        SEPARATING_LINE,
+        line("declared", lambda r: "\n".join(_folded(r.budget.declared, width))),
+        line("Linf max (of 255)", lambda r: f"{r.budget.linf_max}{' !' if r.budget.exceeds else ''}"),
+        line("RMS (of 255)", lambda r: f"{r.budget.rms:.2f}"),
+        line("PSNR (dB)", lambda r: formats.psnr(r.budget.psnr)),
+    ]
+    head = ["countermeasure", *("\n".join(_folded(r.protector, width)) for r in rows)]
+    align = ["left", *["right"] * len(rows)]
+    return str(tabulate(body, headers=head, tablefmt="simple", disable_numparse=True, colalign=align))
+
+
+def _accuracy(cell: Cell | None) -> str:
+    return formats.interval(cell.accuracy) if cell else formats.MISSING
+
+
+def _worst_name(row: Row) -> str:
+    return row.worst.countermeasure if row.worst else ""
+
+
+_BREAKS = (r"(?=\[)|(?<=[,+ ])", r"(?<=[-=])")  # where a name breaks first, and where only if it must
+
+
+def _folded(name: str, width: int, breaks: tuple[str, ...] = _BREAKS) -> list[str]:
+    """A name over lines of ``width`` as far as it has breaks; a word is cut only at the largest width."""
+    if len(name) <= width:
+        return [name]
+    if not breaks:
+        return [name[i : i + NAME_WIDTHS[0]] for i in range(0, len(name), NAME_WIDTHS[0])]
+    lines = [""]
+    for piece in re.split(breaks[0], name):
+        if lines[-1] and len(lines[-1]) + len(piece.rstrip()) > width:
+            lines.append("")
+        lines[-1] += piece
+    return [part for line in lines for part in _folded(line.strip(), width, breaks[1:])]
+
+
+def _paragraph(lines: Iterable[str]) -> str:
+    return "\n".join(textwrap.fill(line, WIDTH, subsequent_indent="  ", break_on_hyphens=False) for line in lines)

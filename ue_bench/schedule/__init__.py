@@ -1,0 +1,1 @@
+"""Running tasks on device slots. Knows nothing of what a task is."""

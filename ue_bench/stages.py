@@ -1,0 +1,264 @@
+"""Doing the work of one stage, in whatever process it was sent to."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import __version__, budget
+from .base import Dataset
+from .combine import purifiers
+from .context import Context
+from .errors import ValidationError
+from .imageset import ImageSet
+from .keys import digest
+from .plan import Data, ProtectStage, PurifyStage, Stage, TrainStage
+from .registry import registry
+from .seeds import derive
+from .store import schema
+from .store.artifacts import ArtifactStore, load_images, read_json, save_images
+from .store.results import ResultStore
+
+Report = Callable[[float, float, str], None]
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where a stage finds and puts things, and what it runs on."""
+
+    cache_dir: Path
+    data_dir: Path
+    out: Path
+    device: str = "cpu"
+    threads: int = 1
+
+
+def execute(stage: Stage, place: Workplace, report: Report, attempt: int = 1) -> None:
+    """Compute ``stage`` and store what comes out. Does nothing when it exists already."""
+    store = ArtifactStore(place.cache_dir)
+    if isinstance(stage, ProtectStage):
+        store.make(stage.kind, stage.key, lambda folder: _protect(stage, place, store, folder, report))
+    elif isinstance(stage, PurifyStage):
+        store.make(stage.kind, stage.key, lambda folder: _purify(stage, place, store, folder, report))
+    else:
+        _train(stage, place, store, report, attempt)
+
+
+@contextlib.contextmanager
+def _context(place: Workplace, store: ArtifactStore, seed: int, report: Report) -> Iterator[Context]:
+    def open_dataset(selector: str, split: str) -> ImageSet:
+        [plugin] = registry().resolve("dataset", selector)
+        assert isinstance(plugin, Dataset)
+        return load_images(store.path("datasets", dataset(plugin, place, report).artifact) / split)
+
+    with store.scratch() as scratch:
+        yield Context(place.device, seed, scratch, store.root, place.data_dir, report, open_dataset)
+
+
+def dataset(plugin: Dataset, place: Workplace, report: Report) -> Data:
+    """``plugin`` as a stored, memory-mapped set; loaded only if its files or parameters changed.
+
+    Raises ValidationError when training and test set do not fit together.
+    """
+    store = ArtifactStore(place.cache_dir)
+    parameters = plugin.identity()
+    stamps = [_stamp(path) for path in plugin.files(place.data_dir)]
+    key = digest({"dataset": parameters, "files": stamps})
+
+    def fill(folder: Path) -> None:
+        with _context(place, store, 0, report) as ctx:
+            train, test = plugin.load("train", ctx), plugin.load("test", ctx)
+            if train.class_names != test.class_names:
+                odd = sorted(set(train.class_names) ^ set(test.class_names))
+                raise ValidationError(
+                    f"training and test set of {plugin.selector} have different classes: {', '.join(odd[:5])}",
+                    "both need the same class names in the same order",
+                )
+            if train.size != test.size:
+                raise ValidationError(
+                    f"training images of {plugin.selector} are {train.size}, test images {test.size}",
+                    "bring them to one size with size=...",
+                )
+            save_images(folder / "train", train)
+            save_images(folder / "test", test)
+
+    folder = store.make("datasets", key, fill)
+    train, test = load_images(folder / "train"), load_images(folder / "test")
+    info = schema.DatasetInfo(
+        selector=plugin.selector,
+        source=train.source or plugin.name,
+        train=len(train),
+        test=len(test),
+        classes=train.num_classes,
+        height=train.size[0],
+        width=train.size[1],
+        fingerprint=digest([train.fingerprint, test.fingerprint])[:16],
+    )
+    return Data(plugin, key, info, train.fingerprint, test.fingerprint)
+
+
+def _stamp(path: Path) -> Any:
+    """What tells that a file or folder changed, without reading it."""
+    if path.is_dir():
+        return [path.name, [_stamp(p) for p in sorted(path.iterdir())]]
+    status = path.stat()
+    return [path.name, status.st_size, status.st_mtime_ns]
+
+
+def _protect(stage: ProtectStage, place: Workplace, store: ArtifactStore, folder: Path, report: Report) -> None:
+    clean = load_images(store.path("datasets", stage.data.artifact) / "train")
+    with _context(place, store, stage.stage_seed, report) as ctx:
+        started = time.perf_counter()
+        protected = stage.protector.protect(clean, ctx)
+        seconds = time.perf_counter() - started
+        budget.check(stage.protector, clean, protected)
+        save_images(folder, protected)
+        measured = budget.measure(clean, protected, stage.protector.budget)
+    made = {"label": stage.label, "seconds": seconds, "budget": measured.model_dump()}
+    (folder / "protect.json").write_text(schema.json_text(made), encoding="utf-8")
+
+
+def _purify(stage: PurifyStage, place: Workplace, store: ArtifactStore, folder: Path, report: Report) -> None:
+    with _context(place, store, stage.stage_seed, report) as ctx:
+        data = _training_images(stage.protect, stage.fraction, store, ctx)
+        save_images(folder, stage.countermeasure.purify(data, ctx))
+
+
+def _training_images(stage: ProtectStage, fraction: float, store: ArtifactStore, ctx: Context) -> ImageSet:
+    """The protected set, or a mixture in which a seeded choice of ``1 - fraction`` stays as it was."""
+    protected = load_images(store.path(stage.kind, stage.key))
+    if fraction == 1:
+        return protected
+    clean = load_images(store.path("datasets", stage.data.artifact) / "train")
+    order = np.random.default_rng(derive(stage.seed, "fraction")).permutation(len(clean))
+    keep = np.zeros(len(clean), dtype=bool)
+    keep[order[: int(fraction * len(clean))]] = True
+
+    def mix(images: np.ndarray[Any, Any], where: slice) -> np.ndarray[Any, Any]:
+        return np.where(keep[where, None, None, None], protected.images[where], images)
+
+    return ctx.map_images(clean, mix, "mix")
+
+
+def _train(stage: TrainStage, place: Workplace, store: ArtifactStore, report: Report, attempt: int) -> None:
+    import torch
+
+    from .engine import loop, memory
+
+    cell = stage.cell
+    folder = store.path("datasets", cell.data.artifact)
+    with _context(place, store, stage.purify.stage_seed, report) as ctx:
+        memory.reset(place.device)
+        test = load_images(folder / "test")
+        if store.has("purified", stage.purify.key):
+            train = load_images(store.path("purified", stage.purify.key))
+        else:
+            train = _training_images(stage.protect, cell.fraction, store, ctx)
+            if cell.countermeasure.overrides("purify"):
+                train = cell.countermeasure.purify(train, ctx)
+        for purifier in purifiers(cell.countermeasure):
+            if getattr(purifier, "apply_to_test", False):
+                test = purifier.purify(test, ctx)
+        _, outcome = loop.train(
+            lambda: cell.victim.build(train.num_classes, train.size),
+            train,
+            test,
+            cell.recipe,
+            cell.countermeasure,
+            place.device,
+            cell.precision,
+            derive(cell.seed, "train"),
+            report,
+        )
+        peak = memory.peak_mb(place.device)
+    best = int(np.argmax(outcome.accuracy_test))
+    made = read_json(store.path("protected", stage.protect.key) / "protect.json")
+    result = schema.Result(
+        key=cell.key,
+        id=cell.id,
+        dataset=cell.data.info,
+        protector=cell.protector.selector,
+        countermeasure=cell.countermeasure.selector,
+        victim=cell.victim.selector,
+        protocol=cell.protocol.name,
+        protocol_version=cell.protocol.version,
+        seed=cell.seed,
+        fraction=cell.fraction,
+        precision=cell.precision,
+        metrics=schema.Metrics(
+            accuracy_last=outcome.accuracy_test[-1],
+            accuracy_peak=outcome.accuracy_test[best],
+            peak_epoch=outcome.epochs[best],
+            accuracy_train=outcome.accuracy_train[-1],
+            loss_train=outcome.loss_train[-1],
+        ),
+        budget=schema.Budget(**made["budget"]),
+        cost=schema.Cost(
+            protect_seconds=made["seconds"],
+            train_seconds=outcome.train_seconds,
+            images_per_second=outcome.images_per_second,
+            peak_memory_mb=peak,
+        ),
+        environment=schema.Environment(
+            ue_bench=__version__,
+            commit=_commit(),
+            python=platform.python_version(),
+            torch=torch.__version__,
+            device=device_name(place.device),
+            threads=place.threads,
+        ),
+        attempts=attempt,
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    curve = schema.Curve(
+        key=cell.key,
+        epoch=outcome.epochs,
+        accuracy_test=outcome.accuracy_test,
+        accuracy_train=outcome.accuracy_train,
+        loss_train=outcome.loss_train,
+    )
+    ResultStore(place.out).write(result, curve)
+
+
+@cache
+def device_name(device: str) -> str:
+    """The accelerator's name, or the processor's."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+@cache
+def _commit() -> str:
+    """Commit of the source tree this runs from, ``+`` when it was changed; empty for an installed copy."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return ""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        described = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--abbrev=10", "--match=none"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+        return described.stdout.strip()
+    return ""

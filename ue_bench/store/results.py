@@ -1,0 +1,107 @@
+"""Results, curves and failures in a board's folder: one small file each, written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel
+from pydantic import ValidationError as PydanticError
+
+from ..errors import EnvironmentProblem, ValidationError
+from .schema import Curve, Failure, Result, as_json, json_text
+
+
+def slug(text: str) -> str:
+    """A selector as a file name: ``jpeg[quality=10]`` becomes ``jpeg-quality-10``."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-")[:80] or "x"
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace ``path`` with ``text`` so that a reader sees the old or the new content and nothing between."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    Path(name).replace(path)
+
+
+class ResultStore:
+    """What is known about the cells of one board.
+
+    ``results/<protector>/<countermeasure>-...-<key>.json``, ``curves/<key>.json``, ``failures/<key>.json``.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+
+    def create(self) -> None:
+        """Make the folder. Raises EnvironmentProblem when it cannot be written."""
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=self.out):
+                pass
+        except OSError as error:
+            raise EnvironmentProblem(
+                f"the results folder {self.out} cannot be written: {error.strerror}", "choose another with --out"
+            ) from error
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder for one filling run. The lock ends with the process, however that ends."""
+        lock = FileLock(self.out / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise EnvironmentProblem(
+                f"another run is filling {self.out}", "wait for it, or choose another folder with --out"
+            ) from None
+        try:
+            for stale in self.out.glob("*/**/.writing-*"):
+                stale.unlink(missing_ok=True)
+            yield
+        finally:
+            lock.release()
+
+    def results(self) -> list[Result]:
+        """All results, sorted by id. Raises ValidationError that names a file which is not one."""
+        found = [_read(path) for path in sorted((self.out / "results").rglob("*.json"))]
+        return sorted(found, key=lambda r: (r.id, r.key))
+
+    def failures(self) -> list[Failure]:
+        """Cells that failed when they were last tried."""
+        paths = sorted((self.out / "failures").glob("*.json"))
+        return [Failure.model_validate_json(p.read_text(encoding="utf-8")) for p in paths]
+
+    def write(self, result: Result, curve: Curve) -> None:
+        """Record a finished cell; its earlier failure, if any, is forgotten."""
+        write_atomically(self.out / "curves" / f"{curve.key}.json", _line(curve))
+        name = f"{slug(result.countermeasure)}-{slug(result.victim)}-{result.protocol}-s{result.seed}-{result.key[:8]}"
+        write_atomically(self.out / "results" / slug(result.protector) / f"{name}.json", _pretty(result))
+        (self.out / "failures" / f"{result.key}.json").unlink(missing_ok=True)
+
+    def write_failure(self, failure: Failure) -> None:
+        write_atomically(self.out / "failures" / f"{failure.key}.json", _pretty(failure))
+
+
+def _read(path: Path) -> Result:
+    try:
+        return Result.model_validate_json(path.read_text(encoding="utf-8"))
+    except (PydanticError, UnicodeDecodeError) as error:
+        raise ValidationError(f"{path} is not a result of this version", "remove it or run its cell again") from error
+
+
+def _pretty(record: BaseModel) -> str:
+    return json_text(as_json(record))
+
+
+def _line(record: BaseModel) -> str:
+    return json.dumps(as_json(record), ensure_ascii=False) + "\n"
