@@ -1,0 +1,60 @@
+"""From float images to the 8-bit images that are published.
+
+Releases round in different ways, which moves every perturbed value by up to one grey level; a protector names its rule.
+All values here are in grey levels, 0..255.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rounding = Literal["round", "truncate", "integer"]
+
+
+def quantise(values: NDArray[np.floating], rule: Literal["round", "truncate"] = "round") -> NDArray[np.uint8]:
+    """Float grey levels as bytes, clipped to 0..255.
+
+    ``round`` takes halves up (TAP, EntF, AR); ``truncate`` cuts the fraction off (EM, LSP), half a level darker on
+    average. Both return whole levels unchanged.
+    """
+    clipped = np.clip(values, 0, 255)
+    if rule == "round":
+        clipped = clipped + 0.5
+    levels: NDArray[np.uint8] = clipped.astype(np.uint8)  # not negative: the cast is the floor
+    return levels
+
+
+def perturb(
+    images: NDArray[np.uint8], perturbation: NDArray[np.floating], rule: Rounding = "round"
+) -> NDArray[np.uint8]:
+    """``images`` plus ``perturbation`` in grey levels, as bytes.
+
+    ``integer`` rounds the perturbation (halves to even, as ``torch.round`` does) before it is added (REM).
+    """
+    if rule == "integer":
+        return quantise(images + np.rint(perturbation), "truncate")
+    return quantise(images + perturbation, rule)
+
+
+def keep_linf(images: NDArray[np.uint8], clean: NDArray[np.uint8], eps: float) -> NDArray[np.uint8]:
+    """``images`` moved back to within ``eps`` (on the [0, 1] scale) of ``clean``: whole levels, none too many."""
+    bound = whole_levels(eps)
+    reference = clean.astype(np.int16)
+    kept: NDArray[np.int16] = np.clip(images, np.maximum(reference - bound, 0), np.minimum(reference + bound, 255))
+    return kept.astype(np.uint8)
+
+
+def whole_levels(eps: float) -> int:
+    """How many whole grey levels fit in ``eps``: 8 for 8/255."""
+    return int(eps * 255 + 1e-6)
+
+
+def budget(norm: str, eps: float) -> str:
+    """A declared budget, written as the field does: ``linf 8/255``, ``l2 1.0``."""
+    levels = eps * 255
+    if eps < 1 and abs(levels - round(levels)) < 1e-6:
+        return f"{norm} {round(levels)}/255"
+    return f"{norm} {eps}"
