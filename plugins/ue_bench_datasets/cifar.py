@@ -1,0 +1,201 @@
+"""CIFAR-10 and CIFAR-100, from what lies in the data folder or else from their authors' site."""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar
+
+import numpy as np
+
+from ue_bench.api import Context, EnvironmentProblem, ImageSet, ValidationError
+
+from . import hub
+from .common import (
+    Pixels,
+    StoredDataset,
+    check_labels,
+    check_same_classes,
+    check_split,
+    first_per_class,
+    store_arrays,
+    store_pictures,
+)
+
+SIDE = 32
+
+
+class Cifar10(StoredDataset):
+    """CIFAR-10: 50,000 training and 10,000 test photographs of ten classes.
+
+    Looked for in the data folder: the authors' ``cifar-10-batches-py``, then Parquet files of the Hugging Face hub in
+    ``cifar10/`` or in the folder itself; downloaded otherwise. Copies on the hub may have been stored as JPEG, which
+    is lossy; their ``source`` says so.
+    """
+
+    name: ClassVar[str] = "cifar10"
+    paper: ClassVar[str] = "Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009"
+
+    title: ClassVar[str] = "CIFAR-10"
+    classes: ClassVar[int] = 10
+    folder: ClassVar[str] = "cifar-10-batches-py"
+    batches: ClassVar[dict[str, tuple[str, ...]]] = {
+        "train": tuple(f"data_batch_{i}" for i in range(1, 6)),
+        "test": ("test_batch",),
+    }
+    meta: ClassVar[str] = "batches.meta"
+    label_key: ClassVar[str] = "labels"
+    names_key: ClassVar[str] = "label_names"
+    label_column: ClassVar[str] = "label"
+    downloader: ClassVar[str] = "CIFAR10"
+
+    def files(self, data_dir: Path) -> list[Path]:
+        folder = self._pickles(data_dir)
+        if folder is not None:
+            return [folder / name for name in (*self.batches["train"], *self.batches["test"], self.meta)]
+        found = self._shards(data_dir)
+        return [*found["train"], *found["test"]] if found else []
+
+    def load(self, split: str, ctx: Context) -> ImageSet:
+        """The images of ``split`` in the order of the original files."""
+        check_split(split)
+        folder = self._pickles(ctx.data_dir)
+        found = None if folder else self._shards(ctx.data_dir)
+        if found:
+            return self._from_parquet(found, split, ctx)
+        if folder is None:
+            self._download(ctx.data_dir)
+            folder = ctx.data_dir / self.folder
+        return self._from_pickles(folder, split, ctx)
+
+    def _pickles(self, data_dir: Path) -> Path | None:
+        for folder in (data_dir / self.folder, data_dir):
+            if (folder / self.meta).is_file() and (folder / self.batches["train"][0]).is_file():
+                return folder
+        return None
+
+    def _shards(self, data_dir: Path) -> dict[str, list[Path]] | None:
+        for folder in (
+            data_dir / self.name,
+            data_dir / self.name / self.name,
+            data_dir / self.name / "plain_text",
+            data_dir,
+        ):
+            found = {"train": hub.shards(folder, ("train",)), "test": hub.shards(folder, ("test",))}
+            # The data folder itself may hold any Parquet files: those of another dataset are not for us.
+            if found["train"] and found["test"] and (folder != data_dir or self._is_ours(found["train"])):
+                return found
+        return None
+
+    def _is_ours(self, files: list[Path]) -> bool:
+        try:
+            table = hub.Table(tuple(files), "img", self.label_column)
+            return bool(table.image and table.label) and len(table.class_names) == self.classes
+        except Exception:  # whatever it is, it is not this dataset
+            return False
+
+    def _from_parquet(self, found: dict[str, list[Path]], split: str, ctx: Context) -> ImageSet:
+        tables = {name: hub.Table(tuple(files), None, self.label_column) for name, files in found.items()}
+        names = tables["train"].class_names
+        check_same_classes(names, tables["test"].class_names, self.title)
+        table = tables[split]
+        labels = table.labels(names)
+        self._check(labels, names, split)
+        rows = first_per_class(labels, self.limit(split))
+        images = store_pictures(table.pictures(rows), len(rows), self.size, ctx, f"reading {self.title} {split}")
+        if self.size is None and images.shape[1:3] != (SIDE, SIDE):
+            raise ValidationError(
+                f"{found[split][0]} is no copy of {self.title}: its images are not 32x32", "fetch it again"
+            )
+        stored = table.format()
+        return ImageSet(
+            images, labels[rows], names, f"{self.title} ({stored} copy)" if "JPEG" in stored else self.title
+        )
+
+    def _from_pickles(self, folder: Path, split: str, ctx: Context) -> ImageSet:
+        names = tuple(map(str, self._entry(folder / self.meta, self.names_key)))
+        paths = [folder / name for name in self.batches[split]]
+        labels = np.concatenate([np.asarray(self._entry(p, self.label_key), dtype=np.int64) for p in paths])
+        self._check(labels, names, split)
+        rows = first_per_class(labels, self.limit(split))
+
+        def batches() -> Iterator[Pixels]:
+            start = 0
+            for path in paths:
+                data = np.asarray(self._entry(path, "data"))
+                if data.dtype != np.uint8 or data.shape[1:] != (3 * SIDE * SIDE,):
+                    raise ValidationError(
+                        f"{path} holds {data.dtype} {data.shape}, not {self.title} images", "fetch it again"
+                    )
+                chosen = rows[(rows >= start) & (rows < start + len(data))] - start
+                start += len(data)
+                yield data[chosen].reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
+
+        images = store_arrays(batches(), len(rows), self.size, ctx, f"reading {self.title} {split}")
+        return ImageSet(images, labels[rows], names, self.title)
+
+    def _check(self, labels: Any, names: tuple[str, ...], split: str) -> None:
+        if len(names) != self.classes:
+            raise ValidationError(
+                f"this copy of {self.title} has {len(names)} classes, not {self.classes}", "fetch it again"
+            )
+        check_labels(labels, names, f"{self.title} {split}")
+
+    @staticmethod
+    def _entry(path: Path, key: str) -> Any:
+        try:
+            with path.open("rb") as handle, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # NumPy frowns on how Python 2 wrote data types
+                return _Unpickler(handle, encoding="latin1").load()[key]
+        except Exception as error:  # damaged pickles fail in many ways
+            reason = (str(error).strip().splitlines() or [""])[0]
+            raise ValidationError(
+                f"cannot read {path}: {type(error).__name__} {reason}".rstrip(), "it is damaged; fetch it again"
+            ) from error
+
+    def _download(self, data_dir: Path) -> None:
+        try:
+            with contextlib.redirect_stdout(sys.stderr):  # standard output is for data
+                from torchvision import datasets
+
+                getattr(datasets, self.downloader)(str(data_dir), download=True)
+        except Exception as error:  # no network, a broken torchvision, a read-only folder
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise EnvironmentProblem(
+                f"{self.title} is not in {data_dir} and cannot be downloaded: {reason}",
+                f"give the folder that holds {self.folder} or {self.name}/*.parquet with --data-dir",
+            ) from error
+
+
+class Cifar100(Cifar10):
+    """CIFAR-100: the same numbers of photographs of a hundred (fine) classes; found in the same ways."""
+
+    name: ClassVar[str] = "cifar100"
+
+    title: ClassVar[str] = "CIFAR-100"
+    classes: ClassVar[int] = 100
+    folder: ClassVar[str] = "cifar-100-python"
+    batches: ClassVar[dict[str, tuple[str, ...]]] = {"train": ("train",), "test": ("test",)}
+    meta: ClassVar[str] = "meta"
+    label_key: ClassVar[str] = "fine_labels"
+    names_key: ClassVar[str] = "fine_label_names"
+    label_column: ClassVar[str] = "fine_label"
+    downloader: ClassVar[str] = "CIFAR100"
+
+
+class _Unpickler(pickle.Unpickler):
+    """Unpickles NumPy arrays and plain data only: a file in a data folder must not run code."""
+
+    def __init__(self, file: BinaryIO, encoding: str) -> None:
+        super().__init__(file, encoding=encoding)
+
+    def find_class(self, module: str, name: str) -> Any:
+        if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+            return super().find_class("numpy._core.multiarray", name)
+        if (module, name) in {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}:
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"{module}.{name} does not belong into a CIFAR file")

@@ -1,0 +1,195 @@
+"""Image sets in one NumPy archive."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, field_validator
+
+from ue_bench.api import Context, ImageSet, InputPath, UserError, ValidationError
+
+from .common import (
+    CHUNK_BYTES,
+    Labels,
+    Pixels,
+    Rows,
+    StoredDataset,
+    check_labels,
+    check_split,
+    first_per_class,
+    numbered,
+    store_arrays,
+)
+
+IMAGES = {
+    "train": ("x_train", "X_train", "train_x", "train_images", "train_data"),
+    "test": ("x_test", "X_test", "test_x", "test_images", "test_data"),
+}
+LABELS = {
+    "train": ("y_train", "Y_train", "train_y", "train_labels", "train_targets"),
+    "test": ("y_test", "Y_test", "test_y", "test_labels", "test_targets"),
+}
+NAMES = ("class_names", "label_names", "classes")
+
+
+class Member(NamedTuple):
+    """An array in the archive, as its header describes it."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    fortran: bool
+
+
+class Npz(StoredDataset):
+    """``x_train, y_train, x_test, y_test`` in an ``.npz`` file.
+
+    Images are uint8, N x H x W x 3 or N x 3 x H x W, or grey with one channel or none. Other usual names of the arrays
+    are understood; ``class_names`` is used if there. Images are read piece by piece.
+    """
+
+    name: ClassVar[str] = "npz"
+
+    path: InputPath = Field(description="the .npz file")
+
+    @field_validator("path")
+    @classmethod
+    def _expand(cls, path: Path) -> Path:
+        return path.expanduser()
+
+    def files(self, data_dir: Path) -> list[Path]:
+        return [self.path]
+
+    def load(self, split: str, ctx: Context) -> ImageSet:
+        check_split(split)
+        with _archive(self.path) as archive:
+            labels = {s: _labels(archive, self._find(archive, LABELS[s])) for s in ("train", "test")}
+            names = self._class_names(archive, labels)
+            for part, values in labels.items():
+                check_labels(values, names, f"{self.path.name} {part}")
+            member = self._find(archive, IMAGES[split])
+            _check_images(member, labels[split])
+            rows = first_per_class(labels[split], self.limit(split))
+            parts = _chosen(_pieces(archive, member), rows)
+            images = store_arrays(parts, len(rows), self.size, ctx, f"reading {self.path.name} {split}")
+        return ImageSet(images, labels[split][rows], names, self.path.stem)
+
+    def _find(self, archive: zipfile.ZipFile, names: tuple[str, ...]) -> Member:
+        stored = [name.removesuffix(".npy") for name in archive.namelist()]
+        found = next((name for name in names if name in stored), None)
+        if found is None:
+            raise UserError(f"{self.path.name} has no array {names[0]}", f"it has {', '.join(stored) or 'none'}")
+        return _header(archive, found)
+
+    def _class_names(self, archive: zipfile.ZipFile, labels: dict[str, Labels]) -> tuple[str, ...]:
+        for name in NAMES:
+            if f"{name}.npy" in archive.namelist():
+                return tuple(map(str, _read(archive, _header(archive, name)).ravel()))
+        return numbered(1 + max(int(values.max(initial=-1)) for values in labels.values()))
+
+
+@contextmanager
+def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    """The open archive; whatever is wrong with it in one line."""
+    if not path.is_file():
+        raise UserError(f"no file at {path}", "check the path")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        raise ValidationError(f"cannot read {path}: {error}", "it is damaged or not an .npz file") from error
+
+
+def _header(archive: zipfile.ZipFile, name: str) -> Member:
+    with archive.open(f"{name}.npy") as file:
+        return Member(name, *_read_header(file, name))
+
+
+def _read_header(file: Any, name: str) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
+    try:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(file)
+    except ValueError as error:
+        raise ValidationError(
+            f"array {name} is damaged: {str(error).splitlines()[0]}", "write the file again"
+        ) from error
+    if dtype.hasobject:
+        raise ValidationError(f"array {name} holds Python objects", "save it as plain numbers")
+    return shape, dtype, fortran
+
+
+def _read(archive: zipfile.ZipFile, member: Member) -> NDArray[Any]:
+    with archive.open(f"{member.name}.npy") as file:
+        try:
+            return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+        except ValueError as error:
+            raise ValidationError(f"array {member.name} is damaged: {error}", "write the file again") from error
+
+
+def _labels(archive: zipfile.ZipFile, member: Member) -> Labels:
+    values = _read(archive, member)
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim != 1 or values.dtype.kind not in "iu":
+        raise ValidationError(
+            f"array {member.name} is {values.dtype} {values.shape}, not one integer an image",
+            "give class numbers from 0",
+        )
+    return values.astype(np.int64)
+
+
+def _check_images(member: Member, labels: Labels) -> None:
+    if member.dtype != np.uint8:
+        raise ValidationError(f"array {member.name} is {member.dtype}, not uint8", "save pixels as uint8, 0 to 255")
+    grey = len(member.shape) == 3
+    colour = len(member.shape) == 4 and (member.shape[3] in (1, 3) or member.shape[1] in (1, 3))
+    if not (grey or colour):
+        raise ValidationError(
+            f"array {member.name} has shape {member.shape}", "images are N x H x W x 3 or N x 3 x H x W"
+        )
+    if member.shape[0] != len(labels):
+        raise ValidationError(
+            f"array {member.name} has {member.shape[0]} images for {len(labels)} labels", "give one label an image"
+        )
+
+
+def _pieces(archive: zipfile.ZipFile, member: Member) -> Iterator[Pixels]:
+    """The images, N x H x W x 3, some at a time."""
+    if member.fortran:  # such an array is not stored image after image
+        yield _rgb(_read(archive, member))
+        return
+    each = int(np.prod(member.shape[1:]))
+    with archive.open(f"{member.name}.npy") as file:
+        _read_header(file, member.name)
+        for start in range(0, member.shape[0], step := max(1, CHUNK_BYTES // max(each, 1))):
+            count = min(step, member.shape[0] - start)
+            data = file.read(count * each)
+            if len(data) != count * each:
+                raise ValidationError(
+                    f"array {member.name} ends after image {start + len(data) // each}", "write the file again"
+                )
+            yield _rgb(np.frombuffer(data, dtype=np.uint8).reshape(count, *member.shape[1:]))
+
+
+def _rgb(images: Pixels) -> Pixels:
+    if images.ndim == 3:
+        images = images[..., None]
+    elif images.shape[3] not in (1, 3):
+        images = images.transpose(0, 2, 3, 1)
+    return np.broadcast_to(images, (*images.shape[:3], 3))
+
+
+def _chosen(pieces: Iterator[Pixels], rows: Rows) -> Iterator[Pixels]:
+    """The images at ``rows``, which ascend, out of consecutive pieces."""
+    start = 0
+    for piece in pieces:
+        here = rows[(rows >= start) & (rows < start + len(piece))] - start
+        start += len(piece)
+        yield piece[here]

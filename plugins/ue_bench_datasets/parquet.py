@@ -1,0 +1,81 @@
+"""Image sets in Parquet files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field, field_validator
+
+from ue_bench.api import Context, ImageSet, InputPath, UserError
+
+from . import hub
+from .common import HeldOut, check_labels, check_same_classes, check_split, first_per_class, store_pictures
+
+
+class Parquet(HeldOut):
+    """Parquet files as ``datasets`` of Hugging Face writes them: ``train-*.parquet`` and ``test-*.parquet``.
+
+    The image column is a struct with ``bytes``, or plain bytes; the label column holds integers or strings. Class
+    names come from the hub's metadata, else from the sorted strings, else they are ``class_0``, ``class_1``...
+    A file on its own holds training images, and test images by ``test_fraction``.
+    """
+
+    name: ClassVar[str] = "parquet"
+
+    path: InputPath = Field(description="folder with the Parquet files, or one such file")
+    image_column: str | None = Field(None, description="column with the images, where it is not plain which")
+    label_column: str | None = Field(None, description="column with the labels, where it is not plain which")
+    test_split: str | None = Field(
+        None, pattern=r"^[\w.]+$", description="split to test on, where it is not the first of test and validation"
+    )
+
+    @field_validator("path")
+    @classmethod
+    def _expand(cls, path: Path) -> Path:
+        return path.expanduser()
+
+    def files(self, data_dir: Path) -> list[Path]:
+        return [*self._files("train"), *self._files("test")]
+
+    def load(self, split: str, ctx: Context) -> ImageSet:
+        check_split(split)
+        train = self._table("train")
+        tests = self._files("test")
+        class_names = train.class_names
+        if tests:
+            check_same_classes(class_names, self._table("test").class_names, str(self.path))
+        table = self._table("test") if tests and split == "test" else train
+        where = f"the {split} files of {self.path.name}"
+        labels = table.labels(class_names)
+        # A held-out share is part of the training files, so all of their rows are checked.
+        check_labels(labels, class_names, where)
+        if tests:
+            rows = first_per_class(labels, self.limit(split))
+        else:
+            rows = self.held_out(split, labels, class_names, self.path.name)
+            rows = rows[first_per_class(labels[rows], self.limit(split))]
+        images = store_pictures(table.pictures(rows), len(rows), self.size, ctx, f"reading {self.path.name} {split}")
+        return ImageSet(images, labels[rows], class_names, self.path.stem)
+
+    def _table(self, split: str) -> hub.Table:
+        files = self._files(split)
+        if not files:
+            raise UserError(
+                f"{self.path} holds no {split} images in Parquet files", f"they are looked for as {split}-*.parquet"
+            )
+        return hub.Table(tuple(files), self.image_column, self.label_column)
+
+    def _files(self, split: str) -> list[Path]:
+        if self.path.is_file():
+            return [self.path] if split == "train" else []
+        if not self.path.exists():
+            raise UserError(f"no file or folder at {self.path}", "check the path")
+        if split == "train":
+            return hub.shards(self.path, hub.TRAIN)
+        if self.test_fraction is not None:
+            return []
+        found = hub.shards(self.path, (self.test_split,) if self.test_split else hub.TEST)
+        if self.test_split and not found:
+            raise UserError(f"{self.path} has no split {self.test_split!r}", "files are named SPLIT-*.parquet")
+        return found
