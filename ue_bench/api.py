@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from .access import open_dataset
     from .base import (
         Countermeasure,
         Dataset,
@@ -47,6 +48,7 @@ _HOMES = {
     "Victim": "base",
     "derive": "seeds",
     "digest_path": "base",
+    "open_dataset": "access",
 }
 
 
@@ -77,4 +79,5 @@ __all__ = [
     "derive",
     "digest_path",
     "hookimpl",
+    "open_dataset",
 ]

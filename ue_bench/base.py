@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from .errors import UserError
+from .selectors import write_text
 
 if TYPE_CHECKING:
     import torch
@@ -31,8 +32,8 @@ def _ratio(value: Any) -> Any:
     return value
 
 
-Ratio = Annotated[float, BeforeValidator(_ratio)]
-"""A float that may be written as a fraction: ``8/255``."""
+Ratio = Annotated[float, BeforeValidator(_ratio), Field(json_schema_extra={"format": "ratio"})]
+"""A float that may be written, and is shown, as a fraction: ``8/255``."""
 
 
 class _InputPath:
@@ -58,7 +59,7 @@ def digest_path(path: Path) -> str:
         else:
             raise UserError(f"no file or folder at {path}", "check the path")
         for file in files:
-            digest.update(os.fsencode(file.relative_to(path.parent).as_posix()) if file != path else b"file")
+            digest.update(b"file" if file == path else os.fsencode(file.relative_to(path).as_posix()))
             with file.open("rb") as handle:
                 digest.update(hashlib.file_digest(handle, "sha256").digest())
     except OSError as error:
@@ -66,22 +67,21 @@ def digest_path(path: Path) -> str:
     return digest.hexdigest()[:32]
 
 
-def format_value(value: Any) -> str:
-    """A parameter value as a selector writes it."""
+def format_value(value: Any, ratio: bool = False) -> str:
+    """A parameter value as a selector writes it; with ``ratio``, ``8/255`` for what is exactly that."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if value is None:
         return "null"
     if isinstance(value, Path):
-        return value.name
+        return write_text(value.name)
     if isinstance(value, float):
-        levels = value * 255
-        if value < 1 and levels >= 0.5 and abs(levels - round(levels)) < 1e-9:
-            return f"{round(levels)}/255"
+        if ratio and 0 < value < 1 and round(value * 255) / 255 == value:
+            return f"{round(value * 255)}/255"
         return repr(value)
     if isinstance(value, (list, tuple)):
         return "[" + ",".join(format_value(v) for v in value) + "]"
-    return str(value)
+    return write_text(value) if isinstance(value, str) else str(value)
 
 
 class Plugin(BaseModel):
@@ -105,7 +105,8 @@ class Plugin(BaseModel):
         for field, info in type(self).model_fields.items():
             value = getattr(self, field)
             if info.is_required() or value != info.get_default(call_default_factory=True):
-                changed.append(f"{field}={format_value(value)}")
+                ratio = any(isinstance(m, BeforeValidator) and m.func is _ratio for m in _metadata(info))
+                changed.append(f"{field}={format_value(value, ratio)}")
         return f"{self.name}[{','.join(changed)}]" if changed else self.name
 
     def identity(self) -> dict[str, Any]:

@@ -77,9 +77,9 @@ def measure(clean: ImageSet, protected: ImageSet, declared: str) -> Budget:
 
 
 def check(protector: Protector, clean: ImageSet, protected: ImageSet) -> None:
-    """Whether a protector kept to the rules: same labels, order by trust, no class left out.
+    """Raise ValidationError when a protector changed the shape, labels or class names of a set.
 
-    Raises ValidationError when labels or shapes changed.
+    That it kept the order within a class is taken on trust.
     """
     if protected.images.shape != clean.images.shape:
         raise ValidationError(

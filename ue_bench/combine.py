@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Combination(Countermeasure):
-    """Several countermeasures in a row. At most one of them may be a training procedure."""
+    """Several countermeasures in a row, none of them a training procedure."""
 
     name: ClassVar[str] = "+"
     members: tuple[Countermeasure, ...]
@@ -43,6 +43,10 @@ class Combination(Countermeasure):
                 x, y = member.augment(x, y, generator)
         return x, y
 
+
+class CombinedProcedure(Combination):
+    """Several countermeasures in a row, exactly one of them a training procedure."""
+
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, ctx: TrainContext) -> Tensor:
         [procedure] = [m for m in self.members if m.overrides("loss")]
         return procedure.loss(model, x, y, ctx)
@@ -60,9 +64,10 @@ def purifiers(countermeasure: Countermeasure) -> list[Countermeasure]:
 
 def combine(first: Plugin, second: Plugin) -> Combination:
     """``first+second``. Raises UserError when both are training procedures."""
-    assert isinstance(first, Countermeasure) and isinstance(second, Countermeasure)
+    assert isinstance(first, Countermeasure)
+    assert isinstance(second, Countermeasure)
     members = parts(first) + parts(second)
     procedures = [m.selector for m in members if m.overrides("loss")]
     if len(procedures) > 1:
         raise UserError(f"{' and '.join(procedures)} are both training procedures", "combine at most one of them")
-    return Combination(members=members)
+    return (CombinedProcedure if procedures else Combination)(members=members)

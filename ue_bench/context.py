@@ -86,10 +86,15 @@ class Context:
                 written += len(chunk)
         if written != shape[0]:
             raise ValueError(f"expected {shape[0]} images, got {written}")
-        return np.load(name, mmap_mode="r")
+        stored: NDArray[np.uint8] = np.load(name, mmap_mode="r")
+        return stored
 
     def map_images(
-        self, data: ImageSet, change: Callable[[NDArray[np.uint8], slice], NDArray[np.uint8]], text: str, batch: int = 500
+        self,
+        data: ImageSet,
+        change: Callable[[NDArray[np.uint8], slice], NDArray[np.uint8]],
+        text: str,
+        batch: int = 500,
     ) -> ImageSet:
         """``data`` with ``change(images, where)`` applied to consecutive batches."""
         parts = list(range(0, len(data), batch))
@@ -125,6 +130,7 @@ def publish(target: Path, make: Callable[[Path], None]) -> None:
     temporary = Path(tempfile.mkdtemp(prefix=f".making-{os.getpid()}-", dir=target.parent))
     try:
         make(temporary)
+        temporary.chmod(0o755)  # mkdtemp's folders are private, but a cache may be shared
         try:
             temporary.rename(target)
         except OSError:

@@ -7,6 +7,7 @@ import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +19,15 @@ CHUNK_BYTES = 32 * 2**20  # large sets are read, written and hashed in pieces of
 
 def release(array: NDArray[np.uint8]) -> None:
     """Drop the resident pages of a memory-mapped array, so that a pass over it does not count as memory."""
-    base = array
-    while base is not None:
+    base: Any = array
+    while isinstance(base, np.ndarray):
         mapped = getattr(base, "_mmap", None)
         if mapped is not None:
-            if hasattr(mmap, "MADV_DONTNEED"):
+            # A copy-on-write map ("c") would lose what was written to it.
+            if hasattr(mmap, "MADV_DONTNEED") and getattr(base, "mode", "c") != "c":
                 mapped.madvise(mmap.MADV_DONTNEED)
             return
-        base = base.base if isinstance(base, np.ndarray) else None
+        base = base.base
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,9 +50,11 @@ class ImageSet:
         if self.images.dtype != np.uint8 or len(shape) != 4 or shape[3] != 3:
             raise ValidationError(f"images must be uint8 N x H x W x 3, not {self.images.dtype} {shape}")
         labels = np.asarray(self.labels, dtype=np.int64)
+        if labels.flags.writeable:
+            labels = labels.view()  # the caller's array stays as it is
         if labels.shape != shape[:1]:
             raise ValidationError(f"{shape[0]} images with {labels.shape} labels")
-        if len(labels) and not (0 <= labels.min() and labels.max() < len(self.class_names)):
+        if len(labels) and (labels.min() < 0 or labels.max() >= len(self.class_names)):
             raise ValidationError(
                 f"labels run from {labels.min()} to {labels.max()}, but there are {len(self.class_names)} classes"
             )
@@ -59,6 +63,8 @@ class ImageSet:
             array.flags.writeable = False
         object.__setattr__(self, "images", images)
         object.__setattr__(self, "labels", labels)
+        # NumPy's strings would write themselves otherwise in the fingerprint.
+        object.__setattr__(self, "class_names", tuple(map(str, self.class_names)))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -85,8 +91,8 @@ class ImageSet:
         """SHA-256 (first 32 digits) over shape, pixels, labels and class names."""
         digest = hashlib.sha256(repr((self.images.shape, self.class_names)).encode())
         for part in self.chunks():
-            digest.update(np.ascontiguousarray(self.images[part]))
-        digest.update(np.ascontiguousarray(self.labels))
+            digest.update(np.ascontiguousarray(self.images[part]).data)
+        digest.update(np.ascontiguousarray(self.labels).data)
         return digest.hexdigest()[:32]
 
     def with_images(self, images: NDArray[np.uint8]) -> ImageSet:

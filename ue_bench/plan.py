@@ -90,8 +90,13 @@ class ProtectStage:
 
     @cached_property
     def key(self) -> str:
-        identity = {"train": self.data.train_fingerprint, "protector": self.protector.identity(), "seed": self.stage_seed}
-        return digest(identity)
+        return digest(
+            {
+                "train": self.data.train_fingerprint,
+                "protector": self.protector.identity(),
+                "seed": self.stage_seed,
+            }
+        )
 
     @property
     def stage_seed(self) -> int:

@@ -32,6 +32,11 @@ class Entry:
     distribution: str
 
     @property
+    def complete(self) -> bool:
+        """Whether the bare name is a plugin: no parameter without a default."""
+        return not any(f.is_required() for f in self.plugin_class.model_fields.values())
+
+    @property
     def plugin_class(self) -> type[Plugin]:
         """The class, imported now. Raises EnvironmentProblem in one line when that fails."""
         return _load(self)
@@ -125,7 +130,7 @@ class Registry:
             return found(**parameters)
         except PydanticError as error:
             first = error.errors()[0]
-            parameter = ".".join(map(str, first["loc"]))
+            parameter = str(first["loc"][0]) if first["loc"] else ""
             valid = "; ".join(describe(found)) or "it has none"
             if first["type"] == "extra_forbidden":
                 raise UserError(f"{kind} {name!r} has no parameter {parameter!r}", f"parameters: {valid}") from None
@@ -142,16 +147,16 @@ class Registry:
         combined, which is countermeasures. Raises UserError for names and parameters that do not exist, and
         NothingSelected when nothing is left.
         """
-        chosen: dict[str, Plugin] = {}
+        chosen: dict[str, Plugin] = {}  # by all parameters: a selector shows only the last part of a path
         for term in selectors.parse(text):
-            found = self._combined(kind, term, everything)
-            if term.exclude:
-                for plugin in found:
-                    chosen.pop(plugin.selector, None)
-                    if plugin.selector == plugin.name:  # a bare name takes every variant away
-                        chosen = {k: v for k, v in chosen.items() if v.name != plugin.name}
-            else:
-                chosen.update((plugin.selector, plugin) for plugin in found)
+            found = {repr(plugin): plugin for plugin in self._combined(kind, term, everything)}
+            if not term.exclude:
+                chosen |= found
+                continue
+            chosen = {k: v for k, v in chosen.items() if k not in found}
+            if not any(part.parameters for part in term.parts):  # a bare name takes every variant away
+                bare = {v.name for v in found.values() if v.selector == v.name}
+                chosen = {k: v for k, v in chosen.items() if v.name not in bare}
         if not chosen:
             raise NothingSelected(f"the selection of {kind}s is empty", f"see 'ue-bench list {kind}s'")
         return list(chosen.values())
@@ -176,22 +181,24 @@ class Registry:
             return self._group(kind, part.name, everything)
         names = [part.name]
         if set("*?") & set(part.name):
-            names = [e.name for e in self.of_kind(kind) if fnmatch.fnmatchcase(e.name, part.name)]
+            matching = [e for e in self.of_kind(kind) if fnmatch.fnmatchcase(e.name, part.name)]
+            names = [e.name for e in matching if part.parameters or e.complete]
             if not names:
                 raise NothingSelected(f"no {kind} matches {part.name!r}", f"see 'ue-bench list {kind}s'")
         return [self.create(kind, name, values) for name in names for values in part.combinations()]
 
     def _group(self, kind: str, name: str, everything: Iterable[str]) -> list[Plugin]:
         if name == "all":
-            members = list(everything) or [e.name for e in self.of_kind(kind)]
+            members = list(everything) or [e.name for e in self.of_kind(kind) if e.complete]
             return self.resolve(kind, members)
         named = self.sets.get((kind, name[1:]))
         if named:
             return self.resolve(kind, named.members)
         tagged = [e.name for e in self.of_kind(kind) if name[1:] in e.tags]
         if not tagged:
-            tags = {t for e in self.of_kind(kind) for t in e.tags} | {s.name for s in self.sets.values() if s.kind == kind}
-            raise UserError(f"no {kind} is tagged {name}", did_you_mean(name[1:], sorted(tags)))
+            tags = {t for e in self.of_kind(kind) for t in e.tags}
+            sets = {s.name for s in self.sets.values() if s.kind == kind}
+            raise UserError(f"no {kind} is tagged {name}", did_you_mean(name[1:], sorted(tags | sets)))
         return [self.create(kind, n, {}) for n in tagged]
 
 
@@ -215,16 +222,21 @@ def describe_property(spec: dict[str, Any]) -> str:
         text = "|".join(map(str, body["enum"]))
     elif "const" in body:
         text = str(body["const"])
+    elif body.get("format") in (None, "ratio"):
+        text = body.get("type", "value")
     else:
-        text = body.get("format") or body.get("type", "value")
-    low = body.get("minimum", body.get("exclusiveMinimum"))
-    high = body.get("maximum", body.get("exclusiveMaximum"))
+        text = body["format"]
+    # pydantic writes the second spelling for a bound on an already annotated type
+    low = next((body[k] for k in ("minimum", "exclusiveMinimum", "ge", "gt") if k in body), None)
+    high = next((body[k] for k in ("maximum", "exclusiveMaximum", "le", "lt") if k in body), None)
     if low is not None or high is not None:
         text += f" {'' if low is None else low}..{'' if high is None else high}"
     if "default" in spec:
         from .base import format_value
 
-        text += f", default {format_value(spec['default'])}"
+        default = spec["default"]
+        shown = default if isinstance(default, str) else format_value(default, body.get("format") == "ratio")
+        text += f", default {shown}"
     return text
 
 

@@ -2,12 +2,14 @@
 
     name    name[p=v,q=[1,2]]    glob*    all    @tag    ^exclude    a+b    one,two
 
-A list sweeps: ``q=[1,2]`` stands for two plugins. This module only reads the text; the registry gives it meaning.
+A list sweeps: ``q=[1,2]`` stands for two plugins. A value in single or double quotes is text as it stands. This
+module only reads the text; the registry gives it meaning.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -47,10 +49,21 @@ def scalar(text: str) -> Value:
         return words[text]
     for convert in (int, float):
         try:
-            return convert(text)
+            number = convert(text)
         except ValueError:
-            pass
+            continue
+        if math.isfinite(number):  # "inf" and "nan" are words: no number that a key can hold
+            return number
     return text
+
+
+def write_text(text: str) -> str:
+    """``text`` as a parameter value: quoted where it would be read as something else."""
+    plain = text and scalar(text) == text and not set("[],") & set(text) and text[0] not in "'\""
+    if plain:
+        return text
+    quote = '"' if "'" in text else "'"
+    return f"{quote}{text}{quote}"
 
 
 class _Reader:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import platform
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from . import __version__, budget
+from . import __version__, budget, machine
 from .base import Dataset
 from .combine import purifiers
 from .context import Context
@@ -45,13 +44,13 @@ class Workplace:
 
 
 def execute(stage: Stage, place: Workplace, report: Report, attempt: int = 1) -> None:
-    """Compute ``stage`` and store what comes out. Does nothing when it exists already."""
+    """Compute ``stage`` and store what comes out. What exists already is left alone, even if its maker died since."""
     store = ArtifactStore(place.cache_dir)
     if isinstance(stage, ProtectStage):
         store.make(stage.kind, stage.key, lambda folder: _protect(stage, place, store, folder, report))
     elif isinstance(stage, PurifyStage):
         store.make(stage.kind, stage.key, lambda folder: _purify(stage, place, store, folder, report))
-    else:
+    elif not ResultStore(place.out).has(stage.key):
         _train(stage, place, store, report, attempt)
 
 
@@ -69,7 +68,7 @@ def _context(place: Workplace, store: ArtifactStore, seed: int, report: Report) 
 def dataset(plugin: Dataset, place: Workplace, report: Report) -> Data:
     """``plugin`` as a stored, memory-mapped set; loaded only if its files or parameters changed.
 
-    Raises ValidationError when training and test set do not fit together.
+    Raises ValidationError when training and test set do not fit together, or one of them is empty.
     """
     store = ArtifactStore(place.cache_dir)
     parameters = plugin.identity()
@@ -81,14 +80,19 @@ def dataset(plugin: Dataset, place: Workplace, report: Report) -> Data:
             train, test = plugin.load("train", ctx), plugin.load("test", ctx)
             if train.class_names != test.class_names:
                 odd = sorted(set(train.class_names) ^ set(test.class_names))
+                how = f"different classes: {', '.join(odd[:5])}" if odd else "the same classes in another order"
                 raise ValidationError(
-                    f"training and test set of {plugin.selector} have different classes: {', '.join(odd[:5])}",
+                    f"training and test set of {plugin.selector} have {how}",
                     "both need the same class names in the same order",
                 )
             if train.size != test.size:
                 raise ValidationError(
                     f"training images of {plugin.selector} are {train.size}, test images {test.size}",
                     "bring them to one size with size=...",
+                )
+            if not len(train) or not len(test):
+                raise ValidationError(
+                    f"{plugin.selector} has {len(train)} training and {len(test)} test images", "both need some"
                 )
             save_images(folder / "train", train)
             save_images(folder / "test", test)
@@ -143,7 +147,7 @@ def _training_images(stage: ProtectStage, fraction: float, store: ArtifactStore,
     clean = load_images(store.path("datasets", stage.data.artifact) / "train")
     order = np.random.default_rng(derive(stage.seed, "fraction")).permutation(len(clean))
     keep = np.zeros(len(clean), dtype=bool)
-    keep[order[: int(fraction * len(clean))]] = True
+    keep[order[: int(fraction * len(clean) + 1e-9)]] = True  # the floor, also where 0.29 * 100 is 28.999...
 
     def mix(images: np.ndarray[Any, Any], where: slice) -> np.ndarray[Any, Any]:
         return np.where(keep[where, None, None, None], protected.images[where], images)
@@ -215,7 +219,7 @@ def _train(stage: TrainStage, place: Workplace, store: ArtifactStore, report: Re
             commit=_commit(),
             python=platform.python_version(),
             torch=torch.__version__,
-            device=device_name(place.device),
+            device=machine.label(place.device),
             threads=place.threads,
         ),
         attempts=attempt,
@@ -229,21 +233,6 @@ def _train(stage: TrainStage, place: Workplace, store: ArtifactStore, report: Re
         loss_train=outcome.loss_train,
     )
     ResultStore(place.out).write(result, curve)
-
-
-@cache
-def device_name(device: str) -> str:
-    """The accelerator's name, or the processor's."""
-    if device.startswith("cuda"):
-        import torch
-
-        return torch.cuda.get_device_name(device)
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 @cache

@@ -205,3 +205,9 @@ def test_importing_needs_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_page_says_where_training_accuracy_does_not_exist() -> None:
+    adversarial = result("em", "at", accuracy_train=None)
+
+    assert "not measured" in render([adversarial], BOARD)["index.html"]

@@ -14,7 +14,10 @@ from ..registry import did_you_mean
 
 @dataclass(frozen=True)
 class Board:
-    """What a leaderboard is made of. All lists hold selectors; ``reference`` rows are always run and shown."""
+    """What a leaderboard is made of. All lists hold selectors; ``reference`` rows are always run and shown.
+
+    ``{data_dir}`` in ``dataset`` stands for the data folder of the command.
+    """
 
     name: str
     title: str
@@ -39,5 +42,6 @@ def board(name: str) -> Board:
     """The board of that name. Raises UserError with the nearest names when there is none."""
     if name not in names():
         raise UserError(f"no board {name!r}", did_you_mean(name, names()))
-    fields: dict[str, Any] = tomllib.loads(files(__name__).joinpath(f"{name}.toml").read_text(encoding="utf-8"))
-    return Board(name=name, **{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+    fields = tomllib.loads(files(__name__).joinpath(f"{name}.toml").read_text(encoding="utf-8"))
+    plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    return Board(name=name, **plain)

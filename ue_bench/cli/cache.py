@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import click
 
-from .common import cache_option, cache_root, say
+from ..machine import cache_dir as default_cache
+from .common import cache_option, json_option, say
+
+KINDS = ("datasets", "protected", "purified", "plugin", "unfinished", "scratch")
 
 
 @click.group("cache")
@@ -17,11 +21,16 @@ def command() -> None:
 
 @command.command("info")
 @cache_option
-def info(cache_dir: Path | None) -> None:
+@json_option
+def info(cache_dir: Path | None, as_json: bool) -> None:
     """Show where the cache is and what it holds."""
     from ..store.artifacts import ArtifactStore
 
-    store = ArtifactStore((cache_dir or cache_root()).absolute())
+    store = ArtifactStore((cache_dir or default_cache()).absolute())
+    if as_json:
+        kinds = {kind: {"artifacts": count, "bytes": size} for kind, (count, size) in store.sizes().items()}
+        print(json.dumps({"folder": str(store.root), "kinds": kinds}, indent=1))
+        return
     print(store.root)
     for kind, (count, size) in store.sizes().items():
         print(f"{kind:<10} {count:>6} {size / 1e6:>10.1f} MB")
@@ -29,13 +38,13 @@ def info(cache_dir: Path | None) -> None:
 
 @command.command("clear")
 @cache_option
-@click.option("--kind", type=click.Choice(["datasets", "protected", "purified", "plugin", "unfinished", "scratch"]))
+@click.option("--kind", type=click.Choice(KINDS), help="One kind only.")
 def clear(cache_dir: Path | None, kind: str | None) -> None:
     """Remove stored artifacts; they are made again when needed. Downloads in the data folder stay."""
     from ..store.artifacts import ArtifactStore
 
-    store = ArtifactStore((cache_dir or cache_root()).absolute())
+    store = ArtifactStore((cache_dir or default_cache()).absolute())
     for name, (count, size) in store.sizes().items():
-        if name != "data" and kind in (None, name):
+        if name in KINDS and kind in (None, name):  # whatever else is in that folder is not ours to remove
             shutil.rmtree(store.root / name)
             say(f"ue-bench: removed {count} {name}, {size / 1e6:.1f} MB")

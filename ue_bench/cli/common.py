@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,13 +19,6 @@ if TYPE_CHECKING:
     from ..stages import Workplace
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-def cache_root() -> Path:
-    """Where datasets and protected sets are kept: UE_BENCH_CACHE, else the user's cache folder."""
-    import platformdirs
-
-    return Path(os.environ.get("UE_BENCH_CACHE") or platformdirs.user_cache_path("ue-bench"))
 
 
 def cache_option(command: F) -> F:
@@ -50,7 +42,6 @@ GRID_OPTIONS = [
     click.option("--fraction", type=click.FloatRange(0, 1), default=1.0, help="Share of the images that is protected."),
     click.option("--precision", type=click.Choice(["auto", "bf16", "fp32"]), default="auto", show_default=True),
     click.option("--devices", default="auto", show_default=True, help="Such as cuda:0,cuda:1 or cpu."),
-    click.option("--jobs", type=click.IntRange(1), help="Workers a device."),
     click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads a worker."),
     click.option("--out", type=click.Path(path_type=Path), help="Results folder; ue-bench-results/BOARD by default."),
     click.option("--data-dir", type=click.Path(path_type=Path), help="Folder where datasets are or will be."),
@@ -122,7 +113,7 @@ def grid(
     report: Callable[[float, float, str], None],
 ) -> Grid:
     """Resolve what the user asked for. Loads the dataset, because its fingerprint is part of every key."""
-    from .. import plan, stages
+    from .. import machine, plan, stages
     from ..base import Countermeasure, Dataset, Protector, Victim
     from ..engine import protocol as protocols
     from ..registry import registry
@@ -130,22 +121,24 @@ def grid(
 
     board = boards.board(board_name)
     names = registry()
-    rows = names.resolve("protector", [*board.reference, *(protectors or board.protectors)], board.protectors)
+    wanted = names.resolve("protector", protectors or board.protectors, (*board.reference, *board.protectors))
+    reference = names.resolve("protector", board.reference)  # always part of the grid, whatever is excluded
+    rows = [*reference, *(p for p in wanted if p not in reference)]
     columns = names.resolve("countermeasure", countermeasures or board.countermeasures, board.countermeasures)
     nets = names.resolve("victim", victims or board.victims, board.victims)
     recipe = protocols.protocol(protocol or board.protocol)
-    sets = names.resolve("dataset", dataset or board.dataset)
+    cache = (cache_dir or machine.cache_dir()).absolute()
+    data_folder = (data_dir or machine.data_dir(cache)).absolute()
+    sets = names.resolve("dataset", dataset or board.dataset.replace("{data_dir}", str(data_folder)))
+    base_seeds = parse_seeds(seeds) if seeds else list(board.seeds)
     if len(sets) != 1:
         raise UserError("one dataset at a time", "run the command once for each")
     device = slots(devices, 1, threads)[0].device
     if precision == "auto":
-        from ..engine.loop import default_precision
-
-        precision = default_precision(device)
-    cache = (cache_dir or cache_root()).absolute()
+        [precision] = [d.precision for d in machine.devices() if d.name == device]
     place = stages.Workplace(
         cache_dir=cache,
-        data_dir=(data_dir or Path(os.environ.get("UE_BENCH_DATA") or cache / "data")).absolute(),
+        data_dir=data_folder,
         out=(out or Path("ue-bench-results") / board.name).absolute(),
         device=device,
         threads=threads,
@@ -157,7 +150,7 @@ def grid(
         cast(list[Countermeasure], columns),
         cast(list[Victim], nets),
         recipe,
-        parse_seeds(seeds) if seeds else board.seeds,
+        base_seeds,
         fraction,
         precision,
     )

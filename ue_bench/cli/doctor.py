@@ -2,44 +2,59 @@
 
 from __future__ import annotations
 
+import json
 import platform
+from dataclasses import asdict
 from importlib import metadata
+from typing import Any
 
 import click
 
-from .. import __version__
+from .. import __version__, machine
+from ..errors import UserError
 from ..plugins import one_line
 from ..registry import registry
+from .common import json_option
 
 PACKAGES = ["torch", "torchvision", "numpy", "pillow", "pyarrow", "scikit-learn", "pydantic", "pluggy"]
 
 
 @click.command("doctor")
-def command() -> int:
+@json_option
+def command(as_json: bool) -> int:
     """Say what this machine and installation offer. Exit code 3 when something that is needed does not work."""
-    print(f"ue-bench {__version__}, Python {platform.python_version()}, {platform.platform()}")
-    broken = False
-    for package in PACKAGES:
-        try:
-            print(f"  {package} {metadata.version(package)}")
-        except metadata.PackageNotFoundError:
-            broken = True
-            print(f"  {package} is missing: pip install {package}")
+    found: dict[str, Any] = {
+        "ue_bench": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {package: _version(package) for package in PACKAGES},
+        "devices": [],
+        "cores": machine.usable_cores(),
+        "problems": [f"{p} is missing: pip install {p}" for p in PACKAGES if _version(p) is None],
+        "remarks": [f"plugins of {p.distribution} cannot be used: {p.reason}" for p in registry().problems],
+    }
     try:
-        from ..engine.loop import default_precision
-        from ..schedule.devices import available, usable_cores
-        from ..stages import device_name
-
-        for device in available():
-            print(f"  device {device}: {device_name(device)}, {default_precision(device)} by default")
-        print(f"  {usable_cores()} CPU cores")
-    except Exception as error:  # torch may fail in any way; that is what is being asked
-        broken = True
-        print(f"  torch does not work: {one_line(error)}")
+        found["devices"] = [asdict(d) for d in machine.devices()]
+    except UserError as error:
+        found["problems"].append(error.message)
     try:
         import torchvision  # noqa: F401  # only to see whether it can be
-    except Exception as error:  # as above
-        print(f"  torchvision does not work ({one_line(error)}): no downloads, no retraining of hiders")
-    for problem in registry().problems:
-        print(f"  plugin distribution {problem.distribution} does not work: {problem.reason}")
-    return 3 if broken else 0
+    except Exception as error:  # a build for another torch fails in its own ways
+        found["remarks"].append(f"no downloads, no training of hiders: torchvision does not work: {one_line(error)}")
+    print(json.dumps(found, indent=1) if as_json else _text(found))
+    return 3 if found["problems"] else 0
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _text(found: dict[str, Any]) -> str:
+    lines = [f"ue-bench {found['ue_bench']}, Python {found['python']}, {found['platform']}, {found['cores']} CPU cores"]
+    lines += [f"  {package} {version}" for package, version in found["packages"].items() if version]
+    lines += [f"  device {d['name']}: {d['label']}, {d['precision']} by default" for d in found["devices"]]
+    lines += [f"  {line}" for line in (*found["problems"], *found["remarks"])]
+    return "\n".join(lines)

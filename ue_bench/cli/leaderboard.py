@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,14 +10,14 @@ import click
 
 from .. import boards
 from ..boards import Board
-from .common import say
+from .common import json_option, say
 
 if TYPE_CHECKING:
     from ..leaderboard.board import BoardInfo
     from ..store.schema import Result
 
 
-def board_info(board: Board, results: Iterable[Result]) -> BoardInfo:
+def board_info(board: Board) -> BoardInfo:
     """What the pages need to know of a board; selectors in canonical form."""
     from ..leaderboard.board import BoardInfo
     from ..registry import registry
@@ -49,11 +49,15 @@ _out = click.option("--out", type=click.Path(path_type=Path), help="Results fold
 
 
 def _results(board_name: str, out: Path | None) -> tuple[list[Result], BoardInfo, Path]:
+    from ..errors import NothingSelected
     from ..store.results import ResultStore
 
-    folder = out or Path("ue-bench-results") / board_name
+    board = boards.board(board_name)
+    folder = out or Path("ue-bench-results") / board.name
     results = ResultStore(folder).results()
-    return results, board_info(boards.board(board_name), results), folder
+    if not results:
+        raise NothingSelected(f"no results in {folder}", f"fill it with 'ue-bench run --board {board.name}'")
+    return results, board_info(board), folder
 
 
 @command.command("build")
@@ -72,13 +76,13 @@ def build(board_name: str, out: Path | None) -> None:
 @command.command("check")
 @_board
 @_out
-def check(board_name: str, out: Path | None) -> int:
+@json_option
+def check(board_name: str, out: Path | None, as_json: bool) -> int:
     """Compare the pages with the results they were built from. Exit code 4 when they differ."""
     from ..leaderboard.build import check as compare
 
     differences = compare(*_results(board_name, out))
-    for line in differences:
-        print(line)
+    print(json.dumps(differences) if as_json else "\n".join(differences), end="\n" if as_json or differences else "")
     if not differences:
         say("ue-bench: the pages agree with the results")
     return 4 if differences else 0

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from .. import __version__
 from ..registry import KIND_NAMES, Entry, registry
 from .common import json_option, say
 
@@ -63,11 +64,17 @@ def _boards() -> list[dict[str, Any]]:
     from .. import boards
 
     found = [boards.board(n) for n in boards.names()]
-    return [{"name": b.name, "summary": b.description, "dataset": b.dataset, "protocol": b.protocol} for b in found]
+    return [{**_ours(b.name, b.description), "dataset": b.dataset, "protocol": b.protocol} for b in found]
 
 
 def _protocols() -> list[dict[str, Any]]:
     from ..engine import protocol
 
     found = [protocol.protocol(n) for n in protocol.names()]
-    return [{"name": p.name, "summary": p.summary, "source": p.source, "version": p.version} for p in found]
+    return [{**_ours(p.name, p.summary), "source": p.source, "version": p.version} for p in found]
+
+
+def _ours(name: str, summary: str) -> dict[str, Any]:
+    """What every row has, for things that no plugin brings."""
+    row: dict[str, Any] = {"name": name, "summary": summary, "tags": [], "parameters": {}}
+    return row | {"distribution": f"ue-bench {__version__}", "available": True, "reason": ""}

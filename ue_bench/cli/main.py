@@ -9,6 +9,7 @@ import click
 
 from .. import __version__
 from ..errors import UserError
+from .common import say
 
 COMMANDS = {
     "run": "Fill the grid of protectors and countermeasures and print the table.",
@@ -53,12 +54,28 @@ class Commands(click.Group):
     def added(self) -> dict[str, click.Command]:
         """Commands that plugins bring."""
         if not hasattr(self, "_added"):
-            from .. import plugins
-
-            group = click.Group()
-            plugins.load().manager.hook.ue_bench_commands(group=group)
-            self._added = group.commands
+            self._added = _commands_of_plugins()
         return self._added
+
+
+def _commands_of_plugins() -> dict[str, click.Command]:
+    """What every ``ue_bench_commands`` hook adds, save under a name that is taken; one that fails is reported."""
+    from .. import plugins
+
+    loaded = plugins.load()
+    found: dict[str, click.Command] = {}
+    for name, module in loaded.manager.list_name_plugin():
+        implementation = getattr(module, "ue_bench_commands", None)
+        if implementation is None:
+            continue
+        group = click.Group()
+        try:
+            implementation(group=group)
+        except Exception as error:  # a stranger's hook may raise anything
+            say(f"ue-bench: commands of {loaded.distributions[name]} cannot be used: {plugins.one_line(error)}")
+        else:
+            found = {k: v for k, v in group.commands.items() if k not in COMMANDS} | found
+    return found
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

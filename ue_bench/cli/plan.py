@@ -13,7 +13,7 @@ from .common import Grid, grid, grid_options, json_option
 @click.command("plan")
 @grid_options
 @json_option
-def command(as_json: bool, jobs: int | None, **options: Any) -> int:
+def command(as_json: bool, **options: Any) -> int:
     """Show what 'run' would compute, without computing it.
 
     Loads the dataset, because its fingerprint is part of every cell's key.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from types import TracebackType
@@ -14,12 +15,25 @@ from rich.text import Text
 
 from ..schedule.local import Event, Task
 
+BAR = 12  # columns; with the counts beside it the line fits into 80
+
 
 def duration(seconds: float) -> str:
     """``1:05`` or ``2:03:04``."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def shorten(label: str, width: int) -> str:
+    """``label`` in at most ``width`` characters: the longest parameters go first, then some of the middle."""
+    parameters = sorted(re.findall(r"\[[^\[\]]{2,}\]", label), key=len)
+    while len(label) > width and parameters:
+        label = label.replace(parameters.pop(), "[…]", 1)
+    if len(label) <= width:
+        return label
+    head = (width - 1) // 2
+    return label[:head] + "…" + label[len(label) - (width - 1 - head) :]
 
 
 class Progress:
@@ -35,14 +49,16 @@ class Progress:
         self.started = time.monotonic()
         self.stopping = False
         self.live = Live(get_renderable=self.render, console=self.console, refresh_per_second=4, transient=True)
-        self.interactive = self.console.is_terminal
+        self.interactive = self.console.is_terminal and not self.console.is_dumb_terminal
 
     def __enter__(self) -> Progress:
         if self.interactive:
             self.live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.interactive:
             self.live.stop()
 
@@ -65,10 +81,11 @@ class Progress:
                 if not self.interactive:
                     self.line(f"done    {self.summary()}  {task.label}")
             elif event.kind == "crashed":
-                self.line(f"crashed {task.label}: {event.text}; trying once more")
+                then = "run again to try it again" if self.stopping else "trying once more"
+                self.line(f"crashed {self.summary()}  {task.label}: {event.text}; {then}")
             else:
                 self.failed.append(event)
-                self.line(f"failed  {task.label}: {event.text}")
+                self.line(f"failed  {self.summary()}  {task.label}: {event.text}")
 
     def line(self, text: str) -> None:
         """Print above the live display, or plainly."""
@@ -78,33 +95,46 @@ class Progress:
             print(text, file=sys.stderr, flush=True)
 
     def summary(self) -> str:
-        """``12/26, eta 3:10``."""
-        return f"{len(self.done)}/{self.total}, eta {self.eta()}"
+        """``12/26, eta 3:10``, with the number that failed if there are any."""
+        failed = f", {len(self.failed)} failed" if self.failed else ""
+        return f"{len(self.done)}/{self.total}{failed}, eta {self.eta()}"
+
+    def finished(self) -> float:
+        """Weight of what is done, running tasks counted in part."""
+        running = list(self.running.values())  # a copy: the display draws in a thread of its own
+        return sum(t.weight for t in self.done) + sum(t.weight * fraction for t, _, fraction, _ in running)
 
     def eta(self) -> str:
         """Remaining time at the pace so far, each task counted by its weight."""
-        finished = sum(t.weight for t in self.done)
-        partly = sum(t.weight * fraction for t, _, fraction, _ in self.running.values())
+        finished, elapsed = self.finished(), time.monotonic() - self.started
         lost = sum(e.task.weight for e in self.failed if e.task)
-        elapsed = time.monotonic() - self.started
-        if finished + partly < 0.02 * self.weight:
+        if finished <= 0.02 * self.weight:
             return "--"
-        return duration(elapsed / (finished + partly) * max(0.0, self.weight - finished - partly - lost))
+        return duration(elapsed / finished * max(0.0, self.weight - finished - lost))
 
     def render(self) -> RenderableType:
         """The live display: one line of totals, one a running task."""
-        finished = sum(t.weight for t in self.done)
-        partly = sum(t.weight * fraction for t, _, fraction, _ in self.running.values())
-        head = Table.grid(padding=(0, 2))
-        counts = f"{len(self.done)} done, {len(self.failed)} failed, {len(self.running)} running, {self.cached} cached"
-        head.add_row(
-            ProgressBar(self.weight, finished + partly, width=24),
-            f"{len(self.done)}/{self.total}",
-            counts,
+        running = list(self.running.values())
+        counts = [
+            f"{len(self.done)}/{self.total} done",
+            f"[red]{len(self.failed)} failed[/]" if self.failed else "",
+            f"{len(running)} running",
             f"eta {self.eta()}",
-            Text("stopping" if self.stopping else "", style="yellow"),
-        )
+            "[yellow]stopping[/]" if self.stopping else "",
+            f"{self.cached} cached" if self.cached else "",
+        ]
+        head = Table.grid(padding=(0, 2))
+        head.add_column(width=BAR)
+        head.add_column(no_wrap=True, overflow="ellipsis")
+        bar = ProgressBar(self.weight, self.finished(), width=BAR)
+        head.add_row(bar, Text.from_markup(", ".join(filter(None, counts))))
+        slots = max((len(slot) for _, slot, _, _ in running), default=0)
+        texts = min(max((len(text) for *_, text in running), default=0), self.console.width // 4)
+        labels = max(8, self.console.width - slots - texts - 4 - 3 * 2)  # 4 for the percentage, 2 between columns
         body = Table.grid(padding=(0, 2))
-        for task, slot, fraction, text in self.running.values():
-            body.add_row(Text(slot, style="dim"), f"{fraction:4.0%}", Text(text, style="dim"), Text(task.label))
+        for width in (slots, 4, texts, labels):
+            body.add_column(no_wrap=True, overflow="ellipsis", max_width=width)
+        for task, slot, fraction, text in running:
+            label = Text(shorten(task.label, labels))
+            body.add_row(Text(slot, style="dim"), f"{fraction:4.0%}", Text(text, style="dim"), label)
         return Group(head, body)

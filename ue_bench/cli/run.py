@@ -15,12 +15,13 @@ from .common import Grid, grid, grid_options, json_option, say
 
 @click.command("run")
 @grid_options
+@click.option("--jobs", type=click.IntRange(1), help="Workers a device; a CPU has one a core.")
 @click.option("--dry-run", is_flag=True, help="Show what would be computed, and stop.")
 @json_option
 def command(as_json: bool, dry_run: bool, jobs: int | None, devices: str, threads: int, **options: Any) -> int:
     """Fill the grid of protectors and countermeasures and print the table.
 
-    The board's reference rows (clean images) are always part of it. What has been computed is not computed again.
+    The board's reference rows, such as clean images, are always part of it. What exists is not computed again.
     """
     if dry_run:
         from .plan import show
@@ -43,7 +44,7 @@ def command(as_json: bool, dry_run: bool, jobs: int | None, devices: str, thread
     if as_json:
         print(json.dumps([plain(r) for r in results], indent=1, ensure_ascii=False))
     else:
-        for panel in panels(results, board_info(wanted.board, results)):
+        for panel in panels(results, board_info(wanted.board)):
             print(terminal(panel))
     say(f"ue-bench: {len(results)} of {len(keys)} cells have results in {_shown(wanted.place.out)}")
     return 1 if failed or len(results) < len(keys) else 0
@@ -86,19 +87,17 @@ def fill(wanted: Grid, devices: str, jobs: int | None, threads: int) -> bool:
 
 
 def _record(wanted: Grid, stage: Any, event: Any) -> None:
-    """Keep a failed cell's reason beside the results, and its traceback in a file of its own."""
+    """Keep a failed cell's reason beside the results."""
     from datetime import UTC, datetime
 
-    from ..store.results import ResultStore, write_atomically
+    from ..store.results import ResultStore
     from ..store.schema import Failure
 
     if stage.kind != "result":
         return
     now = datetime.now(UTC).isoformat(timespec="seconds")
     failure = Failure(key=stage.key, id=stage.label, attempts=event.attempt, error=event.text[:500], failed=now)
-    ResultStore(wanted.place.out).write_failure(failure)
-    if event.trace:
-        write_atomically(wanted.place.out / "failures" / f"{stage.key}.txt", event.trace)
+    ResultStore(wanted.place.out).write_failure(failure, event.trace)
 
 
 def loading() -> Callable[[float, float, str], None]:

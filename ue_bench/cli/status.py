@@ -13,7 +13,7 @@ from .common import grid, grid_options, json_option
 @click.command("status")
 @grid_options
 @json_option
-def command(as_json: bool, jobs: int | None, **options: Any) -> int:
+def command(as_json: bool, **options: Any) -> int:
     """Show which cells of a board have results, which failed and which are missing."""
     from ..store.results import ResultStore
     from .run import loading

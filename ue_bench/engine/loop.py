@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -95,7 +96,7 @@ def padded_crop(images: Tensor, pad: int, flip: bool, generator: torch.Generator
     Each output is a window of the padded image or its mirror; with pad 0 and no flip it is the image.
     """
     n, height, width, _ = images.shape
-    on = {"device": images.device, "generator": generator}
+    on: dict[str, Any] = {"device": images.device, "generator": generator}
     rows = torch.randint(2 * pad + 1, (n, 1), **on) + torch.arange(height, device=images.device)
     columns = torch.randint(2 * pad + 1, (n, 1), **on) + torch.arange(width, device=images.device)
     if flip:
@@ -114,7 +115,7 @@ def resized_crop(images: Tensor, flip: bool, generator: torch.Generator) -> Tens
     RandomResizedCrop on PIL images.
     """
     n, height, width, _ = images.shape
-    on = {"device": images.device, "generator": generator}
+    on: dict[str, Any] = {"device": images.device, "generator": generator}
     area = 0.08 + 0.92 * torch.rand(n, **on)
     aspect = torch.exp((2 * torch.rand(n, **on) - 1) * torch.log(torch.tensor(4 / 3, device=images.device)))
     w, h = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
@@ -162,7 +163,7 @@ def train(
     with torch.random.fork_rng(devices=[on] if on.type == "cuda" else []):
         torch.manual_seed(derive(seed, "initial weights"))
         network = build()
-    model = Victim(network, protocol.shift).to(device=on, memory_format=torch.channels_last)
+    model = Victim(network, protocol.shift).to(on).to(memory_format=torch.channels_last)
     optimiser = torch.optim.SGD(
         model.parameters(),
         protocol.learning_rate,
@@ -211,7 +212,7 @@ def train(
                 loss = F.cross_entropy(logits.float(), y)
                 right += (logits.detach().argmax(1) == y).sum()
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             if protocol.clip is not None:
                 nn.utils.clip_grad_norm_(model.parameters(), protocol.clip)
             optimiser.step()

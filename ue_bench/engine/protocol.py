@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from functools import cache
 from importlib.resources import files
@@ -62,8 +63,6 @@ class Protocol(BaseModel):
 
     def rate(self, step: int, total: int) -> float:
         """Learning rate of optimiser step ``step`` (from 0) of ``total``."""
-        import math
-
         done = step / total
         if self.schedule == "multistep":
             return self.learning_rate * self.factor ** sum(done >= m for m in self.milestones)
@@ -76,7 +75,8 @@ class Protocol(BaseModel):
 
 def names() -> list[str]:
     """Protocols that come with ue-bench."""
-    return sorted(f.name.removesuffix(".toml") for f in files("ue_bench.protocols").iterdir() if f.name.endswith(".toml"))
+    found = [f.name for f in files("ue_bench.protocols").iterdir()]
+    return sorted(name.removesuffix(".toml") for name in found if name.endswith(".toml"))
 
 
 @cache

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 IDENTITY = (
     "No-op: at sigma 0.1 and kernel 3 this filter returns every 8-bit image unchanged. "
-    "It repeats vanilla, so it measures run noise, not robustness."
+    "It repeats vanilla with the same seed: equal to it on a CPU, off by run noise on a GPU; not robustness."
 )
 
 

@@ -153,7 +153,7 @@ def _results(cell: Cell) -> list[list[str]]:
             str(r.seed),
             f"{m.accuracy_last:.2f} %",
             f"{m.accuracy_peak:.2f} % at epoch {m.peak_epoch:g}",
-            f"{m.accuracy_train:.2f} %",
+            "not measured" if m.accuracy_train is None else f"{m.accuracy_train:.2f} %",
             f"{m.loss_train:.4g}",
             f"{b.linf_mean:.2f} / {b.linf_max} (declared: {b.declared})",
             f"{b.rms:.2f} / {100 * b.over_8:.2f} %",

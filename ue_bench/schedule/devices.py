@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
+from .. import machine
 from ..errors import EnvironmentProblem
+from ..machine import usable_cores
 
 
 @dataclass(frozen=True)
@@ -19,12 +20,7 @@ class Slot:
 
 def available() -> list[str]:
     """Torch devices of this machine, best first."""
-    import torch
-
-    found = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    if torch.backends.mps.is_available():
-        found.append("mps")
-    return [*found, "cpu"]
+    return [d.name for d in machine.devices()]
 
 
 def slots(devices: str, jobs: int | None, threads: int) -> list[Slot]:
@@ -49,10 +45,3 @@ def slots(devices: str, jobs: int | None, threads: int) -> list[Slot]:
         count = jobs or (max(1, usable_cores() // threads) if device == "cpu" else 1)
         found += [Slot(f"{device}#{i}" if count > 1 else device, device, threads) for i in range(count)]
     return found
-
-
-def usable_cores() -> int:
-    """Cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

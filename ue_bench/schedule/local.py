@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 from . import worker
 from .devices import Slot
+from .graph import Graph, Task
+
+__all__ = ["ATTEMPTS", "Event", "Scheduler", "Task"]
 
 ATTEMPTS = 2  # a task whose worker dies is tried once more
-
-
-@dataclass(frozen=True)
-class Task:
-    """Something to run: ``payload`` goes to the worker, ``needs`` are keys of tasks that come first."""
-
-    key: str
-    label: str
-    payload: Any
-    needs: tuple[str, ...] = ()
-    weight: float = 1.0
+PATIENCE = 5.0  # seconds a worker gets to leave by itself
 
 
 @dataclass(frozen=True)
@@ -63,178 +59,211 @@ class Scheduler:
     settings: dict[str, Any]
     on_event: Callable[[Event], None]
     _workers: list[_Worker] = field(default_factory=list)
-    _draining: bool = False
+    _attempts: dict[str, int] = field(default_factory=dict)
+    _failed: dict[str, str] = field(default_factory=dict)
+    _interrupted: bool = False
 
     def run(self, tasks: list[Task]) -> dict[str, str]:
         """Run all tasks and return why each failed one failed, by key.
 
         A task whose worker dies is tried once more; a task that needs a failed one fails with it. Raises
-        KeyboardInterrupt after Ctrl-C: the first lets running tasks finish, the second stops them.
+        KeyboardInterrupt after Ctrl-C: the first lets running tasks finish, the second stops them. SIGTERM stops them
+        at once and raises SystemExit. Raises RuntimeError when no task can start although some wait.
         """
-        waiting = {t.key: t for t in tasks}
-        unmet = {t.key: {n for n in t.needs if n in waiting} for t in tasks}
-        followers: dict[str, list[str]] = {}
-        for task in tasks:
-            for need in task.needs:
-                followers.setdefault(need, []).append(task.key)
-        order = {key: rank for rank, key in enumerate(_by_urgency(tasks, followers))}
-        attempts: dict[str, int] = {}
-        failed: dict[str, str] = {}
-
-        def fail(task: Task, reason: str, trace: str = "") -> None:
-            failed[task.key] = reason
-            self.on_event(Event("failed", task, text=reason, trace=trace, attempt=attempts.get(task.key, 0)))
-            for follower in followers.get(task.key, []):
-                if follower in waiting:
-                    fail(waiting.pop(follower), f"needs {task.label}, which failed: {reason}")
-
-        def finish(task: Task) -> None:
-            for follower in followers.get(task.key, []):
-                unmet[follower].discard(task.key)
-            self.on_event(Event("done", task))
-
+        graph = Graph(tasks)
+        self._attempts, self._failed = {}, {}
+        self._interrupted = stopping = False
         with self._interruptible():
             try:
-                while waiting or any(w.task for w in self._workers):
-                    if not self._draining:
-                        self._dispatch(waiting, unmet, order, attempts)
-                    elif not any(w.task for w in self._workers):
+                while True:
+                    self._dispatch(graph)
+                    if not any(w.task for w in self._workers):
                         break
-                    for one in self._ready():
-                        task = one.task
-                        message = _receive(one.connection)
-                        if message is None:
-                            code = self._replace(one)
-                            if task is None:
-                                continue
-                            if attempts[task.key] < ATTEMPTS and not self._draining:
-                                waiting[task.key] = task
-                                self.on_event(Event("crashed", task, text=code, attempt=attempts[task.key]))
-                            else:
-                                fail(task, f"the worker died ({code})")
-                            continue
-                        assert task is not None
-                        kind, what, more = message
-                        if kind == "progress":
-                            self.on_event(Event("progress", task, one.slot.name, what, more))
-                            continue
-                        one.task = None
-                        if kind == "done":
-                            finish(task)
-                        else:
-                            fail(task, what, more)
+                    ready = self._ready()
+                    if self._interrupted and not stopping:
+                        stopping = True
+                        self.on_event(Event("stopping"))
+                    for one in ready:
+                        self._hear(one, graph)
             finally:
                 self._stop()
-        if self._draining:
+        if self._interrupted:
             raise KeyboardInterrupt
-        return failed
+        if graph.waiting:
+            stuck = next(iter(graph.waiting.values()))
+            raise RuntimeError(f"{len(graph.waiting)} tasks can never start, such as {stuck.label}")
+        return self._failed
 
-    def _dispatch(
-        self, waiting: dict[str, Task], unmet: dict[str, set[str]], order: dict[str, int], attempts: dict[str, int]
-    ) -> None:
-        ready = sorted((k for k in waiting if not unmet[k]), key=order.__getitem__, reverse=True)
-        while ready:
-            one = self._idle()
-            if one is None:
-                return
-            task = waiting.pop(ready.pop())
-            attempts[task.key] = attempts.get(task.key, 0) + 1
+    def _dispatch(self, graph: Graph) -> None:
+        """Give tasks that can start to workers that are idle."""
+        while not self._interrupted and (slot := self._free_slot()) and (task := graph.take()):
+            attempt = self._attempts[task.key] = self._attempts.get(task.key, 0) + 1
             try:
-                one.connection.send((task.payload, attempts[task.key]))
-            except (BrokenPipeError, ConnectionResetError):  # died while idle: not the task's fault
-                attempts[task.key] -= 1
-                waiting[task.key] = task
-                self._replace(one)
+                message = pickle.dumps((task.payload, attempt))
+            except Exception as error:  # a plugin's object can refuse in its own way
+                self._fail(graph, task, f"cannot be sent to a worker: {worker.describe(error)}")
                 continue
+            one = self._worker(slot)
             one.task = task
-            self.on_event(Event("started", task, one.slot.name, attempt=attempts[task.key]))
+            self.on_event(Event("started", task, slot.name, attempt=attempt))
+            try:
+                one.connection.send_bytes(message)
+            except OSError:  # it has just died, which _ready will find
+                continue
 
-    def _idle(self) -> _Worker | None:
+    def _hear(self, one: _Worker, graph: Graph) -> None:
+        """Take in the next message of a worker, or its death."""
+        task, message = one.task, _receive(one.connection)
+        if message is None:
+            how = self._bury(one)
+            if task is not None:
+                self._crashed(graph, task, how)
+            return
+        if task is None:
+            return
+        kind, what, more = message
+        if kind == "progress":
+            self.on_event(Event("progress", task, one.slot.name, what, more))
+            return
+        one.task = None
+        if kind == "done":
+            graph.finish(task)
+            self.on_event(Event("done", task))
+            return
+        if kind == "failed":  # an error can leave a process unusable, a CUDA context for instance
+            one.process.kill()
+            self._bury(one)
+        self._fail(graph, task, what, more)
+
+    def _crashed(self, graph: Graph, task: Task, how: str) -> None:
+        attempt = self._attempts[task.key]
+        if attempt < ATTEMPTS:
+            graph.put_back(task)
+            self.on_event(Event("crashed", task, text=how, attempt=attempt))
+        else:
+            self._fail(graph, task, f"the worker died ({how})")
+
+    def _fail(self, graph: Graph, task: Task, reason: str, trace: str = "") -> None:
+        """Give up ``task`` and all that need it."""
+        self._failed[task.key] = reason
+        self.on_event(Event("failed", task, text=reason, trace=trace, attempt=self._attempts[task.key]))
+        for follower in graph.drop(task):
+            why = self._failed[follower.key] = f"needs {task.label}, which failed: {reason}"
+            self.on_event(Event("failed", follower, text=why, trace=trace, attempt=0))
+
+    def _free_slot(self) -> Slot | None:
+        """A slot where a task can start, one with an idle worker if possible."""
+        for one in [w for w in self._workers if w.task is None]:
+            if one.process.exitcode is None:
+                return one.slot
+            self._bury(one)
+        taken = [w.slot for w in self._workers]
+        return next((s for s in self.slots if s not in taken), None)
+
+    def _worker(self, slot: Slot) -> _Worker:
+        """The worker of ``slot``, started if there is none."""
         for one in self._workers:
-            if one.task is None:
+            if one.slot == slot:
                 return one
-        free = [s for s in self.slots if s not in [w.slot for w in self._workers]]
-        if not free:
-            return None
-        self._workers.append(self._start(free[0]))
-        return self._workers[-1]
-
-    def _start(self, slot: Slot) -> _Worker:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(
-            target=worker.main, args=(theirs, os.getpid(), slot, self.target, self.settings), daemon=True
-        )
-        process.start()
+        # Not a daemon, because those may have no children of their own, such as those of a data loader.
+        arguments = (theirs, os.getpid(), slot, self.target, self.settings)
+        process = context.Process(target=worker.main, args=arguments, daemon=False)
+        with _inherited(slot):
+            process.start()
         theirs.close()
-        return _Worker(slot, process, ours)
+        self._workers.append(_Worker(slot, process, ours))
+        return self._workers[-1]
 
-    def _ready(self) -> Iterator[_Worker]:
-        """Workers with something to say. Wakes up now and then, so that Ctrl-C is seen."""
+    def _ready(self) -> list[_Worker]:
+        """Workers that have something to say or are dead. Wakes up now and then, so that Ctrl-C is seen."""
         heard = wait([w.connection for w in self._workers], timeout=0.5)
-        yield from [w for w in self._workers if w.connection in heard]
+        # A connection does not close while a child of a dead worker holds it: ask for the exit code as well.
+        return [w for w in self._workers if w.connection in heard or w.process.exitcode is not None]
 
-    def _replace(self, dead: _Worker) -> str:
-        """Forget a dead worker; a new one is started when a task needs it. Returns how it ended."""
-        dead.process.join(5)
+    def _bury(self, dead: _Worker) -> str:
+        """Forget a worker; a new one is started when a task needs it. Returns how it ended."""
+        dead.connection.close()
+        if dead.process.exitcode is None:
+            dead.process.join(PATIENCE)
         if dead.process.exitcode is None:
             dead.process.kill()
             dead.process.join()
-        dead.connection.close()
         self._workers.remove(dead)
-        code = dead.process.exitcode or 0
-        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return _ending(dead.process.exitcode or 0)
 
     def _stop(self) -> None:
+        """End all workers: idle ones leave when their connection closes, the others are killed."""
         for one in self._workers:
-            one.connection.close()
             if one.task is not None:
-                one.process.terminate()
-        for one in self._workers:
-            one.process.join(5)
-            if one.process.exitcode is None:
                 one.process.kill()
-                one.process.join()
-        self._workers.clear()
+            one.connection.close()
+        for one in list(self._workers):
+            self._bury(one)
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
-        """The first Ctrl-C starts no more tasks, the second raises KeyboardInterrupt."""
+        """The first Ctrl-C starts no more tasks, the second raises KeyboardInterrupt, SIGTERM raises SystemExit."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
 
-        def interrupted(number: int, frame: Any) -> None:
-            if self._draining:
+        def interrupted(number: int, frame: Any) -> None:  # no output here: it may break into other output
+            if self._interrupted:
                 raise KeyboardInterrupt
-            self._draining = True
-            self.on_event(Event("stopping"))
+            self._interrupted = True
 
-        before = signal.signal(signal.SIGINT, interrupted)
+        def terminated(number: int, frame: Any) -> None:
+            sys.exit(128 + number)
+
+        before = {signal.SIGINT: signal.signal(signal.SIGINT, interrupted)}
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            before[signal.SIGTERM] = signal.signal(signal.SIGTERM, terminated)
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@contextmanager
+def _inherited(slot: Slot) -> Iterator[None]:
+    """What a worker must have before its first import: its number of threads, and deafness to Ctrl-C."""
+    threads = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = str(slot.threads)
+    blocked = None
+    if hasattr(signal, "pthread_sigmask"):
+        resource_tracker.ensure_running()  # when it starts it unblocks SIGINT: before, not meanwhile
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        if threads is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = threads
+        if blocked is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def _receive(connection: Connection) -> tuple[str, Any, Any] | None:
-    """The next message, or None when the other end is gone."""
+    """The next message, or None when no more can come."""
     try:
+        if not connection.poll():  # the process is dead, or this would not have been called
+            return None
         message: tuple[str, Any, Any] = connection.recv()
-    except (EOFError, ConnectionResetError, OSError):
+    except Exception:  # the other end is gone, or what it wrote makes no sense
         return None
     return message
 
 
-def _by_urgency(tasks: list[Task], followers: dict[str, list[str]]) -> list[str]:
-    """Keys, the task with the longest chain of work behind it first, so that no long one is left for the end."""
-    by_key = {t.key: t for t in tasks}
-    length: dict[str, float] = {}
-
-    def measure(key: str) -> float:
-        if key not in length:
-            behind = [measure(f) for f in followers.get(key, []) if f in by_key]
-            length[key] = by_key[key].weight + max(behind, default=0.0)
-        return length[key]
-
-    return sorted(by_key, key=measure, reverse=True)
+def _ending(code: int) -> str:
+    """An exit code in words."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:  # a real-time signal
+        name = f"signal {-code}"
+    return f"{name}: out of memory?" if name == "SIGKILL" else name

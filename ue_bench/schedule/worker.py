@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import importlib
+import multiprocessing
 import os
+import pickle
 import signal
+import sys
 import threading
 import time
 import traceback
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from ..errors import UserError
 from .devices import Slot
 
 REPORT_EVERY = 0.25  # seconds between progress messages
-
-
-def _die_with_parent(parent: int) -> None:
-    """Leave when the driver is gone, even if it was killed: nobody would read what this worker finds."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
+PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 
 def main(connection: Connection, parent: int, slot: Slot, target: str, settings: dict[str, Any]) -> None:
@@ -30,30 +29,84 @@ def main(connection: Connection, parent: int, slot: Slot, target: str, settings:
     ``target`` is ``module:function``; it is called as ``function(payload, slot, settings, report, attempt)``.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides what Ctrl-C means
-    threading.Thread(target=_die_with_parent, args=(parent,), daemon=True).start()
-    os.environ["OMP_NUM_THREADS"] = str(slot.threads)  # before torch is imported
-    module, _, function = target.partition(":")
-    last = 0.0
-
-    def report(done: float, total: float, text: str) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= REPORT_EVERY:
-            last = now
-            connection.send(("progress", done / max(total, 1e-9), text))
-
+    _die_with(parent)
+    with contextlib.suppress(OSError):
+        os.dup2(2, 1)  # stdout is for data: what a plugin prints goes to stderr
     try:
-        run = getattr(importlib.import_module(module), function)
         while True:
-            payload, attempt = connection.recv()
-            try:
-                run(payload, slot, settings, report, attempt)
-            except UserError as error:
-                connection.send(("refused", str(error), ""))
-            except Exception as error:  # whatever a plugin raises costs its task only
-                reason = f"{type(error).__name__}: {error}".splitlines()[0]
-                connection.send(("failed", reason, traceback.format_exc()))
-            else:
-                connection.send(("done", "", ""))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
+            message = connection.recv_bytes()
+            with Report(connection) as report:
+                answer = _serve(message, slot, target, settings, report)
+            connection.send(answer)
+    except (EOFError, OSError):  # the driver has closed its end
         return
+
+
+def _serve(message: bytes, slot: Slot, target: str, settings: dict[str, Any], report: Report) -> tuple[str, str, str]:
+    """Run one task and say how it ended. Text only: a plugin's exception may not survive pickling."""
+    try:
+        payload, attempt = pickle.loads(message)
+        module, _, function = target.partition(":")
+        getattr(importlib.import_module(module), function)(payload, slot, settings, report, attempt)
+    except UserError as error:
+        return "refused", _printable(str(error)), ""
+    except BaseException as error:  # whatever a plugin raises, SystemExit too, costs its task only
+        return "failed", describe(error), _printable(traceback.format_exc())
+    return "done", "", ""
+
+
+def describe(error: BaseException) -> str:
+    """An error that is not the user's, in one line."""
+    try:
+        text = str(error)
+    except Exception:  # a plugin's exception class can do anything
+        text = "(its message cannot be shown)"
+    return _printable(f"{type(error).__name__}: {text}".splitlines()[0])
+
+
+def _printable(text: str) -> str:
+    """``text`` without what UTF-8 cannot hold, such as half of a file name that is not UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+class Report:
+    """Tells the driver how far a task is, now and then, until the task is over. Threads may share it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+        self._last = 0.0
+        self._over = False
+
+    def __enter__(self) -> Report:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:  # a thread that a plugin left behind must not speak for the next task
+            self._over = True
+
+    def __call__(self, done: float, total: float, text: str) -> None:
+        now = time.monotonic()
+        with self._lock:
+            if self._over or now - self._last < REPORT_EVERY:
+                return
+            self._last = now
+            fraction = float(done) / max(float(total), 1e-9)
+            line = _printable(" ".join(str(text).split()))
+            self._connection.send(("progress", min(fraction, 1.0) if fraction > 0 else 0.0, line))
+
+
+def _die_with(parent: int) -> None:
+    """Leave when the driver is gone, even if it was killed: nobody would read what this worker finds."""
+    if sys.platform == "linux":  # reaches a worker too that is in native code and lets no thread run
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    driver = multiprocessing.parent_process()
+    sentinels = [driver.sentinel] if driver else []  # readable when the driver ends
+    while os.getppid() == parent and not wait(sentinels, timeout=0.5):
+        pass
+    os._exit(1)

@@ -34,11 +34,14 @@ def save_images(folder: Path, data: ImageSet) -> None:
 
 
 def _link(data: ImageSet, target: Path) -> bool:
-    name = getattr(data.images, "filename", None)
-    if name is None:
+    """Link the file that ``data.images`` maps, if it maps all of it as it stands: views of it keep its name."""
+    images = data.images
+    name = getattr(images, "filename", None)
+    if name is None or getattr(images, "mode", "c") == "c":
         return False
     with contextlib.suppress(OSError, ValueError):
-        if np.load(name, mmap_mode="r").shape == data.images.shape:
+        whole = np.load(name, mmap_mode="r")
+        if (whole.dtype, whole.shape, whole.strides) == (images.dtype, images.shape, images.strides):
             os.link(name, target)
             return True
     return False
@@ -60,7 +63,7 @@ class ArtifactStore:
         self.root = root
         try:
             root.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=root):
+            with tempfile.TemporaryFile(dir=root):
                 pass
         except OSError as error:
             raise EnvironmentProblem(
@@ -119,4 +122,5 @@ def _alive(pid: int) -> bool:
 
 
 def read_json(path: Path) -> Any:
+    """Plain data from a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))

@@ -6,9 +6,11 @@ import contextlib
 import json
 import os
 import re
+import secrets
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import FileLock, Timeout
 from pydantic import BaseModel
@@ -16,6 +18,8 @@ from pydantic import ValidationError as PydanticError
 
 from ..errors import EnvironmentProblem, ValidationError
 from .schema import Curve, Failure, Result, as_json, json_text
+
+R = TypeVar("R", bound=BaseModel)
 
 
 def slug(text: str) -> str:
@@ -26,18 +30,22 @@ def slug(text: str) -> str:
 def write_atomically(path: Path, text: str) -> None:
     """Replace ``path`` with ``text`` so that a reader sees the old or the new content and nothing between."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(name).replace(path)
+    temporary = path.parent / f".writing-{secrets.token_hex(8)}"  # not tempfile: its files are for their owner only
+    try:
+        with temporary.open("x", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 class ResultStore:
     """What is known about the cells of one board.
 
-    ``results/<protector>/<countermeasure>-...-<key>.json``, ``curves/<key>.json``, ``failures/<key>.json``.
+    ``results/<protector>/<countermeasure>-...-<key>.json``, ``curves/<key>.json``, ``failures/<key>.json`` and, where
+    something went wrong that a user cannot put right, its traceback in ``failures/<key>.txt``.
     """
 
     def __init__(self, out: Path) -> None:
@@ -47,7 +55,7 @@ class ResultStore:
         """Make the folder. Raises EnvironmentProblem when it cannot be written."""
         try:
             self.out.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self.out):
+            with tempfile.TemporaryFile(dir=self.out):
                 pass
         except OSError as error:
             raise EnvironmentProblem(
@@ -73,30 +81,42 @@ class ResultStore:
 
     def results(self) -> list[Result]:
         """All results, sorted by id. Raises ValidationError that names a file which is not one."""
-        found = [_read(path) for path in sorted((self.out / "results").rglob("*.json"))]
+        found = [_read(path, Result) for path in sorted((self.out / "results").rglob("*.json"))]
         return sorted(found, key=lambda r: (r.id, r.key))
 
+    def has(self, key: str) -> bool:
+        """Whether the cell with that key has a result."""
+        return any(_read(p, Result).key == key for p in (self.out / "results").glob(f"*/*-{key[:8]}.json"))
+
     def failures(self) -> list[Failure]:
-        """Cells that failed when they were last tried."""
-        paths = sorted((self.out / "failures").glob("*.json"))
-        return [Failure.model_validate_json(p.read_text(encoding="utf-8")) for p in paths]
+        """Cells that failed when they were last tried. Raises ValidationError like ``results``."""
+        return [_read(path, Failure) for path in sorted((self.out / "failures").glob("*.json"))]
 
     def write(self, result: Result, curve: Curve) -> None:
         """Record a finished cell; its earlier failure, if any, is forgotten."""
+        for ending in ("json", "txt"):
+            (self.out / "failures" / f"{result.key}.{ending}").unlink(missing_ok=True)
         write_atomically(self.out / "curves" / f"{curve.key}.json", _line(curve))
         name = f"{slug(result.countermeasure)}-{slug(result.victim)}-{result.protocol}-s{result.seed}-{result.key[:8]}"
         write_atomically(self.out / "results" / slug(result.protector) / f"{name}.json", _pretty(result))
-        (self.out / "failures" / f"{result.key}.json").unlink(missing_ok=True)
 
-    def write_failure(self, failure: Failure) -> None:
+    def write_failure(self, failure: Failure, trace: str = "") -> None:
+        """Record why a cell failed, and the traceback if there is one, in place of its earlier failure."""
         write_atomically(self.out / "failures" / f"{failure.key}.json", _pretty(failure))
+        traceback = self.out / "failures" / f"{failure.key}.txt"
+        if trace:
+            write_atomically(traceback, trace)
+        else:
+            traceback.unlink(missing_ok=True)
 
 
-def _read(path: Path) -> Result:
+def _read(path: Path, record: type[R]) -> R:
     try:
-        return Result.model_validate_json(path.read_text(encoding="utf-8"))
+        return record.model_validate_json(path.read_text(encoding="utf-8"))
     except (PydanticError, UnicodeDecodeError) as error:
-        raise ValidationError(f"{path} is not a result of this version", "remove it or run its cell again") from error
+        raise ValidationError(
+            f"{path} is not a {record.__name__.lower()} of this version", "remove it or run its cell again"
+        ) from error
 
 
 def _pretty(record: BaseModel) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-SCHEMA = 1
+SCHEMA: Final = 1
 
 
 class _Record(BaseModel):
@@ -125,7 +125,8 @@ class Curve(_Record):
 
 def as_json(record: BaseModel) -> dict[str, Any]:
     """Plain data, floats kept short enough for a diff and a 2 KB file."""
-    return _rounded(record.model_dump(mode="json"))
+    plain: dict[str, Any] = _rounded(record.model_dump(mode="json"))
+    return plain
 
 
 def _rounded(value: Any) -> Any:

@@ -1,0 +1,171 @@
+"""``plan``, ``run``, ``status`` and ``leaderboard`` on a grid of two cells, and on one that fails."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from ue_bench.schedule import local
+
+from .conftest import Command, Finished
+
+GRID = [
+    *("-D", "demo[train_per_class=4,test_per_class=3]", "-V", "resnet9[width=4]", "--protocol", "smoke"),
+    *("-P", "none", "-C", "vanilla,gray+cutout", "--devices", "cpu", "--precision", "fp32", "--out", "out"),
+]  # fmt: skip
+
+
+class InProcess:
+    """The scheduler's part, without worker processes: every task in its turn, in this process."""
+
+    computed: ClassVar[list[str]] = []
+
+    def __init__(self, slots: list[Any], target: str, settings: dict[str, Any], on_event: Any) -> None:
+        self.slots, self.settings, self.on_event = slots, settings, on_event
+
+    def run(self, tasks: list[local.Task]) -> dict[str, str]:
+        from ue_bench.errors import UserError
+        from ue_bench.work import run
+
+        failed: dict[str, str] = {}
+        for task in tasks:
+            self.computed.append(task.label)
+            try:
+                run(task.payload, self.slots[0], self.settings, lambda *r: None, 1)
+            except UserError as error:
+                failed[task.key] = str(error)
+            except Exception as error:
+                failed[task.key] = f"{type(error).__name__}: {error}"
+                self.on_event(local.Event("failed", task, text=failed[task.key], trace="Traceback: here", attempt=1))
+                continue
+            self.on_event(local.Event("done", task))
+        return failed
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was computed, in this process rather than in workers."""
+    monkeypatch.setattr(InProcess, "computed", [])
+    monkeypatch.setattr(local, "Scheduler", InProcess)
+    return InProcess.computed
+
+
+def metrics(out: Path) -> dict[str, Any]:
+    read = [json.loads(p.read_text(encoding="utf-8")) for p in (out / "results").rglob("*.json")]
+    return {r["id"]: (r["metrics"], r["budget"], r["key"]) for r in read}
+
+
+def test_a_grid_from_plan_to_leaderboard(ue_bench: Command, computed: list[str], tmp_path: Path) -> None:
+    planned = ue_bench("plan", *GRID)
+    assert planned.code == 0
+    assert planned.out.splitlines()[-1] == "2 of 2 cells to compute, 3 stages in all"
+    rows = ue_bench("run", "--dry-run", "--json", *GRID).json
+    assert [r["kind"] for r in rows] == ["protected", "result", "result"]
+    assert rows[1]["needs"] == [rows[0]["key"]]
+    assert [r["state"] for r in ue_bench("status", "--json", *GRID).json] == ["missing", "missing"]
+    assert computed == []
+
+    done = ue_bench("run", *GRID)
+    assert done.code == 0, done.err
+    assert len(computed) == 3
+    assert "2 of 2 cells have results in out" in done.err
+    assert "none" in done.out
+    assert "n=1" in done.out.replace(" ", "")
+    first = metrics(tmp_path / "out")
+    assert len(first) == 2
+
+    again = ue_bench("run", "--json", *GRID)
+    assert again.code == 0
+    assert "nothing to compute, all 2 cells have results" in again.err
+    assert len(computed) == 3
+    assert [r["id"].split("/")[2] for r in again.json] == ["gray+cutout", "vanilla"]
+    assert ue_bench("plan", *GRID).out == "0 of 2 cells to compute, 0 stages in all\n"
+    status = ue_bench("status", *GRID).out.splitlines()
+    assert status[0].startswith(
+        "done     demo[train_per_class=4,test_per_class=3]/none/vanilla/resnet9[width=4]/smoke/s0"
+    )
+    assert status[-1] == "2 done, 0 failed, 0 missing"
+
+    shutil.rmtree(tmp_path / "out")
+    shutil.rmtree(tmp_path / "cache")
+    assert ue_bench("run", *GRID).code == 0
+    assert len(computed) == 6
+    assert metrics(tmp_path / "out") == first  # bit by bit
+
+    assert ue_bench("leaderboard", "check", "--out", "out").code == 4
+    built = ue_bench("leaderboard", "build", "--out", "out")
+    assert built.code == 0
+    assert {Path(line).name for line in built.out.splitlines()} == {"README.md", "leaderboard.csv", "index.html"}
+    assert ue_bench("leaderboard", "check", "--out", "out").code == 0
+    (tmp_path / "out" / "README.md").write_text("x", encoding="utf-8")
+    changed = ue_bench("leaderboard", "check", "--out", "out")
+    assert changed.code == 4
+    assert changed.out.startswith("README.md differs")
+
+
+def test_a_cell_that_fails_is_recorded_and_tried_again(
+    ue_bench: Command, computed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ue_bench.engine import loop
+
+    def fails(*arguments: Any) -> None:
+        raise ValueError("no convergence")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(loop, "train", fails)
+        failed = ue_bench("run", *GRID, "-C", "^gray+cutout")
+    assert failed.code == 1
+    assert "Traceback" not in failed.err
+    assert "ValueError: no convergence" in failed.err
+    assert "0 of 1 cells have results" in failed.err
+    [row] = ue_bench("status", "--json", *GRID, "-C", "^gray+cutout").json
+    assert (row["state"], row["error"]) == ("failed", "ValueError: no convergence")
+    assert (tmp_path / "out" / "failures" / f"{row['key']}.txt").read_text(encoding="utf-8") == "Traceback: here"
+
+    assert ue_bench("run", *GRID, "-C", "^gray+cutout").code == 0
+    assert list((tmp_path / "out" / "failures").iterdir()) == []
+
+
+def test_a_corrupt_result_is_named(ue_bench: Command, tmp_path: Path) -> None:
+    path = tmp_path / "out" / "results" / "none" / "x.json"
+    path.parent.mkdir(parents=True)
+    path.write_text("{", encoding="utf-8")
+    found = ue_bench("status", *GRID)
+    assert found.code == 4
+    assert f"{path} is not a result" in found.err
+
+
+def test_reference_rows_are_always_part_of_the_grid(ue_bench: Command) -> None:
+    def rows(*arguments: str) -> list[str]:
+        return [r["label"] for r in ue_bench("plan", "--json", *GRID, *arguments).json if r["kind"] == "protected"]
+
+    assert len(rows("-P", "noise")) == 2
+    assert rows("-P", "noise,^none") == rows("-P", "noise")
+    assert len(rows("--seeds", "0-2", "-P", "noise")) == 6
+
+
+def test_a_second_run_into_the_same_folder_is_refused(ue_bench: Command, tmp_path: Path) -> None:
+    from ue_bench.store.results import ResultStore
+
+    store = ResultStore(tmp_path / "out")
+    store.create()
+    with store.lock():
+        refused: Finished = ue_bench("run", *GRID)
+    assert refused.code == 3
+    assert "another run is filling" in refused.err
+
+
+@pytest.mark.slow
+def test_workers_compute_what_this_process_does(
+    ue_bench: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ue_bench("run", "--jobs", "2", *GRID).code == 0
+    by_workers = metrics(tmp_path / "out")
+    shutil.rmtree(tmp_path / "out")
+    monkeypatch.setattr(local, "Scheduler", InProcess)
+    assert ue_bench("run", *GRID).code == 0
+    assert metrics(tmp_path / "out") == by_workers

@@ -1,0 +1,103 @@
+"""``list``, ``show``, ``doctor`` and ``cache``: commands that compute nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ue_bench import plugins
+from ue_bench.registry import registry
+
+from .conftest import Command
+
+KINDS = ["protectors", "countermeasures", "victims", "datasets", "boards", "protocols"]
+FIELDS = {"name", "summary", "parameters", "tags", "distribution", "available", "reason"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_list_as_json_has_the_promised_fields(ue_bench: Command, kind: str) -> None:
+    rows = ue_bench("list", kind, "--json").json
+    assert rows
+    for row in rows:
+        assert row.keys() >= FIELDS
+        assert row["available"] is True
+        assert row["distribution"].startswith("ue-bench ")
+        assert row["summary"]
+
+
+def test_list_shows_names_tags_and_sets(ue_bench: Command) -> None:
+    lines = ue_bench("list", "countermeasures").out.splitlines()
+    assert any(line.startswith("jpeg ") and line.endswith("[preprocessing squeezing]") for line in lines)
+    assert any(line.startswith("@dh12: ") and "jpeg[quality=10]" in line for line in lines)
+    assert ue_bench("list", "countermeasure").out.splitlines() == lines
+
+
+def test_list_reports_broken_distributions(ue_bench: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry(), "problems", [plugins.Problem("stranger 1.0", "OSError: no")])
+    found = ue_bench("list", "victims")
+    assert found.err == "ue-bench: stranger 1.0 cannot be used: OSError: no\n"
+    assert "stranger" not in found.out
+
+
+def test_list_says_why_a_plugin_is_not_available(ue_bench: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ue_bench.registry import Entry
+
+    broken = Entry("victim", "net", "nowhere_at_all:Net", "gone", (), "stranger 1.0")
+    monkeypatch.setitem(registry().entries, ("victim", "net"), broken)
+    [row] = [r for r in ue_bench("list", "victims", "--json").json if r["name"] == "net"]
+    assert row["available"] is False
+    assert "stranger 1.0 cannot be loaded: ModuleNotFoundError" in row["reason"]
+
+
+def test_show_says_that_the_published_gaussian_filter_changes_nothing(ue_bench: Command) -> None:
+    found = ue_bench("show", "gaussian-filter")
+    assert found.out.startswith("gaussian-filter (countermeasure)\n")
+    assert "changes nothing" in found.out
+    assert "  note: " in found.out
+    assert "sigma: number 0..100, default 0.1" in found.out
+
+
+def test_show_gives_the_paper_and_the_ranges(ue_bench: Command) -> None:
+    found = ue_bench("show", "at")
+    assert "  paper: " in found.out
+    assert "eps: number 0..1, default 8/255. Linf radius" in found.out
+
+
+def test_show_takes_a_selector(ue_bench: Command) -> None:
+    assert ue_bench("show", "jpeg[quality=10]").out.startswith("jpeg (countermeasure)\n")
+
+
+def test_show_as_json(ue_bench: Command) -> None:
+    [thing] = ue_bench("show", "gaussian-filter", "--json").json
+    assert thing["name"] == "gaussian-filter"
+    assert thing["note"]
+    assert "sigma" in thing["parameters"]
+
+
+def test_show_gives_everything_of_that_name(ue_bench: Command) -> None:
+    found = {thing["kind"]: thing for thing in ue_bench("show", "demo", "--json").json}
+    assert found.keys() == {"dataset", "board"}
+    assert found["board"]["protocol"] == "smoke"
+    [paper] = ue_bench("show", "paper", "--json").json
+    assert (paper["kind"], paper["steps"]) == ("protocol", 40_000)
+
+
+def test_doctor_says_what_is_there(ue_bench: Command) -> None:
+    found = ue_bench("doctor")
+    assert found.code == 0
+    assert "  torch " in found.out
+    assert "  device cpu: " in found.out
+
+
+def test_cache_clear_removes_its_own_kinds_and_nothing_else(ue_bench: Command, tmp_path: Path) -> None:
+    root = tmp_path / "cache"
+    for name in ("datasets/k", "protected/k", "data/downloads", "photographs/2020"):
+        (root / name).mkdir(parents=True)
+        (root / name / "x").write_bytes(b"x" * 1000)
+    assert "protected       1        0.0 MB" in ue_bench("cache", "info").out
+    assert ue_bench("cache", "clear", "--kind", "protected").code == 0
+    assert not (root / "protected").exists()
+    assert (root / "datasets" / "k" / "x").exists()
+    assert ue_bench("cache", "clear").code == 0
+    assert sorted(p.name for p in root.iterdir()) == ["data", "photographs"]

@@ -1,0 +1,213 @@
+"""Tables and snippets of the pages agree with the files they describe."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ue_bench import api, boards, hookspecs
+from ue_bench.api import Context, Countermeasure, Dataset, ImageSet, Plugin, Protector, Register, Victim
+from ue_bench.budget import check
+from ue_bench.engine import protocol
+from ue_bench.registry import Registry
+from ue_bench.store import schema
+
+from .helpers import EXAMPLE, PAGES, blocks, label, page, rows, section, spans
+from .tables import board_row, protocol_row
+
+PLUGINS = page("docs/plugins.md")
+HOOKS = [name for name in vars(hookspecs) if name.startswith("ue_bench_")]
+
+
+def argument_list(function) -> str:
+    return ", ".join(p for p in inspect.signature(function).parameters if p != "self")
+
+
+class TestPlugins:
+    @pytest.mark.parametrize("hook", HOOKS)
+    def test_hook_is_documented_with_its_arguments(self, hook: str) -> None:
+        heading = f"### {hook}({argument_list(getattr(hookspecs, hook))})"
+        assert heading in section(PLUGINS, "## Hooks").splitlines()
+
+    def test_no_other_hook_is_documented(self) -> None:
+        assert set(re.findall(r"\bue_bench_(?:register|[a-z]+s)\b(?=\()", PLUGINS)) <= set(HOOKS)
+        assert re.findall(r"^### (ue_bench_\w+)", PLUGINS, flags=re.M) == HOOKS
+
+    def test_register_is_documented_with_its_arguments(self) -> None:
+        parameters = list(inspect.signature(Register.__call__).parameters)[1:]
+        assert f"`register({', '.join(parameters[:-1])}, tags=())`" in PLUGINS
+        assert f"`register.set({argument_list(Register.set)})`" in PLUGINS
+
+    @pytest.mark.parametrize("name", api.__all__)
+    def test_public_name_is_mentioned(self, name: str) -> None:
+        assert re.search(rf"\b{name}\b", PLUGINS)
+
+    @pytest.mark.parametrize(
+        ("kind", "method"),
+        [
+            (Protector, "protect"),
+            (Countermeasure, "purify"),
+            (Countermeasure, "augment"),
+            (Countermeasure, "loss"),
+            (Dataset, "load"),
+            (Dataset, "files"),
+            (Victim, "optimiser"),
+        ],
+    )
+    def test_method_is_documented_with_its_arguments(self, kind: type[Plugin], method: str) -> None:
+        assert f"`{method}({argument_list(getattr(kind, method))})`" in PLUGINS
+
+    def test_context_is_documented(self) -> None:
+        public = {n for n in (*Context.__dataclass_fields__, *vars(Context)) if not n.startswith("_")}
+        private = {"artifacts", "report", "open_dataset"}  # what the methods are made of
+        table = " ".join(row[0] for row in rows(section(PLUGINS, "## Context")))
+        assert {n for n in public - private if not re.search(rf"`{n}\b", table)} == set()
+
+    def test_entry_point_is_that_of_the_example(self) -> None:
+        [snippet] = blocks(PLUGINS, "toml")
+        assert snippet in (EXAMPLE / "pyproject.toml").read_text(encoding="utf-8")
+
+
+def snippet_class(kind: type[Plugin]) -> type[Plugin]:
+    """The plugin class of the first code block under its kind's heading."""
+    [block] = blocks(section(PLUGINS, f"## {kind.__name__}"), "python")
+    found: dict[str, object] = {}
+    exec(compile(block, f"docs/plugins.md, {kind.__name__}", "exec", dont_inherit=True), found)
+    return next(c for c in found.values() if isinstance(c, type) and issubclass(c, kind) and c.name)
+
+
+class TestSnippets:
+    @pytest.fixture
+    def ctx(self, tmp_path: Path) -> Context:
+        return Context("cpu", 0, tmp_path, tmp_path, tmp_path)
+
+    @pytest.fixture
+    def blobs(self, ctx: Context) -> ImageSet:
+        return snippet_class(Dataset)().load("train", ctx)
+
+    def test_dataset(self, blobs: ImageSet) -> None:
+        assert blobs.images.shape == (100, 32, 32, 3)
+
+    def test_protector(self, blobs: ImageSet, ctx: Context) -> None:
+        protector = snippet_class(Protector)(step=3)
+        protected = protector.protect(blobs, ctx)
+        check(protector, blobs, protected)
+        assert (np.abs(protected.images.astype(int) - blobs.images).max(axis=(1, 2, 3)) == 3 * blobs.labels).all()
+
+    def test_countermeasure_and_victim(self) -> None:
+        import torch
+
+        x, y = torch.rand(4, 3, 8, 8), torch.arange(4)
+        faded, labels = snippet_class(Countermeasure)(low=0.0).augment(x, y, torch.Generator().manual_seed(0))
+        assert faded.shape == x.shape
+        assert torch.equal(labels, y)
+        assert snippet_class(Victim)().build(4, (8, 8))(faded).shape == (4, 4)
+
+    def test_registration(self) -> None:
+        [block] = blocks(section(PLUGINS, "## The distribution"), "python")
+        found: dict[str, object] = {}
+        exec(block, found)
+        names = Registry()
+        found["ue_bench_register"](register=Register(names, "hello"))  # type: ignore[operator]
+        assert [e.name for e in names.of_kind("protector")] == ["hello-stripes"]
+
+
+class TestProtocolsAndBoards:
+    text = page("docs/protocols-and-boards.md")
+
+    def test_protocols(self) -> None:
+        documented = [row for row in rows(self.text) if len(row) == 12]
+        assert documented == [protocol_row(protocol.protocol(n)) for n in protocol.names()]
+
+    def test_sources(self) -> None:
+        protocols = section(self.text, "## Protocols")
+        documented = {row[0].strip("`"): row[1] for row in rows(protocols) if len(row) == 2}
+        assert list(documented) == protocol.names()
+        for name, text in documented.items():
+            source = protocol.protocol(name).source.partition(";")[0]
+            assert text.startswith(source)
+
+    def test_overrides(self) -> None:
+        documented = [(row[0].strip("`"), row[1].strip("`")) for row in rows(self.text) if len(row) == 3]
+        actual = [(n, c) for n in protocol.names() for c in protocol.protocol(n).overrides]
+        assert documented == actual
+
+    def test_boards(self) -> None:
+        documented = [row for row in rows(self.text) if len(row) == 8]
+        assert documented == [board_row(boards.board(n)) for n in boards.names()]
+
+
+class TestResults:
+    @pytest.mark.parametrize(
+        ("heading", "record"),
+        [
+            ("## Result", schema.Result),
+            ("### dataset", schema.DatasetInfo),
+            ("### metrics", schema.Metrics),
+            ("### budget", schema.Budget),
+            ("### cost", schema.Cost),
+            ("### environment", schema.Environment),
+        ],
+    )
+    def test_fields(self, heading: str, record) -> None:
+        text = section(page("docs/results.md"), heading).partition("\n### ")[0]
+        documented = [name for row in rows(text) for name in re.findall(r"`(\w+)`", row[0])]
+        assert sorted(documented) == sorted(record.model_fields)
+
+    def test_version(self) -> None:
+        assert f"| `version` | version of the schema, {schema.SCHEMA} |" in page("docs/results.md")
+
+
+class TestSelectors:
+    @pytest.mark.parametrize("row", rows(page("docs/selectors.md")), ids=lambda r: r[0])
+    def test_stands_for_something(self, row: list[str], names: Registry) -> None:
+        board = boards.board("cifar10-micro")
+        everything = {"protector": board.protectors, "countermeasure": board.countermeasures}
+        assert names.resolve(row[1], row[0].strip("`"), everything[row[1]])
+
+    def test_canonical_form(self, names: Registry) -> None:
+        found = names.resolve("countermeasure", "jpeg[quality=[10,75]]")
+        assert [p.selector for p in found] == ["jpeg[quality=10]", "jpeg"]
+
+
+SELECTOR_SPAN = re.compile(r"[a-z][\w-]*\[.*\]")
+NOT_BUILT = {"em", "rem", "tap", "entf", "raeg", "ray", "slurm", "submitit", "diffusion", "reveal", "audit"}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=label)
+class TestMentions:
+    def test_selectors_are_of_registered_plugins(self, path: Path, names: Registry) -> None:
+        registered = {name for _, name in names.entries}
+        found = [s for s in spans(path.read_text(encoding="utf-8")) if SELECTOR_SPAN.fullmatch(s)]
+        assert [s for s in found if s.partition("[")[0] not in registered] == []
+
+    def test_nothing_that_is_not_built(self, path: Path, names: Registry) -> None:
+        missing = NOT_BUILT - {name for _, name in names.entries}
+        words = {w.lower() for w in re.findall(r"\w+", path.read_text(encoding="utf-8"))}
+        assert words & missing == set()
+
+    def test_no_private_paths(self, path: Path) -> None:
+        private = re.compile(r"(?<![\w.])/(?:home|root|work|tmp|Users)\b\S*")
+        assert private.findall(path.read_text(encoding="utf-8")) == []
+
+
+def test_changelog_names_every_plugin_protocol_and_board(names: Registry) -> None:
+    built_in = {e.name for e in names.entries.values() if e.distribution.startswith("ue-bench ")}
+    mentioned = set(spans(page("CHANGELOG.md")))
+    assert (built_in | set(protocol.names()) | set(boards.names())) - mentioned == set()
+
+
+def test_variables_of_the_environment(tmp_path: Path) -> None:
+    code = "from ue_bench.machine import cache_dir; print(cache_dir())"
+    environment = os.environ | {"UE_BENCH_CACHE": str(tmp_path)}
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == str(tmp_path)
+    assert "`UE_BENCH_CACHE`" in page("docs/cli.md")
+    assert "`UE_BENCH_DATA`" in page("docs/cli.md")

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from ue_bench.engine.loop import padded_crop, resized_crop, to_unit
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def pictures(count: int, height: int, width: int, seed: int = 0) -> Tensor:
+    return torch.randint(1, 256, (count, height, width, 3), generator=generator(seed), dtype=torch.uint8)
+
+
+def windows(image: Tensor, pad: int) -> list[Tensor]:
+    height, width, _ = image.shape
+    padded = torch.zeros(height + 2 * pad, width + 2 * pad, 3, dtype=torch.uint8)
+    padded[pad : pad + height, pad : pad + width] = image
+    places = [(r, c) for r in range(2 * pad + 1) for c in range(2 * pad + 1)]
+    return [padded[r : r + height, c : c + width] for r, c in places]
+
+
+@given(st.integers(1, 3), st.integers(1, 6), st.integers(1, 6), st.integers(0, 3), st.booleans(), st.integers(0, 99))
+@settings(deadline=None, max_examples=50)
+def test_a_padded_crop_is_a_window_or_its_mirror(
+    count: int, height: int, width: int, pad: int, flip: bool, seed: int
+) -> None:
+    images = pictures(count, height, width, seed)
+    cut = padded_crop(images, pad, flip, generator(seed))
+    assert cut.shape == images.shape
+    assert cut.dtype == torch.uint8
+    for before, after in zip(images, cut, strict=True):
+        possible = windows(before, pad)
+        if flip:
+            possible += [w.flip(1) for w in possible]
+        assert any(torch.equal(after, w) for w in possible)
+
+
+def test_without_padding_and_flip_nothing_changes() -> None:
+    images = pictures(5, 6, 7)
+    assert torch.equal(padded_crop(images, 0, False, generator()), images)
+
+
+def test_every_window_comes_up_and_half_of_them_are_mirrored() -> None:
+    image = pictures(1, 4, 5)[0]
+    cut = padded_crop(image.expand(2000, 4, 5, 3), 1, True, generator())
+    straight = [sum(torch.equal(c, w) for c in cut) for w in windows(image, 1)]
+    mirrored = [sum(torch.equal(c, w.flip(1)) for c in cut) for w in windows(image, 1)]
+    assert sum(straight) + sum(mirrored) == 2000
+    assert min(straight + mirrored) > 60  # 111 on average, corners included
+    assert 900 < sum(mirrored) < 1100
+
+
+def test_a_crop_belongs_to_its_generator() -> None:
+    images = pictures(20, 8, 8)
+    for crop in (lambda g: padded_crop(images, 4, True, g), lambda g: resized_crop(images, True, g)):
+        assert torch.equal(crop(generator(1)), crop(generator(1)))
+        assert not torch.equal(crop(generator(1)), crop(generator(2)))
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (6, 10)])
+def test_a_resized_crop_keeps_shape_type_and_range(height: int, width: int) -> None:
+    images = pictures(50, height, width)
+    cut = resized_crop(images, True, generator())
+    assert cut.shape == images.shape
+    assert cut.dtype == torch.uint8
+    low, high = images.amin((1, 2)), images.amax((1, 2))
+    assert (cut >= low[:, None, None]).all()
+    assert (cut <= high[:, None, None]).all()
+
+
+def test_a_resized_crop_of_a_flat_picture_is_that_picture() -> None:
+    flat = torch.full((50, 9, 9, 3), 137, dtype=torch.uint8)
+    assert torch.equal(resized_crop(flat, True, generator()), flat)
+
+
+def test_a_flipped_resized_crop_is_the_mirror_of_the_same_window() -> None:
+    images = pictures(200, 8, 8)
+    straight = resized_crop(images, False, generator()).int()
+    flipped = resized_crop(images, True, generator()).int()  # draws the same windows first
+    same = ((straight - flipped).abs() <= 1).all(3).all(2).all(1)
+    mirrored = ((straight.flip(2) - flipped).abs() <= 1).all(3).all(2).all(1)
+    assert (same | mirrored).all()
+    assert 70 < mirrored.sum() < 130
+
+
+def test_windows_of_a_resized_crop_have_8_to_100_percent_of_the_area() -> None:
+    """On a horizontal ramp the spread of grey levels across the output is the width of the window."""
+    ramp = torch.arange(0, 256, 2, dtype=torch.uint8).repeat(128, 1)
+    images = ramp[None, :, :, None].expand(400, 128, 128, 3)
+    cut = resized_crop(images, False, generator())[..., 0].float()
+    across = (cut[:, 64, -1] - cut[:, 64, 0]) / 254
+    # area 0.08 at aspect 3/4 is 0.245 wide; a window never exceeds the picture
+    assert 0.23 < across.min() < 0.4
+    assert 0.97 < across.max() <= 1.0
+
+
+def test_to_unit_is_channels_first_in_0_to_1() -> None:
+    images = torch.tensor([[[[0, 51, 255]]]], dtype=torch.uint8)
+    assert to_unit(images).shape == (1, 3, 1, 1)
+    assert torch.allclose(to_unit(images).flatten(), torch.tensor([0.0, 0.2, 1.0]))

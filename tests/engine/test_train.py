@@ -1,0 +1,275 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pydantic import PrivateAttr
+from torch import Tensor, nn
+
+from ue_bench.base import Countermeasure
+from ue_bench.combine import combine
+from ue_bench.context import TrainContext
+from ue_bench.engine import loop, memory
+from ue_bench.engine.loop import Outcome, Pixels, Victim, accuracy, default_precision, train
+from ue_bench.engine.protocol import Protocol
+from ue_bench.imageset import ImageSet
+
+RECIPE = Protocol(
+    name="tiny", version=1, summary="", source="", batch=16, epochs=4, learning_rate=0.1, schedule="cosine", pad=1
+)
+
+
+def colours(count: int = 40, seed: int = 0) -> ImageSet:
+    """Noise in which the brightest channel is the class."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % 3
+    images = rng.integers(0, 120, (count, 8, 8, 3), dtype=np.uint8)
+    images[np.arange(count), :, :, labels] += 100
+    return ImageSet(images, labels, ("red", "green", "blue"))
+
+
+def network() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)
+    )
+
+
+def silent(done: float, total: float, text: str) -> None:
+    """Nobody listens."""
+
+
+def run(
+    data: ImageSet | None = None,
+    recipe: Protocol = RECIPE,
+    countermeasure: Countermeasure | None = None,
+    seed: int = 0,
+    build: Callable[[], nn.Module] = network,
+    report: Any = silent,
+) -> tuple[nn.Module, Outcome]:
+    data = data or colours()
+    return train(build, data, colours(30, 1), recipe, countermeasure or Countermeasure(), "cpu", "fp32", seed, report)
+
+
+def weights(model: nn.Module) -> bytes:
+    return b"".join(v.detach().contiguous().numpy().tobytes() for v in model.state_dict().values())
+
+
+def longer(**changes: Any) -> Protocol:
+    return RECIPE.model_copy(update=changes)
+
+
+@pytest.mark.parametrize("crop", ["pad", "resized"])
+def test_the_same_seed_gives_the_same_bits(crop: str) -> None:
+    first, second = (run(recipe=longer(crop=crop)) for _ in range(2))
+    assert weights(first[0]) == weights(second[0])
+    assert first[1].accuracy_test == second[1].accuracy_test
+    assert first[1].loss_train == second[1].loss_train
+
+
+def test_another_seed_gives_another_network() -> None:
+    assert weights(run(seed=0)[0]) != weights(run(seed=1)[0])
+
+
+def test_the_global_generator_is_left_alone() -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    run()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_global_generator_has_no_influence() -> None:
+    torch.manual_seed(5)
+    first = weights(run()[0])
+    torch.manual_seed(6)
+    assert weights(run()[0]) == first
+
+
+def test_colours_are_learnt() -> None:
+    _, outcome = run(recipe=longer(epochs=25))
+    assert outcome.accuracy_test[-1] == 100
+    assert outcome.accuracy_train[-1] == 100
+    assert outcome.loss_train[-1] < 0.3 * outcome.loss_train[0]
+
+
+def test_the_curve_has_a_point_an_evaluation_and_one_at_the_end() -> None:
+    assert run()[1].epochs == [1, 2, 3, 4]
+    assert run(recipe=longer(eval_every=3))[1].epochs == [3, 4]
+    # 40 images in batches of 16 are two steps an epoch
+    assert run(recipe=longer(epochs=None, steps=5))[1].epochs == [1, 2, 2.5]
+    outcome = run(recipe=longer(eval_every=3))[1]
+    assert len(outcome.accuracy_test) == len(outcome.accuracy_train) == len(outcome.loss_train) == 2
+    assert outcome.images_per_second == pytest.approx(8 * 16 / outcome.train_seconds)
+
+
+class Watches(Countermeasure):
+    """Remembers every batch."""
+
+    _batches: list[tuple[Tensor, Tensor]] = PrivateAttr(default_factory=list)
+
+    def augment(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        self._batches.append((x.clone(), y.clone()))
+        return x, y
+
+
+def test_augment_gets_every_batch_in_0_to_1_and_the_last_small_one_is_dropped() -> None:
+    watch = Watches()
+    run(countermeasure=watch)
+    assert [x.shape for x, _ in watch._batches] == [(16, 3, 8, 8)] * 8  # 40 images: two batches an epoch
+    assert all(x.min() >= 0 and 0.5 < x.max() <= 1 for x, _ in watch._batches)
+    assert all(y.dtype == torch.int64 for _, y in watch._batches)
+
+
+def test_a_set_smaller_than_a_batch_is_one_batch() -> None:
+    watch = Watches()
+    run(colours(10), countermeasure=watch)
+    assert [len(y) for _, y in watch._batches] == [10] * 4
+
+
+def test_an_epoch_takes_every_image_once_in_a_new_order() -> None:
+    data = ImageSet(np.repeat(np.arange(32, dtype=np.uint8), 192).reshape(32, 8, 8, 3), np.zeros(32), ("a", "b", "c"))
+    watch = Watches()
+    run(data, recipe=longer(pad=0, flip=False), countermeasure=watch)
+    seen = [(x[:, 0, 0, 0] * 255).round().int().tolist() for x, _ in watch._batches]
+    epochs = [seen[i] + seen[i + 1] for i in range(0, 8, 2)]
+    assert all(sorted(epoch) == list(range(32)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+
+
+def test_what_augment_returns_is_trained_on() -> None:
+    class Blinds(Countermeasure):
+        def augment(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+            return torch.zeros_like(x), y
+
+    assert run(recipe=longer(epochs=25), countermeasure=Blinds())[1].accuracy_test[-1] < 60
+
+
+def test_the_generator_of_a_countermeasure_belongs_to_the_seed() -> None:
+    class Draws(Countermeasure):
+        _drawn: list[float] = PrivateAttr(default_factory=list)
+
+        def augment(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+            self._drawn.append(torch.rand(1, generator=generator).item())
+            return x, y
+
+    draws = []
+    for seed in (0, 0, 1):
+        countermeasure = Draws()
+        run(countermeasure=countermeasure, seed=seed)
+        draws.append(countermeasure._drawn)
+    assert draws[0] == draws[1] != draws[2]
+    assert len(set(draws[0])) == 8
+
+
+class Only(nn.Module):
+    """One weight, the same for every class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3)) * 0 + self.weight
+
+
+class Descends(Countermeasure):
+    """The loss is the weight itself, so every step moves it by the learning rate."""
+
+    _weights: list[float] = PrivateAttr(default_factory=list)
+    _contexts: list[TrainContext] = PrivateAttr(default_factory=list)
+
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor, ctx: TrainContext) -> Tensor:
+        assert isinstance(model, Victim)
+        assert x.shape == (16, 3, 8, 8)
+        weight = model.network.weight
+        assert isinstance(weight, Tensor)
+        self._weights.append(weight.item())
+        self._contexts.append(ctx)
+        return 1 * weight
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "multistep", "onecycle"])
+@pytest.mark.parametrize("clip", [None, 0.5])
+def test_each_step_takes_the_rate_of_the_protocol(schedule: str, clip: float | None) -> None:
+    recipe = longer(schedule=schedule, milestones=(0.5,), momentum=0, weight_decay=0, clip=clip)
+    descends = Descends()
+    model, _ = run(recipe=recipe, countermeasure=descends, build=Only)
+    path = np.array([*descends._weights, model.network.weight.item()])  # type: ignore[union-attr,operator]
+    steps = (path[:-1] - path[1:]) / (clip or 1)
+    assert steps == pytest.approx([recipe.rate(step, 8) for step in range(8)], rel=1e-3)
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_procedure_gives_the_loss_and_knows_the_epoch(joined: bool) -> None:
+    descends = Descends()
+    countermeasure = combine(descends, Watches()) if joined else descends
+    _, outcome = run(countermeasure=countermeasure, build=Only)
+    assert [c.epoch for c in descends._contexts] == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert {c.epochs for c in descends._contexts} == {4}
+    assert outcome.accuracy_train == [None] * 4  # images and labels may have changed inside the loss
+
+
+def test_a_combination_without_a_procedure_trains_as_its_parts_do() -> None:
+    class Adds(Countermeasure):
+        def augment(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+            return x + 0.1 * torch.rand(x.shape, generator=generator), y
+
+    model, outcome = run(countermeasure=combine(Adds(), Countermeasure()))
+    assert weights(model) == weights(run(countermeasure=Adds())[0])
+    assert None not in outcome.accuracy_train
+
+
+def test_a_memory_mapped_set_trains_to_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = colours()
+    np.save(tmp_path / "x.npy", data.images)
+    mapped = ImageSet(np.load(tmp_path / "x.npy", mmap_mode="r"), data.labels, data.class_names)
+    monkeypatch.setattr(loop, "RELEASE_BYTES", 1)  # pages are given back after every batch
+    first, second = run(data), run(mapped)
+    assert weights(first[0]) == weights(second[0])
+    assert first[1].accuracy_test == second[1].accuracy_test
+
+
+def test_pixels_are_taken_by_index(tmp_path: Path) -> None:
+    data = colours()
+    np.save(tmp_path / "x.npy", data.images)
+    mapped = ImageSet(np.load(tmp_path / "x.npy", mmap_mode="r"), data.labels, data.class_names)
+    where = torch.tensor([5, 0, 39])
+    for source in (data, mapped):
+        pixels = Pixels(source, torch.device("cpu"))
+        assert torch.equal(pixels.take(where), torch.tensor(data.images[[5, 0, 39]]))
+        assert pixels.labels[where].tolist() == [2, 0, 0]
+        assert pixels.resident is None
+
+
+def test_accuracy_counts_in_eval_mode_and_over_all_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Reads(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            assert not self.training
+            assert not torch.is_grad_enabled()
+            return x.mean((2, 3))
+
+    monkeypatch.setattr(loop, "EVAL_BATCH", 7)
+    data = colours()
+    wrong = ImageSet(data.images, np.where(np.arange(40) < 10, (data.labels + 1) % 3, data.labels), data.class_names)
+    assert accuracy(Reads(), Pixels(wrong, torch.device("cpu")), lambda: torch.autocast("cpu", enabled=False)) == 75
+
+
+def test_the_shift_is_taken_off_the_pixels() -> None:
+    x = torch.rand(2, 3, 4, 4)
+    assert torch.equal(Victim(nn.Identity(), 0.5)(x), x - 0.5)
+    assert torch.equal(Victim(nn.Identity(), 0.0)(x), x)
+
+
+def test_progress_is_reported_in_steps() -> None:
+    reports: list[tuple[float, float, str]] = []
+    run(recipe=longer(epochs=10), report=lambda *r: reports.append(r))
+    assert reports == [(10, 20, "train"), (20, 20, "train")]
+
+
+def test_precision_and_memory_of_this_machine() -> None:
+    assert default_precision("cpu") in ("bf16", "fp32")
+    memory.reset("cpu")
+    assert memory.peak_mb("cpu") > 1

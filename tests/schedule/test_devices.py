@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import pytest
+
+from ue_bench.errors import EnvironmentProblem
+from ue_bench.schedule import devices
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Two GPUs and six cores."""
+    monkeypatch.setattr(devices, "available", lambda: ["cuda:0", "cuda:1", "cpu"])
+    monkeypatch.setattr(devices, "usable_cores", lambda: 6)
+    return monkeypatch
+
+
+@pytest.mark.parametrize(
+    ("asked", "jobs", "threads", "names"),
+    [
+        ("auto", None, 1, ["cuda:0", "cuda:1"]),
+        ("auto", 2, 1, ["cuda:0#0", "cuda:0#1", "cuda:1#0", "cuda:1#1"]),
+        ("cuda:1", None, 1, ["cuda:1"]),
+        ("cuda", None, 1, ["cuda:0", "cuda:1"]),
+        ("cuda:0, cuda:0", None, 1, ["cuda:0"]),
+        ("cpu", None, 2, ["cpu#0", "cpu#1", "cpu#2"]),
+        ("cpu", None, 8, ["cpu"]),
+        ("cpu,cuda:0", 1, 1, ["cpu", "cuda:0"]),
+    ],
+)
+def test_slots(machine: pytest.MonkeyPatch, asked: str, jobs: int | None, threads: int, names: list[str]) -> None:
+    found = devices.slots(asked, jobs, threads)
+    assert [s.name for s in found] == names
+    assert {s.threads for s in found} == {threads}
+
+
+def test_auto_without_gpu_is_the_cpu(machine: pytest.MonkeyPatch) -> None:
+    machine.setattr(devices, "available", lambda: ["cpu"])
+    assert [s.device for s in devices.slots("auto", 1, 1)] == ["cpu"]
+
+
+@pytest.mark.parametrize("asked", ["cuda:7", "", "tpu"])
+def test_device_that_is_not_there(machine: pytest.MonkeyPatch, asked: str) -> None:
+    with pytest.raises(EnvironmentProblem, match="available: cuda:0"):
+        devices.slots(asked, None, 1)

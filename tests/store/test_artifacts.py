@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ue_bench.errors import EnvironmentProblem
+from ue_bench.imageset import ImageSet
+from ue_bench.store.artifacts import ArtifactStore, load_images, save_images
+
+
+def data(count: int = 6) -> ImageSet:
+    images = np.random.default_rng(0).integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)
+    return ImageSet(images, np.arange(count) % 2, ("Käse", "b c"), "made up")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore(tmp_path / "a folder with späces")
+
+
+def test_an_image_set_survives_storing(store: ArtifactStore) -> None:
+    folder = store.make("protected", "k", lambda f: save_images(f, data()))
+    found = load_images(folder)
+    assert isinstance(found.images, np.memmap)
+    assert np.array_equal(found.images, data().images)
+    assert np.array_equal(found.labels, data().labels)
+    assert (found.class_names, found.source) == (("Käse", "b c"), "made up")
+    assert "fingerprint" in found.__dict__
+    assert found.fingerprint == data().fingerprint
+
+
+def test_a_stored_set_is_linked_when_stored_again(store: ArtifactStore) -> None:
+    save_images(store.root / "a", data())
+    save_images(store.root / "b", load_images(store.root / "a"))
+    assert (store.root / "a" / "images.npy").samefile(store.root / "b" / "images.npy")
+
+
+@pytest.mark.parametrize(
+    "view",
+    [np.s_[:, :, ::-1], np.s_[::-1], np.s_[..., ::-1], np.s_[2:], np.s_[:, ::2]],
+    ids=["mirrored", "reversed", "channels", "some", "smaller"],
+)
+def test_a_view_of_a_stored_set_is_written_out(store: ArtifactStore, view: tuple[slice, ...]) -> None:
+    save_images(store.root / "a", data())
+    images = load_images(store.root / "a").images[view]
+    save_images(store.root / "b", ImageSet(images, np.zeros(len(images)), ("a",)))
+    assert np.array_equal(load_images(store.root / "b").images, data().images[view])
+    assert np.array_equal(load_images(store.root / "a").images, data().images)
+
+
+def test_a_private_copy_of_a_map_is_written_out(store: ArtifactStore) -> None:
+    save_images(store.root / "a", data())
+    private = np.load(store.root / "a" / "images.npy", mmap_mode="c")
+    private[:] = 7
+    save_images(store.root / "b", data().with_images(private))
+    assert (load_images(store.root / "b").images == 7).all()
+
+
+def test_an_artifact_is_made_once(store: ArtifactStore) -> None:
+    made: list[Path] = []
+
+    def fill(folder: Path) -> None:
+        made.append(folder)
+        (folder / "x").write_text("1", encoding="utf-8")
+
+    assert not store.has("kind", "k")
+    assert store.make("kind", "k", fill) == store.make("kind", "k", fill) == store.path("kind", "k")
+    assert store.has("kind", "k")
+    assert len(made) == 1
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_artifact_whose_making_fails_does_not_exist(store: ArtifactStore, error: type[BaseException]) -> None:
+    def fail(folder: Path) -> None:
+        (folder / "half").write_text("1", encoding="utf-8")
+        raise error
+
+    with pytest.raises(error):
+        store.make("kind", "k", fail)
+    assert not store.has("kind", "k")
+    assert list((store.root / "kind").iterdir()) == []
+
+
+def test_scratch_is_gone_afterwards(store: ArtifactStore) -> None:
+    def fail() -> None:
+        with store.scratch() as folder:
+            (folder / "x").write_text("1", encoding="utf-8")
+            raise ValueError("no luck")
+
+    with pytest.raises(ValueError, match="no luck"):
+        fail()
+    assert list((store.root / "scratch").iterdir()) == []
+
+
+def test_sweep_takes_only_what_dead_processes_left(store: ArtifactStore) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left = [store.root / kind / f".making-{dead.pid}-x" for kind in ("protected", "scratch")]
+    kept = [store.root / "protected" / f".making-{os.getpid()}-x", store.root / "protected" / "key"]
+    for folder in left + kept:
+        folder.mkdir(parents=True)
+        (folder / "half").write_text("1", encoding="utf-8")
+    store.sweep()
+    assert [f.exists() for f in left + kept] == [False, False, True, True]
+
+
+def test_sizes_by_kind(store: ArtifactStore) -> None:
+    for key in ("k", "l"):
+        store.make("kind", key, lambda f: (f / "x").write_bytes(b"12345") and None)
+    assert store.sizes() == {"kind": (2, 10)}
+
+
+def test_a_cache_folder_that_cannot_be_written_is_the_users_to_mend(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(EnvironmentProblem, match=r"cannot be written: Not a directory.*--cache-dir"):
+        ArtifactStore(tmp_path / "file" / "cache")
