@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ue_bench.api import Register, hookimpl
+
+if TYPE_CHECKING:
+    import click
 
 
 @hookimpl
@@ -14,3 +19,10 @@ def ue_bench_register(register: Register) -> None:
         "Semantic images hidden by an invertible network",
         tags=("semantic", "surrogate-free"),
     )
+
+
+@hookimpl
+def ue_bench_commands(group: click.Group) -> None:
+    from .commands import deephiding
+
+    group.add_command(deephiding)

@@ -6,8 +6,9 @@ A bank is uint8, classes x images a class x H x W x 3.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,93 +22,134 @@ SOURCE_SIZE = 64  # procedural images are drawn at least this large and reduced 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
 
 
+class Picture(NamedTuple):
+    """An encoded image: what it is called in messages, and its file or its bytes."""
+
+    name: str
+    content: Path | bytes
+
+
 def resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Centre square of ``image`` (H x W x 3) at ``size``, bicubic with antialiasing."""
+    """The largest centre part of ``image`` (H x W x 3) with the shape of ``size``, bicubic with antialiasing."""
     from PIL import Image
 
     height, width = image.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    square = Image.fromarray(image[top : top + side, left : left + side])
-    if square.size != (size[1], size[0]):
-        square = square.resize((size[1], size[0]), Image.Resampling.BICUBIC)
-    return np.asarray(square)
+    scale = min(height / size[0], width / size[1])
+    rows, columns = min(height, max(1, round(size[0] * scale))), min(width, max(1, round(size[1] * scale)))
+    top, left = (height - rows) // 2, (width - columns) // 2
+    part = Image.fromarray(image[top : top + rows, left : left + columns])
+    if part.size != (size[1], size[0]):
+        part = part.resize((size[1], size[0]), Image.Resampling.BICUBIC)
+    return np.asarray(part)
+
+
+def empty(classes: int, images: int, size: tuple[int, int]) -> Bank:
+    return np.empty((classes, images, *size, 3), np.uint8)
 
 
 def procedural(classes: int, images: int, size: tuple[int, int], seed: int) -> Bank:
     """One silhouette a class, texture and colour by image."""
+    bank = empty(classes, images, size)
     drawn = max(SOURCE_SIZE, *size)
-    rows = [[resized(semantic_image(c, j, drawn, seed), size) for j in range(images)] for c in range(classes)]
-    return np.array(rows)
+    for label, index in np.ndindex(classes, images):
+        bank[label, index] = resized(semantic_image(label, index, drawn, seed), size)
+    return bank
 
 
-def next_class(data: ImageSet, images: int, rng: np.random.Generator) -> Bank:
-    """Clean images of the class after, in label order: the paper's ablation (Table D)."""
-    rows = []
+def next_class(data: ImageSet, images: int, size: tuple[int, int], rng: np.random.Generator) -> Bank:
+    """Clean images of the class after, in label order: the paper's ablation (Table D).
+
+    No image twice in a class unless it has too few. Raises UserError when a class has none.
+    """
+    bank = empty(data.num_classes, images, size)
     for label in range(data.num_classes):
-        own = np.flatnonzero(data.labels == (label + 1) % data.num_classes)
+        source = (label + 1) % data.num_classes
+        own = np.flatnonzero(data.labels == source)
         if len(own) == 0:
-            name = data.class_names[(label + 1) % data.num_classes]
-            raise UserError(f"class {name!r} has no image to hide", "use hidden=procedural")
-        rows.append(data.images[rng.choice(own, images, replace=len(own) < images)])
-    return np.array(rows)
+            raise UserError(f"class {data.class_names[source]!r} has no image to hide", "use hidden=procedural")
+        for index, row in enumerate(rng.choice(own, images, replace=len(own) < images)):
+            bank[label, index] = resized(data.images[row], size)
+    return bank
 
 
 def natural(path: Path, classes: int, images: int, size: tuple[int, int], rng: np.random.Generator) -> Bank:
     """Images of ``path`` (a folder of images, or Parquet files), each used once, dealt out at random.
 
-    Raises UserError when there are too few.
+    Raises UserError when there are too few, or one that is needed cannot be read.
     """
-    found = list(_read_all(path))
+    found = pictures(path)
     if len(found) < classes * images:
         raise UserError(
             f"{path} holds {len(found)} images, but {classes} classes x {images} are to be hidden",
             "give more images or a smaller bank",
         )
-    dealt = rng.permutation(len(found))[: classes * images]
-    flat = np.array([resized(found[i], size) for i in dealt])
-    return flat.reshape(classes, images, *size, 3)
+    bank = empty(classes, images, size)
+    dealt = rng.permutation(len(found))[: classes * images].reshape(classes, images)
+    for label, index in np.ndindex(classes, images):
+        bank[label, index] = resized(_decode(found[dealt[label, index]]), size)
+    return bank
 
 
-def folder(path: Path, class_names: Iterable[str], images: int, size: tuple[int, int]) -> Bank:
-    """The first images of ``path/<class name>/``, by name. Raises UserError when a class has too few."""
-    rows = []
-    for name in class_names:
-        own = sorted(p for p in (path / name).glob("*") if p.suffix.lower() in SUFFIXES)
+def folder(path: Path, class_names: tuple[str, ...], images: int, size: tuple[int, int]) -> Bank:
+    """The first images of ``path/<class name>/``, by name.
+
+    Raises UserError when a class has too few, or one that is needed cannot be read.
+    """
+    bank = empty(len(class_names), images, size)
+    for label, name in enumerate(class_names):
+        own = pictures_of_class(path, name)
         if len(own) < images:
-            raise UserError(f"{path / name} holds {len(own)} images, {images} are needed", "give more or a smaller bank")
-        rows.append([resized(_decode(p, p.read_bytes()), size) for p in own[:images]])
-    return np.array(rows)
+            raise UserError(
+                f"{path / name} holds {len(own)} images, {images} are needed", "give more or a smaller bank"
+            )
+        for index in range(images):
+            bank[label, index] = resized(_decode(own[index]), size)
+    return bank
 
 
-def _read_all(path: Path) -> Iterator[NDArray[np.uint8]]:
+def pictures(path: Path) -> list[Picture]:
+    """All images at ``path``, a file or a folder with whatever is below it, in the order of their names."""
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    found: list[Picture] = []
     for file in files:
         if file.suffix.lower() in SUFFIXES:
-            yield _decode(file, file.read_bytes())
+            found.append(Picture(str(file), file))
         elif file.suffix.lower() == ".parquet":
-            yield from _read_parquet(file)
+            found += _rows(file)
+    return found
 
 
-def _read_parquet(file: Path) -> Iterator[NDArray[np.uint8]]:
+def pictures_of_class(path: Path, name: str) -> list[Picture]:
+    """The images in ``path/name``, by name."""
+    return [Picture(str(p), p) for p in sorted((path / name).glob("*")) if p.suffix.lower() in SUFFIXES]
+
+
+def _rows(file: Path) -> Iterator[Picture]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pq.ParquetFile(file)
+    try:
+        table = pq.ParquetFile(file)
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{file} is not a readable Parquet file", "remove it, or fetch it again") from error
     for field in table.schema_arrow:
         if pa.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0:
             break
     else:
         raise UserError(f"{file} has no image column", "expected a struct with a field 'bytes'")
+    number = 0
     for batch in table.iter_batches(columns=[field.name]):
-        for row, value in enumerate(batch.column(0).field("bytes").to_pylist()):
-            yield _decode(f"{file} row {row}", value)
+        for value in batch.column(0).field("bytes").to_pylist():
+            yield Picture(f"{file} row {number}", value or b"")
+            number += 1
 
 
-def _decode(name: object, content: bytes) -> NDArray[np.uint8]:
+def _decode(picture: Picture) -> NDArray[np.uint8]:
     from PIL import Image
 
+    content = picture.content
     try:
-        return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{name} is not a readable image", "remove it") from error
+        encoded = content if isinstance(content, bytes) else content.read_bytes()
+        return np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{picture.name} is not a readable image", "remove it") from error

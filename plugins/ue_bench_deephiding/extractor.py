@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ue_bench.api import EnvironmentProblem
+
 from .training import Covers
+
+BATCH = 128
 
 
 def last_convolution(network: nn.Module) -> nn.Sequential:
@@ -17,31 +22,63 @@ def last_convolution(network: nn.Module) -> nn.Sequential:
     return nn.Sequential(*list(network.children())[:-2])
 
 
-def train_extractor(covers: Covers, num_classes: int, epochs: int, seed: int = 0, amp: bool = False) -> nn.Module:
+def resnet18(num_classes: int) -> nn.Module:
+    """torchvision's ResNet-18, freshly initialised. Raises EnvironmentProblem when torchvision does not work."""
+    try:
+        from torchvision import models
+    except Exception as error:  # one built for another torch fails with RuntimeError, AttributeError or OSError
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise EnvironmentProblem(
+            f"training a hiding network needs torchvision, which cannot be imported: {reason}",
+            "install the torchvision that belongs to this torch; 'ue-bench doctor' shows both",
+        ) from error
+    network: nn.Module = models.resnet18(num_classes=num_classes)
+    return network
+
+
+def train_extractor(
+    covers: Covers,
+    num_classes: int,
+    epochs: int,
+    seed: int = 0,
+    amp: bool = False,
+    device: str = "cpu",
+    on_step: Callable[[int, int, float], None] | None = None,
+) -> nn.Module:
     """A frozen, eval-mode extractor from a ResNet-18 trained on ``covers`` (no pretrained weights at hand).
 
-    Adam at 1e-3 with a cosine to zero, batch 128, cross-entropy. Deviation: the paper uses a pre-trained ResNet-18
-    and does not say which.
-    """
-    from torchvision.models import resnet18
+    Adam at 1e-3 with a cosine to zero, batch 128, cross-entropy; ``amp`` is bfloat16 autocast. ``on_step`` receives
+    the number of steps done, their total and the loss. Deviation: the paper uses a pre-trained ResNet-18 and does not
+    say which.
 
+    Raises EnvironmentProblem when torchvision does not work.
+    """
     with torch.random.fork_rng(devices=[]):  # torchvision initialises from the global generator
         torch.manual_seed(seed)
-        network = resnet18(num_classes=num_classes)
+        network = resnet18(num_classes)
+    network.to(device)
     optimiser = torch.optim.Adam(network.parameters(), 1e-3)
-    steps = epochs * max(1, len(covers.images) // 128)
+    steps = epochs * max(1, len(covers.images) // BATCH)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     rng = np.random.default_rng([seed, 2])
     network.train()
-    for _ in range(steps):
-        x, y, _ = covers.draw(128, rng)
-        with torch.autocast("cpu", torch.bfloat16, enabled=amp):
-            loss = F.cross_entropy(network(x).float(), y)
+    for step in range(steps):
+        x, y, _ = covers.draw(BATCH, rng)
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=amp):
+            loss = F.cross_entropy(network(x.to(device)).float(), y.to(device))
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
         optimiser.step()
         schedule.step()
+        if on_step:
+            on_step(step + 1, steps, float(loss.detach()))
     return last_convolution(network).eval().requires_grad_(False)
+
+
+def untrained_extractor() -> nn.Module:
+    """The extractor's architecture, frozen and in eval mode, to load trained weights into."""
+    with torch.random.fork_rng(devices=[]):
+        return last_convolution(resnet18(1)).eval().requires_grad_(False)
 
 
 def checksum(network: nn.Module) -> str:

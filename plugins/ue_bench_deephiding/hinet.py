@@ -77,7 +77,8 @@ class DenseBlock(nn.Module):
         for conv in self.convs[:-1]:
             # Slope 0.01, not the 0.2 of the networks HiNet descends from.
             seen.append(nn.functional.leaky_relu(conv(torch.cat(seen, dim=1)), 0.01))
-        return self.convs[-1](torch.cat(seen, dim=1))
+        last: Tensor = self.convs[-1](torch.cat(seen, dim=1))
+        return last
 
 
 class CouplingBlock(nn.Module):
@@ -124,6 +125,7 @@ class HidingNetwork(nn.Module):
     def inverse(self, c: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """Undo :meth:`forward`. Exact with the true residual; with a random one it reveals approximately."""
         for block in reversed(self.blocks):
+            assert isinstance(block, CouplingBlock)
             c, h = block.inverse(c, h)
         return c, h
 

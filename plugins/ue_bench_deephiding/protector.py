@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from ue_bench.api import Context, ImageSet, InputPath, Protector, Ratio, UserError, derive
+from ue_bench.api import Context, ImageSet, InputPath, Protector, Ratio, UserError, derive, digest_path
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from .banks import Bank
     from .hinet import HidingNetwork
 
@@ -32,13 +35,14 @@ class DeepHiding(Protector):
     does not do; compare that variant with methods that keep an Linf budget.
 
     The shipped network was trained on a short recipe (see ``hider.json`` beside it); ``retrain=true`` trains one on
-    the clean training set with this bank instead, which takes hours on a CPU.
+    the clean training set with hidden images of the same kind instead, which takes hours on a CPU.
 
     Published: 10.00 % (class-wise) and 15.36 % (sample-wise) accuracy of a ResNet-18 on CIFAR-10 under plain training
     (Deep Hiding, Table 1), with images from Stable Diffusion; here they are drawn procedurally unless others are given.
 
     Deviations: hidden images are not diffusion samples; sample-wise images are dealt out evenly in a seeded order (the
-    paper does not say how); sizes that are not even are mirrored by one row or column for hiding.
+    paper does not say how); sizes that are not even are mirrored by one row or column for hiding; with
+    ``projection=linf`` an eps between two 8-bit levels is taken down to the lower one.
     """
 
     name: ClassVar[str] = "deephiding"
@@ -52,7 +56,9 @@ class DeepHiding(Protector):
         None, description="natural: a folder of images or Parquet files; folder: one sub-folder a class"
     )
     bank_size: int = Field(100, ge=1, le=10_000, description="mode=sample: hidden images a class")
-    projection: Literal["none", "linf"] = Field("none", description="clip the perturbation to +-eps, or not (the paper)")
+    projection: Literal["none", "linf"] = Field(
+        "none", description="clip the perturbation to +-eps, or not (the paper)"
+    )
     eps: Ratio = Field(8 / 255, gt=0, le=1, description="projection=linf: the radius on the [0, 1] scale")
     retrain: bool = Field(False, description="train a hiding network instead of using the shipped one")
     train_steps: int = Field(5_000, ge=1, description="retrain: optimiser steps")
@@ -71,6 +77,11 @@ class DeepHiding(Protector):
                 raise ValueError(f"{field} needs {needed}")
         return self
 
+    def identity(self) -> dict[str, Any]:
+        """Parameters, and the weights that are used where none are trained: other weights, other images."""
+        shipped = {} if self.retrain else {"weights": digest_path(SHIPPED)}
+        return {**super().identity(), **shipped}
+
     @property
     def budget(self) -> str:
         return f"linf {round(self.eps * 255, 3):g}/255" if self.projection == "linf" else "mse (8/255)^2"
@@ -83,7 +94,8 @@ class DeepHiding(Protector):
         padded = (height + height % 2, width + width % 2)
         bank = self.bank(data, padded, ctx)
         chosen = assignment(data.labels, bank.shape[1], ctx.rng("assignment"))
-        network = self.network(data, ctx).to(device=ctx.device, memory_format=torch.channels_last)
+        network = self.network(data, ctx).to(ctx.device).to(memory_format=torch.channels_last)
+        radius = math.floor(self.eps * 255 + 1e-6) / 255  # whole levels, so that rounding cannot leave the ball
 
         def hide(images: NDArray[np.uint8], where: slice) -> NDArray[np.uint8]:
             mirror = ((0, 0), (0, padded[0] - height), (0, padded[1] - width), (0, 0))
@@ -92,26 +104,38 @@ class DeepHiding(Protector):
             with torch.inference_mode():
                 stego = network.hide(cover, hidden)
                 if self.projection == "linf":
-                    stego = cover + (stego - cover).clamp(-self.eps, self.eps)
+                    stego = cover + (stego - cover).clamp(-radius, radius)
                 exported = (stego.clamp(0, 1) * 255).round().to(torch.uint8)
-            return exported.permute(0, 2, 3, 1).cpu().numpy()[:, :height, :width]
+            protected: NDArray[np.uint8] = exported.permute(0, 2, 3, 1).cpu().numpy()
+            return protected[:, :height, :width]
 
         return ctx.map_images(data, hide, "hide", batch=BATCH)
 
     def bank(self, data: ImageSet, size: tuple[int, int], ctx: Context) -> Bank:
-        """Hidden images of every class at ``size``."""
+        """Hidden images of every class at ``size``: one for ``mode=class``, ``bank_size`` for ``mode=sample``."""
+        return self._bank(data, self.bank_size if self.mode == "sample" else 1, size, ctx)
+
+    def training_bank(self, data: ImageSet, images: int, size: tuple[int, int], ctx: Context) -> Bank:
+        """``images`` hidden images a class to train a hiding network on, or as many as were given."""
         from . import banks
 
-        images = self.bank_size if self.mode == "sample" else 1
-        rng = ctx.rng("bank")
+        if self.hidden == "natural" and self.hidden_images:
+            images = min(images, len(banks.pictures(self.hidden_images)) // data.num_classes)
+        elif self.hidden == "folder" and self.hidden_images:
+            path = self.hidden_images
+            images = min(images, *(len(banks.pictures_of_class(path, name)) for name in data.class_names))
+        return self._bank(data, max(1, images), size, ctx)
+
+    def _bank(self, data: ImageSet, images: int, size: tuple[int, int], ctx: Context) -> Bank:
+        from . import banks
+
         if self.hidden == "procedural":
             return banks.procedural(data.num_classes, images, size, derive(ctx.seed, "silhouettes"))
         if self.hidden == "next_class":
-            bank = banks.next_class(data, images, rng)
-            return np.array([[banks.resized(image, size) for image in row] for row in bank])
+            return banks.next_class(data, images, size, ctx.rng("bank"))
         assert self.hidden_images is not None
         if self.hidden == "natural":
-            return banks.natural(self.hidden_images, data.num_classes, images, size, rng)
+            return banks.natural(self.hidden_images, data.num_classes, images, size, ctx.rng("bank"))
         return banks.folder(self.hidden_images, data.class_names, images, size)
 
     def network(self, data: ImageSet, ctx: Context) -> HidingNetwork:
@@ -120,8 +144,12 @@ class DeepHiding(Protector):
             return load_network(SHIPPED)
         from .retrain import train_on
 
-        key = {"hider": self.identity(), "data": data.fingerprint, "seed": ctx.seed}
-        folder = ctx.cached(key, lambda target: train_on(self, data, ctx, key, target))
+        # Only what shapes the network: class-wise and sample-wise protection share one.
+        trained = DeepHiding(
+            hidden=self.hidden, hidden_images=self.hidden_images, retrain=True, train_steps=self.train_steps
+        )
+        key = {"hider": trained.identity(), "data": data.fingerprint, "seed": ctx.seed}
+        folder = ctx.cached(key, lambda target: train_on(trained, data, ctx, key, target))
         return load_network(folder / "hider.safetensors")
 
 
@@ -136,7 +164,7 @@ def assignment(labels: NDArray[np.int64], images: int, rng: np.random.Generator)
 
 
 def load_network(path: Path) -> HidingNetwork:
-    """A hiding network from its safetensors file, whose metadata hold its shape."""
+    """A hiding network from its safetensors file, whose metadata hold its shape. Raises UserError if it is not one."""
     from safetensors import SafetensorError, safe_open
 
     from .hinet import HidingNetwork
@@ -145,14 +173,15 @@ def load_network(path: Path) -> HidingNetwork:
         with safe_open(path, framework="pt") as file:
             shape = json.loads(file.metadata()["network"])
             weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118  # not a dict
-    except (OSError, SafetensorError, KeyError, TypeError) as error:
+        network = HidingNetwork(**shape)
+        network.load_state_dict(weights)
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path} is not a hiding network", "reinstall ue-bench, or use retrain=true") from error
-    network = HidingNetwork(**shape)
-    network.load_state_dict(weights)
     return network.eval().requires_grad_(False)
 
 
-def _unit(images: NDArray[np.uint8], device: str):  # type: ignore[no-untyped-def]  # torch is not imported here
+def _unit(images: NDArray[np.uint8], device: str) -> Tensor:
+    """N x H x W x 3 in 0..255 as N x 3 x H x W in [0, 1]."""
     import torch
 
     x = torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2)

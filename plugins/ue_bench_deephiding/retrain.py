@@ -1,90 +1,152 @@
-"""Training a hiding network from images, and writing it to a file."""
+"""A hiding network from images: the one way to train it, for ``retrain=true`` and for ``ue-bench deephiding train``."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+import time
 from collections.abc import Callable
+from dataclasses import asdict
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
-from ue_bench.api import Context, EnvironmentProblem, ImageSet
+from ue_bench.api import Context, ImageSet, UserError
 
+from .extractor import checksum, train_extractor, untrained_extractor
 from .hinet import HidingNetwork
-from .training import Covers, Recipe, train_hider
+from .recipe import EPS, Recipe
+from .training import Covers, best_point, train_hider
+from .writing import write_hider
 
 if TYPE_CHECKING:
     from .protector import DeepHiding
 
-EXTRACTOR_EPOCHS = 6
+Report = Callable[[float, float, str], None]
 TRAINING_BANK = 100  # hidden images a class during training (paper)
 
 
 def fit(
-    images: NDArray[np.uint8],
-    labels: NDArray[np.int64],
+    data: ImageSet,
     bank: NDArray[np.uint8],
     recipe: Recipe,
     device: str,
     amp: bool,
-    report: Callable[[float, float, str], None],
-    checkpoint: Path | None = None,
+    checkpoint: Path,
+    report: Report,
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Extractor, then hider: the best weights and a record of the run (curve, recipe, extractor checksum).
+    """Extractor, then hiding network: the best weights, and a record of the run as plain data.
 
-    Continues from ``checkpoint`` when that folder holds the state of the same run that was killed.
+    ``bank`` is uint8, classes x images x size x size x 3; ``amp`` is bfloat16 autocast. The folder ``checkpoint``
+    holds the state of the run: a run that was killed continues there and ends with the same weights. A folder in
+    which a run with other settings was begun is refused with UserError.
+
+    Raises EnvironmentProblem when torchvision does not work, ValidationError when training fails.
     """
-    try:
-        from .extractor import checksum, train_extractor
-
-        covers = Covers(images, labels, recipe.size)
-        report(0, recipe.steps, "train feature extractor")
-        extractor = train_extractor(covers, len(bank), EXTRACTOR_EPOCHS, recipe.seed, amp)
-    except (ImportError, RuntimeError) as error:
-        if "torchvision" not in str(error):
-            raise
-        raise EnvironmentProblem(
-            "training a hiding network needs torchvision, which does not work here", "see 'ue-bench doctor'"
-        ) from error
-    extractor = extractor.to(device=device, memory_format=torch.channels_last)
-    state_file = checkpoint / "state.pt" if checkpoint else None
-    state = torch.load(state_file, map_location=device) if state_file and state_file.exists() else None
-
-    def save(step: int, state: dict[str, Any]) -> None:
-        if state_file:
-            torch.save(state, state_file.with_suffix(".new"))
-            state_file.with_suffix(".new").replace(state_file)
+    settings: dict[str, Any] = {
+        "data": {
+            "source": data.source,
+            "images": len(data),
+            "classes": data.num_classes,
+            "size": list(data.size),
+            "fingerprint": data.fingerprint,
+        },
+        "bank": {"images_per_class": bank.shape[1], "checksum": hashlib.sha256(bank.tobytes()).hexdigest()[:16]},
+        "recipe": asdict(recipe),
+        "precision": "bf16" if amp else "fp32",
+    }
+    _claim(checkpoint, settings)
+    covers = Covers(data.images, data.labels, recipe.size)
+    extractor, spent = _extractor(covers, len(bank), recipe, device, amp, checkpoint / "extractor.pt", report)
+    state_file = checkpoint / "hider.pt"
+    state = _load(state_file, device)
+    started = time.monotonic() - (state["seconds"] if state else spent)
 
     weights, curve = train_hider(
-        HidingNetwork(seed=recipe.seed),
+        HidingNetwork(recipe.blocks, recipe.growth, recipe.seed),
         covers,
         bank,
         recipe,
         device,
         extractor,
         amp,
-        on_step=lambda step, now: report(step, recipe.steps, f"train hider, loss {now['loss']:.4f}"),
+        on_step=lambda step, now: report(step, recipe.steps, f"train hiding network, loss {now['loss']:.4f}"),
         state=state,
-        save=save,
+        save=lambda state: _save(state_file, {**state, "seconds": time.monotonic() - started}),
     )
-    return weights, {"curve": curve, "extractor": checksum(extractor)}
+    best = best_point(curve)
+    achieved = {name: best[name] for name in ("step", "psnr", "psnr_reveal", "mse")}
+    return weights, {
+        **settings,
+        "extractor": checksum(extractor),
+        "achieved": {**achieved, "mse_over_eps_squared": best["mse"] / EPS**2},
+        "environment": {
+            "ue_bench": metadata.version("ue-bench"),
+            "torch": torch.__version__,
+            "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
+            "threads": torch.get_num_threads(),
+        },
+        "seconds": round(time.monotonic() - started, 1),
+        "curve": curve,
+    }
 
 
 def train_on(protector: DeepHiding, data: ImageSet, ctx: Context, key: Any, target: Path) -> None:
-    """Train on the clean set that is to be protected, with a bank of the protector's own kind."""
-    from .writing import write_network
-
-    size = min(data.size) // 2 * 2
-    many = protector.model_copy(update={"mode": "sample", "bank_size": TRAINING_BANK})
-    bank = many.bank(data, (size, size), ctx)
-    recipe = Recipe(steps=protector.train_steps, size=size, seed=ctx.seed % 2**31)
+    """Train on the clean set that is to be protected, with a bank of the protector's own kind, into ``target``."""
+    side = min(data.size) // 2 * 2
+    recipe = Recipe(steps=protector.train_steps, size=side, seed=ctx.seed % 2**31)
+    bank = protector.training_bank(data, TRAINING_BANK, (side, side), ctx)
     checkpoint = ctx.checkpoint_dir(key)
-    amp = ctx.device.startswith("cuda")
-    weights, record = fit(data.images, data.labels, bank, recipe, ctx.device, amp, ctx.report, checkpoint)
-    write_network(target / "hider.safetensors", weights)
-    (target / "hider.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+    weights, record = fit(data, bank, recipe, ctx.device, ctx.device.startswith("cuda"), checkpoint, ctx.report)
+    write_hider(target / "hider.safetensors", weights, recipe, record)
     shutil.rmtree(checkpoint)
+
+
+def _extractor(
+    covers: Covers, num_classes: int, recipe: Recipe, device: str, amp: bool, file: Path, report: Report
+) -> tuple[nn.Module, float]:
+    """The trained extractor and the seconds it took, from ``file`` when it was finished before."""
+    saved = _load(file, device)
+    if saved:
+        extractor: nn.Module = untrained_extractor()
+        extractor.load_state_dict(saved["weights"])
+    else:
+        started = time.monotonic()
+        extractor = train_extractor(
+            covers,
+            num_classes,
+            recipe.extractor_epochs,
+            recipe.seed,
+            amp,
+            device,
+            lambda step, steps, loss: report(step, steps, f"train feature extractor, loss {loss:.4f}"),
+        )
+        saved = {"weights": extractor.state_dict(), "seconds": time.monotonic() - started}
+        _save(file, saved)
+    return extractor.to(device).to(memory_format=torch.channels_last), saved["seconds"]
+
+
+def _claim(checkpoint: Path, settings: dict[str, Any]) -> None:
+    """Make ``checkpoint`` the folder of the run with ``settings``, and of no other."""
+    checkpoint.mkdir(parents=True, exist_ok=True)
+    note, text = checkpoint / "run.json", json.dumps(settings, indent=1)
+    if note.exists() and note.read_text(encoding="utf-8") != text:
+        raise UserError(f"{checkpoint} holds an unfinished training with other settings", "finish or remove it")
+    note.write_text(text, encoding="utf-8")
+
+
+def _load(file: Path, device: str) -> dict[str, Any] | None:
+    return torch.load(file, map_location=device) if file.exists() else None
+
+
+def _save(file: Path, state: dict[str, Any]) -> None:
+    """Whole or not at all: this is written by processes that get killed."""
+    unfinished = file.with_suffix(".new")
+    torch.save(state, unfinished)
+    unfinished.replace(file)

@@ -7,13 +7,27 @@ share is a shape, and nothing else. Numbers are uint8, H x W x 3.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Field = NDArray[np.float32]
+# Values on the pixel grid; those of a silhouette are distances to its edge, negative inside.
+Field = NDArray[np.floating[Any]]
 
 TEXTURE_AMPLITUDE = 0.10  # above some 0.25, texture edges drown the silhouette
+
+
+def _all(*distances: Field) -> Field:
+    """Inside every one of the shapes."""
+    distance: Field = np.maximum.reduce(distances)
+    return distance
+
+
+def _any(*distances: Field) -> Field:
+    """Inside at least one of the shapes."""
+    distance: Field = np.minimum.reduce(distances)
+    return distance
 
 
 def _polar(x: Field, y: Field) -> tuple[Field, Field]:
@@ -25,11 +39,11 @@ def _disc(x: Field, y: Field) -> Field:
 
 
 def _square(x: Field, y: Field) -> Field:
-    return np.maximum(abs(x), abs(y)) - 0.52
+    return _all(abs(x), abs(y)) - 0.52
 
 
 def _triangle(x: Field, y: Field) -> Field:
-    return np.maximum.reduce([-y - 0.35, 0.866 * x + 0.5 * y - 0.35, -0.866 * x + 0.5 * y - 0.35])
+    return _all(-y - 0.35, 0.866 * x + 0.5 * y - 0.35, -0.866 * x + 0.5 * y - 0.35)
 
 
 def _ring(x: Field, y: Field) -> Field:
@@ -37,8 +51,8 @@ def _ring(x: Field, y: Field) -> Field:
 
 
 def _cross(x: Field, y: Field) -> Field:
-    bar = np.maximum(abs(x) - 0.7, abs(y) - 0.18)
-    return np.minimum(bar, np.maximum(abs(x) - 0.18, abs(y) - 0.7))
+    bar = _all(abs(x) - 0.7, abs(y) - 0.18)
+    return _any(bar, _all(abs(x) - 0.18, abs(y) - 0.7))
 
 
 def _star(x: Field, y: Field) -> Field:
@@ -47,21 +61,21 @@ def _star(x: Field, y: Field) -> Field:
 
 
 def _crescent(x: Field, y: Field) -> Field:
-    return np.maximum(np.hypot(x, y) - 0.62, 0.5 - np.hypot(x - 0.32, y))
+    return _all(np.hypot(x, y) - 0.62, 0.5 - np.hypot(x - 0.32, y))
 
 
 def _angle(x: Field, y: Field) -> Field:
-    upright = np.maximum(abs(x + 0.4) - 0.18, abs(y) - 0.62)
-    return np.minimum(upright, np.maximum(abs(y - 0.44) - 0.18, abs(x) - 0.58))
+    upright = _all(abs(x + 0.4) - 0.18, abs(y) - 0.62)
+    return _any(upright, _all(abs(y - 0.44) - 0.18, abs(x) - 0.58))
 
 
 def _wave(x: Field, y: Field) -> Field:
-    return np.maximum(abs(y - 0.3 * np.sin(5 * x)) - 0.16, abs(x) - 0.8)
+    return _all(abs(y - 0.3 * np.sin(5 * x)) - 0.16, abs(x) - 0.8)
 
 
 def _three_discs(x: Field, y: Field) -> Field:
     centres = [(0.0, -0.42), (0.38, 0.26), (-0.38, 0.26)]
-    return np.minimum.reduce([np.hypot(x - a, y - b) - 0.27 for a, b in centres])
+    return _any(*(np.hypot(x - a, y - b) - 0.27 for a, b in centres))
 
 
 SILHOUETTES: tuple[Callable[[Field, Field], Field], ...] = (
@@ -76,7 +90,8 @@ def _turned(x: Field, y: Field, angle: float) -> tuple[Field, Field]:
 
 def _stripes(rng: np.random.Generator, x: Field, y: Field) -> Field:
     turned, _ = _turned(x, y, rng.uniform(0, np.pi))
-    return np.sin(np.pi * rng.uniform(4, 14) * turned + rng.uniform(0, 2 * np.pi))
+    waves: Field = np.sin(np.pi * rng.uniform(4, 14) * turned + rng.uniform(0, 2 * np.pi))
+    return waves
 
 
 def _checks(rng: np.random.Generator, x: Field, y: Field) -> Field:
@@ -92,10 +107,11 @@ def _noise(rng: np.random.Generator, x: Field, y: Field) -> Field:
     frequency[0, 0] = np.inf
     spectrum = np.fft.rfft2(rng.standard_normal((size, size))) / frequency ** rng.uniform(0.8, 1.6)
     field = np.fft.irfft2(spectrum, s=(size, size))
-    return (field / abs(field).max()).astype(np.float32)
+    scaled: Field = (field / abs(field).max()).astype(np.float32)
+    return scaled
 
 
-TEXTURES = (_stripes, _checks, _noise)
+TEXTURES: tuple[Callable[[np.random.Generator, Field, Field], Field], ...] = (_stripes, _checks, _noise)
 
 
 def _colours(rng: np.random.Generator) -> NDArray[np.float32]:
@@ -129,4 +145,5 @@ def semantic_image(label: int, index: int, size: int, seed: int) -> NDArray[np.u
         # A soft edge some two pixels wide.
         cover = 1 / (1 + np.exp(np.clip(distance * size, -30, 30)))[..., None]
         image = image * (1 - cover) + layer * cover
-    return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    rounded: NDArray[np.uint8] = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    return rounded

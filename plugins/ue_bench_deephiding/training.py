@@ -1,10 +1,10 @@
-"""Training of the hiding network: losses, recipe and checkpoints (Deep Hiding, equations 5 to 8)."""
+"""Training of the hiding network: losses, covers and the loop (Deep Hiding, equations 5 to 8)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -13,29 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ue_bench.api import ValidationError
+
 from .hinet import HidingNetwork, haar, inverse_haar
+from .recipe import EPS, Recipe
 
-EPS = 8 / 255  # the radius of the paper; a bound on the mean squared error, not on the largest change
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a hiding network is trained. Defaults are the paper's where it names a value, else HiNet's."""
-
-    steps: int = 5_000
-    batch: int = 24  # (cover, hidden) pairs
-    size: int = 32  # crops; the paper trains at 224
-    learning_rate: float = 10**-4.5
-    schedule: str = "constant"  # or "cosine", to a tenth, for runs shorter than the paper's
-    betas: tuple[float, float] = (0.5, 0.999)
-    adam_eps: float = 1e-6
-    weight_decay: float = 1e-5  # HiNet; the paper does not say
-    clip: float = 1.0  # our choice: HiNet's own logs explode without clipping
-    omega_freq: float = 1.0
-    omega_reveal: float = 1.0
-    omega_conc: float = 1e-4
-    lfc_warmup_rms: float = 1e-4  # below it the normalised features have no usable gradient
-    seed: int = 0
+Validated = dict[str, float]
 
 
 @dataclass
@@ -96,7 +79,10 @@ def hiding_losses(
 
 
 class Covers:
-    """Random square crops of a uint8 set (N x H x W x 3), flipped both ways and brought to ``size``."""
+    """Random square crops of a uint8 set (N x H x W x 3), flipped both ways and brought to ``size``.
+
+    The side of the crops is drawn between ``size`` and the shorter side of the images; smaller images are enlarged.
+    """
 
     def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.int64], size: int) -> None:
         self.images, self.labels, self.size = images, labels, size
@@ -131,18 +117,20 @@ def train_hider(
     amp: bool = False,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
     state: dict[str, Any] | None = None,
-    save: Callable[[int, dict[str, Any]], None] | None = None,
-) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
+    save: Callable[[dict[str, Any]], None] | None = None,
+) -> tuple[dict[str, Tensor], list[Validated]]:
     """Train ``network`` and return its best weights and the validation curve.
 
     ``bank`` is uint8, classes x images x size x size x 3: a cover of class y hides a random image of ``bank[y]``.
-    The best weights are those with the lowest total loss on a fixed validation batch. ``save`` is offered the whole
-    state at every validation, and a ``state`` it was given continues that run exactly.
+    The best weights are those with the lowest total loss on fixed validation batches. ``amp`` is bfloat16 autocast.
+    ``on_step`` receives the number of steps done, the loss and the gradient norm. ``save`` is offered the whole state
+    at every validation, and a ``state`` it was given continues that run exactly: every step draws from generators of
+    its own.
 
-    Raises FloatingPointError when more than one step in ten is non-finite, and RuntimeError when the best stego
-    images are under 20 dB.
+    Raises ValidationError when more than one step in ten (and ten more) is not finite, or when the best stego images
+    are under 20 dB.
     """
-    network.to(device=device, memory_format=torch.channels_last)
+    network.to(device).to(memory_format=torch.channels_last)
     optimiser = torch.optim.Adam(
         network.parameters(), recipe.learning_rate, recipe.betas, recipe.adam_eps, recipe.weight_decay
     )
@@ -152,8 +140,8 @@ def train_hider(
     def batch(rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
         x, y, labels = covers.draw(recipe.batch, rng)
         h = hidden_bank[labels, rng.integers(bank.shape[1], size=recipe.batch)].float() / 255
-        to = {"device": device, "memory_format": torch.channels_last}
-        return x.to(**to), h.to(**to), y.to(device)
+        layout = torch.channels_last
+        return x.to(device, memory_format=layout), h.to(device, memory_format=layout), y.to(device)
 
     def losses(x: Tensor, h: Tensor, y: Tensor, generator: torch.Generator) -> Losses:
         with torch.autocast(device_type, torch.bfloat16, enabled=amp):
@@ -161,17 +149,18 @@ def train_hider(
 
     validation = [batch(np.random.default_rng([recipe.seed, 1, i])) for i in range(4)]
 
-    def validate() -> dict[str, float]:
+    def validate() -> Validated:
         network.eval()
         generator = torch.Generator(device).manual_seed(recipe.seed)
         with torch.no_grad():
             found = [losses(*one, generator) for one in validation]
-        mean = {k: float(torch.stack([getattr(f, k) for f in found]).mean()) for k in asdict(found[0])}
+        mean = {f.name: float(torch.stack([getattr(one, f.name) for one in found]).mean()) for f in fields(Losses)}
         mean["psnr"] = -10 * math.log10(max(mean["mse"], 1e-12))
         mean["psnr_reveal"] = -10 * math.log10(max(mean["reveal"], 1e-12))
         return mean
 
-    first, skipped, curve = 0, 0, []
+    first, skipped = 0, 0
+    curve: list[Validated] = []
     best: dict[str, Tensor] = {}
     best_total = math.inf
     if state is not None:
@@ -181,25 +170,26 @@ def train_hider(
         best, best_total = state["best"], state["best_total"]
 
     for step in range(first, recipe.steps):
-        warm = min(1.0, (step + 1) / 50) if recipe.schedule == "cosine" else 1.0
-        decay = 0.1 + 0.9 * (1 + math.cos(math.pi * step / recipe.steps)) / 2 if recipe.schedule == "cosine" else 1.0
         for group in optimiser.param_groups:
-            group["lr"] = recipe.learning_rate * warm * decay
+            group["lr"] = learning_rate(recipe, step)
         network.train()
         generator = torch.Generator(device).manual_seed(recipe.seed * 1_000_003 + step)
         found = losses(*batch(np.random.default_rng([recipe.seed, 0, step])), generator)
         optimiser.zero_grad(set_to_none=True)
-        found.total.backward()
-        norm = nn.utils.clip_grad_norm_(network.parameters(), recipe.clip or math.inf)
-        if math.isfinite(float(norm)):
+        found.total.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+        norm = float(nn.utils.clip_grad_norm_(network.parameters(), recipe.clip or math.inf))
+        if math.isfinite(norm):
             optimiser.step()
         else:
             skipped += 1
             if skipped > 10 + (step + 1) // 10:
-                raise FloatingPointError(f"{skipped} of {step + 1} training steps of the hider were not finite")
+                raise ValidationError(
+                    f"{skipped} of {step + 1} training steps of the hiding network were not finite",
+                    "try a lower learning rate",
+                )
         if on_step:
-            on_step(step + 1, {"loss": float(found.total.detach()), "norm": float(norm)})
-        if (step + 1) % 100 == 0 or step + 1 == recipe.steps:
+            on_step(step + 1, {"loss": float(found.total.detach()), "norm": norm})
+        if (step + 1) % recipe.validate_every == 0 or step + 1 == recipe.steps:
             point = {"step": step + 1, "skipped": skipped, **validate()}
             curve.append(point)
             if point["total"] < best_total:
@@ -207,11 +197,27 @@ def train_hider(
                 best = {k: v.detach().clone() for k, v in network.state_dict().items()}
             if save:
                 save(
-                    step + 1,
                     {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1,
                      "skipped": skipped, "curve": curve, "best": best, "best_total": best_total},
                 )  # fmt: skip
-    achieved = min(curve, key=lambda p: p["total"])
-    if achieved["psnr"] < 20:
-        raise RuntimeError(f"the hider failed: stego images at {achieved['psnr']:.1f} dB, under 20 dB")
+    psnr = best_point(curve)["psnr"] if best else -math.inf
+    if psnr < 20:
+        raise ValidationError(
+            f"the hiding network failed: its stego images are at {psnr:.1f} dB, under 20 dB",
+            "train for more steps, or with a lower learning rate",
+        )
     return best, curve
+
+
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """The rate of ``step``, counted from 0: constant, or a warm-up of 50 steps and a half cosine to a tenth."""
+    if recipe.schedule == "constant":
+        return recipe.learning_rate
+    warm = min(1.0, (step + 1) / 50)
+    decay = 0.1 + 0.9 * (1 + math.cos(math.pi * step / recipe.steps)) / 2
+    return recipe.learning_rate * warm * decay
+
+
+def best_point(curve: list[Validated]) -> Validated:
+    """The validation whose weights were kept: the first with the lowest total loss."""
+    return min((point for point in curve if not math.isnan(point["total"])), key=lambda point: point["total"])

@@ -1,12 +1,15 @@
-"""Writing a hiding network to a file."""
+"""Writing a hiding network and the record of its training."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
+
+from .recipe import Recipe
 
 
 def write_network(path: Path, weights: dict[str, torch.Tensor], blocks: int = 16, growth: int = 32) -> None:
@@ -15,4 +18,12 @@ def write_network(path: Path, weights: dict[str, torch.Tensor], blocks: int = 16
     Half precision moves stego images by less than a rounding step of 8-bit images.
     """
     half = {name: value.to("cpu", torch.float16).contiguous() for name, value in weights.items()}
-    save_file(half, path, {"network": json.dumps({"blocks": blocks, "growth": growth})})
+    unfinished = path.with_name(path.name + ".new")
+    unfinished.write_bytes(save(half, {"network": json.dumps({"blocks": blocks, "growth": growth})}))
+    unfinished.replace(path)
+
+
+def write_hider(path: Path, weights: dict[str, torch.Tensor], recipe: Recipe, record: dict[str, Any]) -> None:
+    """The network at ``path`` and its record beside it, the record first: weights never lie without one."""
+    path.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_network(path, weights, recipe.blocks, recipe.growth)

@@ -72,14 +72,14 @@ def _halving(inputs: int, outputs: int) -> nn.Sequential:
     )
 
 
-def resnet9(num_classes: int, width: int) -> nn.Sequential:
-    """Half-resolution stem, then twice a halving convolution and a residual block."""
+def resnet9(num_classes: int, width: int, blocks: int = 2) -> nn.Sequential:
+    """Half-resolution stem, then twice a halving convolution and a residual block; ``blocks=1`` omits the last one."""
     return nn.Sequential(
         conv_bn(3, width, kernel=4, stride=2),
         _halving(width, 2 * width),
         Residual(2 * width),
         _halving(2 * width, 4 * width),
-        Residual(4 * width),
+        *([Residual(4 * width)] if blocks == 2 else []),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
         nn.Linear(4 * width, num_classes),

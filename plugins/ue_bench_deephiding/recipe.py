@@ -1,0 +1,32 @@
+"""How a hiding network is trained: every number that shapes it, and nothing that needs torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+EPS = 8 / 255  # the radius of the paper; a bound on the mean squared error, not on the largest change
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Defaults are Deep Hiding's where it names a value, else HiNet's; the rest says whose choice it is."""
+
+    steps: int = 5_000
+    batch: int = 24  # (cover, hidden) pairs
+    size: int = 32  # side of the crops in pixels, even; our choice, the paper trains at 224
+    learning_rate: float = 10**-4.5
+    schedule: Literal["constant", "cosine"] = "constant"  # cosine: to a tenth, for runs shorter than the paper's
+    betas: tuple[float, float] = (0.5, 0.999)
+    adam_eps: float = 1e-6
+    weight_decay: float = 1e-5  # HiNet; the paper does not say
+    clip: float = 1.0  # gradient norm, 0 for none; our choice: HiNet's own logs explode without clipping
+    omega_freq: float = 1.0
+    omega_reveal: float = 1.0
+    omega_conc: float = 1e-4
+    lfc_warmup_rms: float = 1e-4  # below it the normalised features have no usable gradient
+    extractor_epochs: int = 6  # our choice: the paper's extractor is pre-trained, on what it does not say
+    blocks: int = 16  # HiNet
+    growth: int = 32  # HiNet
+    validate_every: int = 100  # steps; the weights kept are the best of these moments
+    seed: int = 0

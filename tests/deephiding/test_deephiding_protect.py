@@ -1,0 +1,135 @@
+"""The protector, with the shipped network unless a test says otherwise."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError as PydanticError
+
+from ue_bench import budget
+from ue_bench.api import Context, ImageSet, UserError
+from ue_bench_deephiding import protector as module
+from ue_bench_deephiding.protector import DeepHiding
+
+from .helpers import change, smooth_set
+
+
+@pytest.fixture(scope="module")
+def data() -> ImageSet:
+    return smooth_set(20)
+
+
+def test_protecting_twice_gives_the_same(data: ImageSet, ctx: Context) -> None:
+    method = DeepHiding(mode="sample", bank_size=3)
+    one, two = method.protect(data, ctx), method.protect(data, ctx)
+    assert one.images.dtype == np.uint8
+    assert np.array_equal(one.images, two.images)
+    assert np.array_equal(one.labels, data.labels)
+    assert change(one, data).any(axis=(1, 2, 3)).all()
+
+
+def test_the_seed_chooses_the_hidden_images(data: ImageSet, ctx: Context) -> None:
+    assert not np.array_equal(
+        DeepHiding().protect(data, ctx).images, DeepHiding().protect(data, replace(ctx, seed=1)).images
+    )
+
+
+def test_an_image_does_not_depend_on_its_batch(data: ImageSet, ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once = DeepHiding().protect(data, ctx)
+    monkeypatch.setattr(module, "BATCH", 7)
+    in_parts = DeepHiding().protect(data, ctx)
+    apart = np.abs(change(at_once, in_parts))
+    # Convolutions may add in another order for another batch; that can tip a value over a rounding boundary.
+    assert apart.max() <= 1
+    assert np.count_nonzero(apart) <= 5
+
+
+def test_class_wise_images_of_a_class_share_their_hidden_image(ctx: Context) -> None:
+    data = smooth_set(6, classes=3)
+    same = np.repeat(data.images[:1], 6, axis=0)  # one cover, so that only the hidden image makes a difference
+    images = DeepHiding().protect(data.with_images(same), ctx).images
+    assert np.array_equal(images[:3], images[3:])
+    assert len({image.tobytes() for image in images}) == 3
+
+
+def test_sample_wise_images_of_a_class_differ_and_repeat_evenly(ctx: Context) -> None:
+    data = smooth_set(12, classes=2)
+    same = np.repeat(data.images[:1], 12, axis=0)
+    images = DeepHiding(mode="sample", bank_size=3).protect(data.with_images(same), ctx).images
+    for label in range(2):
+        of_class = [image.tobytes() for image in images[data.labels == label]]
+        assert sorted(of_class.count(one) for one in set(of_class)) == [2, 2, 2]
+
+
+@pytest.mark.parametrize(("eps", "levels"), [(8 / 255, 8), (3.5 / 255, 3)])
+def test_linf_projection_holds_after_rounding(data: ImageSet, ctx: Context, eps: float, levels: int) -> None:
+    assert np.abs(change(DeepHiding().protect(data, ctx), data)).max() > 8  # or the test shows nothing
+    projected = DeepHiding(projection="linf", eps=eps).protect(data, ctx)
+    assert np.abs(change(projected, data)).max() == levels
+
+
+def test_the_harness_measures_what_the_paper_leaves_open(data: ImageSet, ctx: Context) -> None:
+    method = DeepHiding()
+    measured = budget.measure(data, method.protect(data, ctx), method.budget)
+    assert method.budget == "mse (8/255)^2"
+    assert DeepHiding(projection="linf").budget == "linf 8/255"
+    assert measured.linf_max > 8
+    assert 4 < measured.rms < 16  # levels; the network was trained towards 8
+    assert 0 < measured.over_8 < 1
+
+
+@pytest.mark.parametrize("size", [(33, 32), (32, 31), (29, 45)])
+def test_odd_and_oblong_sizes_are_protected(size: tuple[int, int], ctx: Context) -> None:
+    data = smooth_set(3, size)
+    for hidden in ("procedural", "next_class"):
+        protected = DeepHiding(hidden=hidden).protect(data, ctx)
+        assert protected.images.shape == data.images.shape
+        assert np.abs(change(protected, data)).max(axis=(1, 2, 3)).min() > 0
+        # The mirrored border is cut off again on the right side: nothing is shifted.
+        assert np.sqrt(np.square(change(protected, data)).mean()) < 30
+
+
+def test_natural_photographs_can_be_hidden(data: ImageSet, ctx: Context, photos: Path) -> None:
+    protected = DeepHiding(hidden="natural", hidden_images=photos).protect(data, ctx)
+    assert 2 < np.sqrt(np.square(change(protected, data)).mean()) < 20
+
+
+def test_hidden_images_can_come_from_a_folder(data: ImageSet, ctx: Context, tmp_path: Path) -> None:
+    from PIL import Image
+
+    for label, name in enumerate(data.class_names):
+        (tmp_path / "own" / name).mkdir(parents=True)
+        Image.fromarray(data.images[label]).save(tmp_path / "own" / name / "a.png")
+    method = DeepHiding(hidden="folder", hidden_images=tmp_path / "own")
+    bank = method.bank(data, (32, 32), ctx)
+    assert np.array_equal(bank[:, 0], data.images[:3])
+    assert change(method.protect(data, ctx), data).any()
+    # As many as there are, though a hiding network would rather be trained on a hundred.
+    assert method.training_bank(data, 100, (16, 16), ctx).shape == (3, 1, 16, 16, 3)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"bank_size": 5}, "bank_size needs mode=sample"),
+        ({"eps": 0.1}, "eps needs projection=linf"),
+        ({"train_steps": 5}, "train_steps needs retrain=true"),
+        ({"hidden": "natural"}, "hidden_images=PATH goes with"),
+        ({"hidden_images": "somewhere"}, "hidden_images=PATH goes with"),
+    ],
+)
+def test_parameters_that_would_be_ignored_are_refused(parameters: dict[str, Any], message: str) -> None:
+    with pytest.raises(PydanticError, match=message):
+        DeepHiding(**parameters)
+
+
+def test_missing_weights_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "bad.safetensors").write_bytes(b"nonsense")
+    for path in (tmp_path / "bad.safetensors", tmp_path / "none.safetensors"):
+        with pytest.raises(UserError, match="is not a hiding network") as caught:
+            module.load_network(path)
+        assert "\n" not in str(caught.value)
