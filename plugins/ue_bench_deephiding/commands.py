@@ -25,6 +25,7 @@ def deephiding() -> None:
 @deephiding.command("train")
 @click.option("-D", "--dataset", required=True, help="Clean training images, such as 'parquet[path=...]'.")
 @click.option("--steps", type=click.IntRange(1), default=Recipe.steps, show_default=True, help="Optimiser steps.")
+@click.option("--stop-after", type=click.IntRange(1), help="End at this step, the schedule being that of --steps.")
 @click.option("--learning-rate", type=click.FloatRange(0, min_open=True), default=Recipe.learning_rate,
               show_default="10^-4.5", help="Of Adam.")  # fmt: skip
 @click.option("--schedule", type=click.Choice(["constant", "cosine"]), default=Recipe.schedule, show_default=True,
@@ -41,6 +42,7 @@ def deephiding() -> None:
 def train(
     dataset: str,
     steps: int,
+    stop_after: int | None,
     learning_rate: float,
     schedule: Any,
     size: int,
@@ -74,14 +76,17 @@ def train(
     device = _device(device)
     amp = precision == "bf16" or (precision == "auto" and device.startswith("cuda"))
     torch.set_num_threads(threads)
-    recipe = Recipe(steps=steps, learning_rate=learning_rate, schedule=schedule, size=size, seed=seed)
+    recipe = Recipe(
+        steps=steps, stop_after=stop_after, learning_rate=learning_rate, schedule=schedule, size=size, seed=seed
+    )
     report = ProgressLine(sys.stderr)
     selector, data = open_dataset(dataset, "train", data_dir=data_dir, cache_dir=cache_dir, report=report)
     bank = banks.procedural(data.num_classes, retrain.TRAINING_BANK, (size, size), seed)
     checkpoint = out.with_name(out.name + ".unfinished")
     weights, record = retrain.fit(data, bank, recipe, device, amp, checkpoint, report)
-    again = {"dataset": selector, "steps": steps, "learning-rate": learning_rate, "schedule": schedule, "size": size,
-             "precision": "bf16" if amp else "fp32", "seed": seed, "device": device, "threads": threads,
+    stop = {} if stop_after is None else {"stop-after": stop_after}
+    again = {"dataset": selector, "steps": steps, **stop, "learning-rate": learning_rate, "schedule": schedule,
+             "size": size, "precision": "bf16" if amp else "fp32", "seed": seed, "device": device, "threads": threads,
              "out": out.name}  # fmt: skip
     command = shlex.join(["ue-bench", "deephiding", "train", *(f"--{k}={v}" for k, v in again.items())])
     write_hider(out, weights, recipe, {"command": command, **record})

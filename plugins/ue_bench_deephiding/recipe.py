@@ -13,6 +13,7 @@ class Recipe:
     """Defaults are Deep Hiding's where it names a value, else HiNet's; the rest says whose choice it is."""
 
     steps: int = 5_000
+    stop_after: int | None = None  # end at this step of the schedule
     batch: int = 24  # (cover, hidden) pairs
     size: int = 32  # side of the crops in pixels, even; our choice, the paper trains at 224
     learning_rate: float = 10**-4.5
@@ -30,3 +31,8 @@ class Recipe:
     growth: int = 32  # HiNet
     validate_every: int = 100  # steps; the weights kept are the best of these moments
     seed: int = 0
+
+    @property
+    def last_step(self) -> int:
+        """Steps that are really taken."""
+        return min(self.steps, self.stop_after or self.steps)

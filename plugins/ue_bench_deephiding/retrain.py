@@ -76,7 +76,7 @@ def fit(
         device,
         extractor,
         amp,
-        on_step=lambda step, now: report(step, recipe.steps, f"train hiding network, loss {now['loss']:.4f}"),
+        on_step=lambda step, now: report(step, recipe.last_step, f"train hiding network, loss {now['loss']:.4f}"),
         state=state,
         save=lambda state: _save(state_file, {**state, "seconds": time.monotonic() - started}),
     )

@@ -169,7 +169,7 @@ def train_hider(
         first, skipped, curve = state["step"], state["skipped"], list(state["curve"])
         best, best_total = state["best"], state["best_total"]
 
-    for step in range(first, recipe.steps):
+    for step in range(first, recipe.last_step):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(recipe, step)
         network.train()
@@ -189,7 +189,7 @@ def train_hider(
                 )
         if on_step:
             on_step(step + 1, {"loss": float(found.total.detach()), "norm": norm})
-        if (step + 1) % recipe.validate_every == 0 or step + 1 == recipe.steps:
+        if (step + 1) % recipe.validate_every == 0 or step + 1 == recipe.last_step:
             point = {"step": step + 1, "skipped": skipped, **validate()}
             curve.append(point)
             if point["total"] < best_total:
