@@ -69,7 +69,11 @@ def test_run_fills_a_row(site: Path, tmp_path: Path) -> None:
     grid = ["-D", "demo[train_per_class=4,test_per_class=2]", "-P", "hello-stripes[levels=4]", "-C", "hello-shuffle"]
     where = ["--devices", "cpu", "--jobs", "1", "--out", str(tmp_path / "out")]
     results = json.loads(ue_bench(site, "run", *grid, *where, "--json", UE_BENCH_CACHE=str(tmp_path / "cache")))
-    assert {r["protector"]: r["budget"]["linf_max"] for r in results} == {"none": 0, "hello-stripes[levels=4]": 4}
+    assert {r["protector"]: r["budget"]["linf_max"] for r in results} == {
+        "none": 0,
+        "noise": 8,
+        "hello-stripes[levels=4]": 4,
+    }
     assert {r["countermeasure"] for r in results} == {"hello-shuffle"}
 
 
