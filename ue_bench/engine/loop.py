@@ -23,7 +23,7 @@ from ..imageset import ImageSet, release
 from ..seeds import derive
 from .protocol import Protocol
 
-RELEASE_BYTES = 256 * 2**20  # sets above this size give their resident pages back during training
+RELEASE_BYTES = 32 * 2**20  # read from disk before pages are given back; a page fault maps several images at once
 EVAL_BATCH = 1000
 
 
