@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from .errors import UserError
 from .selectors import write_text
@@ -40,8 +40,8 @@ class _InputPath:
     """Marks a path whose *content*, not its name, belongs in the key of a cell."""
 
 
-InputPath = Annotated[Path, _InputPath()]
-"""A file or folder the plugin reads. Its content enters the key; results show its last part only."""
+InputPath = Annotated[Path, _InputPath(), AfterValidator(Path.expanduser)]
+"""What the plugin reads; ``~`` is the home folder. Its content enters the key; results show its last part."""
 
 
 @cache

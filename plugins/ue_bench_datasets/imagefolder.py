@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from ue_bench.api import Context, ImageSet, InputPath, UserError
 
@@ -49,11 +49,6 @@ class ImageFolder(HeldOut):
     name: ClassVar[str] = "imagefolder"
 
     path: InputPath = Field(description="folder with the images")
-
-    @field_validator("path")
-    @classmethod
-    def _expand(cls, path: Path) -> Path:
-        return path.expanduser()
 
     def files(self, data_dir: Path) -> list[Path]:
         return [self.path]

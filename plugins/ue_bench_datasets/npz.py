@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from ue_bench.api import Context, ImageSet, InputPath, UserError, ValidationError
 
@@ -57,11 +57,6 @@ class Npz(StoredDataset):
     name: ClassVar[str] = "npz"
 
     path: InputPath = Field(description="the .npz file")
-
-    @field_validator("path")
-    @classmethod
-    def _expand(cls, path: Path) -> Path:
-        return path.expanduser()
 
     def files(self, data_dir: Path) -> list[Path]:
         return [self.path]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from ue_bench.api import Context, ImageSet, InputPath, UserError
 
@@ -29,11 +29,6 @@ class Parquet(HeldOut):
     test_split: str | None = Field(
         None, pattern=r"^[\w.]+$", description="split to test on, where it is not the first of test and validation"
     )
-
-    @field_validator("path")
-    @classmethod
-    def _expand(cls, path: Path) -> Path:
-        return path.expanduser()
 
     def files(self, data_dir: Path) -> list[Path]:
         return [*self._files("train"), *self._files("test")]

@@ -240,3 +240,12 @@ def test_what_exists_is_not_planned() -> None:
     assert all("clean" not in p.stage.label for p in planned)
     [train] = stages(wanted[:1], lambda kind, key: kind == "protected")
     assert train.needs == ()
+
+
+def test_an_input_path_may_start_at_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ue_bench.registry import registry
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    [plugin] = registry().resolve("dataset", "npz[path=~/set.npz]")
+
+    assert plugin.model_dump()["path"] == tmp_path / "set.npz"
