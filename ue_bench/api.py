@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         Victim,
         digest_path,
     )
+    from .budget import ssim
     from .context import Context, TrainContext
     from .errors import EnvironmentProblem, UserError, ValidationError
     from .imageset import ImageSet
@@ -49,6 +50,7 @@ _HOMES = {
     "derive": "seeds",
     "digest_path": "base",
     "open_dataset": "access",
+    "ssim": "budget",
 }
 
 
@@ -80,4 +82,5 @@ __all__ = [
     "digest_path",
     "hookimpl",
     "open_dataset",
+    "ssim",
 ]

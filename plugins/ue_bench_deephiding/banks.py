@@ -48,7 +48,7 @@ def empty(classes: int, images: int, size: tuple[int, int]) -> Bank:
 
 
 def procedural(classes: int, images: int, size: tuple[int, int], seed: int) -> Bank:
-    """One silhouette a class, texture and colour by image."""
+    """One scene of silhouettes a class; hue, light and texture by image (see ``shapes``)."""
     bank = empty(classes, images, size)
     drawn = max(SOURCE_SIZE, *size)
     for label, index in np.ndindex(classes, images):
@@ -86,24 +86,39 @@ def natural(path: Path, classes: int, images: int, size: tuple[int, int], rng: n
     bank = empty(classes, images, size)
     dealt = rng.permutation(len(found))[: classes * images].reshape(classes, images)
     for label, index in np.ndindex(classes, images):
-        bank[label, index] = resized(_decode(found[dealt[label, index]]), size)
+        bank[label, index] = resized(decode(found[dealt[label, index]]), size)
     return bank
 
 
+def random_natural(path: Path, classes: int, images: int, size: tuple[int, int], rng: np.random.Generator) -> Bank:
+    """The same ``images`` images of ``path`` for every class: what is hidden says nothing about it (Table D).
+
+    A read-only view. Raises UserError when there are too few, or one that is needed cannot be read.
+    """
+    shared = natural(path, 1, images, size, rng)[0]
+    return np.broadcast_to(shared, (classes, *shared.shape))
+
+
+def logo(path: Path, classes: int, size: tuple[int, int]) -> Bank:
+    """The one image at ``path`` for every class. A read-only view. Raises UserError when it cannot be read."""
+    one = resized(decode(Picture(str(path), path)), size)
+    return np.broadcast_to(one, (classes, 1, *one.shape))
+
+
 def folder(path: Path, class_names: tuple[str, ...], images: int, size: tuple[int, int]) -> Bank:
-    """The first images of ``path/<class name>/``, by name.
+    """The first images of ``path/<class name>/``, or of ``path/<label>/`` where there is none, by name.
 
     Raises UserError when a class has too few, or one that is needed cannot be read.
     """
     bank = empty(len(class_names), images, size)
     for label, name in enumerate(class_names):
-        own = pictures_of_class(path, name)
+        own = pictures_of_class(path, name, label)
         if len(own) < images:
             raise UserError(
                 f"{path / name} holds {len(own)} images, {images} are needed", "give more or a smaller bank"
             )
         for index in range(images):
-            bank[label, index] = resized(_decode(own[index]), size)
+            bank[label, index] = resized(decode(own[index]), size)
     return bank
 
 
@@ -119,9 +134,19 @@ def pictures(path: Path) -> list[Picture]:
     return found
 
 
-def pictures_of_class(path: Path, name: str) -> list[Picture]:
-    """The images in ``path/name``, by name."""
-    return [Picture(str(p), p) for p in sorted((path / name).glob("*")) if p.suffix.lower() in SUFFIXES]
+def image_files(path: Path) -> list[Path]:
+    """``path`` itself, or all image files below it, in the order of their names. Raises UserError without ``path``."""
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise UserError(f"no file or folder {path}")
+    return sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+
+
+def pictures_of_class(path: Path, name: str, label: int) -> list[Picture]:
+    """The images in ``path/name``, or in ``path/label`` where there is no such folder, by name."""
+    own = path / name if (path / name).is_dir() else path / str(label)
+    return [Picture(str(p), p) for p in sorted(own.glob("*")) if p.suffix.lower() in SUFFIXES]
 
 
 def _rows(file: Path) -> Iterator[Picture]:
@@ -144,7 +169,8 @@ def _rows(file: Path) -> Iterator[Picture]:
             number += 1
 
 
-def _decode(picture: Picture) -> NDArray[np.uint8]:
+def decode(picture: Picture) -> NDArray[np.uint8]:
+    """H x W x 3. Raises UserError when ``picture`` is not a readable image."""
     from PIL import Image
 
     content = picture.content

@@ -19,7 +19,7 @@ from .recipe import Recipe
 
 @click.group("deephiding")
 def deephiding() -> None:
-    """Train hiding networks for the protector deephiding."""
+    """Train hiding networks for the protector deephiding, and measure the logos they hide."""
 
 
 @deephiding.command("train")
@@ -31,6 +31,20 @@ def deephiding() -> None:
 @click.option("--schedule", type=click.Choice(["constant", "cosine"]), default=Recipe.schedule, show_default=True,
               help="Of the learning rate; cosine falls to a tenth.")  # fmt: skip
 @click.option("--size", type=click.IntRange(8), default=Recipe.size, show_default=True, help="Side of crops, even.")
+@click.option("--omega-freq", type=click.FloatRange(0), default=Recipe.omega_freq, show_default=True,
+              help="Weight of the low-frequency loss.")  # fmt: skip
+@click.option("--omega-reveal", type=click.FloatRange(0), default=Recipe.omega_reveal, show_default=True,
+              help="Weight of the revealing loss.")  # fmt: skip
+@click.option("--omega-conc", type=click.FloatRange(0), default=Recipe.omega_conc, show_default=True,
+              help="Weight of latent feature concentration; 0 leaves it out.")  # fmt: skip
+@click.option("--per-image", is_flag=True, help="Hold every image to the radius, not the mean of a batch.")
+@click.option("--lfc-input", type=click.Choice(["raw", "scaled", "imagenet"]), default=Recipe.lfc_input,
+              show_default=True, help="What the extractor sees of a perturbation.")  # fmt: skip
+@click.option("--lfc-pairs", type=click.Choice(["ordered", "unordered"]), default=Recipe.lfc_pairs, show_default=True,
+              help="Count each pair of a class twice, as printed, or once.")  # fmt: skip
+@click.option("--sampler", type=click.Choice(["uniform", "pk"]), default=Recipe.sampler, show_default=True,
+              help="pk: classes, and four covers of each.")  # fmt: skip
+@click.option("--recompute", is_flag=True, help="Use less memory and more time: for large --size.")
 @click.option("--precision", type=click.Choice(["auto", "bf16", "fp32"]), default="auto", show_default=True,
               help="auto: bf16 on a GPU, fp32 on a CPU.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=Recipe.seed, show_default=True)
@@ -46,6 +60,14 @@ def train(
     learning_rate: float,
     schedule: Any,
     size: int,
+    omega_freq: float,
+    omega_reveal: float,
+    omega_conc: float,
+    per_image: bool,
+    lfc_input: Any,
+    lfc_pairs: Any,
+    sampler: Any,
+    recompute: bool,
     precision: str,
     seed: int,
     device: str,
@@ -73,29 +95,44 @@ def train(
     from . import banks, retrain
     from .writing import write_hider
 
-    device = _device(device)
+    device = usable_device(device)
     amp = precision == "bf16" or (precision == "auto" and device.startswith("cuda"))
     torch.set_num_threads(threads)
     recipe = Recipe(
-        steps=steps, stop_after=stop_after, learning_rate=learning_rate, schedule=schedule, size=size, seed=seed
+        steps=steps,
+        stop_after=stop_after,
+        learning_rate=learning_rate,
+        schedule=schedule,
+        size=size,
+        omega_freq=omega_freq,
+        omega_reveal=omega_reveal,
+        omega_conc=omega_conc,
+        per_image=per_image,
+        lfc_input=lfc_input,
+        lfc_pairs=lfc_pairs,
+        sampler=sampler,
+        recompute=recompute,
+        seed=seed,
     )
     report = ProgressLine(sys.stderr)
     selector, data = open_dataset(dataset, "train", data_dir=data_dir, cache_dir=cache_dir, report=report)
     bank = banks.procedural(data.num_classes, retrain.TRAINING_BANK, (size, size), seed)
     checkpoint = out.with_name(out.name + ".unfinished")
     weights, record = retrain.fit(data, bank, recipe, device, amp, checkpoint, report)
-    stop = {} if stop_after is None else {"stop-after": stop_after}
-    again = {"dataset": selector, "steps": steps, **stop, "learning-rate": learning_rate, "schedule": schedule,
-             "size": size, "precision": "bf16" if amp else "fp32", "seed": seed, "device": device, "threads": threads,
-             "out": out.name}  # fmt: skip
-    command = shlex.join(["ue-bench", "deephiding", "train", *(f"--{k}={v}" for k, v in again.items())])
+    switches = ("stop_after", "omega_freq", "omega_reveal", "omega_conc", "lfc_input", "lfc_pairs", "sampler")
+    changed = {n.replace("_", "-"): getattr(recipe, n) for n in switches if getattr(recipe, n) != getattr(Recipe, n)}
+    again = {"dataset": selector, "steps": steps, "learning-rate": learning_rate, "schedule": schedule,
+             "size": size, **changed, "precision": "bf16" if amp else "fp32", "seed": seed, "device": device,
+             "threads": threads, "out": out.name}  # fmt: skip
+    flags = ["--per-image"] * per_image + ["--recompute"] * recompute
+    command = shlex.join(["ue-bench", "deephiding", "train", *(f"--{k}={v}" for k, v in again.items()), *flags])
     write_hider(out, weights, recipe, {"command": command, **record})
     shutil.rmtree(checkpoint)
     print(out)
 
 
-def _device(name: str) -> str:
-    """A device that works here. Raises EnvironmentProblem when ``name`` does not."""
+def usable_device(name: str) -> str:
+    """``name``, or the best there is for ``auto``. Raises EnvironmentProblem when ``name`` does not."""
     import torch
 
     if name == "auto":

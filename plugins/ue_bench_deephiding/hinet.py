@@ -14,11 +14,28 @@ All tensors are N x C x H x W. Images are in [0, 1]; nothing is clamped here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 CLAMP = 2.0  # HiNet: E(s) lies in (exp(-2), exp(2))
 INIT_STD = 0.01  # HiNet: weights and biases of convolutions 1-4
+
+
+def to_unit(images: NDArray[np.uint8], device: str = "cpu") -> Tensor:
+    """N x H x W x 3 in 0..255 as float32 N x 3 x H x W in [0, 1]."""
+    x = torch.from_numpy(np.array(images)).to(device).permute(0, 3, 1, 2)  # a copy: stored images are read-only
+    return x.float().div_(255).contiguous(memory_format=torch.channels_last)
+
+
+def to_pixels(x: Tensor) -> NDArray[np.uint8]:
+    """The way back: clipped to [0, 1] and rounded."""
+    pixels: NDArray[np.uint8] = (x.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    return pixels
 
 
 def haar(x: Tensor) -> Tensor:
@@ -106,7 +123,12 @@ class HidingNetwork(nn.Module):
 
     At initialisation it is the identity: the stego image is the cover and the residual is the transform of the
     hidden image.
+
+    With ``recompute`` a training step keeps only what goes from block to block, and computes the inside of each block
+    a second time on the way back: the same gradients from a fraction of the memory, for about a third more time.
     """
+
+    recompute = False
 
     def __init__(self, blocks: int = 16, growth: int = 32, seed: int = 0) -> None:
         super().__init__()
@@ -119,15 +141,23 @@ class HidingNetwork(nn.Module):
     def forward(self, c: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """Haar coefficients of cover and hidden image (N x 12 x H/2 x W/2) to those of stego image and residual."""
         for block in self.blocks:
-            c, h = block(c, h)
+            c, h = self._run(block, c, h)
         return c, h
 
     def inverse(self, c: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """Undo :meth:`forward`. Exact with the true residual; with a random one it reveals approximately."""
         for block in reversed(self.blocks):
             assert isinstance(block, CouplingBlock)
-            c, h = block.inverse(c, h)
+            c, h = self._run(block.inverse, c, h)
         return c, h
+
+    def _run(
+        self, step: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], c: Tensor, h: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        if not (self.recompute and torch.is_grad_enabled()):
+            return step(c, h)
+        result: tuple[Tensor, Tensor] = checkpoint(step, c, h, use_reentrant=False)
+        return result
 
     def hide(self, cover: Tensor, hidden: Tensor) -> Tensor:
         """Stego images for covers and hidden images, both N x 3 x H x W in [0, 1]. Not clamped, not rounded."""

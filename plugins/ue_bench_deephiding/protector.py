@@ -14,8 +14,6 @@ from pydantic import Field, model_validator
 from ue_bench.api import Context, ImageSet, InputPath, Protector, Ratio, UserError, derive, digest_path
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from .banks import Bank
     from .hinet import HidingNetwork
 
@@ -27,8 +25,8 @@ class DeepHiding(Protector):
     """Hides one semantic image of its class in every image, with an invertible network (HiNet, 16 blocks).
 
     ``mode=class`` hides the same image in all images of a class; ``mode=sample`` one of ``bank_size`` images that
-    share a silhouette. The hidden image decides the perturbation, so its shape becomes the easiest feature of the
-    class. No classifier is attacked.
+    share a scene: silhouettes, and which part is the brighter. The hidden image decides the perturbation, so its shape
+    becomes the easiest feature of the class. No classifier is attacked.
 
     The paper bounds the mean squared error of the hiding network's training, sqrt(MSE) = 8/255, and nothing else:
     single pixels move by far more than 8 levels. ``projection=linf`` clips the perturbation to +-eps, which the paper
@@ -40,20 +38,28 @@ class DeepHiding(Protector):
     Published: 10.00 % (class-wise) and 15.36 % (sample-wise) accuracy of a ResNet-18 on CIFAR-10 under plain training
     (Deep Hiding, Table 1), with images from Stable Diffusion; here they are drawn procedurally unless others are given.
 
+    Of the sources of hidden images, ``procedural`` draws them (the default), ``natural`` takes a photograph of its own
+    for each class, ``random_natural`` and ``next_class`` are ablations of Table D (``bank_size`` photographs that all
+    classes share; clean images of the class after), ``folder`` takes yours, and ``logo`` hides one image in all, which
+    marks images rather than protects them.
+
     Deviations: hidden images are not diffusion samples; sample-wise images are dealt out evenly in a seeded order (the
     paper does not say how); sizes that are not even are mirrored by one row or column for hiding; with
     ``projection=linf`` an eps between two 8-bit levels is taken down to the lower one.
     """
 
     name: ClassVar[str] = "deephiding"
+    revision: ClassVar[int] = 2
     paper: ClassVar[str] = "Deep Hiding, submission to ICLR 2024; hiding network of Jing et al., HiNet, ICCV 2021"
 
     mode: Literal["class", "sample"] = Field("class", description="one hidden image a class, or many")
-    hidden: Literal["procedural", "natural", "next_class", "folder"] = Field(
+    hidden: Literal["procedural", "natural", "random_natural", "next_class", "folder", "logo"] = Field(
         "procedural", description="where hidden images come from"
     )
     hidden_images: InputPath | None = Field(
-        None, description="natural: a folder of images or Parquet files; folder: one sub-folder a class"
+        None,
+        description="natural, random_natural: a folder of images or Parquet files; folder: one sub-folder a class, by "
+        "name or number; logo: one image",
     )
     bank_size: int = Field(100, ge=1, le=10_000, description="mode=sample: hidden images a class")
     projection: Literal["none", "linf"] = Field(
@@ -66,8 +72,12 @@ class DeepHiding(Protector):
     @model_validator(mode="after")
     def _consistent(self) -> DeepHiding:
         given = self.model_fields_set
-        if (self.hidden in ("natural", "folder")) != (self.hidden_images is not None):
-            raise ValueError("hidden_images=PATH goes with hidden=natural or hidden=folder")
+        if (self.hidden not in ("procedural", "next_class")) != (self.hidden_images is not None):
+            raise ValueError("hidden_images=PATH goes with hidden=natural, random_natural, folder or logo")
+        if self.hidden == "random_natural" and self.mode != "sample":
+            raise ValueError("hidden=random_natural needs mode=sample; hidden=natural hides one photograph a class")
+        if self.hidden == "logo" and (self.mode == "sample" or self.retrain):
+            raise ValueError("hidden=logo is one image for all: it goes with mode=class and the shipped network")
         for field, condition, needed in [
             ("bank_size", self.mode == "sample", "mode=sample"),
             ("eps", self.projection == "linf", "projection=linf"),
@@ -90,6 +100,8 @@ class DeepHiding(Protector):
         """Protected images, rounded to 8 bits. Raises UserError when hidden images are missing or too few."""
         import torch
 
+        from .hinet import to_pixels, to_unit
+
         height, width = data.size
         padded = (height + height % 2, width + width % 2)
         bank = self.bank(data, padded, ctx)
@@ -99,15 +111,13 @@ class DeepHiding(Protector):
 
         def hide(images: NDArray[np.uint8], where: slice) -> NDArray[np.uint8]:
             mirror = ((0, 0), (0, padded[0] - height), (0, padded[1] - width), (0, 0))
-            cover = _unit(np.pad(images, mirror, mode="reflect"), ctx.device)
-            hidden = _unit(bank[data.labels[where], chosen[where]], ctx.device)
+            cover = to_unit(np.pad(images, mirror, mode="reflect"), ctx.device)
+            hidden = to_unit(bank[data.labels[where], chosen[where]], ctx.device)
             with torch.inference_mode():
                 stego = network.hide(cover, hidden)
                 if self.projection == "linf":
                     stego = cover + (stego - cover).clamp(-radius, radius)
-                exported = (stego.clamp(0, 1) * 255).round().to(torch.uint8)
-            protected: NDArray[np.uint8] = exported.permute(0, 2, 3, 1).cpu().numpy()
-            return protected[:, :height, :width]
+            return to_pixels(stego)[:, :height, :width]
 
         return ctx.map_images(data, hide, "hide", batch=BATCH)
 
@@ -121,9 +131,12 @@ class DeepHiding(Protector):
 
         if self.hidden == "natural" and self.hidden_images:
             images = min(images, len(banks.pictures(self.hidden_images)) // data.num_classes)
+        elif self.hidden == "random_natural" and self.hidden_images:
+            images = min(images, len(banks.pictures(self.hidden_images)))
         elif self.hidden == "folder" and self.hidden_images:
             path = self.hidden_images
-            images = min(images, *(len(banks.pictures_of_class(path, name)) for name in data.class_names))
+            names = enumerate(data.class_names)
+            images = min(images, *(len(banks.pictures_of_class(path, name, label)) for label, name in names))
         return self._bank(data, max(1, images), size, ctx)
 
     def _bank(self, data: ImageSet, images: int, size: tuple[int, int], ctx: Context) -> Bank:
@@ -134,8 +147,11 @@ class DeepHiding(Protector):
         if self.hidden == "next_class":
             return banks.next_class(data, images, size, ctx.rng("bank"))
         assert self.hidden_images is not None
-        if self.hidden == "natural":
-            return banks.natural(self.hidden_images, data.num_classes, images, size, ctx.rng("bank"))
+        if self.hidden == "logo":
+            return banks.logo(self.hidden_images, data.num_classes, size)
+        if self.hidden in ("natural", "random_natural"):
+            draw = banks.natural if self.hidden == "natural" else banks.random_natural
+            return draw(self.hidden_images, data.num_classes, images, size, ctx.rng("bank"))
         return banks.folder(self.hidden_images, data.class_names, images, size)
 
     def network(self, data: ImageSet, ctx: Context) -> HidingNetwork:
@@ -146,7 +162,11 @@ class DeepHiding(Protector):
 
         # Only what shapes the network: class-wise and sample-wise protection share one.
         trained = DeepHiding(
-            hidden=self.hidden, hidden_images=self.hidden_images, retrain=True, train_steps=self.train_steps
+            mode="sample" if self.hidden == "random_natural" else "class",
+            hidden=self.hidden,
+            hidden_images=self.hidden_images,
+            retrain=True,
+            train_steps=self.train_steps,
         )
         key = {"hider": trained.identity(), "data": data.fingerprint, "seed": ctx.seed}
         folder = ctx.cached(key, lambda target: train_on(trained, data, ctx, key, target))
@@ -178,11 +198,3 @@ def load_network(path: Path) -> HidingNetwork:
     except (OSError, SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path} is not a hiding network", "reinstall ue-bench, or use retrain=true") from error
     return network.eval().requires_grad_(False)
-
-
-def _unit(images: NDArray[np.uint8], device: str) -> Tensor:
-    """N x H x W x 3 in 0..255 as N x 3 x H x W in [0, 1]."""
-    import torch
-
-    x = torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2)
-    return x.float().div_(255).contiguous(memory_format=torch.channels_last)

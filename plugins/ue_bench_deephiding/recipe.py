@@ -25,10 +25,15 @@ class Recipe:
     omega_freq: float = 1.0
     omega_reveal: float = 1.0
     omega_conc: float = 1e-4
+    per_image: bool = False  # the floor of equation 5 holds for every image, not for the mean over the batch
+    lfc_input: Literal["raw", "scaled", "imagenet"] = "raw"  # what the extractor sees; the paper does not say
+    lfc_pairs: Literal["ordered", "unordered"] = "ordered"  # equation 7 as printed, or each pair once
+    sampler: Literal["uniform", "pk"] = "uniform"  # pk: batch / 4 classes with four covers each; ours, for more pairs
     lfc_warmup_rms: float = 1e-4  # below it the normalised features have no usable gradient
     extractor_epochs: int = 6  # our choice: the paper's extractor is pre-trained, on what it does not say
     blocks: int = 16  # HiNet
     growth: int = 32  # HiNet
+    recompute: bool = False  # less memory for more time; moves no number
     validate_every: int = 100  # steps; the weights kept are the best of these moments
     seed: int = 0
 

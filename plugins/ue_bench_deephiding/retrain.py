@@ -63,7 +63,9 @@ def fit(
     }
     _claim(checkpoint, settings)
     covers = Covers(data.images, data.labels, recipe.size)
-    extractor, spent = _extractor(covers, len(bank), recipe, device, amp, checkpoint / "extractor.pt", report)
+    extractor, spent = None, 0.0
+    if recipe.omega_conc:
+        extractor, spent = _extractor(covers, len(bank), recipe, device, amp, checkpoint / "extractor.pt", report)
     state_file = checkpoint / "hider.pt"
     state = _load(state_file, device)
     started = time.monotonic() - (state["seconds"] if state else spent)
@@ -84,7 +86,7 @@ def fit(
     achieved = {name: best[name] for name in ("step", "psnr", "psnr_reveal", "mse")}
     return weights, {
         **settings,
-        "extractor": checksum(extractor),
+        "extractor": checksum(extractor) if extractor else None,
         "achieved": {**achieved, "mse_over_eps_squared": best["mse"] / EPS**2},
         "environment": {
             "ue_bench": metadata.version("ue-bench"),

@@ -1,7 +1,9 @@
-"""Procedural semantic images: one silhouette per class, texture and colour per image.
+"""Procedural semantic images: one scene of silhouettes per class, in other paint and light for each image.
 
-They stand in for images from a text-to-image model guided by one edge map per class: what the images of a class
-share is a shape, and nothing else. Numbers are uint8, H x W x 3.
+They stand in for images from a text-to-image model guided by one prompt and one edge map per class. What the images of
+a class share is a shape and which of its parts are the darker ones; hue, contrast, exposure and texture are free, so
+that the mean colour says nothing about the class. Without the common order of brightness the edges of a class have
+either sign, and their mean is nothing: see the log of negative results. Numbers are uint8, H x W x 3.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from numpy.typing import NDArray
 Field = NDArray[np.floating[Any]]
 
 TEXTURE_AMPLITUDE = 0.10  # above some 0.25, texture edges drown the silhouette
+SATURATION = 0.35  # largest distance of a colour from grey, in RGB
+LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def _all(*distances: Field) -> Field:
@@ -114,18 +118,29 @@ def _noise(rng: np.random.Generator, x: Field, y: Field) -> Field:
 TEXTURES: tuple[Callable[[np.random.Generator, Field, Field], Field], ...] = (_stripes, _checks, _noise)
 
 
-def _colours(rng: np.random.Generator) -> NDArray[np.float32]:
-    """Background, main and second colour, redrawn until their luminances stand apart."""
-    weights = np.array([0.299, 0.587, 0.114])
+def _luminances(rng: np.random.Generator) -> NDArray[np.floating[Any]]:
+    """Of background, main and second silhouette, as steps around their mean; redrawn until they stand apart."""
     while True:
-        colours = rng.uniform(0, 1, (3, 3))
-        background, main, second = colours @ weights
+        drawn = rng.uniform(0, 1, (3, 3)) @ LUMA
+        background, main, second = drawn
         if abs(background - main) > 0.4 and abs(main - second) > 0.2:
-            return colours.astype(np.float32)
+            steps: NDArray[np.floating[Any]] = drawn - drawn.mean()
+            return steps
+
+
+def _paint(rng: np.random.Generator, steps: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """Colours, one a row, whose luminances are ``steps`` at some contrast and exposure; the hues are free."""
+    lit = min(rng.uniform(0.75, 1.25), 0.9 / float(np.ptp(steps))) * steps
+    lit += 0.05 - lit.min() + rng.random() * (0.9 - np.ptp(lit))
+    hues = rng.normal(size=(len(steps), 3))
+    hues -= (hues @ LUMA)[:, None]  # the weights sum to one: what is left has no luminance
+    hues *= rng.uniform(0, SATURATION, (len(steps), 1)) / np.linalg.norm(hues, axis=1, keepdims=True)
+    colours: NDArray[np.float32] = np.clip(lit[:, None] + hues, 0, 1).astype(np.float32)
+    return colours
 
 
 def semantic_image(label: int, index: int, size: int, seed: int) -> NDArray[np.uint8]:
-    """Image ``index`` of class ``label``: the class fixes the silhouettes, the index texture and colour."""
+    """Image ``index`` of class ``label``: the class fixes silhouettes and steps of brightness, the index the rest."""
     axis = ((np.arange(size, dtype=np.float32) + 0.5) / size * 2 - 1).astype(np.float32)
     y, x = np.meshgrid(axis, axis, indexing="ij")
 
@@ -136,8 +151,9 @@ def semantic_image(label: int, index: int, size: int, seed: int) -> NDArray[np.u
     partner = SILHOUETTES[(label // 10 + 3 * label + 1) % 10]
     second = partner(*_turned((x - dx) * 2, (y - dy) * 2, turn)) / 2
 
+    steps = _luminances(of_class)
     rng = np.random.default_rng([seed, label, index])
-    colours = _colours(rng)
+    colours = _paint(rng, steps)
     textures = [_noise, TEXTURES[rng.integers(3)], TEXTURES[rng.integers(3)]]
     image = colours[0] + TEXTURE_AMPLITUDE * textures[0](rng, x, y)[..., None]
     for colour, texture, distance in zip(colours[1:], textures[1:], (main, second), strict=True):

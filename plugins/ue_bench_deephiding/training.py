@@ -19,6 +19,7 @@ from .hinet import HidingNetwork, haar, inverse_haar
 from .recipe import EPS, Recipe
 
 Validated = dict[str, float]
+PER_CLASS = 4  # covers a class in a batch under sampler=pk
 
 
 @dataclass
@@ -45,6 +46,22 @@ def concentration(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     return (counts * (counts - 1) - (sums.square().sum(1) - norms)).sum()
 
 
+def extractor_input(perturbation: Tensor, kind: str) -> Tensor:
+    """What the extractor sees of a perturbation (N x 3 x H x W, about +-0.1).
+
+    ``raw``: as it is. ``scaled``: eps takes it to the ends of [0, 1]. ``imagenet``: that, normalised with the channel
+    means and deviations of ImageNet.
+    """
+    if kind == "raw":
+        return perturbation
+    scaled = 0.5 + perturbation / (2 * EPS)
+    if kind == "scaled":
+        return scaled
+    mean, deviation = perturbation.new_tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[..., None, None]
+    normalised: Tensor = (scaled - mean) / deviation
+    return normalised
+
+
 def hiding_losses(
     network: HidingNetwork,
     cover: Tensor,
@@ -58,8 +75,8 @@ def hiding_losses(
     """Equations 5 to 8 with mean reductions.
 
     Means, not HiNet's sums: equation 5 compares the error with eps squared, and with sums that floor would sit at
-    96 dB. ``extractor`` maps perturbations (N x 3 x H x W, raw) to last-convolution features, or is None for no
-    concentration term.
+    96 dB. ``extractor`` maps perturbations (N x 3 x H x W, see ``extractor_input``) to last-convolution features, or is
+    None for no concentration term.
     """
     z_cover = haar(cover)
     z, residual = network(z_cover, haar(hidden))
@@ -68,12 +85,18 @@ def hiding_losses(
     revealed = inverse_haar(network.inverse(z, noise.to(residual.dtype))[1])
 
     mse = F.mse_loss(stego, cover)
-    hide = mse.clamp(min=EPS**2)
+    if recipe.per_image:
+        hide = (stego - cover).square().flatten(1).mean(1).clamp(min=EPS**2).mean()
+    else:
+        hide = mse.clamp(min=EPS**2)
     freq = F.mse_loss(z[:, :3], z_cover[:, :3])
     reveal = F.mse_loss(revealed, hidden)
     conc = mse.new_zeros(())
     if extractor is not None and mse.detach().sqrt() > recipe.lfc_warmup_rms:
-        conc = concentration(extractor(stego - cover).flatten(1).float(), labels, num_classes)
+        features = extractor(extractor_input(stego - cover, recipe.lfc_input))
+        conc = concentration(features.flatten(1).float(), labels, num_classes)
+        if recipe.lfc_pairs == "unordered":
+            conc = conc / 2
     total = hide + recipe.omega_freq * freq + recipe.omega_reveal * reveal + recipe.omega_conc * conc
     return Losses(total, hide, freq, reveal, conc, mse)
 
@@ -87,12 +110,17 @@ class Covers:
     def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.int64], size: int) -> None:
         self.images, self.labels, self.size = images, labels, size
 
-    def draw(self, count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, NDArray[np.int64]]:
-        """``count`` crops in [0, 1], their labels, and the labels as an array."""
+    def draw(
+        self, count: int, rng: np.random.Generator, sampler: str = "uniform"
+    ) -> tuple[Tensor, Tensor, NDArray[np.int64]]:
+        """``count`` crops in [0, 1], their labels, and the labels as an array.
+
+        ``uniform`` draws images, ``pk`` classes that have any, and ``PER_CLASS`` images of each.
+        """
         height, width = self.images.shape[1:3]
         # One side per batch, so that the whole batch is resized in one call.
         side = int(rng.integers(min(self.size, height, width), min(height, width) + 1))
-        picked = rng.integers(len(self.images), size=count)
+        picked = rng.integers(len(self.images), size=count) if sampler == "uniform" else self._by_class(count, rng)
         tops, lefts = rng.integers(height - side + 1, size=count), rng.integers(width - side + 1, size=count)
         crops = np.stack(
             [self.images[i, t : t + side, u : u + side] for i, t, u in zip(picked, tops, lefts, strict=True)]
@@ -105,6 +133,13 @@ class Covers:
             x = F.interpolate(x, (self.size, self.size), mode="bilinear", antialias=True)
         labels = self.labels[picked]
         return x, torch.from_numpy(labels), labels
+
+    def _by_class(self, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        groups = -(-count // PER_CLASS)
+        present = np.unique(self.labels)
+        chosen = rng.choice(present, groups, replace=len(present) < groups)
+        picked = np.concatenate([rng.choice(np.flatnonzero(self.labels == label), PER_CLASS) for label in chosen])
+        return picked[:count]
 
 
 def train_hider(
@@ -131,6 +166,7 @@ def train_hider(
     are under 20 dB.
     """
     network.to(device).to(memory_format=torch.channels_last)
+    network.recompute = recipe.recompute
     optimiser = torch.optim.Adam(
         network.parameters(), recipe.learning_rate, recipe.betas, recipe.adam_eps, recipe.weight_decay
     )
@@ -138,7 +174,7 @@ def train_hider(
     device_type = torch.device(device).type
 
     def batch(rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        x, y, labels = covers.draw(recipe.batch, rng)
+        x, y, labels = covers.draw(recipe.batch, rng, recipe.sampler)
         h = hidden_bank[labels, rng.integers(bank.shape[1], size=recipe.batch)].float() / 255
         layout = torch.channels_last
         return x.to(device, memory_format=layout), h.to(device, memory_format=layout), y.to(device)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,3 +59,23 @@ def smooth_set(count: int = 30, size: tuple[int, int] = (32, 32), classes: int =
 def change(protected: ImageSet, clean: ImageSet) -> NDArray[np.int64]:
     """The perturbation in 8-bit levels."""
     return protected.images.astype(np.int64) - clean.images
+
+
+def tiny_clip(folder: Path) -> tuple[Any, Any]:
+    """Configuration of a CLIP text encoder, and its tokenizer of single bytes, which ``folder`` then holds."""
+    import transformers
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    symbols = list(bytes_to_unicode().values())
+    words = [*symbols, *(s + "</w>" for s in symbols), "<|startoftext|>", "<|endoftext|>"]
+    folder.mkdir()
+    (folder / "vocab.json").write_text(json.dumps({w: i for i, w in enumerate(words)}), encoding="utf-8")
+    (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
+    tokenizer = transformers.CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
+    tokenizer.model_max_length = 77
+    tokenizer.save_pretrained(folder)
+    config = transformers.CLIPTextConfig(
+        vocab_size=514, hidden_size=32, intermediate_size=37, projection_dim=16, num_hidden_layers=2,
+        num_attention_heads=4, max_position_embeddings=77, bos_token_id=512, eos_token_id=513, pad_token_id=513,
+    )  # fmt: skip
+    return config, tokenizer

@@ -46,6 +46,13 @@ def drawn() -> banks.Bank:
     return banks.procedural(10, 20, (64, 64), 0)
 
 
+def test_edges_of_a_class_have_a_common_sign(drawn: banks.Bank) -> None:
+    """Else the perturbations that carry them cancel, and sample-wise protection has no effect on a small net."""
+    grey = drawn.astype(float) @ [0.299, 0.587, 0.114]
+    edges = np.concatenate([np.diff(grey, axis=a).reshape(10, 20, -1) for a in (2, 3)], axis=2)
+    assert np.square(edges.mean(axis=1)).mean() > 0.5 * np.square(edges).mean()
+
+
 def test_shape_tells_the_class(drawn: banks.Bank) -> None:
     assert nearest_centroid_accuracy(gradient_maps(drawn)) >= 0.9
 
@@ -81,6 +88,30 @@ def test_resizing_takes_the_centre_and_keeps_proportions() -> None:
 def test_an_image_of_the_right_size_is_left_alone() -> None:
     image = np.random.default_rng(0).integers(0, 256, (6, 10, 3), dtype=np.uint8)
     assert np.array_equal(banks.resized(image, (6, 10)), image)
+
+
+def test_random_natural_is_the_same_photographs_for_every_class(tmp_path: Path) -> None:
+    source = np.random.default_rng(1).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
+    for number, image in enumerate(source):
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
+    bank = banks.random_natural(tmp_path, 3, 4, (8, 8), np.random.default_rng(0))
+    assert bank.shape == (3, 4, 8, 8, 3)
+    assert (bank == bank[:1]).all()
+    drawn = {image.tobytes() for image in bank[0]}
+    assert len(drawn) == 4
+    assert drawn <= {image.tobytes() for image in source}
+    with pytest.raises(UserError, match="holds 6 images"):
+        banks.random_natural(tmp_path, 3, 7, (8, 8), np.random.default_rng(0))
+
+
+def test_a_logo_is_one_image_for_all(tmp_path: Path) -> None:
+    image = np.random.default_rng(2).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(image).save(tmp_path / "logo.png")
+    bank = banks.logo(tmp_path / "logo.png", 3, (8, 8))
+    assert bank.shape == (3, 1, 8, 8, 3)
+    assert (bank == image).all()
+    with pytest.raises(UserError, match=r"none\.png is not a readable image"):
+        banks.logo(tmp_path / "none.png", 3, (8, 8))
 
 
 def test_next_class_hides_clean_images_of_the_class_after() -> None:

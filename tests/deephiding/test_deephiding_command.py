@@ -50,6 +50,18 @@ def test_help_and_loading_import_no_torch() -> None:
     assert "--learning-rate" in done.stdout
 
 
+def test_switches_reach_the_recipe_and_the_command(arguments: list[str], tmp_path: Path) -> None:
+    switches = ["--omega-freq=10", "--omega-reveal=0.5", "--omega-conc=0", "--lfc-input=scaled",
+                "--lfc-pairs=unordered", "--sampler=pk", "--per-image"]  # fmt: skip
+    CliRunner().invoke(cli, [*arguments, *switches], catch_exceptions=False)
+    record = json.loads((tmp_path / "new.json").read_text(encoding="utf-8"))
+    expected = {"omega_freq": 10, "omega_reveal": 0.5, "omega_conc": 0, "lfc_input": "scaled",
+                "lfc_pairs": "unordered", "sampler": "pk", "per_image": True}  # fmt: skip
+    assert expected.items() <= record["recipe"].items()
+    words = set(record["command"].split())
+    assert {"--omega-freq=10.0", "--omega-conc=0.0", "--sampler=pk", "--per-image"} <= words
+
+
 def test_training_writes_weights_and_a_record_that_gives_the_command(arguments: list[str], tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
     assert result.stdout.strip() == str(tmp_path / "new.safetensors")

@@ -112,6 +112,19 @@ def test_hidden_images_can_come_from_a_folder(data: ImageSet, ctx: Context, tmp_
     assert method.training_bank(data, 100, (16, 16), ctx).shape == (3, 1, 16, 16, 3)
 
 
+def test_hidden_images_that_say_nothing_about_the_class(data: ImageSet, ctx: Context, tmp_path: Path) -> None:
+    from PIL import Image
+
+    for number in range(4):
+        Image.fromarray(data.images[number]).save(tmp_path / f"{number}.png")
+    shared = DeepHiding(mode="sample", hidden="random_natural", hidden_images=tmp_path, bank_size=4)
+    assert change(shared.protect(data, ctx), data).any()
+    assert shared.training_bank(data, 100, (16, 16), ctx).shape == (3, 4, 16, 16, 3)
+    marked = DeepHiding(hidden="logo", hidden_images=tmp_path / "0.png")
+    assert (marked.bank(data, (32, 32), ctx) == data.images[0]).all()
+    assert change(marked.protect(data, ctx), data).any()
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
@@ -120,6 +133,9 @@ def test_hidden_images_can_come_from_a_folder(data: ImageSet, ctx: Context, tmp_
         ({"train_steps": 5}, "train_steps needs retrain=true"),
         ({"hidden": "natural"}, "hidden_images=PATH goes with"),
         ({"hidden_images": "somewhere"}, "hidden_images=PATH goes with"),
+        ({"hidden": "random_natural", "hidden_images": "x"}, "needs mode=sample"),
+        ({"hidden": "logo", "hidden_images": "x", "mode": "sample"}, "one image for all"),
+        ({"hidden": "logo", "hidden_images": "x", "retrain": True}, "one image for all"),
     ],
 )
 def test_parameters_that_would_be_ignored_are_refused(parameters: dict[str, Any], message: str) -> None:

@@ -193,3 +193,28 @@ def test_retraining_moves_the_images(ctx: Context) -> None:
         DeepHiding(retrain=True, train_steps=20).protect(data, ctx)
     protected = DeepHiding(retrain=True, train_steps=100).protect(data, ctx)
     assert 2 < np.sqrt(np.square(change(protected, data)).mean()) < 26
+
+
+def test_pk_sampler_draws_four_covers_of_each_class() -> None:
+    labels = np.repeat(np.arange(20), 5)[np.random.default_rng(0).permutation(100)]
+    labels[labels == 7] = 8  # a class that is named but has no image
+    covers = Covers(np.zeros((100, 8, 8, 3), np.uint8), labels, 8)
+    for seed in range(5):
+        drawn = covers.draw(24, np.random.default_rng(seed), "pk")[2]
+        assert np.unique(drawn, return_counts=True)[1].tolist() == [4] * 6
+    assert len(covers.draw(10, np.random.default_rng(0), "pk")[2]) == 10
+    few = Covers(np.zeros((4, 8, 8, 3), np.uint8), np.array([0, 0, 1, 1]), 8)
+    assert len(few.draw(24, np.random.default_rng(0), "pk")[2]) == 24
+    uniform = covers.draw(24, np.random.default_rng(0))[2]
+    assert np.unique(uniform, return_counts=True)[1].tolist() != [4] * 6
+
+
+def test_without_the_concentration_term_no_extractor_is_trained(tmp_path: Path) -> None:
+    recipe = replace(TINY, steps=1, omega_conc=0)
+    texts: list[str] = []
+    _, record = retrain.fit(
+        smooth_set(), BANK, recipe, "cpu", False, tmp_path, lambda done, total, text: texts.append(text)
+    )
+    assert record["extractor"] is None
+    assert not any("extractor" in text for text in texts)
+    assert [point["conc"] for point in record["curve"]] == [0]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ue_bench_deephiding.hinet import HidingNetwork
 from ue_bench_deephiding.recipe import EPS, Recipe
-from ue_bench_deephiding.training import Losses, concentration, hiding_losses
+from ue_bench_deephiding.training import Losses, concentration, extractor_input, hiding_losses
 
 from .helpers import generator, is_last_convolution, randomised, unit_images
 
@@ -106,3 +106,63 @@ def test_concentration_waits_until_there_is_a_perturbation() -> None:
     extractor = nn.Conv2d(3, 8, 3, bias=False).requires_grad_(False)
     assert losses(HidingNetwork(blocks=1), Recipe(), extractor=extractor).conc == 0
     assert losses(randomised(HidingNetwork(blocks=1), 0.05), Recipe(), extractor=extractor).conc > 0
+
+
+def test_the_floor_holds_for_the_batch_or_for_every_image() -> None:
+    class Shifting(HidingNetwork):
+        """Moves the first image of a batch by 3 eps everywhere, and no other."""
+
+        def forward(self, c: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+            moved = c.clone()
+            moved[0, :3] += 2 * 3 * EPS  # twice the shift of the pixels, in the low band
+            return moved, h
+
+    network = Shifting(blocks=1)
+    batch, image = losses(network, Recipe()), losses(network, Recipe(per_image=True))
+    assert batch.mse.item() == pytest.approx(9 / 3 * EPS**2, rel=1e-4)
+    assert image.mse.item() == batch.mse.item()
+    assert batch.hide.item() == pytest.approx(9 / 3 * EPS**2, rel=1e-4)
+    assert image.hide.item() == pytest.approx((9 + 1 + 1) / 3 * EPS**2, rel=1e-4)
+
+
+def test_what_the_extractor_sees() -> None:
+    ends = torch.tensor([-EPS, 0, EPS]).view(3, 1, 1, 1).expand(3, 3, 2, 2)
+    assert torch.equal(extractor_input(ends, "raw"), ends)
+    assert torch.allclose(extractor_input(ends, "scaled")[:, 0, 0, 0], torch.tensor([0, 0.5, 1]))
+    normalised = extractor_input(ends, "imagenet")
+    assert torch.allclose(
+        normalised[1, :, 0, 0], torch.tensor([0.015 / 0.229, 0.044 / 0.224, 0.094 / 0.225]), atol=1e-5
+    )
+
+
+def test_input_and_pairs_of_the_concentration_term_matter() -> None:
+    extractor = nn.Conv2d(3, 8, 3, bias=True).requires_grad_(False)
+    network = randomised(HidingNetwork(blocks=1), 0.05)
+    ordered = losses(network, Recipe(), extractor=extractor)
+    once = losses(network, Recipe(lfc_pairs="unordered"), extractor=extractor)
+    assert once.conc.item() == pytest.approx(ordered.conc.item() / 2)
+    values = {
+        losses(network, Recipe(lfc_input=k), extractor=extractor).conc.item() for k in ("raw", "scaled", "imagenet")
+    }
+    assert len(values) == 3
+
+
+def test_recomputation_keeps_every_gradient_and_less_memory() -> None:
+    kept: dict[bool, int] = {}
+    gradients = []
+    for recompute in (False, True):
+        network = randomised(HidingNetwork(blocks=4), 0.03)
+        network.recompute = recompute
+        sizes: dict[int, int] = {}
+
+        def note(x: Tensor, sizes: dict[int, int] = sizes) -> Tensor:
+            sizes[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
+            found = losses(network, Recipe())
+        kept[recompute] = sum(sizes.values())
+        found.total.backward()  # type: ignore[no-untyped-call]
+        gradients.append([p.grad for p in network.parameters()])
+    assert all(a is not None and b is not None and torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+    assert kept[True] < kept[False] / 2

@@ -178,7 +178,7 @@ class TestSelectors:
 
 
 SELECTOR_SPAN = re.compile(r"[a-z][\w-]*\[.*\]")
-NOT_BUILT = {"em", "rem", "tap", "entf", "raeg", "ray", "slurm", "submitit", "diffusion", "reveal", "audit"}
+NOT_BUILT = {"em", "rem", "tap", "entf", "raeg", "ray", "slurm", "submitit", "audit"}
 
 
 @pytest.mark.parametrize("path", PAGES, ids=label)

@@ -1,0 +1,202 @@
+"""``ue-bench reveal`` and ``ue-bench deephiding logos``. Everything heavy is imported inside the commands."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ue_bench.api import UserError, digest_path, open_dataset
+
+from .commands import ProgressLine, usable_device
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+RECORD = "reveal.json"
+MATCHES = "matches.csv"
+
+weights_option = click.option(
+    "--weights", type=click.Path(path_type=Path),
+    help="Hiding network, a .safetensors file; the shipped one unless given.",
+)  # fmt: skip
+device_option = click.option("--device", default="auto", show_default=True, help="Such as cuda:0 or cpu.")
+
+
+@click.command("reveal")
+@click.argument("protected", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--logos", type=click.Path(path_type=Path),
+              help="Folder of images: say which of them each image hides.")  # fmt: skip
+@weights_option
+@device_option
+@click.pass_context
+def reveal(
+    ctx: click.Context, protected: Path, out: Path, logos: Path | None, weights: Path | None, device: str
+) -> None:
+    """Show what Deep Hiding hid in images.
+
+    PROTECTED is an image or a folder of images, OUT a folder for what they hide: PNG files of the same names. With
+    --logos, OUT/matches.csv names the most similar logo of each image, with its normalised cross-correlation.
+
+    The images must have the size at which they were protected. Interrupted, the command continues when it is given
+    again. Images that cannot be read are named at the end, and the exit code is then 1.
+
+    \b
+    ue-bench reveal protected revealed --logos logos
+    """
+    from PIL import Image
+
+    from . import banks, protector
+    from .reveal import revealed, similarity
+
+    files = banks.image_files(protected)
+    if not files:
+        raise UserError(f"{protected} holds no image", f"looked for {', '.join(sorted(banks.SUFFIXES))}")
+    marks = banks.image_files(logos) if logos else []
+    if logos and len(marks) < 2:
+        raise UserError(f"{logos} holds {len(marks)} images", "give at least two logos to choose from")
+    pictures = [banks.decode(banks.Picture(str(p), p)) for p in marks]
+    weights = weights or protector.SHIPPED
+    device = usable_device(device)
+    network = protector.load_network(weights).to(device)
+    begin(out, {"weights": digest_path(weights)}, RECORD)
+
+    report = ProgressLine(sys.stderr)
+    unreadable: list[str] = []
+    rows: list[tuple[str, str, float]] = []
+    for number, file in enumerate(files):
+        relative = file.relative_to(protected) if protected.is_dir() else Path(file.name)
+        target = out / relative.parent / f"{relative.name}.png"
+        try:
+            image = banks.decode(banks.Picture(str(file), file))
+        except UserError:
+            unreadable.append(str(relative))
+            continue
+        if target.exists():
+            found = banks.decode(banks.Picture(str(target), target))
+        else:
+            if min(image.shape[:2]) < 2:
+                unreadable.append(str(relative))
+                continue
+            found = revealed(network, image[None], device)[0]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = target.with_name(target.name + ".new")
+            Image.fromarray(found).save(unfinished, "PNG")
+            unfinished.replace(target)
+        if marks:
+            scores = similarity(found[None], _stack(pictures, found.shape[:2]))[0]
+            best = int(scores.argmax())
+            rows.append((relative.as_posix(), marks[best].name, float(scores[best])))
+        report(number + 1, len(files), "reveal")
+    if marks:
+        with (out / MATCHES).open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(["image", "logo", "correlation"])
+            writer.writerows((image, logo, f"{score:.4f}") for image, logo, score in rows)
+        for logo, count in Counter(logo for _, logo, _ in rows).most_common():
+            scored = [score for _, name, score in rows if name == logo]
+            print(f"{logo}: {count} images, mean correlation {sum(scored) / count:.2f}")
+    print(out)
+    if unreadable:
+        shown = ", ".join(unreadable[:10]) + (f" and {len(unreadable) - 10} more" if len(unreadable) > 10 else "")
+        print(f"ue-bench: {len(unreadable)} of {len(files)} images cannot be read: {shown}", file=sys.stderr)
+        ctx.exit(1)
+
+
+def begin(out: Path, settings: dict[str, Any], name: str) -> None:
+    """Make ``out``, or accept one in which the same command was begun: file ``name`` keeps its ``settings``.
+
+    Raises UserError otherwise.
+    """
+    record = out / name
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file", "choose a folder")
+    if out.is_dir() and any(out.iterdir()):
+        if not record.is_file() or json.loads(record.read_text(encoding="utf-8")) != settings:
+            raise UserError(f"{out} holds something else already", "choose another folder, or empty it")
+        return
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        record.write_text(json.dumps(settings) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror}", "choose another folder") from error
+
+
+def _stack(pictures: list[NDArray[np.uint8]], size: tuple[int, int]) -> NDArray[np.uint8]:
+    import numpy as np
+
+    from .banks import resized
+
+    return np.stack([resized(p, size) for p in pictures])
+
+
+@click.command("logos")
+@click.option("-D", "--dataset", required=True, help="Images to mark: the training images of a dataset.")
+@click.option("--images", type=click.IntRange(1), default=1000, show_default=True, help="The first so many.")
+@click.option("--logos", "folder", type=click.Path(path_type=Path),
+              help="Folder of logos; procedural ones unless given.")  # fmt: skip
+@click.option("--count", type=click.IntRange(2), default=10, show_default=True, help="Procedural logos.")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Of procedural logos.")
+@weights_option
+@device_option
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder where datasets are or will be.")
+@click.option("--cache-dir", type=click.Path(path_type=Path), help="Folder of stored datasets and protected sets.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def logos(
+    dataset: str,
+    images: int,
+    folder: Path | None,
+    count: int,
+    seed: int,
+    weights: Path | None,
+    device: str,
+    data_dir: Path | None,
+    cache_dir: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure how well hidden logos are extracted again.
+
+    Hides logos in turn in the images of a dataset, and extracts them from the network's output as it is, from 8-bit
+    images, and after JPEG, blur and cropping.
+
+    \b
+    ue-bench deephiding logos -D cifar10 --images 1000
+    """
+    from dataclasses import asdict
+
+    from tabulate import tabulate
+
+    from . import banks, protector
+    from .reveal import extraction
+
+    device = usable_device(device)
+    network = protector.load_network(weights or protector.SHIPPED).to(device)
+    report = ProgressLine(sys.stderr)
+    selector, data = open_dataset(dataset, "train", data_dir=data_dir, cache_dir=cache_dir, report=report)
+    if data.size[0] % 2 or data.size[1] % 2:
+        raise UserError(f"images of {selector} are {data.size[1]} x {data.size[0]}", "their sides must be even here")
+    if len(data) < images:
+        raise UserError(f"{selector} holds {len(data)} training images, not {images}", "give fewer --images")
+    if folder:
+        files = banks.image_files(folder)
+        if len(files) < 2:
+            raise UserError(f"{folder} holds {len(files)} images", "give at least two logos")
+        bank = _stack([banks.decode(banks.Picture(str(p), p)) for p in files], data.size)
+    else:
+        bank = banks.procedural(count, 1, data.size, seed)[:, 0]
+    found = extraction(network, data.images[:images], bank, device, report)
+    if as_json:
+        record = {"dataset": selector, "images": images, "logos": len(bank), "results": [asdict(f) for f in found]}
+        print(json.dumps(record, indent=1))
+        return
+    print(f"{len(bank)} logos in {images} images of {selector}")
+    rows = [(f.channel, f"{f.psnr:.1f}", f"{f.ssim:.3f}", f"{100 * f.identified:.1f}") for f in found]
+    headers = ["channel", "PSNR [dB]", "SSIM", "identified [%]"]
+    print(tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True))
