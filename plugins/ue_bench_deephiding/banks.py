@@ -101,6 +101,8 @@ def random_natural(path: Path, classes: int, images: int, size: tuple[int, int],
 
 def logo(path: Path, classes: int, size: tuple[int, int]) -> Bank:
     """The one image at ``path`` for every class. A read-only view. Raises UserError when it cannot be read."""
+    if not path.is_file():
+        raise UserError(f"hidden=logo needs one image file, {path} is not one")
     one = resized(decode(Picture(str(path), path)), size)
     return np.broadcast_to(one, (classes, 1, *one.shape))
 
@@ -170,12 +172,23 @@ def _rows(file: Path) -> Iterator[Picture]:
 
 
 def decode(picture: Picture) -> NDArray[np.uint8]:
-    """H x W x 3. Raises UserError when ``picture`` is not a readable image."""
+    """H x W x 3; what is transparent is white.
+
+    Raises UserError when ``picture`` is not a readable image, or has more than 8 bits a channel.
+    """
     from PIL import Image
 
     content = picture.content
     try:
         encoded = content if isinstance(content, bytes) else content.read_bytes()
-        return np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
+        with Image.open(io.BytesIO(encoded)) as image:
+            deep = image.mode[0] in "IF"
+            if "A" in image.mode or "transparency" in image.info:
+                layer = image.convert("RGBA")
+                return np.asarray(Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB"))
+            pixels = np.asarray(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{picture.name} is not a readable image", "remove it") from error
+    if deep:  # Pillow would clip them
+        raise UserError(f"{picture.name} has more than 8 bits a channel", "save it with 8")
+    return pixels

@@ -44,13 +44,14 @@ def prompts(
     from . import prompts as clustering
 
     clusters = clusters or max(2 * classes, 40)
-    if clusters < classes:
+    if clusters < classes and not at_random:
         raise UserError(f"{clusters} clusters give no {classes} prompts", "give more --clusters")
     if out and out.exists():
         raise UserError(f"{out} exists already", "remove it or choose another --out")
     found = clustering.read_prompts(collection)
-    if len(found) < max(clusters, classes):
-        raise UserError(f"{collection} holds {len(found)} distinct prompts", f"{max(clusters, classes)} are needed")
+    needed = classes if at_random else clusters
+    if len(found) < needed:
+        raise UserError(f"{collection} holds {len(found)} distinct prompts, {needed} are needed", "see --clusters")
     texts = [prompt.text for prompt in found]
     report = ProgressLine(sys.stderr)
     report(0, 2, f"encode {len(texts)} prompts")
@@ -64,6 +65,9 @@ def prompts(
         rows = [int(row) for row in drawn]
     else:
         report(1, 2, "cluster")
+        kinds = len(np.unique(features.round(5), axis=0))
+        if kinds < clusters:
+            raise UserError(f"{encoder} features tell {kinds} prompts apart, {clusters} are needed", "see --clusters")
         rows = clustering.distinct(features, classes, clusters, seed)
     report(2, 2, "done")
     for number, row in enumerate(rows):
@@ -117,9 +121,11 @@ def images(
 
     from . import semantic
     from .commands import usable_device
-    from .reveal_commands import begin
+    from .reveal_commands import begin, not_below
 
     scenes = semantic.read_scenes(prompts, photos)
+    controls = semantic.edge_maps(scenes, size)
+    not_below(out, photos)
     device = usable_device(device)
     pipeline = semantic.load_pipeline(semantic_model, controlnet_model, device)
     step = pipeline.vae_scale_factor
@@ -131,8 +137,10 @@ def images(
         "photos": [digest_path(scene.photo) for scene in scenes],
         "size": size, "steps": steps, "guidance": guidance,
     }, semantic.RECORD)  # fmt: skip
-    semantic.draw(
-        pipeline, scenes, per_class, out,
-        side=size, steps=steps, guidance=guidance, report=ProgressLine(sys.stderr),
-    )  # fmt: skip
+    try:
+        semantic.draw(
+            pipeline, scenes, controls, per_class, out, steps=steps, guidance=guidance, report=ProgressLine(sys.stderr)
+        )
+    except OSError as error:
+        raise UserError(f"cannot write in {out}: {error.strerror or error}", "the same command continues") from error
     print(out)

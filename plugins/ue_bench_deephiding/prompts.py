@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,8 @@ def read_prompts(path: Path) -> list[Prompt]:
 
     Raises UserError when the file cannot be read or has no such column.
     """
+    if not path.is_file():
+        raise UserError(f"no file {path}")
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream)
@@ -43,7 +46,7 @@ def read_prompts(path: Path) -> list[Prompt]:
                 raise UserError(f"{path} has no column 'prompt'", f"it has {', '.join(reader.fieldnames or ['none'])}")
             found: dict[str, Prompt] = {}
             for row in reader:
-                text = (row["prompt"] or "").strip()
+                text = " ".join((row["prompt"] or "").split())
                 if text:
                     found.setdefault(text, Prompt(text, row.get("image_id") or ""))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -62,7 +65,8 @@ def offline_features(texts: list[str]) -> Features:
     counts = HashingVectorizer(n_features=WORDS, alternate_sign=False, norm=None).transform(texts)
     weighted = TfidfTransformer().fit_transform(counts)
     components = min(COMPONENTS, len(texts) - 1, WORDS)
-    return _unit_rows(PCA(components, svd_solver="covariance_eigh").fit_transform(weighted))
+    with np.errstate(invalid="ignore"):  # where all texts are alike there is no variance to explain
+        return _unit_rows(PCA(components, svd_solver="covariance_eigh").fit_transform(weighted))
 
 
 def clip_features(texts: list[str], model: str) -> Features:
@@ -78,12 +82,18 @@ def clip_features(texts: list[str], model: str) -> Features:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(model)
-        network = CLIPTextModelWithProjection.from_pretrained(model)  # in eval mode
+        loaded: Any = CLIPTextModelWithProjection.from_pretrained(model, output_loading_info=True)
+        network, loading = loaded  # in eval mode
     except Exception as error:  # hub, file and configuration errors of many kinds
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise EnvironmentProblem(
             f"CLIP model {model} cannot be loaded: {reason}", "give a local folder, or --encoder lsa"
         ) from error
+    if loading["missing_keys"]:  # they would be random
+        raise EnvironmentProblem(
+            f"CLIP model {model} lacks {', '.join(sorted(loading['missing_keys']))}",
+            "a text encoder with projection is needed",
+        )
     parts = []
     for first in range(0, len(texts), BATCH):
         tokens = tokenizer(texts[first : first + BATCH], padding=True, truncation=True, return_tensors="pt")

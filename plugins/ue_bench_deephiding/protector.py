@@ -192,6 +192,8 @@ def load_network(path: Path) -> HidingNetwork:
     try:
         with safe_open(path, framework="pt") as file:
             shape = json.loads(file.metadata()["network"])
+            if shape["blocks"] < 1:
+                raise ValueError("no blocks")
             weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118  # not a dict
         network = HidingNetwork(**shape)
         network.load_state_dict(weights)

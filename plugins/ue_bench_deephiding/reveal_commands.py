@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import sys
@@ -42,8 +43,8 @@ def reveal(
 ) -> None:
     """Show what Deep Hiding hid in images.
 
-    PROTECTED is an image or a folder of images, OUT a folder for what they hide: PNG files of the same names. With
-    --logos, OUT/matches.csv names the most similar logo of each image, with its normalised cross-correlation.
+    PROTECTED is an image or a folder of images, OUT a folder for what they hide, NAME.png for every NAME.
+    With --logos, OUT/matches.csv names the most similar logo of each image, with its normalised cross-correlation.
 
     The images must have the size at which they were protected. Interrupted, the command continues when it is given
     again. Images that cannot be read are named at the end, and the exit code is then 1.
@@ -59,55 +60,98 @@ def reveal(
     files = banks.image_files(protected)
     if not files:
         raise UserError(f"{protected} holds no image", f"looked for {', '.join(sorted(banks.SUFFIXES))}")
-    marks = banks.image_files(logos) if logos else []
-    if logos and len(marks) < 2:
-        raise UserError(f"{logos} holds {len(marks)} images", "give at least two logos to choose from")
-    pictures = [banks.decode(banks.Picture(str(p), p)) for p in marks]
-    weights = weights or protector.SHIPPED
+    not_below(out, protected)
+    shelf = read_logos(logos) if logos else {}
+    weights = weights_file(weights)
     device = usable_device(device)
     network = protector.load_network(weights).to(device)
-    begin(out, {"weights": digest_path(weights)}, RECORD)
+    begin(out, {"weights": digest_path(weights), "protected": digest_path(protected)}, RECORD)
+
+    def uncovered(file: Path, target: Path) -> NDArray[np.uint8]:
+        """What ``file`` hides, from ``target`` where it was written before."""
+        image = banks.decode(banks.Picture(str(file), file))
+        with contextlib.suppress(UserError):  # damaged: made again
+            if target.exists():
+                return banks.decode(banks.Picture(str(target), target))
+        if min(image.shape[:2]) < 2:
+            raise UserError(f"{file} is smaller than 2 x 2 pixels")
+        found: NDArray[np.uint8] = revealed(network, image[None], device)[0]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = target.with_name(target.name + ".new")
+        Image.fromarray(found).save(unfinished, "PNG")
+        unfinished.replace(target)
+        return found
 
     report = ProgressLine(sys.stderr)
-    unreadable: list[str] = []
+    failed: list[str] = []
     rows: list[tuple[str, str, float]] = []
-    for number, file in enumerate(files):
-        relative = file.relative_to(protected) if protected.is_dir() else Path(file.name)
-        target = out / relative.parent / f"{relative.name}.png"
-        try:
-            image = banks.decode(banks.Picture(str(file), file))
-        except UserError:
-            unreadable.append(str(relative))
-            continue
-        if target.exists():
-            found = banks.decode(banks.Picture(str(target), target))
-        else:
-            if min(image.shape[:2]) < 2:
-                unreadable.append(str(relative))
-                continue
-            found = revealed(network, image[None], device)[0]
-            target.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = target.with_name(target.name + ".new")
-            Image.fromarray(found).save(unfinished, "PNG")
-            unfinished.replace(target)
-        if marks:
-            scores = similarity(found[None], _stack(pictures, found.shape[:2]))[0]
-            best = int(scores.argmax())
-            rows.append((relative.as_posix(), marks[best].name, float(scores[best])))
-        report(number + 1, len(files), "reveal")
-    if marks:
-        with (out / MATCHES).open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.writer(stream)
-            writer.writerow(["image", "logo", "correlation"])
-            writer.writerows((image, logo, f"{score:.4f}") for image, logo, score in rows)
-        for logo, count in Counter(logo for _, logo, _ in rows).most_common():
-            scored = [score for _, name, score in rows if name == logo]
-            print(f"{logo}: {count} images, mean correlation {sum(scored) / count:.2f}")
+    try:
+        for number, file in enumerate(files):
+            relative = file.relative_to(protected) if protected.is_dir() else Path(file.name)
+            try:
+                found = uncovered(file, out / relative.parent / f"{relative.name}.png")
+                if shelf:
+                    scores = similarity(found[None], _stack(list(shelf.values()), found.shape[:2]))[0]
+                    best = int(scores.argmax())
+                    rows.append((relative.as_posix(), list(shelf)[best], float(scores[best])))
+            except (UserError, MemoryError, RuntimeError) as error:  # torch raises RuntimeError without memory
+                reason = str(error).strip().splitlines() or [type(error).__name__]
+                failed.append(f"{relative} ({reason[0]})" if not isinstance(error, UserError) else str(relative))
+            report(number + 1, len(files), "reveal")
+        if shelf:
+            _write_matches(out / MATCHES, rows)
+    except OSError as error:
+        raise UserError(f"cannot write in {out}: {error.strerror or error}", "the same command continues") from error
+    for logo, count in Counter(logo for _, logo, _ in rows).most_common():
+        scored = [score for _, name, score in rows if name == logo]
+        print(f"{logo}: {count} images, mean correlation {sum(scored) / count:.2f}")
     print(out)
-    if unreadable:
-        shown = ", ".join(unreadable[:10]) + (f" and {len(unreadable) - 10} more" if len(unreadable) > 10 else "")
-        print(f"ue-bench: {len(unreadable)} of {len(files)} images cannot be read: {shown}", file=sys.stderr)
+    if failed:
+        shown = ", ".join(failed[:10]) + (f" and {len(failed) - 10} more" if len(failed) > 10 else "")
+        print(f"ue-bench: {len(failed)} of {len(files)} images cannot be read: {shown}", file=sys.stderr)
         ctx.exit(1)
+
+
+def _write_matches(path: Path, rows: list[tuple[str, str, float]]) -> None:
+    unfinished = path.with_name(path.name + ".new")
+    with unfinished.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["image", "logo", "correlation"])
+        writer.writerows((image, logo, f"{score:.4f}") for image, logo, score in rows)
+    unfinished.replace(path)
+
+
+def read_logos(folder: Path) -> dict[str, NDArray[np.uint8]]:
+    """Logos of ``folder`` by their path in it. Raises UserError when they cannot be told apart."""
+    from . import banks
+
+    files = banks.image_files(folder)
+    if len(files) < 2 or not folder.is_dir():
+        raise UserError(f"{folder} holds {len(files)} images", "give a folder of at least two logos to choose from")
+    found = {file.relative_to(folder).as_posix(): banks.decode(banks.Picture(str(file), file)) for file in files}
+    seen: dict[bytes, str] = {}
+    for name, small in zip(found, _stack(list(found.values()), (32, 32)), strict=True):
+        if small.std(axis=(0, 1)).max() == 0:
+            raise UserError(f"logo {name} is an even surface", "it cannot be recognised; remove it")
+        first = seen.setdefault(small.tobytes(), name)
+        if first != name:
+            raise UserError(f"logos {first} and {name} are the same", "remove one")
+    return found
+
+
+def weights_file(given: Path | None) -> Path:
+    """``given``, or the shipped network. Raises UserError when there is no such file."""
+    from . import protector
+
+    if given and not given.is_file():
+        raise UserError(f"no file {given}", "leave out --weights for the shipped network")
+    return given or protector.SHIPPED
+
+
+def not_below(out: Path, source: Path) -> None:
+    """Raise UserError when ``out`` lies in the folder ``source``: its files would be taken for input next time."""
+    if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
+        raise UserError(f"{out} lies in {source}", "choose a folder beside it")
 
 
 def begin(out: Path, settings: dict[str, Any], name: str) -> None:
@@ -116,25 +160,30 @@ def begin(out: Path, settings: dict[str, Any], name: str) -> None:
     Raises UserError otherwise.
     """
     record = out / name
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file", "choose a folder")
-    if out.is_dir() and any(out.iterdir()):
-        if not record.is_file() or json.loads(record.read_text(encoding="utf-8")) != settings:
-            raise UserError(f"{out} holds something else already", "choose another folder, or empty it")
-        return
+    text = json.dumps(settings)
     try:
+        if out.exists() and not out.is_dir():
+            raise UserError(f"{out} is a file", "choose a folder")
+        if out.is_dir() and any(out.iterdir()):
+            if not record.is_file() or record.read_bytes() != text.encode():
+                raise UserError(f"{out} holds something else already", "choose another folder, or empty it")
+            return
         out.mkdir(parents=True, exist_ok=True)
-        record.write_text(json.dumps(settings) + "\n", encoding="utf-8")
+        unfinished = record.with_name(record.name + ".new")
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(record)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror}", "choose another folder") from error
 
 
 def _stack(pictures: list[NDArray[np.uint8]], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Logos at ``size``; an odd side is that of the even one in which they were hidden, less the last row or column."""
     import numpy as np
 
     from .banks import resized
 
-    return np.stack([resized(p, size) for p in pictures])
+    even = (size[0] + size[0] % 2, size[1] + size[1] % 2)
+    return np.stack([resized(p, even)[: size[0], : size[1]] for p in pictures])
 
 
 @click.command("logos")
@@ -176,8 +225,11 @@ def logos(
     from . import banks, protector
     from .reveal import extraction
 
+    given = click.get_current_context().get_parameter_source
+    if folder and any(given(n) is click.core.ParameterSource.COMMANDLINE for n in ("count", "seed")):
+        raise UserError("--count and --seed are for procedural logos", "leave them out, or --logos")
     device = usable_device(device)
-    network = protector.load_network(weights or protector.SHIPPED).to(device)
+    network = protector.load_network(weights_file(weights)).to(device)
     report = ProgressLine(sys.stderr)
     selector, data = open_dataset(dataset, "train", data_dir=data_dir, cache_dir=cache_dir, report=report)
     if data.size[0] % 2 or data.size[1] % 2:
@@ -185,10 +237,7 @@ def logos(
     if len(data) < images:
         raise UserError(f"{selector} holds {len(data)} training images, not {images}", "give fewer --images")
     if folder:
-        files = banks.image_files(folder)
-        if len(files) < 2:
-            raise UserError(f"{folder} holds {len(files)} images", "give at least two logos")
-        bank = _stack([banks.decode(banks.Picture(str(p), p)) for p in files], data.size)
+        bank = _stack(list(read_logos(folder).values()), data.size)
     else:
         bank = banks.procedural(count, 1, data.size, seed)[:, 0]
     found = extraction(network, data.images[:images], bank, device, report)

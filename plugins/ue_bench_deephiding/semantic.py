@@ -7,6 +7,7 @@ pixels, 30 steps, guidance 7.5 and ControlNet's full strength are our choices, a
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,8 +38,8 @@ class Scene:
 def read_scenes(prompts: Path, photos: Path) -> list[Scene]:
     """The rows of a file that ``ue-bench deephiding prompts`` wrote, each with its photograph in ``photos``.
 
-    A photograph belongs to a row when its file name without suffix ends in the row's image id. Raises UserError when
-    the file is not one, or a photograph is missing.
+    A photograph belongs to a row when its file name without suffix is the row's image id, or ends in it after something
+    else than a digit. Raises UserError when the file is not one, or a photograph is missing.
     """
     try:
         with prompts.open(newline="", encoding="utf-8-sig") as stream:
@@ -48,12 +49,15 @@ def read_scenes(prompts: Path, photos: Path) -> list[Scene]:
         raise UserError(
             f"{prompts} is not a list of prompts", "expected columns class, image_id and prompt; see 'prompts --out'"
         ) from error
+    if not all(prompt for _, _, prompt in labelled):
+        raise UserError(f"{prompts} has a class without a prompt")
     if sorted(label for label, _, _ in labelled) != list(range(len(labelled))) or not labelled:
         raise UserError(f"{prompts} does not number its classes from 0", "one row a class")
     files = banks.image_files(photos)
     scenes = []
     for label, image_id, prompt in sorted(labelled):
-        matching = [file for file in files if image_id and file.stem.endswith(image_id)]
+        ends = re.compile(rf"(?:.*\D)?{re.escape(image_id)}", re.DOTALL)
+        matching = [file for file in files if image_id and ends.fullmatch(file.stem)]
         if len(matching) != 1:
             raise UserError(
                 f"{len(matching)} images in {photos} belong to image id {image_id!r} of class {label}",
@@ -72,6 +76,12 @@ def edge_map(photo: Pixels, size: tuple[int, int]) -> Pixels:
     grey = banks.resized(photo, size) @ np.array([0.299, 0.587, 0.114], np.float32) / 255
     edges = canny(torch.from_numpy(grey.astype(np.float32))[None, None], *THRESHOLDS)[1][0, 0]
     return np.repeat(((edges > 0).numpy() * 255).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def edge_maps(scenes: list[Scene], side: int) -> list[Pixels]:
+    """The edges of every scene's photograph, square. Raises UserError when one cannot be read."""
+    photos = (banks.decode(banks.Picture(str(scene.photo), scene.photo)) for scene in scenes)
+    return [edge_map(photo, (side, side)) for photo in photos]
 
 
 def load_pipeline(semantic_model: str, controlnet_model: str, device: str) -> Any:
@@ -108,15 +118,15 @@ def load_pipeline(semantic_model: str, controlnet_model: str, device: str) -> An
 def draw(
     pipeline: Any,
     scenes: list[Scene],
+    controls: list[Pixels],
     images: int,
     out: Path,
     *,
-    side: int,
     steps: int,
     guidance: float,
     report: Callable[[float, float, str], None] = lambda *_: None,
 ) -> None:
-    """Fill ``out/<class>/<number>.png`` with ``images`` images a class, ``side`` pixels square.
+    """Fill ``out/<class>/<number>.png`` with ``images`` images a class, of the size of its edge map.
 
     Files that are there are kept. Image ``j`` of class ``y`` comes from the seed 1000 y + j on the CPU, so that it is
     the same in any order.
@@ -124,17 +134,16 @@ def draw(
     from PIL import Image
 
     total, done = len(scenes) * images, 0
-    for scene in scenes:
+    for scene, edges in zip(scenes, controls, strict=True):
         folder = out / str(scene.label)
         folder.mkdir(parents=True, exist_ok=True)
-        photo = banks.decode(banks.Picture(str(scene.photo), scene.photo))
-        control = Image.fromarray(edge_map(photo, (side, side)))
+        control = Image.fromarray(edges)
         for number in range(images):
             target = folder / f"{number:04d}.png"
             if not target.exists():
                 generator = torch.Generator("cpu").manual_seed(1000 * scene.label + number)
                 drawn = pipeline(
-                    scene.prompt, image=control, height=side, width=side, num_inference_steps=steps,
+                    scene.prompt, image=control, height=control.height, width=control.width, num_inference_steps=steps,
                     guidance_scale=guidance, generator=generator,
                 ).images[0]  # fmt: skip
                 unfinished = target.with_name(target.name + ".new")

@@ -110,8 +110,22 @@ def test_a_logo_is_one_image_for_all(tmp_path: Path) -> None:
     bank = banks.logo(tmp_path / "logo.png", 3, (8, 8))
     assert bank.shape == (3, 1, 8, 8, 3)
     assert (bank == image).all()
-    with pytest.raises(UserError, match=r"none\.png is not a readable image"):
-        banks.logo(tmp_path / "none.png", 3, (8, 8))
+    with pytest.raises(UserError, match="needs one image file"):
+        banks.logo(tmp_path, 3, (8, 8))
+
+
+def test_what_is_transparent_is_white_and_deep_images_are_refused(tmp_path: Path) -> None:
+    layer = np.zeros((4, 6, 4), np.uint8)
+    layer[:, :3, 3] = 255  # black on the left, nothing on the right
+    Image.fromarray(layer).save(tmp_path / "clear.png")
+    Image.fromarray(layer).quantize(4).save(tmp_path / "palette.png")
+    for name in ("clear.png", "palette.png"):
+        pixels = banks.decode(banks.Picture(name, tmp_path / name))
+        assert not pixels[:, :3].any()
+        assert (pixels[:, 3:] == 255).all()
+    Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(UserError, match="more than 8 bits"):
+        banks.decode(banks.Picture("deep.png", tmp_path / "deep.png"))
 
 
 def test_next_class_hides_clean_images_of_the_class_after() -> None:

@@ -98,6 +98,14 @@ class TestCommand:
         assert run(captions, "--classes", 5, "--clusters", 5).stdout == result.stdout
         assert isinstance(run(captions, "--clusters", 10, "--out", out).exception, UserError)
 
+    def test_a_small_collection_does_for_random_prompts(self, tmp_path: Path) -> None:
+        (tmp_path / "x.csv").write_text('prompt\n"a cat\non a sofa"\ntwo dogs\nthree trains\n', encoding="utf-8")
+        result = run(tmp_path / "x.csv", "--classes", 3, "--random")
+        assert result.exit_code == 0, result.output
+        assert sorted(line.split("\t")[2] for line in result.stdout.splitlines()) == [
+            "a cat on a sofa", "three trains", "two dogs",
+        ]  # fmt: skip
+
     def test_random_prompts_depend_on_the_seed(self, captions: Path) -> None:
         first, again, other = (run(captions, "--random", "--seed", seed).stdout for seed in (0, 0, 1))
         assert first == again != other
@@ -106,9 +114,11 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("content", "arguments", "message"),
         [
-            ("prompt\na\nb\n", [], "holds 2 distinct prompts"),
+            ("prompt\na\nb\n", [], "holds 2 distinct prompts, 40 are needed"),
+            ("prompt\n" + "".join(f"a cat{'!' * n}\n" for n in range(50)), [], "tell 1 prompts apart"),
+            ("prompt\n" + "a\nb\nc\n", ["--random"], "holds 3 distinct prompts, 10 are needed"),
             ("text\na\n", [], "has no column 'prompt'"),
-            (None, [], "not a readable CSV"),
+            (None, [], "no file"),
             ("prompt\na\n", ["--classes", "9", "--clusters", "8"], "8 clusters give no 9 prompts"),
         ],
     )
@@ -153,6 +163,13 @@ class TestClip:
         # Padding does not matter: a text has the same features in any company.
         assert np.allclose(prompts.clip_features(texts[:1], str(model))[0], features[0], atol=1e-5)
         assert prompts.closest_pair(features) < 0.9999
+
+    def test_an_encoder_without_projection_is_refused(self, tmp_path: Path) -> None:
+        transformers = pytest.importorskip("transformers")
+        config, _ = tiny_clip(tmp_path / "clip")
+        transformers.CLIPTextModel(config).save_pretrained(tmp_path / "clip")
+        with pytest.raises(EnvironmentProblem, match="lacks text_projection"):
+            prompts.clip_features(["a"], str(tmp_path / "clip"))
 
     def test_a_model_that_is_not_there(self, tmp_path: Path) -> None:
         pytest.importorskip("transformers")

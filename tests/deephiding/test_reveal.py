@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 from PIL import Image
 
-from ue_bench.api import Context, ImageSet, UserError
+from ue_bench.api import Context, ImageSet, UserError, digest_path
 from ue_bench.cli.main import cli
 from ue_bench_deephiding import banks, reveal
 from ue_bench_deephiding.hinet import HidingNetwork
@@ -123,12 +123,45 @@ class TestRevealCommand:
         assert run("reveal", marked, out).exit_code == 0
         first = (out / "0.png.png").read_bytes()
         (out / "2.png.png").unlink()
+        (out / "größe" / "1.png.png").write_bytes(b"damaged")
         Image.new("RGB", (32, 32), "red").save(out / "4.png.png")
         kept = (out / "4.png.png").read_bytes()
         assert run("reveal", marked, out).exit_code == 0
         assert (out / "0.png.png").read_bytes() == first
         assert (out / "2.png.png").is_file()
         assert (out / "4.png.png").read_bytes() == kept
+        with Image.open(out / "größe" / "1.png.png") as again:
+            assert again.size == (32, 32)
+
+    def test_other_images_of_the_same_names_are_not_taken_for_these(self, marked: Path, tmp_path: Path) -> None:
+        assert run("reveal", marked, tmp_path / "out").exit_code == 0
+        Image.new("RGB", (32, 32)).save(marked / "0.png")
+        digest_path.cache_clear()  # another process
+        error = run("reveal", marked, tmp_path / "out").exception
+        assert isinstance(error, UserError)
+        assert "holds something else" in str(error)
+
+    @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[1"])
+    def test_a_damaged_record_is_something_else(self, content: bytes, marked: Path, tmp_path: Path) -> None:
+        run("reveal", marked, tmp_path / "out")
+        (tmp_path / "out" / "reveal.json").write_bytes(content)
+        error = run("reveal", marked, tmp_path / "out").exception
+        assert isinstance(error, UserError)
+        assert "holds something else" in str(error)
+
+    def test_logos_are_told_apart_by_folder_and_must_differ(
+        self, marked: Path, shelf: Path, tmp_path: Path, logos: NDArray[np.uint8]
+    ) -> None:
+        nested = tmp_path / "nested"
+        for name, number in (("acme", 0), ("other", 2)):
+            (nested / name).mkdir(parents=True)
+            Image.fromarray(logos[number]).save(nested / name / "logo.png")
+        assert "other/logo.png: 6 images" in run("reveal", marked, tmp_path / "o", "--logos", nested).stdout
+        for image, message in ((Image.fromarray(logos[0]), "are the same"), (Image.new("RGB", (9, 9)), "even surface")):
+            image.save(nested / "more.png")
+            error = run("reveal", marked, tmp_path / "p", "--logos", nested).exception
+            assert isinstance(error, UserError)
+            assert message in str(error)
 
     def test_unreadable_images_are_named_and_the_rest_is_done(self, marked: Path, tmp_path: Path) -> None:
         (marked / "broken.png").write_bytes(b"nothing")
@@ -156,7 +189,9 @@ class TestRevealCommand:
         cases = [
             (("reveal", tmp_path / "empty", tmp_path / "o"), "holds no image"),
             (("reveal", marked, tmp_path / "o", "--logos", tmp_path / "empty"), "holds 0 images"),
-            (("reveal", marked, tmp_path / "o", "--weights", tmp_path / "no.safetensors"), "is not a hiding network"),
+            (("reveal", marked, tmp_path / "o", "--weights", tmp_path / "no.safetensors"), "no file"),
+            (("reveal", marked, tmp_path / "o", "--weights", tmp_path / "logo.png"), "is not a hiding network"),
+            (("reveal", marked, marked / "größe" / "o"), "lies in"),
             (("reveal", tmp_path / "nowhere", tmp_path / "o"), "no file or folder"),
             (("reveal", marked, shelf), "holds something else"),
             (("reveal", marked, tmp_path / "logo.png"), "is a file"),
@@ -202,3 +237,6 @@ class TestLogosCommand:
         error = run("deephiding", "logos", "-D", f"npz[path={tmp_path / 'odd.npz'}]", "--images", 2).exception
         assert isinstance(error, UserError)
         assert "must be even" in str(error)
+        error = run(*arguments, "--images", 4, "--logos", tmp_path, "--count", 3).exception
+        assert isinstance(error, UserError)
+        assert "procedural logos" in str(error)

@@ -151,9 +151,11 @@ def test_the_images_can_be_hidden(arguments: list[str], work: Path) -> None:
         ("class,prompt\n0,a\n", "is not a list of prompts"),
         ("class,image_id,prompt\nx,1,a\n", "is not a list of prompts"),
         ("class,image_id,prompt\n", "does not number its classes"),
-        ("class,image_id,prompt\n0,017,a\n2,203,b\n", "does not number its classes"),
+        ("class,image_id,prompt\n0,000000000017,a\n2,000000000203,b\n", "does not number its classes"),
         ("class,image_id,prompt\n0,555,a\n", "0 images in"),
         ("class,image_id,prompt\n0,,a\n", "0 images in"),
+        ("class,image_id,prompt\n0,7,a\n", "0 images in"),  # not the end of a longer number
+        ("class,image_id,prompt\n0,000000000017\n", "without a prompt"),
     ],
 )
 def test_prompts_that_do_not_fit_are_refused(content: str, message: str, arguments: list[str], work: Path) -> None:
@@ -162,6 +164,13 @@ def test_prompts_that_do_not_fit_are_refused(content: str, message: str, argumen
     assert isinstance(error, UserError)
     assert message in str(error)
     assert not (work / "out").exists()
+
+
+def test_results_among_the_photographs_are_refused(arguments: list[str], work: Path) -> None:
+    arguments[4] = str(work / "photos" / "out")
+    error = run(arguments).exception
+    assert isinstance(error, UserError)
+    assert "lies in" in str(error)
 
 
 def test_models_and_sizes_that_do_not_work_are_refused(arguments: list[str], work: Path) -> None:
