@@ -101,20 +101,32 @@ class Plugin(BaseModel):
     @property
     def selector(self) -> str:
         """Canonical selector: the name with every parameter that differs from its default."""
-        changed = []
+        shown = []
+        for field, value in self.changed().items():
+            markers = _metadata(type(self).model_fields[field])
+            ratio = any(isinstance(m, BeforeValidator) and m.func is _ratio for m in markers)
+            shown.append(f"{field}={format_value(value, ratio)}")
+        return f"{self.name}[{','.join(shown)}]" if shown else self.name
+
+    def changed(self) -> dict[str, Any]:
+        """The parameters that have no default, or another value than their default."""
+        found = {}
         for field, info in type(self).model_fields.items():
             value = getattr(self, field)
             if info.is_required() or value != info.get_default(call_default_factory=True):
-                ratio = any(isinstance(m, BeforeValidator) and m.func is _ratio for m in _metadata(info))
-                changed.append(f"{field}={format_value(value, ratio)}")
-        return f"{self.name}[{','.join(changed)}]" if changed else self.name
+                found[field] = value
+        return found
 
     def identity(self) -> dict[str, Any]:
-        """Everything of the plugin that can change a number: name, revision and all parameters, as plain data."""
-        values = self.model_dump(mode="json")
-        for field, info in type(self).model_fields.items():
-            path = getattr(self, field)
-            if path is not None and any(isinstance(m, _InputPath) for m in _metadata(info)):
+        """Everything of the plugin that can change a number, as plain data: name, revision and changed parameters.
+
+        Defaults are left to the revision, so that a new parameter leaves old results valid; a default that changes
+        needs a new revision.
+        """
+        changed = self.changed()
+        values = self.model_dump(mode="json", include=set(changed))
+        for field, path in changed.items():
+            if path is not None and any(isinstance(m, _InputPath) for m in _metadata(type(self).model_fields[field])):
                 values[field] = digest_path(path)
         return {"name": self.name, "revision": self.revision, "parameters": values}
 

@@ -14,7 +14,7 @@ from .keys import digest
 from .seeds import derive
 from .store.schema import DatasetInfo
 
-ENGINE_REVISION = 1  # raise when a change of the training loop moves results
+ENGINE_REVISION = 1  # raise when a change of the training loop, or of a default of protocols, moves results
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,10 @@ class Cell:
                 "protector": self.protector.identity(),
                 "countermeasure": self.countermeasure.identity(),
                 "victim": self.victim.identity(),
-                "protocol": self.recipe.model_dump(mode="json", exclude={"summary", "source", "overrides"}),
+                # Defaults belong to ENGINE_REVISION, so that a new field leaves old results valid.
+                "protocol": self.recipe.model_dump(
+                    mode="json", exclude={"summary", "source", "overrides"}, exclude_defaults=True
+                ),
                 "seed": self.seed,
                 "fraction": self.fraction,
                 "precision": self.precision,

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ue_bench.base import digest_path
 from ue_bench.combine import combine
+from ue_bench.engine.protocol import Protocol
 from ue_bench.errors import UserError
 from ue_bench.keys import canonical_json, digest
 from ue_bench.plan import Cell, ProtectStage, PurifyStage, TrainStage, cells, stages
@@ -72,7 +73,7 @@ def test_seeds_are_63_bits_and_tell_axes_apart() -> None:
 
 def test_the_key_of_a_cell_is_stable() -> None:
     """A golden value: whoever changes it must raise a revision, or stored results are lost without a word."""
-    assert toy_cell().key == "d20301d722a11235d79d87c0db11e6a3"
+    assert toy_cell().key == "33f9aae43caa8133907bb5ee368d11f0"
 
 
 class Revised(Toy):
@@ -122,6 +123,18 @@ def test_every_axis_changes_the_key() -> None:
 )
 def test_what_cannot_change_the_number_leaves_the_key(change: dict[str, Any]) -> None:
     assert toy_cell(**change).key == toy_cell().key
+
+
+def test_a_parameter_that_was_added_leaves_old_keys_alone() -> None:
+    class Grown(Toy):
+        extra: int = 0
+
+    class GrownProtocol(Protocol):
+        extra: int = 0
+
+    grown = GrownProtocol(**PROTOCOL.model_dump())
+    assert toy_cell(protector=Grown(), protocol=grown).key == toy_cell().key
+    assert toy_cell(protector=Grown(extra=1)).key != toy_cell().key
 
 
 def test_the_id_is_readable() -> None:

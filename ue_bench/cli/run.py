@@ -6,11 +6,14 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .common import Grid, grid, grid_options, json_option, say
+
+if TYPE_CHECKING:
+    from ..plan import Planned
 
 
 @click.command("run")
@@ -38,7 +41,7 @@ def command(as_json: bool, dry_run: bool, jobs: int | None, devices: str, thread
     store = ResultStore(wanted.place.out)
     store.create()
     with store.lock():
-        failed = fill(wanted, devices, jobs, threads)
+        failed = fill(wanted, wanted.planned(), devices, jobs, threads)
     keys = {c.key for c in wanted.cells}
     results = [r for r in store.results() if r.key in keys]
     if as_json:
@@ -50,14 +53,13 @@ def command(as_json: bool, dry_run: bool, jobs: int | None, devices: str, thread
     return 1 if failed or len(results) < len(keys) else 0
 
 
-def fill(wanted: Grid, devices: str, jobs: int | None, threads: int) -> bool:
-    """Compute what is missing; whether something failed."""
+def fill(wanted: Grid, planned: list[Planned], devices: str, jobs: int | None, threads: int) -> bool:
+    """Compute the stages ``planned`` for the cells of ``wanted``; whether something failed."""
     from ..schedule.devices import slots
     from ..schedule.local import Scheduler, Task
     from ..store.artifacts import ArtifactStore
     from .progress import Progress, duration
 
-    planned = wanted.planned()
     todo = {p.stage.key for p in planned}
     cached = sum(c.key not in todo for c in wanted.cells)
     if not planned:
@@ -66,10 +68,11 @@ def fill(wanted: Grid, devices: str, jobs: int | None, threads: int) -> bool:
     ArtifactStore(wanted.place.cache_dir).sweep()
     tasks = [Task(p.stage.key, p.stage.label, p.stage, p.needs, p.weight) for p in planned]
     found = slots(devices, jobs, threads)[: len(tasks)]
+    cells = f"{len(wanted.cells) - cached} of {len(wanted.cells)} cells to compute, {cached} cached"
+    work = cells if cached < len(wanted.cells) else f"{len(planned)} sets to make"
     say(
-        f"ue-bench: {len(wanted.cells) - cached} of {len(wanted.cells)} cells to compute, {cached} cached, "
-        f"on {len(found)} worker{'s' if len(found) > 1 else ''} ({', '.join(s.name for s in found)}), "
-        f"{wanted.cells[0].precision}"
+        f"ue-bench: {work}, on {len(found)} worker{'s' if len(found) > 1 else ''} "
+        f"({', '.join(s.name for s in found)}), {wanted.cells[0].precision}"
     )
     labels = {p.stage.key: p.stage for p in planned}
     started = time.monotonic()
