@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from . import machine
-from .context import _silent
+from .context import Context, _silent
 from .errors import UserError
 from .imageset import ImageSet
+
+if TYPE_CHECKING:
+    from .base import Dataset, Protector
+    from .plan import Data
+    from .stages import Workplace
 
 
 def open_dataset(
@@ -25,18 +32,53 @@ def open_dataset(
 
     Raises UserError when ``selector`` is not one dataset, and whatever loading it raises.
     """
-    from typing import cast
+    from .store.artifacts import ArtifactStore, load_images
 
-    from .base import Dataset
+    stored, place = _stored(selector, data_dir, cache_dir, report)
+    images = load_images(ArtifactStore(place.cache_dir).path("datasets", stored.artifact) / split)
+    return stored.plugin.selector, images
+
+
+@contextlib.contextmanager
+def open_protector(
+    selector: str,
+    dataset: str,
+    seed: int = 0,
+    data_dir: Path | None = None,
+    cache_dir: Path | None = None,
+    report: Callable[[float, float, str], None] = _silent,
+) -> Iterator[tuple[Protector, ImageSet, Context]]:
+    """One protector, the training images of one dataset, and the context in which it would protect them.
+
+    The context is that of ``ue-bench run --seeds SEED``, but on the CPU: its ``rng`` draws the same. Folders default as
+    in ``open_dataset``. Raises UserError when one of the selectors does not stand for one thing.
+    """
+    from .plan import ProtectStage
+    from .registry import registry
+    from .stages import _context
+    from .store.artifacts import ArtifactStore, load_images
+
+    found = registry().resolve("protector", selector)
+    if len(found) != 1:
+        raise UserError(f"{selector!r} is {len(found)} protectors", "one is needed")
+    protector = cast("Protector", found[0])
+    stored, place = _stored(dataset, data_dir, cache_dir, report)
+    store = ArtifactStore(place.cache_dir)
+    images = load_images(store.path("datasets", stored.artifact) / "train")
+    with _context(place, store, ProtectStage(stored, protector, seed).stage_seed, report) as ctx:
+        yield protector, images, ctx
+
+
+def _stored(
+    selector: str, data_dir: Path | None, cache_dir: Path | None, report: Callable[[float, float, str], None]
+) -> tuple[Data, Workplace]:
+    """One dataset as it lies in the cache, and the folders around it."""
     from .registry import registry
     from .stages import Workplace, dataset
-    from .store.artifacts import ArtifactStore, load_images
 
     found = registry().resolve("dataset", selector)
     if len(found) != 1:
         raise UserError(f"{selector!r} is {len(found)} datasets", "one is needed")
     cache = (cache_dir or machine.cache_dir()).absolute()
-    data = (data_dir or machine.data_dir(cache)).absolute()
-    stored = dataset(cast(Dataset, found[0]), Workplace(cache, data, out=cache), report)
-    images = load_images(ArtifactStore(cache).path("datasets", stored.artifact) / split)
-    return found[0].selector, images
+    place = Workplace(cache, (data_dir or machine.data_dir(cache)).absolute(), out=cache)
+    return dataset(cast("Dataset", found[0]), place, report), place

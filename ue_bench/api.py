@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from .access import open_dataset
+    from .access import open_dataset, open_protector
     from .base import (
         Countermeasure,
         Dataset,
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .budget import ssim
     from .context import Context, TrainContext
     from .errors import EnvironmentProblem, UserError, ValidationError
+    from .figures import check_output, picture_grid, write_output
     from .imageset import ImageSet
     from .registry import Register
     from .seeds import derive
@@ -47,10 +48,14 @@ _HOMES = {
     "UserError": "errors",
     "ValidationError": "errors",
     "Victim": "base",
+    "check_output": "figures",
     "derive": "seeds",
     "digest_path": "base",
     "open_dataset": "access",
+    "open_protector": "access",
+    "picture_grid": "figures",
     "ssim": "budget",
+    "write_output": "figures",
 }
 
 
@@ -78,9 +83,13 @@ __all__ = [
     "UserError",
     "ValidationError",
     "Victim",
+    "check_output",
     "derive",
     "digest_path",
     "hookimpl",
     "open_dataset",
+    "open_protector",
+    "picture_grid",
     "ssim",
+    "write_output",
 ]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from .imageset import ImageSet, release
@@ -110,11 +111,25 @@ class Context:
     def cached(self, key: Any, make: Callable[[Path], None]) -> Path:
         """The artifact folder for ``key`` (plain data), made by ``make(folder)`` when it does not exist yet.
 
-        The folder appears whole or not at all.
+        The folder appears whole or not at all. Where several processes want the same one, one makes it and the others
+        wait.
         """
         target = self.artifacts / "plugin" / digest(key)
-        if not target.exists():
-            publish(target, make)
+        if target.exists():
+            return target
+        locks = self.artifacts / "unfinished"
+        locks.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(locks / f"{target.name}.lock")  # it ends with its process
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            self.report(0, 1, "wait for another worker")
+            lock.acquire()
+        try:
+            if not target.exists():
+                publish(target, make)
+        finally:
+            lock.release()
         return target
 
     def checkpoint_dir(self, key: Any) -> Path:

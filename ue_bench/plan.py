@@ -165,6 +165,21 @@ class TrainStage:
         return self.cell.id
 
 
+@dataclass(frozen=True)
+class FeatureStage(TrainStage):
+    """Train a cell's victim, and keep how alike the features of its training images are."""
+
+    kind = "features"
+
+    @property
+    def key(self) -> str:
+        return digest({"features": 1, "cell": self.cell.key})
+
+    @property
+    def label(self) -> str:
+        return f"features {self.cell.id}"
+
+
 Stage = ProtectStage | PurifyStage | TrainStage
 
 
@@ -198,8 +213,11 @@ def cells(
     ]
 
 
-def stages(wanted: Iterable[Cell], exists: Any) -> list[Planned]:
-    """Stages that the cells need and that ``exists(kind, key)`` does not find, in an order that can be run."""
+def stages(wanted: Iterable[Cell], exists: Any, last: type[TrainStage] = TrainStage) -> list[Planned]:
+    """Stages that the cells need and that ``exists(kind, key)`` does not find, in an order that can be run.
+
+    ``last`` is what is wanted of a cell: its result, or its features.
+    """
     planned: dict[str, Planned] = {}
 
     def add(stage: Stage, needs: list[Stage], weight: float) -> None:
@@ -208,7 +226,7 @@ def stages(wanted: Iterable[Cell], exists: Any) -> list[Planned]:
             planned[stage.key] = Planned(stage, waits, weight)
 
     for cell in wanted:
-        train = TrainStage(cell)
+        train = last(cell)
         if exists(train.kind, train.key):
             continue
         add(train.protect, [], 0.5)

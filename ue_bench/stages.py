@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,12 +22,17 @@ from .context import Context
 from .errors import ValidationError
 from .imageset import ImageSet
 from .keys import digest
-from .plan import Data, ProtectStage, PurifyStage, Stage, TrainStage
+from .plan import Data, FeatureStage, ProtectStage, PurifyStage, Stage, TrainStage
 from .registry import registry
 from .seeds import derive
 from .store import schema
 from .store.artifacts import ArtifactStore, load_images, read_json, save_images
 from .store.results import ResultStore
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from .engine import loop
 
 Report = Callable[[float, float, str], None]
 
@@ -50,6 +55,8 @@ def execute(stage: Stage, place: Workplace, report: Report, attempt: int = 1) ->
         store.make(stage.kind, stage.key, lambda folder: _protect(stage, place, store, folder, report))
     elif isinstance(stage, PurifyStage):
         store.make(stage.kind, stage.key, lambda folder: _purify(stage, place, store, folder, report))
+    elif isinstance(stage, FeatureStage):
+        store.make(stage.kind, stage.key, lambda folder: _features(stage, place, store, folder, report))
     elif not ResultStore(place.out).has(stage.key):
         _train(stage, place, store, report, attempt)
 
@@ -155,15 +162,15 @@ def _training_images(stage: ProtectStage, fraction: float, store: ArtifactStore,
     return ctx.map_images(clean, mix, "mix")
 
 
-def _train(stage: TrainStage, place: Workplace, store: ArtifactStore, report: Report, attempt: int) -> None:
-    import torch
-
-    from .engine import loop, memory
+def _fit(
+    stage: TrainStage, place: Workplace, store: ArtifactStore, report: Report
+) -> tuple[nn.Module, loop.Outcome, ImageSet]:
+    """The cell's victim, how its training went, and the images it was trained on."""
+    from .engine import loop
 
     cell = stage.cell
     folder = store.path("datasets", cell.data.artifact)
     with _context(place, store, stage.purify.stage_seed, report) as ctx:
-        memory.reset(place.device)
         test = load_images(folder / "test")
         if store.has("purified", stage.purify.key):
             train = load_images(store.path("purified", stage.purify.key))
@@ -174,7 +181,7 @@ def _train(stage: TrainStage, place: Workplace, store: ArtifactStore, report: Re
         for purifier in purifiers(cell.countermeasure):
             if getattr(purifier, "apply_to_test", False):
                 test = purifier.purify(test, ctx)
-        _, outcome = loop.train(
+        model, outcome = loop.train(
             lambda: cell.victim.build(train.num_classes, train.size),
             train,
             test,
@@ -185,7 +192,27 @@ def _train(stage: TrainStage, place: Workplace, store: ArtifactStore, report: Re
             derive(cell.seed, "train"),
             report,
         )
-        peak = memory.peak_mb(place.device)
+    return model, outcome, train
+
+
+def _features(stage: FeatureStage, place: Workplace, store: ArtifactStore, folder: Path, report: Report) -> None:
+    from .engine import features
+
+    model, outcome, train = _fit(stage, place, store, report)
+    within, between = features.cosines(model, train, place.device, stage.cell.precision)
+    found = {"label": stage.label, "intra": within, "inter": between, "accuracy_last": outcome.accuracy_test[-1]}
+    (folder / "features.json").write_text(schema.json_text(found), encoding="utf-8")
+
+
+def _train(stage: TrainStage, place: Workplace, store: ArtifactStore, report: Report, attempt: int) -> None:
+    import torch
+
+    from .engine import memory
+
+    cell = stage.cell
+    memory.reset(place.device)
+    _, outcome, _ = _fit(stage, place, store, report)
+    peak = memory.peak_mb(place.device)
     best = int(np.argmax(outcome.accuracy_test))
     made = read_json(store.path("protected", stage.protect.key) / "protect.json")
     result = schema.Result(

@@ -24,10 +24,11 @@ def ue_bench_register(register: Register) -> None:
 @hookimpl
 def ue_bench_commands(group: click.Group) -> None:
     from .commands import deephiding
+    from .figure_commands import curves, sheet
     from .prompt_commands import images, prompts
     from .reveal_commands import logos, reveal
 
-    for command in (logos, prompts, images):
+    for command in (logos, prompts, images, sheet, curves):
         deephiding.add_command(command)
     group.add_command(deephiding)
     group.add_command(reveal)

@@ -47,12 +47,12 @@ def empty(classes: int, images: int, size: tuple[int, int]) -> Bank:
     return np.empty((classes, images, *size, 3), np.uint8)
 
 
-def procedural(classes: int, images: int, size: tuple[int, int], seed: int) -> Bank:
+def procedural(classes: int, images: int, size: tuple[int, int], seed: int, distinct: bool = True) -> Bank:
     """One scene of silhouettes a class; hue, light and texture by image (see ``shapes``)."""
     bank = empty(classes, images, size)
     drawn = max(SOURCE_SIZE, *size)
     for label, index in np.ndindex(classes, images):
-        bank[label, index] = resized(semantic_image(label, index, drawn, seed), size)
+        bank[label, index] = resized(semantic_image(label, index, drawn, seed, distinct), size)
     return bank
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,8 +25,8 @@ def last_convolution(network: nn.Module) -> nn.Sequential:
     return nn.Sequential(*list(network.children())[:-2])
 
 
-def resnet18(num_classes: int) -> nn.Module:
-    """torchvision's ResNet-18, freshly initialised. Raises EnvironmentProblem when torchvision does not work."""
+def _models() -> Any:
+    """torchvision's models. Raises EnvironmentProblem when torchvision does not work."""
     try:
         from torchvision import models
     except Exception as error:  # one built for another torch fails with RuntimeError, AttributeError or OSError
@@ -32,8 +35,35 @@ def resnet18(num_classes: int) -> nn.Module:
             f"training a hiding network needs torchvision, which cannot be imported: {reason}",
             "install the torchvision that belongs to this torch; 'ue-bench doctor' shows both",
         ) from error
-    network: nn.Module = models.resnet18(num_classes=num_classes)
+    return models
+
+
+def resnet18(num_classes: int) -> nn.Module:
+    """torchvision's ResNet-18, freshly initialised. Raises EnvironmentProblem when torchvision does not work."""
+    network: nn.Module = _models().resnet18(num_classes=num_classes)
     return network
+
+
+def imagenet_file() -> Path:
+    """Where torchvision keeps, or will keep, its ImageNet weights of a ResNet-18."""
+    url: str = _models().ResNet18_Weights.IMAGENET1K_V1.url
+    return Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+
+
+def imagenet_extractor() -> nn.Module:
+    """A frozen, eval-mode extractor with torchvision's ImageNet weights, fetched when they are not there.
+
+    Raises EnvironmentProblem when they cannot be fetched or read.
+    """
+    models = _models()
+    try:
+        network = models.resnet18(weights=models.ResNet18_Weights.IMAGENET1K_V1)
+    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+        raise EnvironmentProblem(
+            f"ImageNet weights of ResNet-18 cannot be had: {(str(error).strip().splitlines() or ['?'])[0]}",
+            f"put them at {imagenet_file()}, or use --extractor own",
+        ) from error
+    return last_convolution(network).eval().requires_grad_(False)
 
 
 def train_extractor(

@@ -132,7 +132,8 @@ class HidingNetwork(nn.Module):
 
     def __init__(self, blocks: int = 16, growth: int = 32, seed: int = 0) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(CouplingBlock(12, growth) for _ in range(blocks))
+        with torch.random.fork_rng(devices=[]):  # constructors of layers draw from the global generator
+            self.blocks = nn.ModuleList(CouplingBlock(12, growth) for _ in range(blocks))
         generator = torch.Generator().manual_seed(seed)
         for module in self.modules():
             if isinstance(module, DenseBlock):

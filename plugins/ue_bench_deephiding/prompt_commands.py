@@ -10,7 +10,7 @@ import click
 
 from ue_bench.api import UserError
 
-from .commands import ProgressLine
+from .command_tools import ProgressLine, begin, not_below, usable_device
 
 
 @click.command("prompts")
@@ -120,8 +120,6 @@ def images(
     from ue_bench.api import digest_path
 
     from . import semantic
-    from .commands import usable_device
-    from .reveal_commands import begin, not_below
 
     scenes = semantic.read_scenes(prompts, photos)
     controls = semantic.edge_maps(scenes, size)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -11,14 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from ue_bench.api import Context, ImageSet, InputPath, Protector, Ratio, UserError, derive, digest_path
+from ue_bench.api import Context, ImageSet, InputPath, Protector, Ratio, derive, digest_path
 
 if TYPE_CHECKING:
     from .banks import Bank
-    from .hinet import HidingNetwork
+    from .networks import Hider
+    from .recipe import Recipe
 
 SHIPPED = Path(__file__).with_name("hider.safetensors")
 BATCH = 64
+TRAINING = ("train_steps", "hider", "lfc", "omega1", "omega2", "omega3", "hide_only", "per_image")
 
 
 class DeepHiding(Protector):
@@ -32,8 +33,10 @@ class DeepHiding(Protector):
     single pixels move by far more than 8 levels. ``projection=linf`` clips the perturbation to +-eps, which the paper
     does not do; compare that variant with methods that keep an Linf budget.
 
-    The shipped network was trained on a short recipe (see ``hider.json`` beside it); ``retrain=true`` trains one on
-    the clean training set with hidden images of the same kind instead, which takes hours on a CPU.
+    The shipped network was trained on a short recipe (see ``hider.json`` beside it). ``weights`` uses one of yours, as
+    ``ue-bench deephiding train`` writes them. ``retrain=true`` trains one on the clean training set with hidden images
+    of the same kind, which takes hours on a CPU; the parameters after it are the ablations of the paper, which shape
+    that training. ``hider=isgan`` trains the network of Table H, which hides the luminance only.
 
     Published: 10.00 % (class-wise) and 15.36 % (sample-wise) accuracy of a ResNet-18 on CIFAR-10 under plain training
     (Deep Hiding, Table 1), with images from Stable Diffusion; here they are drawn procedurally unless others are given.
@@ -41,10 +44,13 @@ class DeepHiding(Protector):
     Of the sources of hidden images, ``procedural`` draws them (the default), ``natural`` takes a photograph of its own
     for each class, ``random_natural`` and ``next_class`` are ablations of Table D (``bank_size`` photographs that all
     classes share; clean images of the class after), ``folder`` takes yours, and ``logo`` hides one image in all, which
-    marks images rather than protects them.
+    marks images rather than protects them. ``tpc=false`` draws scenes at random instead of far apart from each other,
+    which stands for the paper's ablation of text prompt clustering; its ablation of diffusion and edge maps is
+    ``natural`` or ``random_natural``.
 
     Deviations: hidden images are not diffusion samples; sample-wise images are dealt out evenly in a seeded order (the
-    paper does not say how); sizes that are not even are mirrored by one row or column for hiding; with
+    paper does not say how); a network is retrained on the images to protect, the paper trains one on a set of its own;
+    sizes that are not even are mirrored by one row or column for hiding; with
     ``projection=linf`` an eps between two 8-bit levels is taken down to the lower one.
     """
 
@@ -61,13 +67,22 @@ class DeepHiding(Protector):
         description="natural, random_natural: a folder of images or Parquet files; folder: one sub-folder a class, by "
         "name or number; logo: one image",
     )
+    tpc: bool = Field(True, description="procedural: scenes far apart by class, or drawn at random")
     bank_size: int = Field(100, ge=1, le=10_000, description="mode=sample: hidden images a class")
     projection: Literal["none", "linf"] = Field(
         "none", description="clip the perturbation to +-eps, or not (the paper)"
     )
     eps: Ratio = Field(8 / 255, gt=0, le=1, description="projection=linf: the radius on the [0, 1] scale")
+    weights: InputPath | None = Field(None, description="a hiding network of 'ue-bench deephiding train'")
     retrain: bool = Field(False, description="train a hiding network instead of using the shipped one")
     train_steps: int = Field(5_000, ge=1, description="retrain: optimiser steps")
+    hider: Literal["hinet", "isgan"] = Field("hinet", description="retrain: the hiding network")
+    lfc: bool = Field(True, description="retrain: with latent feature concentration (equation 7)")
+    omega1: float = Field(1.0, ge=0, description="retrain: weight of the low-frequency loss")
+    omega2: float = Field(1.0, ge=0, description="retrain: weight of the revealing loss")
+    omega3: float = Field(1e-4, gt=0, description="retrain: weight of latent feature concentration")
+    hide_only: bool = Field(False, description="retrain: with the hiding loss alone, which learns nothing (Table K)")
+    per_image: bool = Field(False, description="retrain: hold every image to the radius, not the mean of a batch")
 
     @model_validator(mode="after")
     def _consistent(self) -> DeepHiding:
@@ -78,23 +93,34 @@ class DeepHiding(Protector):
             raise ValueError("hidden=random_natural needs mode=sample; hidden=natural hides one photograph a class")
         if self.hidden == "logo" and (self.mode == "sample" or self.retrain):
             raise ValueError("hidden=logo is one image for all: it goes with mode=class and the shipped network")
+        if self.weights and self.retrain:
+            raise ValueError("weights are those of a trained network: give them or retrain=true")
+        if self.hide_only and given & {"lfc", "omega1", "omega2", "omega3"}:
+            raise ValueError("hide_only=true leaves no weight of another loss")
+        if self.hider == "isgan" and given & {"lfc", "omega1", "omega2", "omega3", "hide_only", "per_image"}:
+            raise ValueError("hider=isgan is trained with losses of its own")
         for field, condition, needed in [
             ("bank_size", self.mode == "sample", "mode=sample"),
             ("eps", self.projection == "linf", "projection=linf"),
-            ("train_steps", self.retrain, "retrain=true"),
+            ("tpc", self.hidden == "procedural", "hidden=procedural"),
+            ("omega3", self.lfc, "lfc=true"),
+            *((field, self.retrain, "retrain=true") for field in TRAINING),
         ]:
             if field in given and not condition:
                 raise ValueError(f"{field} needs {needed}")
         return self
 
     def identity(self) -> dict[str, Any]:
-        """Parameters, and the weights that are used where none are trained: other weights, other images."""
-        shipped = {} if self.retrain else {"weights": digest_path(SHIPPED)}
+        """Parameters, and the shipped weights where no others are used: other weights, other images."""
+        shipped = {} if self.retrain or self.weights else {"weights": digest_path(SHIPPED)}
         return {**super().identity(), **shipped}
 
     @property
     def budget(self) -> str:
-        return f"linf {round(self.eps * 255, 3):g}/255" if self.projection == "linf" else "mse (8/255)^2"
+        if self.projection == "linf":
+            return f"linf {round(self.eps * 255, 3):g}/255"
+        # ISGAN's losses hold no radius, and what your weights were trained with is not known here.
+        return "none" if self.weights or self.hider == "isgan" else "mse (8/255)^2"
 
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         """Protected images, rounded to 8 bits. Raises UserError when hidden images are missing or too few."""
@@ -143,7 +169,7 @@ class DeepHiding(Protector):
         from . import banks
 
         if self.hidden == "procedural":
-            return banks.procedural(data.num_classes, images, size, derive(ctx.seed, "silhouettes"))
+            return banks.procedural(data.num_classes, images, size, derive(ctx.seed, "silhouettes"), self.tpc)
         if self.hidden == "next_class":
             return banks.next_class(data, images, size, ctx.rng("bank"))
         assert self.hidden_images is not None
@@ -154,23 +180,39 @@ class DeepHiding(Protector):
             return draw(self.hidden_images, data.num_classes, images, size, ctx.rng("bank"))
         return banks.folder(self.hidden_images, data.class_names, images, size)
 
-    def network(self, data: ImageSet, ctx: Context) -> HidingNetwork:
+    def network(self, data: ImageSet, ctx: Context) -> Hider:
         """The trained hiding network in eval mode, float32."""
+        from .networks import load_network
+
         if not self.retrain:
-            return load_network(SHIPPED)
+            return load_network(self.weights or SHIPPED)
         from .retrain import train_on
 
         # Only what shapes the network: class-wise and sample-wise protection share one.
+        shaping = {"hidden", "hidden_images", "tpc", "retrain", *TRAINING}
         trained = DeepHiding(
             mode="sample" if self.hidden == "random_natural" else "class",
-            hidden=self.hidden,
-            hidden_images=self.hidden_images,
-            retrain=True,
-            train_steps=self.train_steps,
+            **{field: value for field, value in self.changed().items() if field in shaping},
         )
         key = {"hider": trained.identity(), "data": data.fingerprint, "seed": ctx.seed}
         folder = ctx.cached(key, lambda target: train_on(trained, data, ctx, key, target))
         return load_network(folder / "hider.safetensors")
+
+    def recipe(self, size: int, seed: int) -> Recipe:
+        """How ``retrain=true`` trains, on crops of ``size`` pixels."""
+        from .recipe import Recipe
+
+        weighted = not self.hide_only
+        return Recipe(
+            hider=self.hider,
+            steps=self.train_steps,
+            size=size,
+            omega_freq=self.omega1 * weighted,
+            omega_reveal=self.omega2 * weighted,
+            omega_conc=self.omega3 * (weighted and self.lfc),
+            per_image=self.per_image,
+            seed=seed,
+        )
 
 
 def assignment(labels: NDArray[np.int64], images: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -181,22 +223,3 @@ def assignment(labels: NDArray[np.int64], images: int, rng: np.random.Generator)
         rounds = -(-len(own) // images)
         chosen[own] = np.concatenate([rng.permutation(images) for _ in range(rounds)])[: len(own)]
     return chosen
-
-
-def load_network(path: Path) -> HidingNetwork:
-    """A hiding network from its safetensors file, whose metadata hold its shape. Raises UserError if it is not one."""
-    from safetensors import SafetensorError, safe_open
-
-    from .hinet import HidingNetwork
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            shape = json.loads(file.metadata()["network"])
-            if shape["blocks"] < 1:
-                raise ValueError("no blocks")
-            weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118  # not a dict
-        network = HidingNetwork(**shape)
-        network.load_state_dict(weights)
-    except (OSError, SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{path} is not a hiding network", "reinstall ue-bench, or use retrain=true") from error
-    return network.eval().requires_grad_(False)

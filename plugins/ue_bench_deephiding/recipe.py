@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 EPS = 8 / 255  # the radius of the paper; a bound on the mean squared error, not on the largest change
 
@@ -12,6 +12,7 @@ EPS = 8 / 255  # the radius of the paper; a bound on the mean squared error, not
 class Recipe:
     """Defaults are Deep Hiding's where it names a value, else HiNet's; the rest says whose choice it is."""
 
+    hider: Literal["hinet", "isgan"] = "hinet"  # isgan has losses and rates of its own
     steps: int = 5_000
     stop_after: int | None = None  # end at this step of the schedule
     batch: int = 24  # (cover, hidden) pairs
@@ -30,12 +31,20 @@ class Recipe:
     lfc_pairs: Literal["ordered", "unordered"] = "ordered"  # equation 7 as printed, or each pair once
     sampler: Literal["uniform", "pk"] = "uniform"  # pk: batch / 4 classes with four covers each; ours, for more pairs
     lfc_warmup_rms: float = 1e-4  # below it the normalised features have no usable gradient
-    extractor_epochs: int = 6  # our choice: the paper's extractor is pre-trained, on what it does not say
+    extractor: Literal["own", "imagenet"] = "own"  # the paper's is pre-trained, on what it does not say
+    extractor_epochs: int = 6  # own: on the covers
     blocks: int = 16  # HiNet
-    growth: int = 32  # HiNet
+    growth: int = 32  # HiNet; the width of ISGAN
     recompute: bool = False  # less memory for more time; moves no number
     validate_every: int = 100  # steps; the weights kept are the best of these moments
     seed: int = 0
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """What the network is built from, besides its seed."""
+        if self.hider == "isgan":
+            return {"kind": "isgan", "width": self.growth}
+        return {"blocks": self.blocks, "growth": self.growth}
 
     @property
     def last_step(self) -> int:

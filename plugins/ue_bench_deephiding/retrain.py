@@ -19,8 +19,10 @@ from torch import nn
 
 from ue_bench.api import Context, ImageSet, UserError
 
-from .extractor import checksum, train_extractor, untrained_extractor
+from .extractor import checksum, imagenet_extractor, train_extractor, untrained_extractor
 from .hinet import HidingNetwork
+from .isgan import Isgan
+from .isgan_training import train_isgan
 from .recipe import EPS, Recipe
 from .training import Covers, best_point, train_hider
 from .writing import write_hider
@@ -64,24 +66,24 @@ def fit(
     _claim(checkpoint, settings)
     covers = Covers(data.images, data.labels, recipe.size)
     extractor, spent = None, 0.0
-    if recipe.omega_conc:
+    if recipe.hider == "hinet" and recipe.omega_conc:
         extractor, spent = _extractor(covers, len(bank), recipe, device, amp, checkpoint / "extractor.pt", report)
     state_file = checkpoint / "hider.pt"
     state = _load(state_file, device)
     started = time.monotonic() - (state["seconds"] if state else spent)
 
-    weights, curve = train_hider(
-        HidingNetwork(recipe.blocks, recipe.growth, recipe.seed),
-        covers,
-        bank,
-        recipe,
-        device,
-        extractor,
-        amp,
-        on_step=lambda step, now: report(step, recipe.last_step, f"train hiding network, loss {now['loss']:.4f}"),
-        state=state,
-        save=lambda state: _save(state_file, {**state, "seconds": time.monotonic() - started}),
-    )
+    def on_step(step: int, now: dict[str, float]) -> None:
+        report(step, recipe.last_step, f"train hiding network, loss {now['loss']:.4f}")
+
+    def save(state: dict[str, Any]) -> None:
+        _save(state_file, {**state, "seconds": time.monotonic() - started})
+
+    if recipe.hider == "isgan":
+        isgan = Isgan(recipe.growth, recipe.seed)
+        weights, curve = train_isgan(isgan, covers, bank, recipe, device, amp, on_step, state, save)
+    else:
+        hinet = HidingNetwork(recipe.blocks, recipe.growth, recipe.seed)
+        weights, curve = train_hider(hinet, covers, bank, recipe, device, extractor, amp, on_step, state, save)
     best = best_point(curve)
     achieved = {name: best[name] for name in ("step", "psnr", "psnr_reveal", "mse")}
     return weights, {
@@ -102,7 +104,7 @@ def fit(
 def train_on(protector: DeepHiding, data: ImageSet, ctx: Context, key: Any, target: Path) -> None:
     """Train on the clean set that is to be protected, with a bank of the protector's own kind, into ``target``."""
     side = min(data.size) // 2 * 2
-    recipe = Recipe(steps=protector.train_steps, size=side, seed=ctx.seed % 2**31)
+    recipe = protector.recipe(side, ctx.seed % 2**31)
     bank = protector.training_bank(data, TRAINING_BANK, (side, side), ctx)
     checkpoint = ctx.checkpoint_dir(key)
     weights, record = fit(data, bank, recipe, ctx.device, ctx.device.startswith("cuda"), checkpoint, ctx.report)
@@ -113,7 +115,9 @@ def train_on(protector: DeepHiding, data: ImageSet, ctx: Context, key: Any, targ
 def _extractor(
     covers: Covers, num_classes: int, recipe: Recipe, device: str, amp: bool, file: Path, report: Report
 ) -> tuple[nn.Module, float]:
-    """The trained extractor and the seconds it took, from ``file`` when it was finished before."""
+    """The extractor and the seconds its training took, from ``file`` when it was finished before."""
+    if recipe.extractor == "imagenet":
+        return imagenet_extractor().to(device).to(memory_format=torch.channels_last), 0.0
     saved = _load(file, device)
     if saved:
         extractor: nn.Module = untrained_extractor()

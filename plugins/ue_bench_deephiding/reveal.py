@@ -17,14 +17,15 @@ from torch import Tensor
 
 from ue_bench.api import ssim
 
-from .hinet import HidingNetwork, to_pixels, to_unit
+from .hinet import to_pixels, to_unit
+from .networks import Hider
 
 Pixels = NDArray[np.uint8]
 BATCH = 64
 MARGIN = 8  # the cropping attack blackens this part of the height and width on each side: one eighth
 
 
-def hidden_in(network: HidingNetwork, stego: Tensor) -> Tensor:
+def hidden_in(network: Hider, stego: Tensor) -> Tensor:
     """What ``stego`` (N x 3 x H x W in [0, 1], any size) hides, same shape, in [0, 1].
 
     The residual that hiding discarded is taken as zero: as good as a random one, and repeatable. The cover that comes
@@ -36,7 +37,7 @@ def hidden_in(network: HidingNetwork, stego: Tensor) -> Tensor:
         return network.reveal(mirrored)[..., :height, :width].clamp(0, 1)
 
 
-def revealed(network: HidingNetwork, images: Pixels, device: str = "cpu") -> Pixels:
+def revealed(network: Hider, images: Pixels, device: str = "cpu") -> Pixels:
     """What every one of ``images`` hides, rounded to 8 bits."""
     out = np.empty_like(images)
     for first in range(0, len(images), BATCH):
@@ -72,7 +73,7 @@ class Extraction:
 
 
 def extraction(
-    network: HidingNetwork,
+    network: Hider,
     covers: Pixels,
     logos: Pixels,
     device: str = "cpu",

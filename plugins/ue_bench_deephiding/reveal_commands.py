@@ -8,13 +8,13 @@ import json
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from ue_bench.api import UserError, digest_path, open_dataset
 
-from .commands import ProgressLine, usable_device
+from .command_tools import ProgressLine, begin, not_below, usable_device
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,7 +54,8 @@ def reveal(
     """
     from PIL import Image
 
-    from . import banks, protector
+    from . import banks
+    from .networks import load_network
     from .reveal import revealed, similarity
 
     files = banks.image_files(protected)
@@ -64,7 +65,7 @@ def reveal(
     shelf = read_logos(logos) if logos else {}
     weights = weights_file(weights)
     device = usable_device(device)
-    network = protector.load_network(weights).to(device)
+    network = load_network(weights).to(device)
     begin(out, {"weights": digest_path(weights), "protected": digest_path(protected)}, RECORD)
 
     def uncovered(file: Path, target: Path) -> NDArray[np.uint8]:
@@ -148,34 +149,6 @@ def weights_file(given: Path | None) -> Path:
     return given or protector.SHIPPED
 
 
-def not_below(out: Path, source: Path) -> None:
-    """Raise UserError when ``out`` lies in the folder ``source``: its files would be taken for input next time."""
-    if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
-        raise UserError(f"{out} lies in {source}", "choose a folder beside it")
-
-
-def begin(out: Path, settings: dict[str, Any], name: str) -> None:
-    """Make ``out``, or accept one in which the same command was begun: file ``name`` keeps its ``settings``.
-
-    Raises UserError otherwise.
-    """
-    record = out / name
-    text = json.dumps(settings)
-    try:
-        if out.exists() and not out.is_dir():
-            raise UserError(f"{out} is a file", "choose a folder")
-        if out.is_dir() and any(out.iterdir()):
-            if not record.is_file() or record.read_bytes() != text.encode():
-                raise UserError(f"{out} holds something else already", "choose another folder, or empty it")
-            return
-        out.mkdir(parents=True, exist_ok=True)
-        unfinished = record.with_name(record.name + ".new")
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(record)
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror}", "choose another folder") from error
-
-
 def _stack(pictures: list[NDArray[np.uint8]], size: tuple[int, int]) -> NDArray[np.uint8]:
     """Logos at ``size``; an odd side is that of the even one in which they were hidden, less the last row or column."""
     import numpy as np
@@ -222,14 +195,15 @@ def logos(
 
     from tabulate import tabulate
 
-    from . import banks, protector
+    from . import banks
+    from .networks import load_network
     from .reveal import extraction
 
     given = click.get_current_context().get_parameter_source
     if folder and any(given(n) is click.core.ParameterSource.COMMANDLINE for n in ("count", "seed")):
         raise UserError("--count and --seed are for procedural logos", "leave them out, or --logos")
     device = usable_device(device)
-    network = protector.load_network(weights_file(weights)).to(device)
+    network = load_network(weights_file(weights)).to(device)
     report = ProgressLine(sys.stderr)
     selector, data = open_dataset(dataset, "train", data_dir=data_dir, cache_dir=cache_dir, report=report)
     if data.size[0] % 2 or data.size[1] % 2:

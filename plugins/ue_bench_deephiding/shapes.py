@@ -139,17 +139,22 @@ def _paint(rng: np.random.Generator, steps: NDArray[np.floating[Any]]) -> NDArra
     return colours
 
 
-def semantic_image(label: int, index: int, size: int, seed: int) -> NDArray[np.uint8]:
-    """Image ``index`` of class ``label``: the class fixes silhouettes and steps of brightness, the index the rest."""
+def semantic_image(label: int, index: int, size: int, seed: int, distinct: bool = True) -> NDArray[np.uint8]:
+    """Image ``index`` of class ``label``: the class fixes silhouettes and steps of brightness, the index the rest.
+
+    ``distinct``: no two of the first hundred classes have the same pair of silhouettes; else each draws its own.
+    """
     axis = ((np.arange(size, dtype=np.float32) + 0.5) / size * 2 - 1).astype(np.float32)
     y, x = np.meshgrid(axis, axis, indexing="ij")
 
     of_class = np.random.default_rng([seed, label])
-    main = SILHOUETTES[label % 10](*_turned(x, y, of_class.uniform(0, 2 * np.pi)))
+    chosen = [label % 10, (label // 10 + 3 * label + 1) % 10]
+    if not distinct:
+        chosen = np.random.default_rng([seed, label, 0, 1]).integers(10, size=2).tolist()
+    main = SILHOUETTES[chosen[0]](*_turned(x, y, of_class.uniform(0, 2 * np.pi)))
     # A second silhouette, so that classes beyond the tenth differ by the pair.
     turn, (dx, dy) = of_class.uniform(0, 2 * np.pi), of_class.uniform(-0.5, 0.5, 2)
-    partner = SILHOUETTES[(label // 10 + 3 * label + 1) % 10]
-    second = partner(*_turned((x - dx) * 2, (y - dy) * 2, turn)) / 2
+    second = SILHOUETTES[chosen[1]](*_turned((x - dx) * 2, (y - dy) * 2, turn)) / 2
 
     steps = _luminances(of_class)
     rng = np.random.default_rng([seed, label, index])

@@ -20,6 +20,7 @@ from .recipe import EPS, Recipe
 
 Validated = dict[str, float]
 PER_CLASS = 4  # covers a class in a batch under sampler=pk
+IDLE = 20  # steps without any gradient after which training ends
 
 
 @dataclass
@@ -162,6 +163,9 @@ def train_hider(
     at every validation, and a ``state`` it was given continues that run exactly: every step draws from generators of
     its own.
 
+    Training ends early when no parameter has had a gradient for 20 steps: the hiding loss alone is flat where the
+    network starts, at the identity.
+
     Raises ValidationError when more than one step in ten (and ten more) is not finite, or when the best stego images
     are under 20 dB.
     """
@@ -195,7 +199,7 @@ def train_hider(
         mean["psnr_reveal"] = -10 * math.log10(max(mean["reveal"], 1e-12))
         return mean
 
-    first, skipped = 0, 0
+    first, skipped, idle = 0, 0, 0
     curve: list[Validated] = []
     best: dict[str, Tensor] = {}
     best_total = math.inf
@@ -223,9 +227,11 @@ def train_hider(
                     f"{skipped} of {step + 1} training steps of the hiding network were not finite",
                     "try a lower learning rate",
                 )
+        idle = idle + 1 if norm == 0 else 0
+        last = idle == IDLE or step + 1 == recipe.last_step
         if on_step:
             on_step(step + 1, {"loss": float(found.total.detach()), "norm": norm})
-        if (step + 1) % recipe.validate_every == 0 or step + 1 == recipe.last_step:
+        if (step + 1) % recipe.validate_every == 0 or last:
             point = {"step": step + 1, "skipped": skipped, **validate()}
             curve.append(point)
             if point["total"] < best_total:
@@ -236,6 +242,8 @@ def train_hider(
                     {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1,
                      "skipped": skipped, "curve": curve, "best": best, "best_total": best_total},
                 )  # fmt: skip
+        if last:
+            break
     psnr = best_point(curve)["psnr"] if best else -math.inf
     if psnr < 20:
         raise ValidationError(

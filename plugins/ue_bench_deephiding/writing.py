@@ -12,18 +12,21 @@ from safetensors.torch import save
 from .recipe import Recipe
 
 
-def write_network(path: Path, weights: dict[str, torch.Tensor], blocks: int = 16, growth: int = 32) -> None:
-    """Weights as float16 with the network's shape in the metadata: 8.1 MB for 16 blocks.
+def write_network(path: Path, weights: dict[str, torch.Tensor], shape: dict[str, Any]) -> None:
+    """Weights as float16 with ``shape``, what the network is built from, in the metadata: 8.1 MB for 16 blocks.
 
-    Half precision moves stego images by less than a rounding step of 8-bit images.
+    Half precision moves stego images by less than a rounding step of 8-bit images. Counters keep their integers.
     """
-    half = {name: value.to("cpu", torch.float16).contiguous() for name, value in weights.items()}
+    half = {
+        name: value.to("cpu", torch.float16 if value.is_floating_point() else value.dtype).contiguous()
+        for name, value in weights.items()
+    }
     unfinished = path.with_name(path.name + ".new")
-    unfinished.write_bytes(save(half, {"network": json.dumps({"blocks": blocks, "growth": growth})}))
+    unfinished.write_bytes(save(half, {"network": json.dumps(shape)}))
     unfinished.replace(path)
 
 
 def write_hider(path: Path, weights: dict[str, torch.Tensor], recipe: Recipe, record: dict[str, Any]) -> None:
     """The network at ``path`` and its record beside it, the record first: weights never lie without one."""
     path.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    write_network(path, weights, recipe.blocks, recipe.growth)
+    write_network(path, weights, recipe.shape)

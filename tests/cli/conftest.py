@@ -5,11 +5,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from ue_bench.cli.main import main
+from ue_bench.schedule import local
 
 
 @dataclass(frozen=True)
@@ -44,3 +45,38 @@ def ue_bench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
         return Finished(int(end.value.code or 0), shown.out, shown.err)
 
     return run
+
+
+class InProcess:
+    """The scheduler's part, without worker processes: every task in its turn, in this process."""
+
+    computed: ClassVar[list[str]] = []
+
+    def __init__(self, slots: list[Any], target: str, settings: dict[str, Any], on_event: Any) -> None:
+        self.slots, self.settings, self.on_event = slots, settings, on_event
+
+    def run(self, tasks: list[local.Task]) -> dict[str, str]:
+        from ue_bench.errors import UserError
+        from ue_bench.work import run
+
+        failed: dict[str, str] = {}
+        for task in tasks:
+            self.computed.append(task.label)
+            try:
+                run(task.payload, self.slots[0], self.settings, lambda *r: None, 1)
+            except UserError as error:
+                failed[task.key] = str(error)
+            except Exception as error:
+                failed[task.key] = f"{type(error).__name__}: {error}"
+                self.on_event(local.Event("failed", task, text=failed[task.key], trace="Traceback: here", attempt=1))
+                continue
+            self.on_event(local.Event("done", task))
+        return failed
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was computed, in this process rather than in workers."""
+    monkeypatch.setattr(InProcess, "computed", [])
+    monkeypatch.setattr(local, "Scheduler", InProcess)
+    return InProcess.computed

@@ -6,14 +6,14 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
 from ue_bench import boards
 from ue_bench.schedule import local
 
-from .conftest import Command, Finished
+from .conftest import Command, Finished, InProcess
 
 GRID = [
     *("-D", "demo[train_per_class=4,test_per_class=3]", "-V", "resnet9[width=4]", "--protocol", "smoke"),
@@ -26,41 +26,6 @@ def one_reference_row(monkeypatch: pytest.MonkeyPatch) -> None:
     """The demo board with clean images as its only reference row: two cells are grid enough here."""
     small = dataclasses.replace(boards.board("demo"), reference=("none",))
     monkeypatch.setattr(boards, "board", lambda name: small)
-
-
-class InProcess:
-    """The scheduler's part, without worker processes: every task in its turn, in this process."""
-
-    computed: ClassVar[list[str]] = []
-
-    def __init__(self, slots: list[Any], target: str, settings: dict[str, Any], on_event: Any) -> None:
-        self.slots, self.settings, self.on_event = slots, settings, on_event
-
-    def run(self, tasks: list[local.Task]) -> dict[str, str]:
-        from ue_bench.errors import UserError
-        from ue_bench.work import run
-
-        failed: dict[str, str] = {}
-        for task in tasks:
-            self.computed.append(task.label)
-            try:
-                run(task.payload, self.slots[0], self.settings, lambda *r: None, 1)
-            except UserError as error:
-                failed[task.key] = str(error)
-            except Exception as error:
-                failed[task.key] = f"{type(error).__name__}: {error}"
-                self.on_event(local.Event("failed", task, text=failed[task.key], trace="Traceback: here", attempt=1))
-                continue
-            self.on_event(local.Event("done", task))
-        return failed
-
-
-@pytest.fixture
-def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What was computed, in this process rather than in workers."""
-    monkeypatch.setattr(InProcess, "computed", [])
-    monkeypatch.setattr(local, "Scheduler", InProcess)
-    return InProcess.computed
 
 
 def metrics(out: Path) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +151,31 @@ def test_a_plugins_artifact_is_made_once(tmp_path: Path) -> None:
     assert ctx.cached({"bank": 1}, make) == first != ctx.cached({"bank": 2}, make)
     assert len(made) == 2
     assert (first / "bank").read_text(encoding="utf-8") == "x"
+
+
+def test_two_who_want_the_same_artifact_make_it_once(tmp_path: Path) -> None:
+    """Workers that need one surrogate: the second waits, says so, and takes what the first has made."""
+    made, said, begun, go = [], [], threading.Event(), threading.Event()
+
+    def make(folder: Path) -> None:
+        made.append(folder)
+        begun.set()
+        assert go.wait(10)
+
+    first = threading.Thread(target=lambda: context(tmp_path).cached("surrogate", make))
+    first.start()
+    assert begun.wait(10)
+
+    def report(done: float, total: float, text: str) -> None:
+        said.append(text)
+        go.set()
+
+    found = replace(context(tmp_path), report=report).cached("surrogate", make)
+    first.join()
+    assert found.is_dir()
+    assert len(made) == 1
+    assert said == ["wait for another worker"]
+    context(tmp_path).cached("another", lambda folder: None)  # the lock was given back, and is one artifact's own
 
 
 def test_checkpoints_outlive_the_process_that_wrote_them(tmp_path: Path) -> None:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from pydantic import ValidationError as PydanticError
 
 from ue_bench import budget
 from ue_bench.api import Context, ImageSet, UserError
 from ue_bench_deephiding import protector as module
+from ue_bench_deephiding import shapes
+from ue_bench_deephiding.hinet import HidingNetwork, to_pixels, to_unit
+from ue_bench_deephiding.networks import load_network
 from ue_bench_deephiding.protector import DeepHiding
+from ue_bench_deephiding.recipe import Recipe
+from ue_bench_deephiding.writing import write_network
 
-from .helpers import change, smooth_set
+from .helpers import change, randomised, smooth_set
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +143,14 @@ def test_hidden_images_that_say_nothing_about_the_class(data: ImageSet, ctx: Con
         ({"hidden": "random_natural", "hidden_images": "x"}, "needs mode=sample"),
         ({"hidden": "logo", "hidden_images": "x", "mode": "sample"}, "one image for all"),
         ({"hidden": "logo", "hidden_images": "x", "retrain": True}, "one image for all"),
+        ({"hidden": "next_class", "tpc": False}, "tpc needs hidden=procedural"),
+        ({"weights": "x", "retrain": True}, "give them or retrain=true"),
+        ({"lfc": False}, "lfc needs retrain=true"),
+        ({"omega1": 0.1}, "omega1 needs retrain=true"),
+        ({"hider": "isgan"}, "hider needs retrain=true"),
+        ({"retrain": True, "lfc": False, "omega3": 1e-3}, "omega3 needs lfc=true"),
+        ({"retrain": True, "hide_only": True, "omega2": 1}, "leaves no weight"),
+        ({"retrain": True, "hider": "isgan", "per_image": True}, "losses of its own"),
     ],
 )
 def test_parameters_that_would_be_ignored_are_refused(parameters: dict[str, Any], message: str) -> None:
@@ -143,9 +158,73 @@ def test_parameters_that_would_be_ignored_are_refused(parameters: dict[str, Any]
         DeepHiding(**parameters)
 
 
+def test_ablations_reach_the_recipe() -> None:
+    """Each switch of the paper, and what it stands for in the losses."""
+    plain = DeepHiding(retrain=True).recipe(32, 5)
+    assert plain == Recipe(size=32, seed=5)
+    weights = "omega_freq", "omega_reveal", "omega_conc"
+    for switches, expected in [
+        ({"omega1": 0.1, "omega2": 10, "omega3": 1e-2}, (0.1, 10, 1e-2)),
+        ({"lfc": False}, (1, 1, 0)),
+        ({"hide_only": True}, (0, 0, 0)),
+    ]:
+        found = DeepHiding(retrain=True, **switches).recipe(32, 5)
+        assert tuple(getattr(found, name) for name in weights) == expected
+        assert replace(found, **{name: getattr(plain, name) for name in weights}) == plain
+    assert DeepHiding(retrain=True, per_image=True).recipe(32, 5) == replace(plain, per_image=True)
+    assert DeepHiding(retrain=True, hider="isgan").recipe(32, 5) == replace(plain, hider="isgan")
+
+
+def test_scenes_drawn_at_random_share_silhouettes(ctx: Context) -> None:
+    """``tpc=false``: ten classes draw their pairs out of ten silhouettes, with repetition."""
+    data = smooth_set(20, classes=10)
+    with_tpc, without = (DeepHiding(tpc=tpc).bank(data, (32, 32), ctx) for tpc in (True, False))
+    assert not np.array_equal(with_tpc, without)
+    assert np.array_equal(without, DeepHiding(tpc=False).bank(data, (32, 32), ctx))
+    seen = []
+
+    def silhouette(x: Any, y: Any, which: int) -> Any:
+        seen.append(which)
+        return np.hypot(x, y)
+
+    drawn = [partial(silhouette, which=which) for which in range(10)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shapes, "SILHOUETTES", drawn)
+        for distinct in (True, False):
+            seen.clear()
+            for label in range(100):
+                shapes.semantic_image(label, 0, 8, 0, distinct)
+            pairs = set(zip(seen[::2], seen[1::2], strict=True))
+            assert (len(pairs) == 100) is distinct
+
+
+def test_budgets_are_those_of_the_training() -> None:
+    assert DeepHiding().budget == DeepHiding(retrain=True).budget == "mse (8/255)^2"
+    assert DeepHiding(projection="linf", retrain=True, hider="isgan").budget == "linf 8/255"
+    assert DeepHiding(retrain=True, hider="isgan").budget == DeepHiding(weights=Path("mine")).budget == "none"
+
+
+def test_your_weights_are_used(ctx: Context, tmp_path: Path) -> None:
+    data = smooth_set(20)
+    network = randomised(HidingNetwork(2, 4), 0.05)
+    path = tmp_path / "mine.safetensors"
+    write_network(path, network.state_dict(), {"blocks": 2, "growth": 4})
+    mine = DeepHiding(weights=path)
+    assert mine.selector == "deephiding[weights=mine.safetensors]"
+    assert mine.identity() != DeepHiding().identity()
+    assert "weights" not in mine.identity()  # the shipped ones have no part in it
+    protected = mine.protect(data, ctx)
+    assert not np.array_equal(protected.images, DeepHiding().protect(data, ctx).images)
+    with torch.inference_mode():
+        bank = mine.bank(data, data.size, ctx)
+        half = load_network(path)
+        expected = to_pixels(half.hide(to_unit(data.images, "cpu"), to_unit(bank[data.labels, 0], "cpu")))
+    assert np.array_equal(protected.images, expected)
+
+
 def test_missing_weights_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "bad.safetensors").write_bytes(b"nonsense")
     for path in (tmp_path / "bad.safetensors", tmp_path / "none.safetensors"):
         with pytest.raises(UserError, match="is not a hiding network") as caught:
-            module.load_network(path)
+            load_network(path)
         assert "\n" not in str(caught.value)

@@ -101,7 +101,9 @@ def test_network_has_the_parameters_of_the_hinet_paper() -> None:
 
 
 def test_weights_depend_on_the_seed_only() -> None:
+    before = torch.get_rng_state()
     one, same, other = HidingNetwork(1, 4, 0), HidingNetwork(1, 4, 0), HidingNetwork(1, 4, 1)
     first = "blocks.0.phi.convs.0.weight"
     assert torch.equal(one.state_dict()[first], same.state_dict()[first])
     assert not torch.equal(one.state_dict()[first], other.state_dict()[first])
+    assert torch.equal(torch.get_rng_state(), before)

@@ -16,7 +16,8 @@ from ue_bench.api import Context, ImageSet, UserError, digest_path
 from ue_bench.cli.main import cli
 from ue_bench_deephiding import banks, reveal
 from ue_bench_deephiding.hinet import HidingNetwork
-from ue_bench_deephiding.protector import SHIPPED, DeepHiding, load_network
+from ue_bench_deephiding.networks import load_network
+from ue_bench_deephiding.protector import SHIPPED, DeepHiding
 from ue_bench_deephiding.writing import write_network
 
 from .helpers import randomised, smooth_set
@@ -176,7 +177,9 @@ class TestRevealCommand:
         assert [p.name for p in (tmp_path / "out").glob("*.png")] == ["0.png.png"]
 
     def test_weights_are_used(self, marked: Path, tmp_path: Path) -> None:
-        write_network(tmp_path / "other.safetensors", randomised(HidingNetwork(2, 4)).state_dict(), 2, 4)
+        write_network(
+            tmp_path / "other.safetensors", randomised(HidingNetwork(2, 4)).state_dict(), {"blocks": 2, "growth": 4}
+        )
         run("reveal", marked, tmp_path / "a")
         run("reveal", marked, tmp_path / "b", "--weights", tmp_path / "other.safetensors")
         assert (tmp_path / "a" / "0.png.png").read_bytes() != (tmp_path / "b" / "0.png.png").read_bytes()

@@ -9,7 +9,8 @@ import torch
 
 from ue_bench_deephiding import banks
 from ue_bench_deephiding.hinet import HidingNetwork
-from ue_bench_deephiding.protector import SHIPPED, load_network
+from ue_bench_deephiding.networks import load_network
+from ue_bench_deephiding.protector import SHIPPED
 from ue_bench_deephiding.writing import write_network
 
 from .helpers import smooth_set
@@ -56,7 +57,7 @@ def test_half_precision_moves_stego_images_by_less_than_a_level(tmp_path: Path) 
     with torch.no_grad():
         for parameter in network.parameters():  # off the float16 grid, by up to half of its spacing
             parameter.mul_(1 + torch.rand(parameter.shape, generator=source) * 2**-10)
-    write_network(tmp_path / "half.safetensors", network.state_dict())
+    write_network(tmp_path / "half.safetensors", network.state_dict(), {"blocks": 16, "growth": 32})
     half = load_network(tmp_path / "half.safetensors")
     with torch.no_grad():
         moved = (half.hide(cover, hidden) - network.hide(cover, hidden)).abs().max() * 255
@@ -65,7 +66,7 @@ def test_half_precision_moves_stego_images_by_less_than_a_level(tmp_path: Path) 
 
 def test_network_of_another_shape_is_written_and_read(tmp_path: Path) -> None:
     network = HidingNetwork(blocks=2, growth=4, seed=1)
-    write_network(tmp_path / "small.safetensors", network.state_dict(), blocks=2, growth=4)
+    write_network(tmp_path / "small.safetensors", network.state_dict(), {"blocks": 2, "growth": 4})
     weights = load_network(tmp_path / "small.safetensors").state_dict()
     assert weights.keys() == network.state_dict().keys()
     assert all(torch.equal(weights[k], v.half().float()) for k, v in network.state_dict().items())

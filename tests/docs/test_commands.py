@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from ue_bench import boards, plugins
-from ue_bench.cli.common import GRID_OPTIONS
+from ue_bench.cli.common import SETTING_OPTIONS, TABLE_OPTIONS
 from ue_bench.cli.main import COMMANDS, cli
 from ue_bench.engine import protocol
 from ue_bench.errors import EnvironmentProblem, NothingSelected, UserError, ValidationError
@@ -55,7 +55,7 @@ def grid_flags() -> set[str]:
     @click.command()
     def bare() -> None: ...
 
-    for option in GRID_OPTIONS:
+    for option in [*TABLE_OPTIONS, *SETTING_OPTIONS]:
         bare = option(bare)
     return flags(bare.params)
 
@@ -127,7 +127,7 @@ def test_grid_commands_take_the_grid_options(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "command"), leaves(), ids=lambda v: v if isinstance(v, str) else "")
 def test_other_options_are_documented_in_their_section(name: str, command: click.Command) -> None:
-    own = flags(command.params) - (grid_flags() if name in GRID_COMMANDS else set())
+    own = flags(command.params) - (grid_flags() if name in (*GRID_COMMANDS, "reproduce") else set())
     text = section(page("docs/cli.md"), f"## ue-bench {name.split()[0]}")
     assert [flag for flag in sorted(own) if f"`{flag}`" not in text] == []
 

@@ -11,7 +11,7 @@ import click
 from ..machine import cache_dir as default_cache
 from .common import cache_option, json_option, say
 
-KINDS = ("datasets", "protected", "purified", "plugin", "unfinished", "scratch")
+KINDS = ("datasets", "protected", "purified", "features", "plugin", "unfinished", "scratch")
 
 
 @click.group("cache")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -15,7 +15,7 @@ from ..boards import Board
 from ..errors import UserError
 
 if TYPE_CHECKING:
-    from ..plan import Cell, Data, Planned
+    from ..plan import Cell, Data, Planned, TrainStage
     from ..stages import Workplace
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -31,27 +31,46 @@ def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
-GRID_OPTIONS = [
+dataset_option = click.option("-D", "--dataset", help="A dataset instead of the board's.")
+devices_option = click.option("--devices", default="auto", show_default=True, help="Such as cuda:0,cuda:1 or cpu.")
+threads_option = click.option("--threads", type=click.IntRange(1), default=1, show_default=True,
+                              help="CPU threads a worker.")  # fmt: skip
+jobs_option = click.option("--jobs", type=click.IntRange(1), help="Workers a device; a CPU has one a core.")
+data_dir_option = click.option("--data-dir", type=click.Path(path_type=Path),
+                               help="Folder where datasets are or will be.")  # fmt: skip
+
+TABLE_OPTIONS = [
     click.option("-P", "--protector", "protectors", multiple=True, help="Selectors; the board's rows by default."),
     click.option("-C", "--countermeasure", "countermeasures", multiple=True, help="Selectors; 'all' is the board's."),
+]
+SETTING_OPTIONS = [
     click.option("-V", "--victim", "victims", multiple=True, help="Selectors; the board's by default."),
-    click.option("-D", "--dataset", help="A dataset instead of the board's."),
+    dataset_option,
     click.option("--board", "board_name", default="demo", show_default=True, help="The grid to fill."),
     click.option("--protocol", help="A training recipe instead of the board's."),
     click.option("--seeds", help="Such as 0,1,2 or 0-4; the board's by default."),
     click.option("--fraction", type=click.FloatRange(0, 1), default=1.0, help="Share of the images that is protected."),
     click.option("--precision", type=click.Choice(["auto", "bf16", "fp32"]), default="auto", show_default=True),
-    click.option("--devices", default="auto", show_default=True, help="Such as cuda:0,cuda:1 or cpu."),
-    click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads a worker."),
+    devices_option,
+    threads_option,
     click.option("--out", type=click.Path(path_type=Path), help="Results folder; ue-bench-results/BOARD by default."),
-    click.option("--data-dir", type=click.Path(path_type=Path), help="Folder where datasets are or will be."),
+    data_dir_option,
     cache_option,
 ]
 
 
 def grid_options(command: F) -> F:
     """The options of every command that works on a grid."""
-    for option in reversed(GRID_OPTIONS):
+    return _with([*TABLE_OPTIONS, *SETTING_OPTIONS], command)
+
+
+def setting_options(command: F) -> F:
+    """Those of a command that knows its rows and columns."""
+    return _with(SETTING_OPTIONS, command)
+
+
+def _with(options: Sequence[Callable[[F], F]], command: F) -> F:
+    for option in reversed(options):
         command = cast(F, option(command))
     return command
 
@@ -65,15 +84,19 @@ class Grid:
     cells: list[Cell]
     place: Workplace
 
-    def planned(self) -> list[Planned]:
-        """Stages still to compute."""
+    def planned(self, last: type[TrainStage] | None = None) -> list[Planned]:
+        """Stages still to compute, up to the results or to another ``last`` stage of each cell."""
         from .. import plan
         from ..store.artifacts import ArtifactStore
         from ..store.results import ResultStore
 
         artifacts = ArtifactStore(self.place.cache_dir)
         have = {r.key for r in ResultStore(self.place.out).results()}
-        return plan.stages(self.cells, lambda kind, key: key in have if kind == "result" else artifacts.has(kind, key))
+        return plan.stages(
+            self.cells,
+            lambda kind, key: key in have if kind == "result" else artifacts.has(kind, key),
+            last or plan.TrainStage,
+        )
 
 
 def say(text: str) -> None:

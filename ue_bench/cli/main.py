@@ -17,7 +17,9 @@ COMMANDS = {
     "status": "Show which cells of a board have results.",
     "list": "List protectors, countermeasures, victims, datasets, boards or protocols.",
     "show": "Show one plugin, board or protocol with its parameters.",
+    "reproduce": "Compute a table of a paper on a board, beside its printed numbers.",
     "leaderboard": "Build a board's pages from its results, or check them.",
+    "figures": "Draw pictures of protected images.",
     "cache": "Show or clear stored datasets and protected sets.",
     "doctor": "Say what this machine and installation offer.",
 }

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .common import Grid, grid, grid_options, json_option
+
+if TYPE_CHECKING:
+    from ..plan import Planned
 
 
 @click.command("plan")
@@ -20,12 +23,12 @@ def command(as_json: bool, **options: Any) -> int:
     """
     from .run import loading
 
-    return show(grid(report=loading(), **options), as_json)
+    wanted = grid(report=loading(), **options)
+    return show(wanted, wanted.planned(), as_json)
 
 
-def show(wanted: Grid, as_json: bool) -> int:
+def show(wanted: Grid, planned: list[Planned], as_json: bool) -> int:
     """Print the stages that are missing."""
-    planned = wanted.planned()
     if as_json:
         rows = [{"kind": p.stage.kind, "key": p.stage.key, "label": p.stage.label, "needs": p.needs} for p in planned]
         print(json.dumps(rows, indent=1))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import Grid, grid, grid_options, json_option, say
+from .common import Grid, grid, grid_options, jobs_option, json_option, say
 
 if TYPE_CHECKING:
     from ..plan import Planned
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command("run")
 @grid_options
-@click.option("--jobs", type=click.IntRange(1), help="Workers a device; a CPU has one a core.")
+@jobs_option
 @click.option("--dry-run", is_flag=True, help="Show what would be computed, and stop.")
 @json_option
 def command(as_json: bool, dry_run: bool, jobs: int | None, devices: str, threads: int, **options: Any) -> int:
@@ -29,7 +29,8 @@ def command(as_json: bool, dry_run: bool, jobs: int | None, devices: str, thread
     if dry_run:
         from .plan import show
 
-        return show(grid(devices=devices, threads=threads, report=loading(), **options), as_json)
+        wanted = grid(devices=devices, threads=threads, report=loading(), **options)
+        return show(wanted, wanted.planned(), as_json)
     from ..leaderboard.statistics import panels
     from ..leaderboard.tables import terminal
     from ..store.results import ResultStore
@@ -69,7 +70,7 @@ def fill(wanted: Grid, planned: list[Planned], devices: str, jobs: int | None, t
     tasks = [Task(p.stage.key, p.stage.label, p.stage, p.needs, p.weight) for p in planned]
     found = slots(devices, jobs, threads)[: len(tasks)]
     cells = f"{len(wanted.cells) - cached} of {len(wanted.cells)} cells to compute, {cached} cached"
-    work = cells if cached < len(wanted.cells) else f"{len(planned)} sets to make"
+    work = cells if cached < len(wanted.cells) else f"{len(planned)} stages to compute"
     say(
         f"ue-bench: {work}, on {len(found)} worker{'s' if len(found) > 1 else ''} "
         f"({', '.join(s.name for s in found)}), {wanted.cells[0].precision}"

@@ -166,7 +166,7 @@ def terminal(panel: Panel) -> str:
     """A plain table for a terminal: countermeasures down, protectors across, in blocks where they are many."""
     lines = [formats.data(panel), formats.setting(panel), formats.ACCURACY, f"{formats.seeds(panel)}."]
     notes = [f"* {column}: {note}" for column, note in formats.column_notes(panel)] + formats.remarks(panel)
-    return "\n\n".join([_paragraph(lines), *_blocks(panel), *([_paragraph(notes)] if notes else [])]) + "\n"
+    return "\n\n".join([paragraph(lines), *_blocks(panel), *([paragraph(notes)] if notes else [])]) + "\n"
 
 
 def _blocks(panel: Panel) -> Iterator[str]:
@@ -196,14 +196,14 @@ def _block(panel: Panel, rows: Sequence[Row], width: int) -> str:
     body += [
         SEPARATING_LINE,
         line("mean", lambda r: formats.interval(r.mean) if r.mean else f"{r.done}/{len(r.columns)} cells"),
-        line("worst case", lambda r: "\n".join([formats.worst(r), *_folded(_worst_name(r), width)])),
+        line("worst case", lambda r: "\n".join([formats.worst(r), *folded(_worst_name(r), width)])),
         SEPARATING_LINE,
-        line("declared", lambda r: "\n".join(_folded(r.budget.declared, width))),
+        line("declared", lambda r: "\n".join(folded(r.budget.declared, width))),
         line("Linf max (of 255)", lambda r: f"{r.budget.linf_max}{' !' if r.budget.exceeds else ''}"),
         line("RMS (of 255)", lambda r: f"{r.budget.rms:.2f}"),
         line("PSNR (dB)", lambda r: formats.psnr(r.budget.psnr)),
     ]
-    head = ["countermeasure", *("\n".join(_folded(r.protector, width)) for r in rows)]
+    head = ["countermeasure", *("\n".join(folded(r.protector, width)) for r in rows)]
     align = ["left", *["right"] * len(rows)]
     return str(tabulate(body, headers=head, tablefmt="simple", disable_numparse=True, colalign=align))
 
@@ -219,7 +219,7 @@ def _worst_name(row: Row) -> str:
 _BREAKS = (r"(?=\[)|(?<=[,+ ])", r"(?<=[-=])")  # where a name breaks first, and where only if it must
 
 
-def _folded(name: str, width: int, breaks: tuple[str, ...] = _BREAKS) -> list[str]:
+def folded(name: str, width: int, breaks: tuple[str, ...] = _BREAKS) -> list[str]:
     """A name over lines of ``width`` as far as it has breaks; a word is cut only at the largest width."""
     if len(name) <= width:
         return [name]
@@ -230,8 +230,8 @@ def _folded(name: str, width: int, breaks: tuple[str, ...] = _BREAKS) -> list[st
         if lines[-1] and len(lines[-1]) + len(piece.rstrip()) > width:
             lines.append("")
         lines[-1] += piece
-    return [part for line in lines for part in _folded(line.strip(), width, breaks[1:])]
+    return [part for line in lines for part in folded(line.strip(), width, breaks[1:])]
 
 
-def _paragraph(lines: Iterable[str]) -> str:
+def paragraph(lines: Iterable[str]) -> str:
     return "\n".join(textwrap.fill(line, WIDTH, subsequent_indent="  ", break_on_hyphens=False) for line in lines)

@@ -1,0 +1,31 @@
+"""Hiding networks of either kind from their files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from ue_bench.api import UserError
+
+from .hinet import HidingNetwork
+from .isgan import Isgan
+
+Hider = HidingNetwork | Isgan
+
+
+def load_network(path: Path) -> Hider:
+    """A hiding network from its safetensors file, whose metadata hold its shape. Raises UserError if it is not one."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            shape = json.loads(file.metadata()["network"])
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+        kind = shape.pop("kind", "hinet")
+        if kind not in ("hinet", "isgan") or min(shape.values()) < 1:
+            raise ValueError("no such network")
+        network = HidingNetwork(**shape) if kind == "hinet" else Isgan(**shape)
+        network.load_state_dict({name: w.float() if w.is_floating_point() else w for name, w in weights.items()})
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path} is not a hiding network", "'ue-bench deephiding train' writes them") from error
+    return network.eval().requires_grad_(False)

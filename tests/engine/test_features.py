@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ue_bench.engine.features import cosines, last_convolution
+from ue_bench.imageset import ImageSet
+from ue_bench.registry import registry
+
+
+class Means(nn.Module):
+    """Features are the image itself, so that cosines are known."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = nn.Sequential(nn.Conv2d(3, 3, 1, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        with torch.no_grad():
+            self.network[0].weight.copy_(torch.eye(3)[..., None, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.network(x)
+        return out
+
+
+def images(colours: list[tuple[int, int, int]], labels: list[int]) -> ImageSet:
+    pixels = np.broadcast_to(np.array(colours, np.uint8)[:, None, None], (len(colours), 2, 2, 3))
+    return ImageSet(np.ascontiguousarray(pixels), np.array(labels), ("a", "b", "empty"))
+
+
+def test_cosines_of_known_features() -> None:
+    data = images([(255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 255)], [0, 0, 1, 1])
+    within, between = cosines(Means(), data, "cpu", "fp32")
+    # Class a: two orthogonal features, each at 45 degrees to their mean. Class b: two equal ones.
+    assert within == pytest.approx((2 * np.sqrt(0.5) + 2) / 4)
+    # Sums (1, 1, 0), (0, 0, 2) against (1, 1, 2); the empty class has no part in it.
+    assert between == pytest.approx((2 / np.sqrt(12) + 4 / np.sqrt(24)) / 2)
+
+
+def test_more_images_than_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    data = ImageSet(rng.integers(0, 256, (37, 2, 2, 3), dtype=np.uint8), np.arange(37) % 3, ("a", "b", "c"))
+    whole = cosines(Means(), data, "cpu", "fp32")
+    monkeypatch.setattr("ue_bench.engine.features.EVAL_BATCH", 10)
+    assert cosines(Means(), data, "cpu", "fp32") == pytest.approx(whole)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("resnet9[width=4]", (16, 4, 4)), ("resnet9[width=4,blocks=1]", (16, 4, 4)), ("resnet18", (512, 4, 4))],
+)
+def test_features_of_victims_are_those_before_pooling(name: str, shape: tuple[int, ...]) -> None:
+    [victim] = registry().resolve("victim", name)
+    network = victim.build(10, (32, 32)).eval()  # type: ignore[attr-defined]
+    x = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        features = last_convolution(network, x)
+        logits = network(x)
+        assert features.shape[1:] == shape
+        assert features.min() >= 0  # after the last ReLU
+        assert torch.allclose(network[-1](features.mean((2, 3))), logits, atol=1e-5)
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_a_network_without_convolutions_is_refused() -> None:
+    with pytest.raises(ValueError, match="no convolutional features"):
+        last_convolution(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), torch.rand(1, 3, 2, 2))

@@ -1,0 +1,118 @@
+"""``ue-bench figures``: pictures of protected images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import click
+
+from .common import (
+    cache_option,
+    data_dir_option,
+    dataset_option,
+    devices_option,
+    grid,
+    jobs_option,
+    say,
+    threads_option,
+)
+
+if TYPE_CHECKING:
+    from ..base import Protector
+
+
+@click.group("figures")
+def command() -> None:
+    """Draw pictures of protected images."""
+
+
+@command.command("perturbations")
+@click.option("-P", "--protector", "protectors", multiple=True, help="Selectors, a column each; the board's rows and "
+              "reference rows by default.")  # fmt: skip
+@dataset_option
+@click.option("--board", "board_name", default="demo", show_default=True, help="Where defaults come from.")
+@click.option("--images", type=click.IntRange(1), default=6, show_default=True, help="Training images, a row each.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of protection, and of the choice.")
+@devices_option
+@jobs_option
+@threads_option
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="New file NAME.png.")
+@data_dir_option
+@cache_option
+def perturbations(
+    protectors: tuple[str, ...],
+    dataset: str | None,
+    board_name: str,
+    images: int,
+    seed: int,
+    devices: str,
+    jobs: int | None,
+    threads: int,
+    out: Path,
+    data_dir: Path | None,
+    cache_dir: Path | None,
+) -> int:
+    """Draw training images, protected ones, and what changed in them.
+
+    A row an image, chosen at random and evenly over classes: clean, then for each protector the protected image, and
+    to its right the map of its perturbation, stretched to the full range. Sets that are missing are made and kept.
+
+    \b
+    ue-bench figures perturbations -P 'lsp,ar,ops' --out perturbations.png
+    """
+    from .. import figures
+    from ..errors import UserError
+    from ..plan import Planned, ProtectStage
+    from ..registry import registry
+    from ..store.artifacts import ArtifactStore, load_images
+    from .run import fill, loading
+
+    figures.check_output(out, ".png")
+    wanted = grid(
+        protectors=protectors,
+        countermeasures=(),
+        victims=(),
+        dataset=dataset,
+        board_name=board_name,
+        protocol=None,
+        seeds=str(seed),
+        fraction=1.0,
+        precision="auto",
+        devices=devices,
+        out=None,
+        data_dir=data_dir,
+        cache_dir=cache_dir,
+        threads=threads,
+        report=loading(),
+    )
+    # Only what was asked for: a grid would have its reference rows beside that.
+    everything = (*wanted.board.reference, *wanted.board.protectors)
+    columns = cast("list[Protector]", registry().resolve("protector", protectors or everything, everything))
+    stages = [ProtectStage(wanted.data, column, seed) for column in columns]
+
+    store = ArtifactStore(wanted.place.cache_dir)
+    clean = load_images(store.path("datasets", wanted.data.artifact) / "train")
+    selector = wanted.data.plugin.selector
+    if len(clean) < images:
+        raise UserError(f"{selector} holds {len(clean)} training images, not {images}", "give fewer --images")
+    planned = [Planned(stage, (), 1.0) for stage in stages if not store.has(stage.kind, stage.key)]
+    if planned and fill(wanted, planned, devices, jobs, threads):
+        say("ue-bench: no figure without these sets")
+        return 1
+    chosen = figures.spread(clean.labels, images, seed)
+    originals = clean.images[chosen]
+    rows = [[image] for image in originals]
+    for stage in stages:
+        protected = load_images(store.path(stage.kind, stage.key)).images[chosen]
+        for row, before, after in zip(rows, originals, protected, strict=True):
+            row += [after, figures.perturbation_map(before, after)]
+    names = [clean.class_names[label] for label in clean.labels[chosen]]
+    groups = [("clean", 1), *((stage.protector.selector, 2) for stage in stages)]
+    figures.write_output(out, figures.picture_grid(rows, names, groups, "give fewer --images or protectors"))
+    print(out)
+    say(
+        f"ue-bench: {images} training images of {selector}, seed {seed}; right of each protected image |delta|, "
+        "min-max stretched to [0, 1] per image"
+    )
+    return 0

@@ -1,0 +1,68 @@
+"""How alike the features are that a trained victim makes of its training images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..imageset import ImageSet
+from .loop import EVAL_BATCH, Pixels, to_unit
+
+# What ends the convolutional part of a classifier.
+HEAD = (nn.Linear, nn.Flatten, nn.modules.pooling._AdaptiveAvgPoolNd, nn.modules.pooling._AvgPoolNd)
+
+
+def last_convolution(network: nn.Module, x: Tensor) -> Tensor:
+    """What ``network`` makes of ``x`` up to pooling and classifier: N x C x H x W.
+
+    That is the last four-dimensional output of a module that holds no pooling to averages, flattening or linear layer;
+    a residual block counts as a whole. Raises ValueError when there is none.
+    """
+    found: list[Tensor] = []
+    hooks = [
+        module.register_forward_hook(lambda _module, _inputs, output: found.__setitem__(slice(None), [output]))
+        for module in network.modules()
+        if not any(isinstance(part, HEAD) for part in module.modules())
+    ]
+    try:
+        network(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not found or found[0].dim() != 4:
+        raise ValueError("the network has no convolutional features")
+    return found[0]
+
+
+@torch.no_grad()
+def cosines(model: nn.Module, data: ImageSet, device: str, precision: str) -> tuple[float, float]:
+    """Mean cosine of a feature with the mean of its class, and of a class mean with the mean of all images.
+
+    Features are flattened outputs of the last convolution of ``model`` (which takes pixels in [0, 1]), in eval mode.
+    Source: Deep Hiding, Table J.
+    """
+    model.eval()
+    pixels = Pixels(data, torch.device(device))
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for start in range(0, len(data), EVAL_BATCH):
+            where = torch.arange(start, min(start + EVAL_BATCH, len(data)), device=pixels.device)
+            with torch.autocast(pixels.device.type, torch.bfloat16, enabled=precision == "bf16"):
+                features = last_convolution(model, to_unit(pixels.take(where)))
+            yield features.flatten(1).float(), pixels.labels[where]
+
+    sums: Tensor | None = None
+    for features, labels in batches():
+        if sums is None:
+            sums = features.new_zeros(data.num_classes, features.shape[1])
+        sums.index_add_(0, labels, features)
+    assert sums is not None  # a training set has images
+    present = torch.bincount(pixels.labels, minlength=data.num_classes) > 0
+    total = torch.zeros((), device=pixels.device)
+    for features, labels in batches():
+        total += F.cosine_similarity(features, sums[labels]).sum()
+    between = F.cosine_similarity(sums[present], sums.sum(0, keepdim=True)).mean()
+    return total.item() / len(data), between.item()
