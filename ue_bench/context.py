@@ -117,7 +117,7 @@ class Context:
         target = self.artifacts / "plugin" / digest(key)
         if target.exists():
             return target
-        locks = self.artifacts / "unfinished"
+        locks = self.artifacts / "scratch"
         locks.mkdir(parents=True, exist_ok=True)
         lock = FileLock(locks / f"{target.name}.lock")  # it ends with its process
         try:
