@@ -65,7 +65,7 @@ def open_protector(
     stored, place = _stored(dataset, data_dir, cache_dir, report)
     store = ArtifactStore(place.cache_dir)
     images = load_images(store.path("datasets", stored.artifact) / "train")
-    with _context(place, store, ProtectStage(stored, protector, seed).stage_seed, report) as ctx:
+    with _context(place, store, ProtectStage(stored, protector, seed, "fp32").stage_seed, report) as ctx:
         yield protector, images, ctx
 
 

@@ -162,6 +162,11 @@ class Protector(Plugin):
     def budget(self) -> str:
         return "none"
 
+    @property
+    def uses_networks(self) -> bool:
+        """Whether protection trains or attacks networks: the precision they run in is then part of the set's key."""
+        return False
+
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         """Protected images in the same order, shape and with the same labels. Never sees test images."""
         raise NotImplementedError

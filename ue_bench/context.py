@@ -33,7 +33,8 @@ class Context:
     """Device, randomness, scratch space, artifacts and progress for one piece of work.
 
     ``device`` is a torch device name; ``seed`` belongs to this piece of work and nothing else; ``scratch`` is a
-    folder that disappears afterwards; ``data_dir`` is where datasets are looked for and downloaded to.
+    folder that disappears afterwards; ``data_dir`` is where datasets are looked for and downloaded to; ``precision`` is
+    ``bf16`` or ``fp32``, for the layers of networks.
     """
 
     device: str
@@ -43,6 +44,7 @@ class Context:
     data_dir: Path
     report: Callable[[float, float, str], None] = _silent
     open_dataset: Callable[[str, str], ImageSet] | None = field(default=None, repr=False)
+    precision: str = "fp32"
 
     def rng(self, *axes: object) -> np.random.Generator:
         """A NumPy generator of its own for ``axes``."""
@@ -53,6 +55,12 @@ class Context:
         import torch
 
         return torch.Generator(self.device).manual_seed(derive(self.seed, *axes))
+
+    def autocast(self) -> torch.autocast:
+        """A context manager in which the layers of networks run in this context's precision."""
+        import torch
+
+        return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.precision == "bf16")
 
     def progress(self, items: Iterable[T], text: str, total: int | None = None) -> Iterator[T]:
         """Pass ``items`` through and report how far they are."""

@@ -88,16 +88,19 @@ class ProtectStage:
     data: Data
     protector: Protector
     seed: int
+    precision: str  # of networks, where the protector uses any
 
     kind = "protected"
 
     @cached_property
     def key(self) -> str:
+        networks = {"precision": self.precision} if self.protector.uses_networks else {}
         return digest(
             {
                 "train": self.data.train_fingerprint,
                 "protector": self.protector.identity(),
                 "seed": self.stage_seed,
+                **networks,
             }
         )
 
@@ -150,7 +153,7 @@ class TrainStage:
 
     @property
     def protect(self) -> ProtectStage:
-        return ProtectStage(self.cell.data, self.cell.protector, self.cell.seed)
+        return ProtectStage(self.cell.data, self.cell.protector, self.cell.seed, self.cell.precision)
 
     @property
     def purify(self) -> PurifyStage:

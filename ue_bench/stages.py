@@ -62,14 +62,16 @@ def execute(stage: Stage, place: Workplace, report: Report, attempt: int = 1) ->
 
 
 @contextlib.contextmanager
-def _context(place: Workplace, store: ArtifactStore, seed: int, report: Report) -> Iterator[Context]:
+def _context(
+    place: Workplace, store: ArtifactStore, seed: int, report: Report, precision: str = "fp32"
+) -> Iterator[Context]:
     def open_dataset(selector: str, split: str) -> ImageSet:
         [plugin] = registry().resolve("dataset", selector)
         assert isinstance(plugin, Dataset)
         return load_images(store.path("datasets", dataset(plugin, place, report).artifact) / split)
 
     with store.scratch() as scratch:
-        yield Context(place.device, seed, scratch, store.root, place.data_dir, report, open_dataset)
+        yield Context(place.device, seed, scratch, store.root, place.data_dir, report, open_dataset, precision)
 
 
 def dataset(plugin: Dataset, place: Workplace, report: Report) -> Data:
@@ -129,7 +131,7 @@ def _stamp(path: Path) -> Any:
 
 def _protect(stage: ProtectStage, place: Workplace, store: ArtifactStore, folder: Path, report: Report) -> None:
     clean = load_images(store.path("datasets", stage.data.artifact) / "train")
-    with _context(place, store, stage.stage_seed, report) as ctx:
+    with _context(place, store, stage.stage_seed, report, stage.precision) as ctx:
         started = time.perf_counter()
         protected = stage.protector.protect(clean, ctx)
         seconds = time.perf_counter() - started

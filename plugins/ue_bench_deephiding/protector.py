@@ -122,6 +122,10 @@ class DeepHiding(Protector):
         # ISGAN's losses hold no radius, and what your weights were trained with is not known here.
         return "none" if self.weights or self.hider == "isgan" else "mse (8/255)^2"
 
+    @property
+    def uses_networks(self) -> bool:
+        return self.retrain  # hiding itself is in float32, always
+
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         """Protected images, rounded to 8 bits. Raises UserError when hidden images are missing or too few."""
         import torch
@@ -194,7 +198,9 @@ class DeepHiding(Protector):
             mode="sample" if self.hidden == "random_natural" else "class",
             **{field: value for field, value in self.changed().items() if field in shaping},
         )
-        key = {"hider": trained.identity(), "data": data.fingerprint, "seed": ctx.seed}
+        key = {
+            "hider": trained.identity(), "data": data.fingerprint, "seed": ctx.seed, "precision": ctx.precision
+        }  # fmt: skip
         folder = ctx.cached(key, lambda target: train_on(trained, data, ctx, key, target))
         return load_network(folder / "hider.safetensors")
 

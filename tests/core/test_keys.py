@@ -171,6 +171,19 @@ def test_an_input_that_is_not_there_is_the_users_error(tmp_path: Path) -> None:
         _ = toy_cell(protector=Needy(path=tmp_path / "none")).key
 
 
+class Surrogate(Toy):
+    @property
+    def uses_networks(self) -> bool:
+        return self.flag
+
+
+def test_the_precision_is_part_of_sets_that_networks_have_shaped() -> None:
+    plain, shaped = ({toy_cell(protector=Surrogate(flag=flag), precision=p) for p in ("fp32", "bf16")}
+                     for flag in (False, True))  # fmt: skip
+    assert len({protect(cell).key for cell in plain}) == 1
+    assert len({protect(cell).key for cell in shaped}) == 2
+
+
 def protect(cell: Cell) -> ProtectStage:
     return TrainStage(cell).protect
 

@@ -68,7 +68,7 @@ class TestSheet:
         data = stages.dataset(dataset, place, lambda *report: None)
         with monkeypatch.context() as patched:
             patched.setattr(DeepHiding, "bank", kept)
-            stages.execute(ProtectStage(data, protector, seed), place, lambda *report: None)
+            stages.execute(ProtectStage(data, protector, seed, "fp32"), place, lambda *report: None)
         [found] = banks
         return found
 

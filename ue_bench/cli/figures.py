@@ -89,7 +89,7 @@ def perturbations(
     # Only what was asked for: a grid would have its reference rows beside that.
     everything = (*wanted.board.reference, *wanted.board.protectors)
     columns = cast("list[Protector]", registry().resolve("protector", protectors or everything, everything))
-    stages = [ProtectStage(wanted.data, column, seed) for column in columns]
+    stages = [ProtectStage(wanted.data, column, seed, wanted.cells[0].precision) for column in columns]
 
     store = ArtifactStore(wanted.place.cache_dir)
     clean = load_images(store.path("datasets", wanted.data.artifact) / "train")
