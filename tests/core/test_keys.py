@@ -178,10 +178,9 @@ class Surrogate(Toy):
 
 
 def test_the_precision_is_part_of_sets_that_networks_have_shaped() -> None:
-    plain, shaped = ({toy_cell(protector=Surrogate(flag=flag), precision=p) for p in ("fp32", "bf16")}
-                     for flag in (False, True))  # fmt: skip
-    assert len({protect(cell).key for cell in plain}) == 1
-    assert len({protect(cell).key for cell in shaped}) == 2
+    for flag, keys in ((False, 1), (True, 2)):
+        cells = [toy_cell(protector=Surrogate(flag=flag), precision=p) for p in ("fp32", "bf16")]
+        assert len({protect(cell).key for cell in cells}) == keys
 
 
 def protect(cell: Cell) -> ProtectStage:
