@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from fractions import Fraction
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 
 
 def _ratio(value: Any) -> Any:
-    """``8/255`` as a number, because the field writes its budgets that way."""
+    """``8/255`` or ``0.8/255`` as a number, because the field writes its budgets that way."""
     if isinstance(value, str) and "/" in value:
         try:
-            return float(Fraction(value.replace(" ", "")))
+            above, below = value.split("/")
+            return float(above) / float(below)
         except (ValueError, ZeroDivisionError) as error:
             raise ValueError(f"{value!r} is not a fraction") from error
     return value
@@ -68,7 +69,7 @@ def digest_path(path: Path) -> str:
 
 
 def format_value(value: Any, ratio: bool = False) -> str:
-    """A parameter value as a selector writes it; with ``ratio``, ``8/255`` for what is exactly that."""
+    """A parameter value as a selector writes it; with ``ratio``, ``8/255`` or ``0.8/255`` for what is exactly that."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if value is None:
@@ -76,8 +77,9 @@ def format_value(value: Any, ratio: bool = False) -> str:
     if isinstance(value, Path):
         return write_text(value.name)
     if isinstance(value, float):
-        if ratio and 0 < value < 1 and round(value * 255) / 255 == value:
-            return f"{round(value * 255)}/255"
+        for digits in range(3 if ratio and 0 < value < 1 else 0):
+            if round(value * 255, digits) / 255 == value:
+                return f"{round(value * 255, digits):g}/255"
         return repr(value)
     if isinstance(value, (list, tuple)):
         return "[" + ",".join(format_value(v) for v in value) + "]"
@@ -153,6 +155,18 @@ class Dataset(Plugin):
         raise NotImplementedError
 
 
+@dataclass(frozen=True)
+class NetworkCost:
+    """Passes through a network: ``victim`` is its selector, ``passes`` are per image.
+
+    Unit: forward and backward, as in training. To the image alone, without gradients of weights, is two thirds of one,
+    forward alone a third.
+    """
+
+    victim: str
+    passes: float
+
+
 class Protector(Plugin):
     """Makes images unlearnable. ``budget`` declares the bound it keeps, such as ``linf 8/255``, or ``none``."""
 
@@ -166,6 +180,13 @@ class Protector(Plugin):
     def uses_networks(self) -> bool:
         """Whether protection trains or attacks networks: the precision they run in is then part of the set's key."""
         return False
+
+    def cost(self, images: int) -> NetworkCost | None:
+        """What protecting so many images asks of a network, as far as it is known before; None where it asks nothing.
+
+        For progress and for ``plan``; no number depends on it.
+        """
+        return None
 
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         """Protected images in the same order, shape and with the same labels. Never sees test images."""

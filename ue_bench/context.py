@@ -20,6 +20,7 @@ from .seeds import derive
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 T = TypeVar("T")
 
@@ -145,6 +146,24 @@ class Context:
         folder = self.artifacts / "unfinished" / digest(key)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    def network(self, data: ImageSet, victim: str) -> nn.Module:
+        """An untrained classifier for ``data``, on the device; ``victim`` is a selector."""
+        from .surrogates import network
+
+        return network(self, data, victim)
+
+    def surrogate(self, data: ImageSet, victim: str, countermeasure: str = "vanilla", **recipe: Any) -> nn.Module:
+        """A classifier trained on ``data``, in eval mode and frozen; it takes pixels in [0, 1], N x 3 x H x W.
+
+        ``victim`` and ``countermeasure`` are selectors, ``recipe`` fields of a protocol such as ``epochs=40``. Trained
+        once and kept: protectors that ask for the same network share it. Killed, it continues with its next epoch.
+        """
+        from .engine.protocol import Protocol
+        from .surrogates import surrogate
+
+        protocol = Protocol(name="surrogate", version=1, summary="", source="", **recipe)
+        return surrogate(self, data, victim, protocol, countermeasure)
 
 
 def publish(target: Path, make: Callable[[Path], None]) -> None:

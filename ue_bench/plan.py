@@ -17,6 +17,17 @@ from .store.schema import DatasetInfo
 ENGINE_REVISION = 1  # raise when a change of the training loop, or of a default of protocols, moves results
 
 
+def protocol_identity(recipe: Protocol) -> dict[str, Any]:
+    """What of a recipe can change a number. Defaults belong to ENGINE_REVISION: a new field costs no result."""
+    return recipe.model_dump(mode="json", exclude={"summary", "source", "overrides"}, exclude_defaults=True)
+
+
+def epochs(recipe: Protocol, images: int) -> float:
+    """Passes over a set of so many images."""
+    batch = min(recipe.batch, images)
+    return recipe.length(images // batch) * batch / images
+
+
 @dataclass(frozen=True)
 class Data:
     """A stored dataset: where it lies and what it is."""
@@ -70,10 +81,7 @@ class Cell:
                 "protector": self.protector.identity(),
                 "countermeasure": self.countermeasure.identity(),
                 "victim": self.victim.identity(),
-                # Defaults belong to ENGINE_REVISION, so that a new field leaves old results valid.
-                "protocol": self.recipe.model_dump(
-                    mode="json", exclude={"summary", "source", "overrides"}, exclude_defaults=True
-                ),
+                "protocol": protocol_identity(self.recipe),
                 "seed": self.seed,
                 "fraction": self.fraction,
                 "precision": self.precision,
@@ -216,6 +224,15 @@ def cells(
     ]
 
 
+def _weight(stage: ProtectStage, cell: Cell) -> float:
+    """Of protection, where 1 is a plain training run of ``cell``."""
+    images = stage.data.info.train
+    cost = stage.protector.cost(images)
+    if cost is None:
+        return 0.5
+    return max(0.5, cost.passes / epochs(cell.recipe, images))
+
+
 def stages(wanted: Iterable[Cell], exists: Any, last: type[TrainStage] = TrainStage) -> list[Planned]:
     """Stages that the cells need and that ``exists(kind, key)`` does not find, in an order that can be run.
 
@@ -232,7 +249,7 @@ def stages(wanted: Iterable[Cell], exists: Any, last: type[TrainStage] = TrainSt
         train = last(cell)
         if exists(train.kind, train.key):
             continue
-        add(train.protect, [], 0.5)
+        add(train.protect, [], _weight(train.protect, cell))
         needs: list[Stage] = [train.protect]
         if any(p.dear for p in purifiers(cell.countermeasure)):
             add(train.purify, [train.protect], 0.2)

@@ -33,4 +33,18 @@ def ue_bench_register(register: Register) -> None:
         "one-pixel shortcut (Wu et al., ICLR 2023)",
         ("surrogate-free",),
     )
+    register(
+        "protector",
+        "em",
+        f"{package}.em:EM",
+        "error-minimising noise (Huang et al., ICLR 2021)",
+        ("surrogate",),
+    )
+    register(
+        "protector",
+        "tap",
+        f"{package}.tap:TAP",
+        "targeted adversarial poisoning (Fowl et al., NeurIPS 2021)",
+        ("surrogate",),
+    )
     register("protector", "precomputed", f"{package}.precomputed:Precomputed", "protected images made elsewhere")

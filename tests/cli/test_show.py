@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ue_bench import plugins
+from ue_bench import cost, plugins
 from ue_bench.registry import registry
 
 from .conftest import Command
@@ -101,3 +101,13 @@ def test_cache_clear_removes_its_own_kinds_and_nothing_else(ue_bench: Command, t
     assert (root / "datasets" / "k" / "x").exists()
     assert ue_bench("cache", "clear").code == 0
     assert sorted(p.name for p in root.iterdir()) == ["data", "photographs"]
+
+
+def test_show_says_what_protection_costs(ue_bench: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost, "seconds", lambda *asked: 3600.0)
+    shown = ue_bench("show", "tap[preset=micro]").out
+    assert "cost: some 75 training passes an image through resnet9[blocks=1]; for 50,000 images of 32 x 32 px" in shown
+    assert "1:00:00 on one worker here (" in shown
+    assert ue_bench("show", "tap", "--json").json[0]["cost"].startswith("some 1,373 training passes")
+    assert "cost:" not in ue_bench("show", "lsp").out
+    assert "cost:" not in ue_bench("show", "precomputed").out  # it needs a path

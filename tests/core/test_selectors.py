@@ -129,7 +129,7 @@ def test_a_parameter_given_twice_is_an_error() -> None:
         (0.2, False, "0.2"),
         (8 / 255, False, repr(8 / 255)),
         (8 / 255 + 1e-12, True, repr(8 / 255 + 1e-12)),
-        (0.1, True, "0.1"),
+        (0.1, True, "25.5/255"),
         (1.0, True, "1.0"),
         (True, False, "true"),
         (None, True, "null"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -273,3 +274,37 @@ def test_precision_and_memory_of_this_machine() -> None:
     assert default_precision("cpu") in ("bf16", "fp32")
     memory.reset("cpu")
     assert memory.peak_mb("cpu") > 1
+
+
+@pytest.mark.parametrize("eval_every", [1, 2])
+def test_a_run_that_is_continued_ends_as_if_it_had_not_stopped(eval_every: int) -> None:
+    """With momentum, a schedule, crops, and a countermeasure that draws from its generator."""
+    recipe = RECIPE.model_copy(update={"eval_every": eval_every})
+    states: list[dict[str, Any]] = []
+
+    def go(state: dict[str, Any] | None) -> tuple[bytes, Outcome]:
+        model, outcome = train(
+            network, colours(), colours(30, 1), recipe, Jitter(), "cpu", "fp32", 0, silent, state,
+            lambda found: states.append(copy.deepcopy(found)),
+        )  # fmt: skip
+        return weights(model), outcome
+
+    whole, outcome = go(None)
+    assert len(states) == 4
+    for state in states[:3]:
+        continued, curve = go(state)
+        assert continued == whole
+        assert (curve.epochs, curve.accuracy_test, curve.loss_train) == (
+            outcome.epochs, outcome.accuracy_test, outcome.loss_train
+        )  # fmt: skip
+
+
+def test_nothing_is_measured_without_a_test_set() -> None:
+    model, outcome = train(network, colours(), None, RECIPE, Countermeasure(), "cpu", "fp32", 0, silent)
+    assert weights(model) == weights(run()[0])
+    assert outcome.accuracy_test == []
+
+
+class Jitter(Countermeasure):
+    def augment(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        return x + 0.1 * torch.rand(x.shape, generator=generator), y

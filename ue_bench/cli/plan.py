@@ -10,7 +10,7 @@ import click
 from .common import Grid, grid, grid_options, json_option
 
 if TYPE_CHECKING:
-    from ..plan import Planned
+    from ..plan import Planned, Stage
 
 
 @click.command("plan")
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def command(as_json: bool, **options: Any) -> int:
     """Show what 'run' would compute, without computing it.
 
-    Loads the dataset, because its fingerprint is part of every cell's key.
+    Loads the dataset, because its fingerprint is part of every cell's key, and times some passes through the networks.
     """
     from .run import loading
 
@@ -28,14 +28,42 @@ def command(as_json: bool, **options: Any) -> int:
 
 
 def show(wanted: Grid, planned: list[Planned], as_json: bool) -> int:
-    """Print the stages that are missing."""
+    """Print the stages that are missing, and how long they will take."""
+    from .progress import duration
+
+    seconds = [_seconds(p.stage, wanted) for p in planned]
     if as_json:
-        rows = [{"kind": p.stage.kind, "key": p.stage.key, "label": p.stage.label, "needs": p.needs} for p in planned]
+        rows = [
+            {"kind": p.stage.kind, "key": p.stage.key, "label": p.stage.label, "needs": p.needs, "seconds": took}
+            for p, took in zip(planned, seconds, strict=True)
+        ]
         print(json.dumps(rows, indent=1))
         return 0
     todo = {p.stage.key for p in planned}
-    for p in planned:
-        print(f"{p.stage.kind:<10} {p.stage.key[:12]}  {p.stage.label}")
+    for p, took in zip(planned, seconds, strict=True):
+        print(f"{p.stage.kind:<10} {p.stage.key[:12]}  {duration(took) if took else '':>8}  {p.stage.label}")
     missing = sum(c.key in todo for c in wanted.cells)
-    print(f"{missing} of {len(wanted.cells)} cells to compute, {len(planned)} stages in all")
+    work = f"{missing} of {len(wanted.cells)} cells to compute, {len(planned)} stages in all"
+    if planned:
+        work += f", some {duration(sum(took or 0 for took in seconds))} of network passes on one worker"
+    print(work)
     return 0
+
+
+def _seconds(stage: Stage, wanted: Grid) -> float | None:
+    """How long ``stage`` will spend in networks on this machine, which is measured; None where it uses none."""
+    from ..base import NetworkCost
+    from ..cost import seconds
+    from ..plan import ProtectStage, TrainStage, epochs
+
+    place, info = wanted.place, wanted.data.info
+    cost: NetworkCost | None = None
+    if isinstance(stage, ProtectStage):
+        cost = stage.protector.cost(info.train)
+    elif isinstance(stage, TrainStage):
+        cell = stage.cell
+        cost = NetworkCost(cell.victim.selector, cell.countermeasure.passes * epochs(cell.recipe, info.train))
+    if cost is None:
+        return None
+    size = (info.height, info.width)
+    return seconds(cost, info.train, info.classes, size, place.device, wanted.cells[0].precision, place.threads)

@@ -12,6 +12,8 @@ import click
 from ..registry import KIND_NAMES, Entry, describe_property, did_you_mean, registry
 from .common import json_option
 
+IMAGES, CLASSES, SIZE = 50_000, 10, (32, 32)  # of CIFAR-10: what costs are given for
+
 
 @click.command("show")
 @click.argument("name")
@@ -46,7 +48,7 @@ def _find(name: str) -> list[dict[str, Any]]:
 
     names = registry()
     bare = name.partition("[")[0]
-    found = [_plugin(names.entries[kind, bare]) for kind in KIND_NAMES if (kind, bare) in names.entries]
+    found = [_plugin(names.entries[kind, bare], name) for kind in KIND_NAMES if (kind, bare) in names.entries]
     if name in boards.names():
         board = boards.board(name)
         found.append({"kind": "board", **asdict(board)})
@@ -58,7 +60,7 @@ def _find(name: str) -> list[dict[str, Any]]:
     return found
 
 
-def _plugin(entry: Entry) -> dict[str, Any]:
+def _plugin(entry: Entry, selector: str) -> dict[str, Any]:
     plugin = entry.plugin_class
     return {
         "name": entry.name,
@@ -69,6 +71,32 @@ def _plugin(entry: Entry) -> dict[str, Any]:
         "note": getattr(plugin, "identity_note", ""),
         "revision": plugin.revision,
         "distribution": entry.distribution,
+        "cost": _cost(entry, selector),
         "text": inspect.getdoc(plugin) or "",
         "parameters": plugin.model_json_schema().get("properties", {}),
     }
+
+
+def _cost(entry: Entry, selector: str) -> str:
+    """What a protector asks of a network, and how long that takes here; empty where it asks nothing."""
+    from ..base import Protector
+    from ..schedule.devices import slots
+
+    if entry.kind != "protector" or not entry.complete:
+        return ""
+    [protector] = registry().resolve("protector", selector)
+    assert isinstance(protector, Protector)
+    cost = protector.cost(IMAGES)
+    if cost is None:
+        return ""
+    from .. import machine
+    from ..cost import seconds
+    from .progress import duration
+
+    device = slots("auto", 1, 1)[0].device
+    [precision] = [d.precision for d in machine.devices() if d.name == device]
+    took = seconds(cost, IMAGES, CLASSES, SIZE, device, precision, 1)
+    return (
+        f"some {cost.passes:,.0f} training passes an image through {cost.victim}; for {IMAGES:,} images of {SIZE[1]} x "
+        f"{SIZE[0]} px {duration(took)} on one worker here ({device}, {precision})"
+    )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -145,21 +145,27 @@ def accuracy(model: nn.Module, pixels: Pixels, autocast: Callable[[], AbstractCo
 def train(
     build: Callable[[], nn.Module],
     train_set: ImageSet,
-    test_set: ImageSet,
+    test_set: ImageSet | None,
     protocol: Protocol,
     countermeasure: Countermeasure,
     device: str,
     precision: str,
     seed: int,
     report: Callable[[float, float, str], None],
+    state: dict[str, Any] | None = None,
+    save: Callable[[dict[str, Any]], None] | None = None,
 ) -> tuple[nn.Module, Outcome]:
     """Train a network on ``train_set`` under ``protocol`` and ``countermeasure``, measuring it on ``test_set``.
 
     ``countermeasure`` acts on batches (augment, loss) only: whatever it does to stored images has been done. On a CPU
-    the result depends on nothing but the arguments and the number of threads.
+    the result depends on nothing but the arguments and the number of threads. Without a test set nothing is measured.
+
+    ``save`` is offered the whole state after every epoch; given as ``state``, it continues that run and ends with the
+    same network.
     """
     on = torch.device(device)
-    train_pixels, test_pixels = Pixels(train_set, on), Pixels(test_set, on)
+    train_pixels = Pixels(train_set, on)
+    test_pixels = Pixels(test_set, on) if test_set is not None else None
     with torch.random.fork_rng(devices=[on] if on.type == "cuda" else []):
         torch.manual_seed(derive(seed, "initial weights"))
         network = build()
@@ -185,9 +191,18 @@ def train(
     epochs = -(-total // steps_per_epoch)
     augments, has_loss = countermeasure.overrides("augment"), countermeasure.overrides("loss")
     outcome = Outcome()
-    loss_sum, right, seen, step = torch.zeros((), device=on), torch.zeros((), device=on), 0, 0
+    loss_sum, right, seen, step, first = torch.zeros((), device=on), torch.zeros((), device=on), 0, 0, 0
+    generators = (shuffling, cropping, countering)
+    if state is not None:
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        for generator, drawn in zip(generators, state["generators"], strict=True):
+            generator.set_state(drawn.cpu())
+        outcome = Outcome(**state["outcome"])
+        loss_sum, right = state["loss_sum"].to(on), state["right"].to(on)
+        seen, step, first = state["seen"], state["step"], state["epoch"]
 
-    for epoch in range(epochs):
+    for epoch in range(first, epochs):
         started = time.perf_counter()
         context = TrainContext(countering, epoch, epochs, autocast)
         order = torch.randperm(len(train_set), device=on, generator=shuffling)
@@ -224,11 +239,17 @@ def train(
             torch.cuda.synchronize(on)
         outcome.train_seconds += time.perf_counter() - started
 
-        if (epoch + 1) % protocol.eval_every == 0 or epoch + 1 == epochs:
+        if test_pixels is not None and ((epoch + 1) % protocol.eval_every == 0 or epoch + 1 == epochs):
             outcome.epochs.append(round(step / steps_per_epoch, 3))
             outcome.accuracy_test.append(accuracy(model, test_pixels, autocast))
             outcome.loss_train.append(loss_sum.item() / seen)
             outcome.accuracy_train.append(None if has_loss else 100 * right.item() / (seen * batch))
             loss_sum, right, seen = torch.zeros_like(loss_sum), torch.zeros_like(right), 0
+        if save is not None:
+            save(
+                {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "epoch": epoch + 1, "step": step,
+                 "generators": [generator.get_state() for generator in generators], "outcome": asdict(outcome),
+                 "loss_sum": loss_sum, "right": right, "seen": seen},
+            )  # fmt: skip
     outcome.images_per_second = total * batch / outcome.train_seconds
     return model, outcome

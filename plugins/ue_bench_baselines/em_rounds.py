@@ -1,0 +1,159 @@
+"""The rounds of EM: a network that learns, and noise that makes it easy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ue_bench.api import Context, ImageSet
+
+from .pgd import descend, to_levels, to_unit
+
+SHARE = 0.2  # of the set that class-wise noise is fitted to
+CLIP = 5.0  # largest gradient norm of a training step
+
+
+class MinMin:
+    """Both players and whose turn it is.
+
+    ``noise`` is N x 3 x H x W, or classes x 3 x H x W, on the [0, 1] scale and the device. ``wide`` is how many images
+    are perturbed at once, which moves no number for samples.
+    """
+
+    def __init__(
+        self,
+        data: ImageSet,
+        ctx: Context,
+        network: nn.Module,
+        by_class: bool,
+        eps: float,
+        step: float,
+        steps: int,
+        train_steps: int,
+        batch: int,
+        wide: int,
+    ) -> None:
+        self.data, self.ctx, self.network, self.by_class = data, ctx, network, by_class
+        self.eps, self.step, self.steps, self.train_steps = eps, step, steps, train_steps
+        self.batch, self.wide = min(batch, len(data)), wide
+        self.labels = torch.tensor(data.labels, device=ctx.device)
+        owners = data.num_classes if by_class else len(data)
+        self.noise = torch.zeros((owners, 3, *data.size), device=ctx.device).to(memory_format=torch.channels_last)
+        self.optimiser = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9, weight_decay=5e-4)
+        self.rounds = 0
+        self.trained = 0  # training steps so far
+        self.error = 1.0
+
+    def play(self, state: Path, stop_error: float, max_rounds: int) -> None:
+        """Rounds until the network errs on at most ``stop_error``; the file ``state`` holds the last one that ended."""
+        if state.exists():
+            self.resume(torch.load(state, map_location=self.ctx.device))
+        while self.error > stop_error and self.rounds < max_rounds:
+            self.train()
+            (self.perturb_classes if self.by_class else self.perturb_images)()
+            self.rounds += 1
+            self.error = self.measure()
+            self.ctx.report(self.rounds, max_rounds, f"rounds, error {self.error:.1%}")
+            unfinished = state.with_suffix(".new")
+            torch.save(self.state(), unfinished)
+            unfinished.replace(state)
+
+    def state(self) -> dict[str, Any]:
+        return {"network": self.network.state_dict(), "optimiser": self.optimiser.state_dict(), "noise": self.noise,
+                "rounds": self.rounds, "trained": self.trained, "error": self.error}  # fmt: skip
+
+    def resume(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.noise, self.rounds, self.trained = state["noise"], state["rounds"], state["trained"]
+        self.error = state["error"]
+
+    def train(self) -> None:
+        """The network's turn, on noisy images that may leave [0, 1]."""
+        self.network.train().requires_grad_(True)
+        for _ in range(self.train_steps):
+            rows = self.next_batch()
+            x, y = self.images(rows), self.labels[rows]
+            with self.ctx.autocast():
+                logits = self.network(x + self.noise[self.owner(rows)])
+            loss = F.cross_entropy(logits.float(), y)
+            self.optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+            nn.utils.clip_grad_norm_(self.network.parameters(), CLIP)
+            self.optimiser.step()
+            self.trained += 1
+        self.network.eval().requires_grad_(False)
+
+    def next_batch(self) -> NDArray[np.int64]:
+        """Rows of the next batch: in order, the last one smaller; for classes shuffled, and all of one size."""
+        if not self.by_class:
+            count = -(-len(self.data) // self.batch)
+            first = self.trained % count * self.batch
+            return np.arange(first, min(first + self.batch, len(self.data)))
+        count = len(self.data) // self.batch
+        epoch, place = divmod(self.trained, count)
+        order = self.ctx.rng("order", epoch).permutation(len(self.data))
+        return np.sort(order[place * self.batch : (place + 1) * self.batch])
+
+    def perturb_images(self) -> None:
+        """The turn of noise that is an image's own: it goes on from where it is."""
+        for start in range(0, len(self.data), self.wide):
+            where = slice(start, min(start + self.wide, len(self.data)))
+            x = self.images(where)
+            self.noise[where] = self.stepped(x, self.noise[where], self.labels[where])
+            self.ctx.report(start, len(self.data), f"round {self.rounds + 1}, error {self.error:.1%}")
+
+    def perturb_classes(self) -> None:
+        """The turn of a class's noise: after each batch it is the mean over the class's images in it."""
+        rows = self.fifth()
+        order = self.ctx.rng("fifth", self.rounds).permutation(len(rows))
+        size = min(self.batch, len(rows))
+        for start in range(0, len(rows) // size * size, size):
+            chosen = np.sort(rows[order[start : start + size]])
+            x, y = self.images(chosen), self.labels[chosen]
+            moved = self.stepped(x, self.noise[y], y)
+            for label in np.unique(self.data.labels[chosen]).tolist():
+                self.noise[label] = moved[y == label].mean(0).clamp_(-self.eps, self.eps)
+
+    def fifth(self) -> NDArray[np.int64]:
+        """Rows of the stratified fifth: the same in every round, and at least one image of every class."""
+        rng = self.ctx.rng("stratified")
+        own = (rng.permutation(np.flatnonzero(self.data.labels == k)) for k in np.unique(self.data.labels))
+        return np.sort(np.concatenate([rows[: max(1, round(SHARE * len(rows)))] for rows in own]))
+
+    def stepped(self, x: Tensor, noise: Tensor, y: Tensor) -> Tensor:
+        def objective(p: Tensor, _: int) -> Tensor:
+            with self.ctx.autocast():
+                logits = self.network(p)
+            return F.cross_entropy(logits.float(), y, reduction="none")
+
+        return descend(x, noise, objective, self.eps, self.step, self.steps)[0]
+
+    @torch.no_grad()
+    def measure(self) -> float:
+        """Share of noisy images, not cut to [0, 1], that the network gets wrong: of all, or of the fifth."""
+        rows = self.fifth() if self.by_class else np.arange(len(self.data))
+        wrong = 0
+        for start in range(0, len(rows), self.wide):
+            part = rows[start : start + self.wide]
+            with self.ctx.autocast():
+                guessed = self.network(self.images(part) + self.noise[self.owner(part)]).argmax(1)
+            wrong += int((guessed != self.labels[part]).sum())
+        return wrong / len(rows)
+
+    def noise_of(self, where: slice) -> NDArray[np.float32]:
+        """In grey levels, N x H x W x 3."""
+        return to_levels(self.noise[self.owner(np.arange(where.start, where.stop))])
+
+    def owner(self, rows: NDArray[np.int64]) -> Tensor:
+        """Whose noise the images of these rows have."""
+        return self.labels[rows] if self.by_class else torch.from_numpy(rows).to(self.ctx.device)
+
+    def images(self, rows: NDArray[np.int64] | slice) -> Tensor:
+        return to_unit(self.data.images[rows], self.ctx.device)

@@ -1,0 +1,34 @@
+"""Settings of protectors that depend on networks: the paper's, and ones that fit two CPU cores."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from ue_bench.api import Protector
+
+Preset = Literal["paper", "micro"]
+
+# A surrogate of the size of the victim on the board cifar10-micro, trained as it is there.
+MICRO_NETWORK = "resnet9[blocks=1]"
+MICRO_RECIPE: dict[str, Any] = {
+    "batch": 64, "epochs": 8, "learning_rate": 0.1, "nesterov": True, "schedule": "onecycle", "pad": 0, "shift": 0.5,
+}  # fmt: skip
+
+
+class WithPreset(Protector):
+    """A protector whose parameters take the values of a named preset unless they are given."""
+
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {}
+
+    preset: Preset = Field("paper", description="what parameters are unless given: the paper's, or for two CPU cores")
+
+    @property
+    def uses_networks(self) -> bool:
+        return True
+
+    def setting(self, name: str) -> Any:
+        """The parameter ``name`` as given, else that of the preset."""
+        value = getattr(self, name)
+        return self.PRESETS[self.preset][name] if value is None else value

@@ -1,0 +1,236 @@
+"""EM and TAP on nets that train in a second."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from ue_bench.api import Context, ImageSet
+from ue_bench.registry import registry
+from ue_bench_baselines import em, pgd, tap
+from ue_bench_baselines.em import EM
+from ue_bench_baselines.em_rounds import MinMin
+from ue_bench_baselines.tap import TAP
+
+NET = "resnet9[width=4,blocks=1]"
+QUICK_EM = {"preset": "micro", "surrogate": NET, "batch": 16, "train_steps": 2, "max_rounds": 3}
+QUICK_TAP = {"preset": "micro", "surrogate": NET, "surrogate_epochs": 30, "iterations": 12, "step": "1.6/255"}
+
+STRONG = QUICK_TAP | {"iterations": 40, "eps": "48/255", "step": "4/255"}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def colours(count: int = 40, size: tuple[int, int] = (12, 10), classes: int = 3) -> ImageSet:
+    """Noise in which the brightness of a corner is the class: easily learned, and easily attacked."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(count) % classes
+    images = rng.integers(60, 160, (count, *size, 3), dtype=np.uint8)
+    for label in range(classes):
+        images[labels == label, : size[0] // 2, : size[1] // 2, label % 3] += np.uint8(60 + 20 * (label // 3))
+    return ImageSet(images, labels, tuple(f"class {k}" for k in range(classes)))
+
+
+def change(protected: ImageSet, data: ImageSet) -> NDArray[np.int64]:
+    return protected.images.astype(np.int64) - data.images
+
+
+PROTECTORS = [
+    EM(**QUICK_EM),
+    EM(**QUICK_EM, mode="class"),
+    EM(**QUICK_EM, apply="release"),
+    TAP(**QUICK_TAP),
+    TAP(**QUICK_TAP, goal="untargeted", restarts=2),
+]
+each = pytest.mark.parametrize("protector", PROTECTORS, ids=lambda p: f"{p.name}-{getattr(p, 'mode', p.budget)}")
+
+
+@each
+def test_images_stay_within_the_budget_and_in_order(protector: Any, ctx: Context) -> None:
+    data = colours()
+    protected = protector.protect(data, ctx)
+    assert np.array_equal(protected.labels, data.labels)
+    assert protected.images.shape == data.images.shape
+    moved = change(protected, data)
+    assert 4 < abs(moved).max() <= 8
+    again = protector.protect(data, replace(ctx, artifacts=ctx.artifacts / "new"))
+    assert np.array_equal(again.images, protected.images)
+    assert not list((ctx.artifacts / "unfinished").iterdir())
+
+
+@each
+def test_the_width_of_batches_moves_nothing(protector: Any, ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = colours()
+    whole = protector.protect(data, ctx)
+    monkeypatch.setattr(em, "CPU_BATCH", 7)
+    monkeypatch.setattr(tap, "CPU_BATCH", 7)
+    parts = protector.protect(data, replace(ctx, artifacts=ctx.artifacts / "new"))
+    # Sums in another order can turn the sign of a gradient that is all but zero.
+    assert (whole.images != parts.images).mean() < 0.002
+
+
+@each
+def test_a_killed_generation_continues(protector: Any, ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = colours()
+    whole = protector.protect(data, replace(ctx, artifacts=ctx.artifacts / "whole"))
+    calls: list[int] = []
+    descend = pgd.descend
+    deadly = 2 if getattr(protector, "mode", "") == "class" else 3  # in the second round, or the third batch
+
+    def dying(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == deadly:
+            raise KeyboardInterrupt
+        return descend(*arguments)
+
+    monkeypatch.setattr(tap, "CPU_BATCH", 9)  # five batches a start
+    monkeypatch.setattr(em, "CPU_BATCH", 20)  # two batches a round
+    for module in (pgd, __import__("ue_bench_baselines.em_rounds", fromlist=["x"])):
+        monkeypatch.setattr(module, "descend", dying)
+    with pytest.raises(KeyboardInterrupt):
+        protector.protect(data, ctx)
+    before = len(calls)
+    continued = protector.protect(data, ctx)
+    full = len(calls) - before
+    assert (continued.images != whole.images).mean() < 0.002
+    calls.clear()
+    calls += [1] * 10
+    protector.protect(data, replace(ctx, artifacts=ctx.artifacts / "again"))
+    assert full < len(calls) - 10  # some of it had been done
+
+
+class TestEM:
+    def test_the_net_learns_the_noise(self, ctx: Context) -> None:
+        """What unlearnable means: the net is right on noisy images."""
+        data = colours(60)
+        game = EM(preset="micro", surrogate=NET, batch=20, max_rounds=12).game(data, ctx)
+        game.play(ctx.scratch / "state.pt", 0.01, 12)
+        assert game.error <= 0.01
+        assert game.error == game.measure()
+        assert game.rounds <= 12
+        assert game.noise.abs().max() <= 8 / 255 + 1e-6
+
+    def test_noise_may_leave_the_box_by_one_step(self, ctx: Context) -> None:
+        data = colours().with_images(np.where(colours().images > 110, 255, 0).astype(np.uint8))
+        game = EM(**QUICK_EM).game(data, ctx)
+        game.play(ctx.scratch / "state.pt", 0, 3)
+        noisy = data.images.transpose(0, 3, 1, 2) / 255 + game.noise.numpy()
+        assert -1.6 / 255 - 1e-6 <= noisy.min() < -1e-4
+        assert 1e-4 < noisy.max() - 1 <= 1.6 / 255 + 1e-6
+
+    def test_a_class_has_one_noise(self, ctx: Context) -> None:
+        data = colours()
+        moved = change(EM(**QUICK_EM, mode="class").protect(data, ctx), data)  # no pixel is near black or white
+        for label in range(3):
+            assert len(np.unique(moved[data.labels == label], axis=0)) == 1
+        assert len(np.unique(moved, axis=0)) == 3
+
+    def test_a_class_moves_by_the_mean_of_its_images(self, ctx: Context) -> None:
+        data = colours(30)
+        game = EM(**QUICK_EM, mode="class", steps=1).game(data, ctx)
+        game.train()
+        rows = game.fifth()
+        assert np.bincount(data.labels[rows]).tolist() == [2, 2, 2]
+        x, y = game.images(rows), game.labels[rows]
+        moved = game.stepped(x, game.noise[y], y)
+        game.perturb_classes()
+        for label in range(3):
+            assert torch.allclose(game.noise[label], moved[y == label].mean(0), atol=1e-6)
+
+    def test_the_release_drops_what_darkens(self, ctx: Context) -> None:
+        data = colours()
+        signed, release = (EM(**QUICK_EM, apply=how).protect(data, replace(ctx, artifacts=ctx.artifacts / how))
+                           for how in ("signed", "release"))  # fmt: skip
+        moved = change(release, data)
+        assert moved.min() == 0
+        assert np.array_equal(moved > 0, np.floor(np.maximum(change(signed, data), 0)) > 0) or moved.max() == 8
+
+    def test_training_takes_the_images_in_their_order(self, ctx: Context) -> None:
+        game = EM(**QUICK_EM).game(colours(40), ctx)
+        batches = []
+        for _ in range(4):
+            batches.append(game.next_batch().tolist())
+            game.trained += 1
+        assert batches == [list(range(16)), list(range(16, 32)), list(range(32, 40)), list(range(16))]
+
+    def test_classes_are_trained_on_shuffled_whole_batches(self, ctx: Context) -> None:
+        game = EM(**QUICK_EM, mode="class").game(colours(40), ctx)
+        first, second, third = (game.next_batch() for game.trained in range(3))
+        assert len({*first.tolist(), *second.tolist()}) == 32
+        assert {len(b) for b in (first, second, third)} == {16}
+        assert first.tolist() != list(range(16))
+
+    def test_presets(self, ctx: Context) -> None:
+        data = colours(40)
+        paper = EM(surrogate=NET).game(data, ctx)
+        assert (paper.steps, paper.step, paper.train_steps, paper.batch) == (20, 0.8 / 255, 10, 40)
+        assert EM(surrogate=NET, mode="class").game(data, ctx).steps == 1
+        assert EM(preset="micro", steps=3).game(data, ctx).steps == 3
+        assert isinstance(paper, MinMin)
+
+
+class TestTAP:
+    def accuracy(self, data: ImageSet, labels: NDArray[np.int64], ctx: Context) -> float:
+        protector = TAP(**QUICK_TAP)
+        net = ctx.surrogate(data, NET, **protector.recipe())
+        with torch.no_grad():
+            return float((net(pgd.to_unit(data.images, "cpu")).argmax(1).numpy() == labels).mean())
+
+    def test_the_surrogate_takes_images_for_the_next_class(self, ctx: Context) -> None:
+        data = colours(60)
+        net = ctx.surrogate(data, NET, **TAP(**QUICK_TAP).recipe())
+        protected = TAP(**STRONG).protect(data, ctx)
+        with torch.no_grad():
+            before = net(pgd.to_unit(data.images, "cpu")).argmax(1).numpy()
+            after = net(pgd.to_unit(protected.images, "cpu")).argmax(1).numpy()
+        assert (before == data.labels).mean() > 0.9
+        assert (after == (data.labels + 1) % 3).mean() > 0.9
+
+    def test_untargeted_images_leave_their_class(self, ctx: Context) -> None:
+        data = colours(60)
+        net = ctx.surrogate(data, NET, **TAP(**QUICK_TAP).recipe())
+        protected = TAP(**STRONG, goal="untargeted").protect(data, ctx)
+        with torch.no_grad():
+            after = net(pgd.to_unit(protected.images, "cpu")).argmax(1).numpy()
+        assert (after == data.labels).mean() < 0.1
+
+    def test_the_best_start_is_kept_for_all_images(self, ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+        found = {}
+
+        def restart(self: TAP, data: ImageSet, ctx: Context, net: Any, key: Any, number: int, of: int) -> Any:
+            found[number] = data.with_images(data.images + np.uint8(number))
+            return found[number], [5.0, 3.0, 4.0][number]
+
+        monkeypatch.setattr(TAP, "_restart", restart)
+        data = colours()
+        assert np.array_equal(TAP(**QUICK_TAP, restarts=3).protect(data, ctx).images, data.images + np.uint8(1))
+
+
+def test_surrogates_are_trained_once_and_shared(ctx: Context) -> None:
+    data = colours()
+    TAP(**QUICK_TAP).protect(data, ctx)
+    [kept] = (ctx.artifacts / "plugin").iterdir()
+    TAP(**QUICK_TAP, goal="untargeted").protect(data, ctx)
+    assert list((ctx.artifacts / "plugin").iterdir()) == [kept]
+    TAP(**QUICK_TAP, surrogate_training="at[steps=1]").protect(data, ctx)
+    assert len(list((ctx.artifacts / "plugin").iterdir())) == 2
+
+
+@pytest.mark.parametrize("name", ["em", "tap"])
+def test_presets_hold_every_parameter_that_is_left_to_them(name: str) -> None:
+    plugin = registry().find("protector", name).plugin_class
+    open_fields = {f for f, info in plugin.model_fields.items() if info.default is None} - {"step", "surrogate_epochs"}
+    for preset in ("paper", "micro"):
+        assert open_fields <= set(plugin.PRESETS[preset])  # type: ignore[attr-defined]
+    assert plugin(preset="micro").uses_networks  # type: ignore[call-arg]
