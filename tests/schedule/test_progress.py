@@ -90,6 +90,18 @@ def test_a_line_an_event_off_a_terminal(clock: Clock, capsys: pytest.CaptureFixt
     ]
 
 
+def test_long_work_gives_a_sign_of_life_off_a_terminal(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    tasks = [task(name) for name in "ab"]
+    with plain(tasks) as progress:
+        progress.on_event(Event("started", tasks[0], "cpu#0"))
+        for second in range(1, 301):
+            clock.now += 1
+            progress.on_event(Event("progress", tasks[0], "cpu#0", second / 600, f"train, loss {second}"))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "at work 0/2, eta 18:59  task a: train, loss 61, 10%"
+    assert len(lines) == 4
+
+
 def test_eta_is_unknown_at_first(clock: Clock) -> None:
     tasks = [task("a"), task("b")]
     progress = plain(tasks)

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from ..schedule.local import Event, Task
 
+SILENCE = 60  # seconds off a terminal, after which a task that is at work says so
 BAR = 12  # columns; with the counts beside it the line fits into 80
 
 
@@ -46,7 +47,7 @@ class Progress:
         self.done: list[Task] = []
         self.failed: list[Event] = []
         self.running: dict[str, tuple[Task, str, float, str]] = {}
-        self.started = time.monotonic()
+        self.started = self.spoken = time.monotonic()
         self.stopping = False
         self.live = Live(get_renderable=self.render, console=self.console, refresh_per_second=4, transient=True)
         self.interactive = self.console.is_terminal and not self.console.is_dumb_terminal
@@ -74,6 +75,7 @@ class Progress:
             self.running[task.key] = (task, event.slot, 0.0, "")
         elif event.kind == "progress":
             self.running[task.key] = (task, event.slot, event.fraction, event.text)
+            self.sign_of_life(task, event)
         else:
             self.running.pop(task.key, None)
             if event.kind == "done":
@@ -87,8 +89,14 @@ class Progress:
                 self.failed.append(event)
                 self.line(f"failed  {self.summary()}  {task.label}: {event.text}")
 
+    def sign_of_life(self, task: Task, event: Event) -> None:
+        """Off a terminal, a line when nothing was printed for a while: a task may take hours."""
+        if not self.interactive and time.monotonic() - self.spoken > SILENCE:
+            self.line(f"at work {self.summary()}  {task.label}: {event.text}, {event.fraction:.0%}")
+
     def line(self, text: str) -> None:
         """Print above the live display, or plainly."""
+        self.spoken = time.monotonic()
         if self.interactive:
             self.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
