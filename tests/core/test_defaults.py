@@ -20,8 +20,10 @@ RECORD = Path(__file__).with_name("defaults.json")
 
 
 def fields(model: Any) -> dict[str, Any]:
-    """Defaults as plain data; a field without one is left out, because its value is always in the key."""
+    """Defaults and presets as plain data; a field without one is left out, because its value is always in the key."""
     found = {k: f.get_default(call_default_factory=True) for k, f in model.model_fields.items() if not f.is_required()}
+    if hasattr(model, "PRESETS"):
+        found["PRESETS"] = model.PRESETS
     plain: dict[str, Any] = json.loads(json.dumps(found, default=str))
     return plain
 
