@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ue_bench.api import Context
+from ue_bench.api import Context, Victim
 from ue_bench.engine.loop import default_precision
 from ue_bench.registry import registry
 from ue_bench_baselines.pgd import boxed, descend, to_unit
@@ -44,8 +45,7 @@ def images() -> np.ndarray:
 def resnet18() -> nn.Module:
     [victim] = registry().resolve("victim", "resnet18")
     torch.manual_seed(0)
-    network: nn.Module = victim.build(10, (32, 32))  # type: ignore[attr-defined]
-    return network.eval().requires_grad_(False)
+    return cast(Victim, victim).build(10, (32, 32)).eval().requires_grad_(False)
 
 
 def timed(benchmark: BenchmarkFixture, work: Callable[[], Tensor]) -> None:

@@ -38,9 +38,8 @@ class EM(WithPreset):
     1 for classes. ``preset=micro`` fits two CPU cores: the small net of the board cifar10-micro, and 10 steps of twice
     the length.
 
-    Deviations from the authors' release: the seed of an image's draws is the run's; the rounds end after
-    ``max_rounds`` whatever the error, which the release never does; the noise never covers another geometry than the
-    stored images', which its ImageNet loader confuses.
+    Deviations from the authors' release: rounds end after ``max_rounds`` whatever the error, the release goes on; noise
+    is made for the images as they are stored, while the release's ImageNet loader crops at random before it adds it.
 
     Expect 20.78 % test accuracy for ResNet-18 on CIFAR-10 (Qin et al., "APBench", 2023), 21.05 % (Liu et al., "Image
     Shortcut Squeezing", ICML 2023), 23.60 % (the release, with ``apply=release``).

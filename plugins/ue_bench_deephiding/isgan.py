@@ -136,7 +136,9 @@ class Isgan(nn.Module):
             self.decoder = Decoder(width)
         _reset(self, seed)
         for coder in (self.encoder, self.decoder):
-            nn.init.zeros_(coder.layers[-1].weight)  # type: ignore[arg-type]  # a convolution
+            last = coder.layers[-1]
+            assert isinstance(last, nn.Conv2d)
+            nn.init.zeros_(last.weight)
 
     def hide(self, cover: Tensor, hidden: Tensor) -> Tensor:
         """Stego images for covers and hidden images, both N x 3 x H x W in [0, 1]. Not clamped, not rounded.

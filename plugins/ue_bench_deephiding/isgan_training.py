@@ -13,11 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ue_bench.api import ValidationError
-
 from .isgan import Critic, Isgan, luminance, ms_ssim, ssim
 from .recipe import Recipe
-from .training import Covers, Validated, best_point
+from .training import Covers, Kept, Validated
 
 LEARNING_RATE = 1e-4  # ISGAN, Adam
 ALPHA, BETA, GAMMA = 0.5, 0.3, 0.85  # ISGAN: SSIM against MS-SSIM, the squared error, revealing against hiding
@@ -112,16 +110,14 @@ def train_isgan(
         mean["psnr_reveal"] = -10 * math.log10(max(mean.pop("mse_reveal"), 1e-12))
         return mean
 
-    first, skipped = 0, 0
-    curve: list[Validated] = []
-    best: dict[str, Tensor] = {}
-    best_total = math.inf
+    kept = Kept(network, "look at the training images", "train for more steps")
+    first = 0
     if state is not None:
         models.load_state_dict(state["models"])
         optimiser.load_state_dict(state["optimiser"])
         critic_optimiser.load_state_dict(state["critic_optimiser"])
-        first, skipped, curve = state["step"], state["skipped"], list(state["curve"])
-        best, best_total = state["best"], state["best_total"]
+        first = state["step"]
+        kept.resume(state)
 
     for step in range(first, recipe.last_step):
         models.train()
@@ -145,30 +141,14 @@ def train_isgan(
             # What was not finite is in the running statistics by now, and would never leave them.
             for buffer, before in zip(models.buffers(), statistics, strict=True):
                 buffer.copy_(before)
-            skipped += 1
-            if skipped > 10 + (step + 1) // 10:
-                raise ValidationError(
-                    f"{skipped} of {step + 1} training steps of the hiding network were not finite",
-                    "look at the training images",
-                )
+            kept.skip(step)
         if on_step:
             on_step(step + 1, {"loss": float(loss.detach()), "norm": norm})
         if (step + 1) % recipe.validate_every == 0 or step + 1 == recipe.last_step:
-            point = {"step": step + 1, "skipped": skipped, **validate()}
-            curve.append(point)
-            if point["total"] < best_total:
-                best_total = point["total"]
-                best = {k: v.detach().clone() for k, v in network.state_dict().items()}
+            kept.add(step, validate())
             if save:
                 save(
                     {"models": models.state_dict(), "optimiser": optimiser.state_dict(),
-                     "critic_optimiser": critic_optimiser.state_dict(), "step": step + 1, "skipped": skipped,
-                     "curve": curve, "best": best, "best_total": best_total},
+                     "critic_optimiser": critic_optimiser.state_dict(), "step": step + 1, **kept.state()},
                 )  # fmt: skip
-    psnr = best_point(curve)["psnr"] if best else -math.inf
-    if psnr < 20:
-        raise ValidationError(
-            f"the hiding network failed: its stego images are at {psnr:.1f} dB, under 20 dB",
-            "train for more steps",
-        )
-    return best, curve
+    return kept.result()

@@ -199,15 +199,13 @@ def train_hider(
         mean["psnr_reveal"] = -10 * math.log10(max(mean["reveal"], 1e-12))
         return mean
 
-    first, skipped, idle = 0, 0, 0
-    curve: list[Validated] = []
-    best: dict[str, Tensor] = {}
-    best_total = math.inf
+    kept = Kept(network, "try a lower learning rate", "train for more steps, or with a lower learning rate")
+    first, idle = 0, 0
     if state is not None:
         network.load_state_dict(state["network"])
         optimiser.load_state_dict(state["optimiser"])
-        first, skipped, curve = state["step"], state["skipped"], list(state["curve"])
-        best, best_total = state["best"], state["best_total"]
+        first = state["step"]
+        kept.resume(state)
 
     for step in range(first, recipe.last_step):
         for group in optimiser.param_groups:
@@ -221,36 +219,69 @@ def train_hider(
         if math.isfinite(norm):
             optimiser.step()
         else:
-            skipped += 1
-            if skipped > 10 + (step + 1) // 10:
-                raise ValidationError(
-                    f"{skipped} of {step + 1} training steps of the hiding network were not finite",
-                    "try a lower learning rate",
-                )
+            kept.skip(step)
         idle = idle + 1 if norm == 0 else 0
         last = idle == IDLE or step + 1 == recipe.last_step
         if on_step:
             on_step(step + 1, {"loss": float(found.total.detach()), "norm": norm})
         if (step + 1) % recipe.validate_every == 0 or last:
-            point = {"step": step + 1, "skipped": skipped, **validate()}
-            curve.append(point)
-            if point["total"] < best_total:
-                best_total = point["total"]
-                best = {k: v.detach().clone() for k, v in network.state_dict().items()}
+            kept.add(step, validate())
             if save:
                 save(
                     {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1,
-                     "skipped": skipped, "curve": curve, "best": best, "best_total": best_total},
+                     **kept.state()},
                 )  # fmt: skip
         if last:
             break
-    psnr = best_point(curve)["psnr"] if best else -math.inf
-    if psnr < 20:
-        raise ValidationError(
-            f"the hiding network failed: its stego images are at {psnr:.1f} dB, under 20 dB",
-            "train for more steps, or with a lower learning rate",
-        )
-    return best, curve
+    return kept.result()
+
+
+class Kept:
+    """What the training of a hiding network of either kind keeps: its curve, its best weights, the steps it skipped.
+
+    The hints go with failures: steps that are not finite, and a network that ends too weak.
+    """
+
+    def __init__(self, network: nn.Module, unstable_hint: str, weak_hint: str) -> None:
+        self.network, self.unstable_hint, self.weak_hint = network, unstable_hint, weak_hint
+        self.skipped = 0
+        self.curve: list[Validated] = []
+        self.best: dict[str, Tensor] = {}
+        self.best_total = math.inf
+
+    def skip(self, step: int) -> None:
+        """Count ``step``, which was not finite. Raises ValidationError beyond one in ten, and ten more."""
+        self.skipped += 1
+        if self.skipped > 10 + (step + 1) // 10:
+            raise ValidationError(
+                f"{self.skipped} of {step + 1} training steps of the hiding network were not finite",
+                self.unstable_hint,
+            )
+
+    def add(self, step: int, found: Validated) -> None:
+        """A validation after ``step``; the weights are kept when its total loss is the lowest so far."""
+        point = {"step": step + 1, "skipped": self.skipped, **found}
+        self.curve.append(point)
+        if point["total"] < self.best_total:
+            self.best_total = point["total"]
+            self.best = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
+
+    def state(self) -> dict[str, Any]:
+        """Its part of a checkpoint."""
+        return {"skipped": self.skipped, "curve": self.curve, "best": self.best, "best_total": self.best_total}
+
+    def resume(self, state: dict[str, Any]) -> None:
+        self.skipped, self.curve = state["skipped"], list(state["curve"])
+        self.best, self.best_total = state["best"], state["best_total"]
+
+    def result(self) -> tuple[dict[str, Tensor], list[Validated]]:
+        """The best weights and the curve. Raises ValidationError when their stego images are under 20 dB."""
+        psnr = best_point(self.curve)["psnr"] if self.best else -math.inf
+        if psnr < 20:
+            raise ValidationError(
+                f"the hiding network failed: its stego images are at {psnr:.1f} dB, under 20 dB", self.weak_hint
+            )
+        return self.best, self.curve
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:

@@ -17,19 +17,12 @@ from ue_bench_baselines.em import EM
 from ue_bench_baselines.em_rounds import MinMin
 from ue_bench_baselines.tap import TAP
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 NET = "resnet9[width=4,blocks=1]"
 QUICK_EM = {"preset": "micro", "surrogate": NET, "batch": 16, "train_steps": 2, "max_rounds": 3}
 QUICK_TAP = {"preset": "micro", "surrogate": NET, "surrogate_epochs": 30, "iterations": 12, "step": "1.6/255"}
 
 STRONG = QUICK_TAP | {"iterations": 40, "eps": "48/255", "step": "4/255"}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def colours(count: int = 40, size: tuple[int, int] = (12, 10), classes: int = 3) -> ImageSet:
@@ -229,8 +222,8 @@ def test_surrogates_are_trained_once_and_shared(ctx: Context) -> None:
 
 @pytest.mark.parametrize("name", ["em", "tap"])
 def test_presets_hold_every_parameter_that_is_left_to_them(name: str) -> None:
-    plugin = registry().find("protector", name).plugin_class
+    plugin: Any = registry().find("protector", name).plugin_class
     open_fields = {f for f, info in plugin.model_fields.items() if info.default is None} - {"step", "surrogate_epochs"}
     for preset in ("paper", "micro"):
-        assert open_fields <= set(plugin.PRESETS[preset])  # type: ignore[attr-defined]
-    assert plugin(preset="micro").uses_networks  # type: ignore[call-arg]
+        assert open_fields <= set(plugin.PRESETS[preset])
+    assert plugin(preset="micro").uses_networks

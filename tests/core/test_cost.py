@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 
 from ue_bench import cost
-from ue_bench.base import NetworkCost
+from ue_bench.base import NetworkCost, Protector
 from ue_bench.plan import epochs, stages
 from ue_bench.registry import registry
 
@@ -67,6 +65,8 @@ def test_timing_disturbs_nothing() -> None:
 )
 def test_costs_are_those_of_the_methods(selector: str, images: int, passes: float) -> None:
     [protector] = registry().resolve("protector", selector)
-    found: Any = protector.cost(images)  # type: ignore[attr-defined]
+    assert isinstance(protector, Protector)
+    found = protector.cost(images)
+    assert found is not None
     assert found.passes == pytest.approx(passes)
     assert found.victim.startswith("resnet")

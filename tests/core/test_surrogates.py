@@ -15,16 +15,9 @@ from ue_bench.engine import loop
 from ue_bench.errors import UserError
 from ue_bench.imageset import ImageSet
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 NET = "resnet9[width=4,blocks=1]"
 RECIPE: dict[str, Any] = {"batch": 8, "epochs": 3, "learning_rate": 0.1, "schedule": "cosine", "pad": 1}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

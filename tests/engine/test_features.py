@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from ue_bench.base import Victim
 from ue_bench.engine.features import cosines, last_convolution
 from ue_bench.imageset import ImageSet
 from ue_bench.registry import registry
@@ -52,7 +55,8 @@ def test_more_images_than_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_features_of_victims_are_those_before_pooling(name: str, shape: tuple[int, ...]) -> None:
     [victim] = registry().resolve("victim", name)
-    network = victim.build(10, (32, 32)).eval()  # type: ignore[attr-defined]
+    assert isinstance(victim, Victim)
+    network: Any = victim.build(10, (32, 32)).eval()
     x = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
         features = last_convolution(network, x)
