@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .imageset import ImageSet
     from .registry import Register
     from .seeds import derive
+    from .surrogates import training_passes
 
 _HOMES = {
     "Context": "context",
@@ -57,6 +58,7 @@ _HOMES = {
     "open_protector": "access",
     "picture_grid": "figures",
     "ssim": "budget",
+    "training_passes": "surrogates",
     "write_output": "figures",
 }
 
@@ -94,5 +96,6 @@ __all__ = [
     "open_protector",
     "picture_grid",
     "ssim",
+    "training_passes",
     "write_output",
 ]

@@ -165,6 +165,19 @@ class Context:
         protocol = Protocol(name="surrogate", version=1, summary="", source="", **recipe)
         return surrogate(self, data, victim, protocol, countermeasure)
 
+    def checkpoints(
+        self, data: ImageSet, victim: str, count: int, countermeasure: str = "vanilla", **recipe: Any
+    ) -> list[nn.Module]:
+        """``count`` states of one such classifier, after equal numbers of epochs; the last one is fully trained.
+
+        Raises UserError when ``recipe`` has fewer epochs.
+        """
+        from .engine.protocol import Protocol
+        from .surrogates import checkpoints
+
+        protocol = Protocol(name="surrogate", version=1, summary="", source="", **recipe)
+        return checkpoints(self, data, victim, protocol, countermeasure, count)
+
 
 def publish(target: Path, make: Callable[[Path], None]) -> None:
     """Fill a temporary folder beside ``target`` and rename it there, so that ``target`` is whole or absent."""

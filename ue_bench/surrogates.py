@@ -19,6 +19,8 @@ from .seeds import derive
 if TYPE_CHECKING:
     from torch import nn
 
+LAST = "weights.pt"
+
 
 def network(ctx: Context, data: ImageSet, victim: str) -> nn.Module:
     """An untrained classifier for ``data``, its weights drawn from the seed of ``ctx``."""
@@ -38,6 +40,34 @@ def surrogate(ctx: Context, data: ImageSet, victim: str, recipe: Protocol, count
     was killed continues with its next epoch and ends with the same network. Raises UserError when ``victim`` or
     ``countermeasure`` is not one plugin, or the latter changes stored images.
     """
+    [found] = _trained(ctx, data, victim, recipe, countermeasure, {})
+    return found
+
+
+def checkpoints(
+    ctx: Context, data: ImageSet, victim: str, recipe: Protocol, countermeasure: str, count: int
+) -> list[nn.Module]:
+    """``count`` states of one such classifier, after equal numbers of its epochs; the last one is trained to the end.
+
+    Raises UserError also when the recipe has fewer epochs than ``count``, or is given in steps.
+    """
+    epochs = recipe.epochs or 0
+    if epochs < count:
+        raise UserError(f"{count} states of a network that is trained for {epochs} epochs", "fewer states, more epochs")
+    ends = [round(epochs * number / count) for number in range(1, count)]
+    return _trained(ctx, data, victim, recipe, countermeasure, {end: f"epoch-{end}.pt" for end in ends})
+
+
+def training_passes(countermeasure: str) -> float:
+    """Network passes that training under ``countermeasure``, a selector, costs for each image it sees; 1 is plain."""
+    passes: float = _one("countermeasure", countermeasure).passes
+    return passes
+
+
+def _trained(
+    ctx: Context, data: ImageSet, victim: str, recipe: Protocol, countermeasure: str, early: dict[int, str]
+) -> list[nn.Module]:
+    """The network after the epochs ``early``, which names their files, and at its end."""
     import torch
 
     from .engine import loop
@@ -54,31 +84,43 @@ def surrogate(ctx: Context, data: ImageSet, victim: str, recipe: Protocol, count
         "countermeasure": training.identity(),
         "seed": ctx.seed,
         "precision": ctx.precision,
-    }
+    } | ({"after epochs": sorted(early)} if early else {})
 
     def build() -> nn.Module:
         return net.build(data.num_classes, data.size)
 
     def make(folder: Path) -> None:
-        unfinished = ctx.checkpoint_dir(key) / "state.pt"
+        kept = ctx.checkpoint_dir(key)
+        unfinished = kept / "state.pt"
+
+        def write(what: Any, file: Path) -> None:
+            fresh = file.with_suffix(".new")
+            torch.save(what, fresh)
+            fresh.replace(file)
 
         def save(state: dict[str, Any]) -> None:
-            fresh = unfinished.with_suffix(".new")
-            torch.save(state, fresh)
-            fresh.replace(unfinished)
+            if state["epoch"] in early:  # first: whoever continues after this epoch must find it
+                write(state["model"], kept / early[state["epoch"]])
+            write(state, unfinished)
 
         state = torch.load(unfinished, map_location=ctx.device) if unfinished.exists() else None
         model, _ = loop.train(
             build, data, None, recipe, training, ctx.device, ctx.precision, ctx.seed,
             lambda done, total, text: ctx.report(done, total, f"{text} surrogate"), state, save,
         )  # fmt: skip
-        torch.save(model.state_dict(), folder / "weights.pt")
-        shutil.rmtree(unfinished.parent)
+        torch.save(model.state_dict(), folder / LAST)
+        for file in early.values():
+            shutil.copyfile(kept / file, folder / file)
+        shutil.rmtree(kept)
 
-    with torch.random.fork_rng(devices=[]):  # what build draws is overwritten
-        model = loop.Victim(build(), recipe.shift)
-    model.load_state_dict(torch.load(ctx.cached(key, make) / "weights.pt", map_location="cpu"))
-    return model.to(ctx.device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    folder = ctx.cached(key, make)
+    found: list[nn.Module] = []
+    for file in [*early.values(), LAST]:
+        with torch.random.fork_rng(devices=[]):  # what build draws is overwritten
+            model = loop.Victim(build(), recipe.shift)
+        model.load_state_dict(torch.load(folder / file, map_location="cpu"))
+        found.append(model.to(ctx.device).to(memory_format=torch.channels_last).eval().requires_grad_(False))
+    return found
 
 
 def _one(kind: str, selector: str) -> Any:

@@ -47,4 +47,81 @@ def ue_bench_register(register: Register) -> None:
         "targeted adversarial poisoning (Fowl et al., NeurIPS 2021)",
         ("surrogate",),
     )
+    register(
+        "protector",
+        "rem",
+        f"{package}.rem:REM",
+        "robust error-minimising noise (Fu et al., ICLR 2022)",
+        ("surrogate",),
+    )
+    register(
+        "protector",
+        "entf",
+        f"{package}.entf:EntF",
+        "entangled features (Wen et al., ICLR 2023)",
+        ("surrogate",),
+    )
+    register(
+        "protector",
+        "hypo",
+        f"{package}.hypo:HYPO",
+        "hypocritical perturbations (Tao et al., NeurIPS 2021)",
+        ("surrogate",),
+    )
+    register(
+        "protector",
+        "tue",
+        f"{package}.tue:TUE",
+        "transferable unlearnable examples, model-free (Ren et al., ICLR 2023)",
+        ("surrogate-free",),
+    )
+    register(
+        "protector",
+        "cuda",
+        f"{package}.cuda:CUDA",
+        "one random blur a class (Sadasivan et al., CVPR 2023)",
+        ("surrogate-free",),
+    )
+    register(
+        "protector",
+        "ntga",
+        f"{package}.ntga:NTGA",
+        "neural tangent generalization attacks (Yuan & Wu, ICML 2021)",
+        ("surrogate",),
+    )
+    register(
+        "protector",
+        "tensorclog",
+        f"{package}.tensorclog:TensorClog",
+        "images whose gradients vanish (Shen et al., IEEE Access 2019)",
+        ("surrogate",),
+    )
+    register(
+        "protector",
+        "deepconfuse",
+        f"{package}.deepconfuse:DeepConfuse",
+        "a generator that misleads classifiers (Feng et al., NeurIPS 2019)",
+        ("surrogate",),
+    )
+    register(
+        "protector",
+        "sep",
+        f"{package}.sep:SEP",
+        "self-ensemble protection (Chen et al., ICLR 2023)",
+        ("surrogate",),
+    )
+    register(
+        "protector",
+        "advin-like",
+        f"{package}.advin:ADVINLike",
+        "TAP on a robust surrogate (after Wang et al., 2021)",
+        ("surrogate",),
+    )
+    register(
+        "protector",
+        "pue",
+        f"{package}.pue:PUE",
+        "EM's classes under disturbed weights (Wang et al., NDSS 2025)",
+        ("surrogate",),
+    )
     register("protector", "precomputed", f"{package}.precomputed:Precomputed", "protected images made elsewhere")

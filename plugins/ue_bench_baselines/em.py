@@ -82,7 +82,7 @@ class EM(WithPreset):
         return found
 
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
-        key = {"em": self.identity(), "data": data.fingerprint, "seed": ctx.seed, "precision": ctx.precision}
+        key = {self.name: self.identity(), "data": data.fingerprint, "seed": ctx.seed, "precision": ctx.precision}
         checkpoint = ctx.checkpoint_dir(key)
         game = self.game(data, ctx)
         game.play(checkpoint / "state.pt", self.stop_error, self.max_rounds)
@@ -98,18 +98,20 @@ class EM(WithPreset):
         """The two players at their start."""
         from .em_rounds import MinMin
 
-        return MinMin(
-            data,
-            ctx,
-            network=ctx.network(data, self.setting("surrogate")),
-            by_class=self.mode == "class",
-            eps=self.eps,
-            step=self.setting("step"),
-            steps=self.round_steps,
-            train_steps=self.train_steps,
-            batch=self.setting("batch"),
-            wide=GPU_BATCH if ctx.device.startswith("cuda") else CPU_BATCH,
-        )
+        return MinMin(data, ctx, **self.rules(data, ctx))
+
+    def rules(self, data: ImageSet, ctx: Context) -> dict[str, Any]:
+        """What the game is told."""
+        return {
+            "network": ctx.network(data, self.setting("surrogate")),
+            "by_class": self.mode == "class",
+            "eps": self.eps,
+            "step": self.setting("step"),
+            "steps": self.round_steps,
+            "train_steps": self.train_steps,
+            "batch": self.setting("batch"),
+            "wide": GPU_BATCH if ctx.device.startswith("cuda") else CPU_BATCH,
+        }
 
     def applied(self, images: NDArray[np.uint8], noise: NDArray[np.float32]) -> NDArray[np.uint8]:
         """``images`` with ``noise`` in grey levels, N x H x W x 3."""

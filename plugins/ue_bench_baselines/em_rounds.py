@@ -80,15 +80,19 @@ class MinMin:
         for _ in range(self.train_steps):
             rows = self.next_batch()
             x, y = self.images(rows), self.labels[rows]
-            with self.ctx.autocast():
-                logits = self.network(x + self.noise[self.owner(rows)])
-            loss = F.cross_entropy(logits.float(), y)
-            self.optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
-            nn.utils.clip_grad_norm_(self.network.parameters(), CLIP)
-            self.optimiser.step()
+            self.learn(x + self.noise[self.owner(rows)], y)
             self.trained += 1
         self.network.eval().requires_grad_(False)
+
+    def learn(self, x: Tensor, y: Tensor) -> None:
+        """One training step of the network."""
+        with self.ctx.autocast():
+            logits = self.network(x)
+        loss = F.cross_entropy(logits.float(), y)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+        nn.utils.clip_grad_norm_(self.network.parameters(), CLIP)
+        self.optimiser.step()
 
     def next_batch(self) -> NDArray[np.int64]:
         """Rows of the next batch: in order, the last one smaller; for classes shuffled, and all of one size."""
@@ -117,7 +121,7 @@ class MinMin:
         for start in range(0, len(rows) // size * size, size):
             chosen = np.sort(rows[order[start : start + size]])
             x, y = self.images(chosen), self.labels[chosen]
-            moved = self.stepped(x, self.noise[y], y)
+            moved = self.stepped(x, self.noise[y], y, start)
             for label in np.unique(self.data.labels[chosen]).tolist():
                 self.noise[label] = moved[y == label].mean(0).clamp_(-self.eps, self.eps)
 
@@ -127,7 +131,9 @@ class MinMin:
         own = (rng.permutation(np.flatnonzero(self.data.labels == k)) for k in np.unique(self.data.labels))
         return np.sort(np.concatenate([rows[: max(1, round(SHARE * len(rows)))] for rows in own]))
 
-    def stepped(self, x: Tensor, noise: Tensor, y: Tensor) -> Tensor:
+    def stepped(self, x: Tensor, noise: Tensor, y: Tensor, batch: int = 0) -> Tensor:
+        """The noise of images ``x`` after its steps; ``batch`` tells a class's batches in a round from each other."""
+
         def objective(p: Tensor, _: int) -> Tensor:
             with self.ctx.autocast():
                 logits = self.network(p)

@@ -1,4 +1,4 @@
-"""EM and TAP on nets that train in a second."""
+"""EM, TAP and their kin on nets that train in a second."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from ue_bench.api import Context, ImageSet
 from ue_bench.registry import registry
-from ue_bench_baselines import em, pgd, tap
+from ue_bench_baselines import em, em_rounds, pgd, pue_rounds, tap
+from ue_bench_baselines.advin import ADVINLike
 from ue_bench_baselines.em import EM
 from ue_bench_baselines.em_rounds import MinMin
+from ue_bench_baselines.pue import PUE
 from ue_bench_baselines.tap import TAP
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -44,7 +46,11 @@ PROTECTORS = [
     EM(**QUICK_EM, mode="class"),
     EM(**QUICK_EM, apply="release"),
     TAP(**QUICK_TAP),
+    TAP(**QUICK_TAP, augment=True),
     TAP(**QUICK_TAP, goal="untargeted", restarts=2),
+    ADVINLike(**QUICK_TAP, eps="8/255", surrogate_training="at[steps=1]"),
+    PUE(**QUICK_EM),
+    PUE(**QUICK_EM, mode="sample", steps=1),
 ]
 each = pytest.mark.parametrize("protector", PROTECTORS, ids=lambda p: f"{p.name}-{getattr(p, 'mode', p.budget)}")
 
@@ -89,7 +95,7 @@ def test_a_killed_generation_continues(protector: Any, ctx: Context, monkeypatch
 
     monkeypatch.setattr(tap, "CPU_BATCH", 9)  # five batches a start
     monkeypatch.setattr(em, "CPU_BATCH", 20)  # two batches a round
-    for module in (pgd, __import__("ue_bench_baselines.em_rounds", fromlist=["x"])):
+    for module in (pgd, em_rounds, pue_rounds):
         monkeypatch.setattr(module, "descend", dying)
     with pytest.raises(KeyboardInterrupt):
         protector.protect(data, ctx)
@@ -210,6 +216,105 @@ class TestTAP:
         assert np.array_equal(TAP(**QUICK_TAP, restarts=3).protect(data, ctx).images, data.images + np.uint8(1))
 
 
+class TestADVINLike:
+    def test_it_is_tap_on_a_robust_net(self, ctx: Context) -> None:
+        data = colours()
+        given = QUICK_TAP | {"eps": "8/255"}
+        found = ADVINLike(**given).protect(data, ctx)
+        same = TAP(**given, surrogate_training="at[steps=5]").protect(data, ctx)
+        assert np.array_equal(found.images, same.images)
+        assert len(list((ctx.artifacts / "plugin").iterdir())) == 1  # the robust net is shared
+
+    def test_presets(self) -> None:
+        paper, micro = ADVINLike(), ADVINLike(preset="micro")
+        assert paper.budget == "linf 32/255"
+        assert paper.setting("surrogate_training") == "at"
+        assert paper.cost(50_000).passes == pytest.approx(100 * (1 + 10 * 2 / 3) + 250 * 2 / 3)
+        assert micro.cost(10).passes == pytest.approx(4 * (1 + 5 * 2 / 3) + 100 * 2 / 3)
+        assert TAP().cost(50_000).passes == pytest.approx(40 + 8 * 250 * 2 / 3)
+
+
+class TestPUE:
+    def test_without_disturbance_it_is_em(self, ctx: Context) -> None:
+        data = colours()
+        plain, found = (
+            protector.protect(data, replace(ctx, artifacts=ctx.artifacts / protector.name))
+            for protector in (EM(**QUICK_EM, mode="class"), PUE(**QUICK_EM, disturbance=0))
+        )
+        assert np.array_equal(found.images, plain.images)
+        disturbed = PUE(**QUICK_EM).protect(data, ctx)
+        assert not np.array_equal(disturbed.images, plain.images)
+
+    def test_deviations(self) -> None:
+        assert PUE().deviations == pytest.approx([0.05 * number for number in range(21)])
+        assert PUE(disturbance=0.12).deviations == pytest.approx([0, 0.05, 0.1])
+        assert PUE(preset="micro", increment=0.1).deviations == pytest.approx([0, 0.1])
+
+    def test_weights_are_disturbed_by_as_much_and_stay_what_they_are(self, ctx: Context) -> None:
+        """A net that sums its input: its logits tell its weights."""
+
+        class Weights(torch.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.own = torch.nn.Parameter(torch.full((40_000,), 3.0))
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return self.own + 0 * x
+
+        game: Any = PUE(**QUICK_EM).game(colours(), ctx)
+        game.network = Weights()
+        found = game.passed(torch.zeros(1), 0.5, "here", 1).detach()
+        assert float(found.mean()) == pytest.approx(3, abs=0.01)
+        assert float(found.std()) == pytest.approx(0.5, rel=0.02)
+        assert torch.equal(game.passed(torch.zeros(1), 0.5, "here", 1), found)
+        assert not torch.equal(game.passed(torch.zeros(1), 0.5, "here", 2), found)
+        assert torch.equal(game.passed(torch.zeros(1), 0, "here", 1), game.network.own)
+
+    def test_each_deviation_takes_one_training_step_on_the_mean_of_its_draws(self, ctx: Context) -> None:
+        game: Any = PUE(**QUICK_EM, train_draws=4).game(colours(), ctx)
+        game.network.train()
+        passes: list[float] = []
+        passed = game.passed
+
+        def watched(x: Any, deviation: float, *axes: object) -> Any:
+            passes.append(deviation)
+            return passed(x, deviation, *axes)
+
+        game.passed = watched
+        steps: list[int] = []
+        game.optimiser.register_step_post_hook(lambda *_: steps.append(len(passes)))
+        game.learn(game.images(slice(0, 16)), game.labels[:16])
+        assert passes == pytest.approx([0] + [0.05] * 4 + [0.1] * 4)
+        assert steps == [1, 5, 9]
+
+    def test_noise_takes_a_step_for_each_deviation_down_the_mean(self, ctx: Context) -> None:
+        """Logits that are linear in the image: a step is along the sign of the mean slope of the draws."""
+        game: Any = PUE(**QUICK_EM, disturbance=0.1, noise_draws=3, steps=1).game(colours(), ctx)
+        slopes = torch.randn(5, 3, 12, 10, generator=torch.Generator().manual_seed(0))
+        calls: list[tuple[object, ...]] = []
+
+        def passed(x: Any, deviation: float, *axes: object) -> Any:
+            loss = (x * slopes[len(calls) % 5]).sum((1, 2, 3))
+            calls.append((deviation, *axes))
+            return torch.stack([torch.zeros_like(loss), loss + 60], 1)  # a loss of all but that
+
+        game.passed = passed
+        x, y = torch.full((2, 3, 12, 10), 0.5), torch.zeros(2, dtype=torch.long)
+        found = game.stepped(x, torch.zeros_like(x), y, 7)
+        assert [c[0] for c in calls] == pytest.approx([0, 0.05, 0.05, 0.05, 0.1, 0.1, 0.1])
+        assert len(set(calls)) == 7
+        # Draws 1 to 3 and 4, 0, 1 make the means of the second and third step.
+        ways = [slopes[0], slopes[1:4].mean(0), slopes[[4, 0, 1]].mean(0)]
+        expected = sum(-1.6 / 255 * way.sign() for way in ways)
+        assert torch.allclose(found, torch.stack([expected] * 2), atol=1e-6)
+
+    def test_cost(self) -> None:
+        plain, full = EM(mode="class", batch=128).cost(50_000), PUE().cost(50_000)
+        training, noise = 10 * 128 / 50_000, 2 / 3
+        assert plain.passes == pytest.approx(10 * (training + 0.2 * (noise + 1 / 3)))
+        assert full.passes == pytest.approx(10 * (training * 2001 + 0.2 * (noise * 201 + 1 / 3)))
+
+
 def test_surrogates_are_trained_once_and_shared(ctx: Context) -> None:
     data = colours()
     TAP(**QUICK_TAP).protect(data, ctx)
@@ -220,7 +325,7 @@ def test_surrogates_are_trained_once_and_shared(ctx: Context) -> None:
     assert len(list((ctx.artifacts / "plugin").iterdir())) == 2
 
 
-@pytest.mark.parametrize("name", ["em", "tap"])
+@pytest.mark.parametrize("name", ["em", "tap", "advin-like", "pue"])
 def test_presets_hold_every_parameter_that_is_left_to_them(name: str) -> None:
     plugin: Any = registry().find("protector", name).plugin_class
     open_fields = {f for f, info in plugin.model_fields.items() if info.default is None} - {"step", "surrogate_epochs"}

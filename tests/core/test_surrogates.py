@@ -87,6 +87,47 @@ def test_untrained_networks_come_from_the_seed(ctx: Context) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_states_of_one_training(ctx: Context) -> None:
+    recipe = RECIPE | {"epochs": 5}
+    first, second, last = ctx.checkpoints(images(), NET, 3, **recipe)  # after 2, 3 and 5 epochs
+    assert weights(last) == weights(ctx.surrogate(images(), NET, **recipe))
+    assert len({weights(first), weights(second), weights(last)}) == 3
+    assert not any(p.requires_grad for p in first.parameters())
+    # A constant rate does not depend on the length, so that short trainings are the beginnings of longer ones.
+    constant = recipe | {"schedule": "multistep", "milestones": ()}
+    states = ctx.checkpoints(images(), NET, 3, **constant)
+    for state, epochs in zip(states, (2, 3, 5), strict=True):
+        assert weights(state) == weights(ctx.surrogate(images(), NET, **(constant | {"epochs": epochs})))
+
+
+def test_states_of_a_training_that_was_killed(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = replace(ctx, artifacts=ctx.artifacts / "other")
+    whole = [weights(state) for state in elsewhere.checkpoints(images(), NET, 3, **RECIPE)]
+    train = loop.train
+
+    def interrupted(*arguments: Any) -> Any:
+        *rest, save = arguments
+
+        def saved(found: dict[str, Any]) -> None:
+            save(found)
+            if found["epoch"] == 2:
+                raise KeyboardInterrupt
+
+        return train(*rest, saved)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            ctx.checkpoints(images(), NET, 3, **RECIPE)
+    assert [weights(state) for state in ctx.checkpoints(images(), NET, 3, **RECIPE)] == whole
+    assert not list((ctx.artifacts / "unfinished").iterdir())
+
+
+def test_there_are_no_more_states_than_epochs(ctx: Context) -> None:
+    with pytest.raises(UserError, match="4 states of a network that is trained for 3 epochs"):
+        ctx.checkpoints(images(), NET, 4, **RECIPE)
+
+
 @pytest.mark.parametrize(
     ("victim", "countermeasure", "message"),
     [
