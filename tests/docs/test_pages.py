@@ -198,6 +198,23 @@ class TestMentions:
         assert private.findall(path.read_text(encoding="utf-8")) == []
 
 
+class TestProtectors:
+    text = page("docs/protectors.md")
+
+    def test_every_protector_is_named(self, names: Registry) -> None:
+        built_in = {e.name for e in names.of_kind("protector") if e.distribution.startswith("ue-bench ")}
+        assert built_in - set(spans(self.text)) == set()
+
+    def test_bounds(self, names: Registry) -> None:
+        documented = {row[0].strip("`"): row[2] for row in rows(self.text) if len(row) in (6, 7) and row[0] != "name"}
+        assert len(documented) > 15
+        for name, bound in documented.items():
+            [protector] = names.resolve("protector", name)
+            declared = protector.budget
+            if declared.startswith("linf") or bound.startswith("Linf"):
+                assert bound.lower() == declared
+
+
 def test_changelog_names_every_plugin_protocol_and_board(names: Registry) -> None:
     built_in = {e.name for e in names.entries.values() if e.distribution.startswith("ue-bench ")}
     mentioned = set(spans(page("CHANGELOG.md")))
