@@ -102,7 +102,7 @@ def random_natural(path: Path, classes: int, images: int, size: tuple[int, int],
 def logo(path: Path, classes: int, size: tuple[int, int]) -> Bank:
     """The one image at ``path`` for every class. A read-only view. Raises UserError when it cannot be read."""
     if not path.is_file():
-        raise UserError(f"hidden=logo needs one image file, {path} is not one")
+        raise UserError(f"hidden=logo needs one image file, {path} is not one", "name it with hidden_images=FILE")
     one = resized(decode(Picture(str(path), path)), size)
     return np.broadcast_to(one, (classes, 1, *one.shape))
 

@@ -33,7 +33,7 @@ class DeepHiding(Protector):
     single pixels move by far more than 8 levels. ``projection=linf`` clips the perturbation to +-eps, which the paper
     does not do; compare that variant with methods that keep an Linf budget.
 
-    The shipped network was trained on a short recipe (see ``hider.json`` beside it). ``weights`` uses one of yours, as
+    How the shipped network was trained is in ``hider.json`` beside it. ``weights`` uses one of yours, as
     ``ue-bench deephiding train`` writes them. ``retrain=true`` trains one on the clean training set with hidden images
     of the same kind, which takes hours on a CPU; the parameters after it are the ablations of the paper, which shape
     that training. ``hider=isgan`` trains the network of Table H, which hides the luminance only.
