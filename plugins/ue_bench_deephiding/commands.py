@@ -25,6 +25,9 @@ def deephiding() -> None:
 @click.option("-D", "--dataset", required=True, help="Clean training images, such as 'parquet[path=...]'.")
 @click.option("--hider", type=click.Choice(["hinet", "isgan"]), default=Recipe.hider, show_default=True,
               help="The network; isgan hides luminance only and has losses of its own.")  # fmt: skip
+@click.option(
+    "--start", type=click.Path(path_type=Path), help="Weights to begin from, NAME.safetensors of this command."
+)
 @click.option("--steps", type=click.IntRange(1), default=Recipe.steps, show_default=True, help="Optimiser steps.")
 @click.option("--stop-after", type=click.IntRange(1), help="End at this step, the schedule being that of --steps.")
 @click.option("--learning-rate", type=click.FloatRange(0, min_open=True), default=Recipe.learning_rate,
@@ -64,6 +67,7 @@ def train(
     /,
     dataset: str,
     hider: Any,
+    start: Path | None,
     precision: str,
     device: str,
     threads: int,
@@ -99,11 +103,12 @@ def train(
     selector, data = open_dataset(dataset, "train", data_dir=data_dir, cache_dir=cache_dir, report=report)
     bank = banks.procedural(data.num_classes, retrain.TRAINING_BANK, (size, size), recipe.seed)
     checkpoint = out.with_name(out.name + ".unfinished")
-    weights, record = retrain.fit(data, bank, recipe, device, amp, checkpoint, report)
+    weights, record = retrain.fit(data, bank, recipe, device, amp, checkpoint, report, start)
     told = {"steps", "size", "seed"} | {f for f in RECIPE_OPTIONS if getattr(recipe, f) != getattr(Recipe, f)}
     if recipe.hider == "hinet" and recipe.omega_conc:
         told.add("extractor")  # whatever auto was here
     again = {"dataset": selector} | {name: getattr(recipe, f) for f, name in RECIPE_OPTIONS.items() if f in told}
+    again |= {"start": start.name} if start else {}
     again |= {"precision": "bf16" if amp else "fp32", "device": device, "threads": threads, "out": out.name}
     words = [f"--{k}" if v is True else f"--{k}={v}" for k, v in again.items()]
     command = shlex.join(["ue-bench", "deephiding", "train", *words])

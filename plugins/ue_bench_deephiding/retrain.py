@@ -23,6 +23,7 @@ from .extractor import checksum, imagenet_extractor, train_extractor, untrained_
 from .hinet import HidingNetwork
 from .isgan import Isgan
 from .isgan_training import train_isgan
+from .networks import load_network
 from .recipe import EPS, Recipe
 from .training import Covers, best_point, train_hider
 from .writing import write_hider
@@ -42,14 +43,18 @@ def fit(
     amp: bool,
     checkpoint: Path,
     report: Report,
+    start: Path | None = None,
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Extractor, then hiding network: the best weights, and a record of the run as plain data.
+
+    ``start`` is a network to begin from, a file that this wrote; None: a fresh one.
 
     ``bank`` is uint8, classes x images x size x size x 3; ``amp`` is bfloat16 autocast. The folder ``checkpoint``
     holds the state of the run: a run that was killed continues there and ends with the same weights. A folder in
     which a run with other settings was begun is refused with UserError.
 
-    Raises EnvironmentProblem when torchvision does not work, ValidationError when training fails.
+    Raises EnvironmentProblem when torchvision does not work, ValidationError when training fails, UserError when
+    ``start`` is no such network.
     """
     settings: dict[str, Any] = {
         "data": {
@@ -63,6 +68,15 @@ def fit(
         "recipe": asdict(recipe),
         "precision": "bf16" if amp else "fp32",
     }
+    network: HidingNetwork | Isgan
+    network = (
+        Isgan(recipe.growth, recipe.seed)
+        if recipe.hider == "isgan"
+        else HidingNetwork(recipe.blocks, recipe.growth, recipe.seed)
+    )
+    if start is not None:
+        _load_into(network, start)
+        settings["start"] = _origin(start)
     _claim(checkpoint, settings)
     covers = Covers(data.images, data.labels, recipe.size)
     extractor, spent = None, 0.0
@@ -78,12 +92,10 @@ def fit(
     def save(state: dict[str, Any]) -> None:
         _save(state_file, {**state, "seconds": time.monotonic() - started})
 
-    if recipe.hider == "isgan":
-        isgan = Isgan(recipe.growth, recipe.seed)
-        weights, curve = train_isgan(isgan, covers, bank, recipe, device, amp, on_step, state, save)
+    if isinstance(network, Isgan):
+        weights, curve = train_isgan(network, covers, bank, recipe, device, amp, on_step, state, save)
     else:
-        hinet = HidingNetwork(recipe.blocks, recipe.growth, recipe.seed)
-        weights, curve = train_hider(hinet, covers, bank, recipe, device, extractor, amp, on_step, state, save)
+        weights, curve = train_hider(network, covers, bank, recipe, device, extractor, amp, on_step, state, save)
     best = best_point(curve)
     achieved = {name: best[name] for name in ("step", "psnr", "psnr_reveal", "mse")}
     return weights, {
@@ -99,6 +111,26 @@ def fit(
         "seconds": round(time.monotonic() - started, 1),
         "curve": curve,
     }
+
+
+def _origin(start: Path) -> dict[str, Any]:
+    """What is known of the network in the file ``start``: a checksum, and the command that made it."""
+    record = start.with_suffix(".json")
+    known = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    return {
+        "checksum": hashlib.sha256(start.read_bytes()).hexdigest()[:16],
+        "command": known.get("command"),
+        "achieved": known.get("achieved"),
+    }
+
+
+def _load_into(network: nn.Module, start: Path) -> None:
+    """The weights in ``start`` into ``network``. Raises UserError when they are of another one."""
+    found = load_network(start)
+    try:
+        network.load_state_dict(found.state_dict())
+    except RuntimeError as error:
+        raise UserError(f"{start} is a hiding network of another kind or size", "give its --hider") from error
 
 
 def train_on(protector: DeepHiding, data: ImageSet, ctx: Context, key: Any, target: Path) -> None:

@@ -20,9 +20,11 @@ from ue_bench.api import EnvironmentProblem, UserError, ValidationError, open_da
 from ue_bench.cli.main import cli
 from ue_bench_deephiding import banks, extractor, retrain
 from ue_bench_deephiding.command_tools import ProgressLine
+from ue_bench_deephiding.hinet import HidingNetwork
 from ue_bench_deephiding.isgan import Isgan
 from ue_bench_deephiding.networks import load_network
 from ue_bench_deephiding.recipe import Recipe
+from ue_bench_deephiding.writing import write_network
 
 from .helpers import smooth_set
 
@@ -165,6 +167,34 @@ def test_training_writes_weights_and_a_record_that_gives_the_command(arguments: 
     by_hand, _ = retrain.fit(data, banks.procedural(3, 2, (8, 8), 0), recipe, "cpu", False, tmp_path / "x", _silent)
     written = load_network(tmp_path / "new.safetensors").state_dict()
     assert all(torch.equal(written[name], value.half().float()) for name, value in by_hand.items())
+
+
+def test_training_goes_on_from_given_weights(arguments: list[str], tmp_path: Path) -> None:
+    CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    first = load_network(tmp_path / "new.safetensors").state_dict()
+    out = tmp_path / "second.safetensors"
+    arguments[arguments.index("--out") + 1] = str(out)
+    arguments[arguments.index("--learning-rate") + 1] = "1e-6"
+    CliRunner().invoke(cli, [*arguments, f"--start={tmp_path / 'new.safetensors'}"], catch_exceptions=False)
+    second = load_network(out).state_dict()
+    fresh = HidingNetwork(seed=0).state_dict()
+    moved = [float((second[name] - first[name]).abs().max()) for name in first]
+    assert 0 < max(moved) < 1e-3
+    assert max(float((second[name] - fresh[name]).abs().max()) for name in first) > max(moved)
+    record = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
+    before = json.loads((tmp_path / "new.json").read_text(encoding="utf-8"))
+    assert record["start"]["command"] == before["command"]
+    assert " --start=new.safetensors " in record["command"]
+    assert str(tmp_path) not in json.dumps(record)
+
+
+def test_weights_to_begin_from_are_of_the_same_network(arguments: list[str], tmp_path: Path) -> None:
+    other = Isgan(seed=0)
+    write_network(tmp_path / "isgan.safetensors", other.state_dict(), {"kind": "isgan", "width": 32})
+    with pytest.raises(UserError, match="of another kind or size"):
+        CliRunner().invoke(cli, [*arguments, f"--start={tmp_path / 'isgan.safetensors'}"], catch_exceptions=False)
+    with pytest.raises(UserError, match="is not a hiding network"):
+        CliRunner().invoke(cli, [*arguments, f"--start={tmp_path / 'no.safetensors'}"], catch_exceptions=False)
 
 
 @pytest.mark.parametrize(
