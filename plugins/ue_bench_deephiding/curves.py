@@ -55,20 +55,34 @@ def labels(records: Sequence[Path]) -> dict[str, Path]:
 def read_curve(path: Path) -> Curve:
     """The validation curve of a training record, one row a validation; losses that it lacks are left out.
 
+    A training that began from another one's weights goes on where those were kept.
+
     Raises UserError when the file cannot be read, ValidationError when it is no such record.
     """
     hint = "give the .json that 'ue-bench deephiding train' writes"
     try:
-        points = json.loads(path.read_text(encoding="utf-8"))["curve"]
+        points = _points(json.loads(path.read_text(encoding="utf-8")))
         names = [*NEEDED, *(name for name in LOSSES if name not in NEEDED and name in points[0])]
         curve = {name: np.array([point[name] for point in points], np.float64) for name in names}
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}", hint) from error
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValidationError(f"{path} is not a training record with a curve", hint) from error
     if any(values.ndim != 1 for values in curve.values()):
         raise ValidationError(f"{path} is not a training record with a curve", hint)
     return curve
+
+
+def _points(record: dict[str, Any]) -> list[dict[str, float]]:
+    """Of this training, behind those of the ones before it."""
+    before = record.get("start", {}).get("record")
+    if before is None:
+        own: list[dict[str, float]] = record["curve"]
+        return own
+    earlier = _points(before)
+    begun = earlier[-1]["step"] - before["curve"][-1]["step"] + before["achieved"]["step"]
+    shifted = [{**point, "step": point["step"] + begun} for point in record["curve"]]
+    return [point for point in earlier if point["step"] <= begun] + shifted
 
 
 def plot(curves: dict[str, Curve], kind: str) -> bytes:

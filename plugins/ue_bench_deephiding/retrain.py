@@ -114,13 +114,11 @@ def fit(
 
 
 def _origin(start: Path) -> dict[str, Any]:
-    """What is known of the network in the file ``start``: a checksum, and the command that made it."""
+    """What is known of the network in the file ``start``: a checksum, and the record beside it."""
     record = start.with_suffix(".json")
-    known = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
     return {
         "checksum": hashlib.sha256(start.read_bytes()).hexdigest()[:16],
-        "command": known.get("command"),
-        "achieved": known.get("achieved"),
+        "record": json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None,
     }
 
 

@@ -183,7 +183,7 @@ def test_training_goes_on_from_given_weights(arguments: list[str], tmp_path: Pat
     assert max(float((second[name] - fresh[name]).abs().max()) for name in first) > max(moved)
     record = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
     before = json.loads((tmp_path / "new.json").read_text(encoding="utf-8"))
-    assert record["start"]["command"] == before["command"]
+    assert record["start"]["record"] == before
     assert " --start=new.safetensors " in record["command"]
     assert str(tmp_path) not in json.dumps(record)
 

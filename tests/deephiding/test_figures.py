@@ -29,6 +29,7 @@ from .helpers import smooth_set
 
 SIZE = (7, 9)  # odd and not square: hidden images are 8 x 10
 RECORD = json.loads(SHIPPED.with_suffix(".json").read_text(encoding="utf-8"))
+RECORD.pop("start", None)  # what it began from has tests of its own
 
 
 def pixels(path: Path) -> NDArray[np.uint8]:
@@ -172,6 +173,21 @@ class TestCurves:
         for name, line in zip(names, [*losses.lines, *psnr.lines], strict=True):
             assert line.get_xdata().tolist() == [point["step"] for point in RECORD["curve"]]
             assert line.get_ydata().tolist() == [point[name] for point in RECORD["curve"]]
+
+    def test_a_training_that_began_from_another_ones_weights(self, tmp_path: Path) -> None:
+        """Weights of step 200 of 300 were kept and trained on: the lines go on from there."""
+        point = {"total": 1.0, "psnr": 20.0, "psnr_reveal": 10.0}
+        first = {"curve": [{**point, "step": k} for k in (100, 200, 300)], "achieved": {"step": 200}}
+        second = {
+            "curve": [{**point, "step": k} for k in (50, 100)],
+            "achieved": {"step": 100},
+            "start": {"record": first},
+        }
+        third = {"curve": [{**point, "step": 10}], "achieved": {"step": 10}, "start": {"record": second}}
+        (tmp_path / "a.json").write_text(json.dumps(third), encoding="utf-8")
+        assert curves.read_curve(tmp_path / "a.json")["step"].tolist() == [100, 200, 250, 300, 310]
+        (tmp_path / "b.json").write_text(json.dumps(third | {"start": {"record": None}}), encoding="utf-8")
+        assert curves.read_curve(tmp_path / "b.json")["step"].tolist() == [10]
 
     def test_a_picture_has_every_colour_of_its_lines_and_no_other(self, tmp_path: Path) -> None:
         whole, without = record(tmp_path / "a.json"), record(tmp_path / "b.json", lambda p: p.update(conc=0.0))
