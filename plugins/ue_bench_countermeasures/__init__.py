@@ -1,4 +1,4 @@
-"""The countermeasures of the Deep Hiding tables: augmentations, preprocessings and adversarial training."""
+"""Countermeasures: those of the Deep Hiding tables, and further augmentations, preprocessings and procedures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COLUMNS = (  # in the order of the paper's tables
 
 @hookimpl
 def ue_bench_register(register: Register) -> None:
-    """Register the twelve countermeasures and the thirteen columns they fill."""
+    """Register the countermeasures, and the thirteen columns that twelve of them fill."""
 
     def add(name: str, target: str, summary: str, *tags: str) -> None:
         register("countermeasure", name, f"ue_bench_countermeasures.{target}", summary, tags)
@@ -47,4 +47,20 @@ def ue_bench_register(register: Register) -> None:
     )
     add("jpeg", "preprocessing:Jpeg", "JPEG compression of every image", "preprocessing", "squeezing")
     add("at", "adversarial:AdversarialTraining", "PGD adversarial training in the Linf ball", "training", "adversarial")
+    add("resize", "preprocessing:Resize", "down to half the size and up again", "preprocessing", "filter")
+    add("tvm", "denoising:TotalVariation", "total variation minimisation", "preprocessing", "denoising")
+    add("wavelet", "denoising:Wavelet", "wavelet shrinkage", "preprocessing", "denoising")
+    add("pca", "denoising:PrincipalComponents", "projection on principal components", "preprocessing", "denoising")
+    add("rotation", "policies:Rotation", "turn every image by up to 20 degrees", "augmentation", "policy")
+    add("randaugment", "policies:RandAugment", "two random operations on every image", "augmentation", "policy")
+    add("autoaugment", "policies:AutoAugment", "one of 25 learned pairs of operations", "augmentation", "policy")
+    add("ueraser", "ueraser:UEraser", "train on the worst of several strong augmentations", "training")
+    add("coin", "augmentation:Coin", "take every pixel from a random place near it", "augmentation")
+    add(
+        "fgsm-rs",
+        "adversarial:FastAdversarialTraining",
+        "adversarial training, one random step",
+        "training",
+        "adversarial",
+    )
     register.set("countermeasure", "dh12", COLUMNS, "The 13 columns of the Deep Hiding tables")

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+ROUNDING = 1e-4  # of a level, in float32
+
+
 class Vanilla(Countermeasure):
     """No countermeasure: every cell trains with the crop and flip of its protocol, and this one with nothing else.
 
@@ -180,6 +183,58 @@ class GaussianNoise(Countermeasure):
         # drawn in the order of N x 3 x H x W: the same noise in every memory format, and eight times as fast on a CPU
         noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
         return torch.add(x, noise, alpha=self.std).clamp_(0.0, 1.0), y
+
+
+class Coin(Countermeasure):
+    """Every pixel taken from a random place near it, with bilinear interpolation (COIN).
+
+    The offsets of each pixel are uniform in (-``alpha``, ``alpha``) along x and y, the same for all channels, and fresh
+    in every batch. Places outside wrap around as in SciPy's ``mode="wrap"``, which takes the first and the last pixel
+    for one. The result is cut to 8 bits, not rounded, as in the authors' code, and comes after crop and flip as there.
+    ``alpha=2`` is their severity 4 of 0.8, 1.2, 1.6, 2, 2.4, 2.8 and 3.2; ``alpha=0`` changes nothing.
+
+    Deviation: the authors interpolate in float64. Here it is float32, so that one pixel in some thousands, whose value
+    is next to a whole level, comes out one level away.
+    """
+
+    name: ClassVar[str] = "coin"
+    revision: ClassVar[int] = 1
+    paper: ClassVar[str] = (
+        "Detecting and Corrupting Convolution-based Unlearnable Examples, AAAI 2025, arXiv 2311.18403"
+    )
+
+    alpha: float = Field(2.0, ge=0, le=32, description="largest offset in pixels, along each axis")
+
+    def augment(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        import torch
+
+        count, channels, height, width = x.shape
+        offsets = self.alpha * (2 * torch.rand(2, count, height, width, generator=generator, device=x.device) - 1)
+        left, right, across = neighbours(torch.arange(width, device=x.device) + offsets[0], width)
+        above, below, down = neighbours(torch.arange(height, device=x.device)[:, None] + offsets[1], height)
+        levels = (255 * x).flatten(2)
+
+        def at(row: Tensor, column: Tensor) -> Tensor:
+            where = (row * width + column).flatten(1)[:, None].expand(-1, channels, -1)
+            return levels.gather(2, where).view(count, channels, height, width)
+
+        upper = torch.lerp(at(above, left), at(above, right), across[:, None])
+        lower = torch.lerp(at(below, left), at(below, right), across[:, None])
+        moved = torch.lerp(upper, lower, down[:, None])
+        # rounding errors must not cost a level where all four neighbours are alike
+        return torch.empty_like(x).copy_((moved + ROUNDING).floor_().clamp_(0, 255) / 255), y
+
+
+def neighbours(place: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The pixels below and above each place along an axis, and its distance from the one below."""
+    import torch
+
+    last = size - 1
+    if not last:
+        return torch.zeros_like(place, dtype=torch.long), torch.zeros_like(place, dtype=torch.long), place * 0
+    place = torch.where((place < 0) | (place > last), place.remainder(last), place)
+    low = place.floor().clamp(max=last - 1)
+    return low.long(), low.long() + 1, place - low
 
 
 def random_centre(count: int, size: int, generator: torch.Generator) -> Tensor:

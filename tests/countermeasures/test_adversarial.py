@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ue_bench_countermeasures.adversarial import AdversarialTraining
+from ue_bench_countermeasures.adversarial import AdversarialTraining, FastAdversarialTraining
 
 from .helpers import train_context
 
@@ -214,3 +214,38 @@ def test_passes(steps: int, passes: float) -> None:
 def test_budgets_are_written_as_fractions() -> None:
     assert AdversarialTraining(eps="4/255").eps == 4 / 255
     assert AdversarialTraining(eps="8/255", step_size="2/255").selector == "at"
+
+
+class TestFastAdversarialTraining:
+    def test_is_one_step_of_adversarial_training(self, model: Classifier, xy: tuple[Tensor, Tensor]) -> None:
+        x, y = xy
+        model.layers[5].p = 0.0
+        procedure = AdversarialTraining(eps="8/255", step_size="10/255", steps=1)
+        adversarial = procedure.attack(model, x, y, train_context())
+        loss = FastAdversarialTraining().loss(model, x, y, train_context())
+        assert [training for training, _ in model.calls[1:]] == [False, True]
+        assert torch.equal(model.calls[2][1], adversarial)
+        torch.testing.assert_close(loss, F.cross_entropy(model(adversarial), y))
+
+    def test_most_pixels_are_on_the_border_of_the_ball(self, model: Classifier, xy: tuple[Tensor, Tensor]) -> None:
+        x, y = xy
+        x.clamp_(0.1, 0.9)
+        FastAdversarialTraining(eps="4/255", step_size="5/255").loss(model, x, y, train_context())
+        change = (model.calls[1][1] - x).abs()
+        assert change.max() <= 4 / 255 + ROUNDING
+        # from u in the ball a step of 1.25 radii ends inside if u is more than 0.25 radii on the other side
+        assert (change > 4 / 255 - ROUNDING).float().mean().item() == pytest.approx(1 - 0.75 / 2, abs=0.02)
+
+    def test_every_parameter_gets_a_gradient_and_the_model_trains(
+        self, model: Classifier, xy: tuple[Tensor, Tensor]
+    ) -> None:
+        FastAdversarialTraining().loss(model, *xy, train_context()).backward()
+        assert model.training
+        assert all(parameter.grad is not None for parameter in model.parameters())
+
+    def test_passes(self) -> None:
+        assert FastAdversarialTraining().passes == pytest.approx(1 + 2 / 3)
+
+    def test_budgets_are_written_as_fractions(self) -> None:
+        assert FastAdversarialTraining(eps="8/255", step_size="10/255").selector == "fgsm-rs"
+        assert FastAdversarialTraining(step_size="7/255").selector == "fgsm-rs[step_size=7/255]"

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from scipy.ndimage import map_coordinates
 from torch import Tensor, nn
 
-from ue_bench_countermeasures.augmentation import CutMix, Cutout, GaussianNoise, Mixup, box, partners, window
+from ue_bench_countermeasures.augmentation import Coin, CutMix, Cutout, GaussianNoise, Mixup, box, partners, window
 
 from .helpers import train_context
 
@@ -122,9 +124,52 @@ class TestGaussianNoise:
         assert GaussianNoise(std="8/255").selector == "gaussian-noise[std=8/255]"
 
 
-@pytest.mark.parametrize("countermeasure", [Cutout(), GaussianNoise()], ids=lambda c: c.name)
+class TestCoin:
+    def grid(self, count: int, height: int, width: int) -> Tensor:
+        return torch.randint(256, (count, 3, height, width), generator=generator(1)).float() / 255
+
+    @pytest.mark.parametrize(("height", "width", "alpha"), [(32, 32, 2.0), (9, 20, 3.2), (4, 3, 20.0), (6, 1, 1.0)])
+    def test_is_that_of_the_authors(self, height: int, width: int, alpha: float) -> None:
+        x = self.grid(40, height, width)
+        moved, _ = Coin(alpha=alpha).augment(x, torch.zeros(40), generator(3))
+        dx, dy = (alpha * (2 * torch.rand(2, 40, height, width, generator=generator(3)) - 1)).double().numpy()
+        rows, columns = np.mgrid[:height, :width]
+        different = 0
+        for image, result, across, down in zip(x.numpy(), moved.numpy(), dx, dy, strict=True):
+            for channel, found in zip(image, result, strict=True):
+                place = rows + down, columns + across
+                expected = np.uint8(map_coordinates(channel.astype(np.float64), place, order=1, mode="wrap") * 255)
+                gap = np.abs(np.rint(found * 255) - expected)
+                assert gap.max() <= 1
+                different += (gap > 0).sum()
+        assert different < 2e-3 * x.numel()
+
+    def test_no_offset_is_the_identity(self) -> None:
+        x = torch.arange(256).float().view(1, 1, 16, 16).expand(2, 3, -1, -1) / 255
+        assert torch.equal(Coin(alpha=0).augment(x, torch.zeros(2), generator())[0], x)
+
+    @pytest.mark.parametrize("level", [0, 1, 77, 254, 255])
+    def test_constant_images_stay(self, level: int) -> None:
+        x = torch.full((8, 3, 7, 12), level / 255)
+        assert torch.equal(Coin().augment(x, torch.zeros(8), generator())[0], x)
+
+    def test_channels_move_together_and_pixels_by_themselves(self) -> None:
+        x = self.grid(1, 16, 16)[:, :1].expand(30, 3, -1, -1)
+        moved, _ = Coin().augment(x, torch.zeros(30), generator())
+        assert torch.equal(moved[:, 0], moved[:, 1])
+        assert len(moved.unique(dim=0)) == 30
+
+    def test_values_are_cut_and_not_rounded(self) -> None:
+        x = torch.zeros(200, 3, 8, 8)
+        x[..., 1::2] = 1 / 255
+        moved, _ = Coin(alpha=0.9).augment(x, torch.zeros(200), generator())
+        assert (moved[..., ::2] == 0).all()  # always some way from the brighter column
+        assert (moved[..., 1::2] == 0).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("countermeasure", [Cutout(), GaussianNoise(), Coin()], ids=lambda c: c.name)
 class TestEveryAugmentation:
-    def test_same_generator_same_result(self, countermeasure: Cutout | GaussianNoise) -> None:
+    def test_same_generator_same_result(self, countermeasure: Cutout | GaussianNoise | Coin) -> None:
         x, y = batch()
         first, _ = countermeasure.augment(x, y, generator(5))
         again, _ = countermeasure.augment(x, y, generator(5))
@@ -132,20 +177,20 @@ class TestEveryAugmentation:
         assert torch.equal(first, again)
         assert not torch.equal(first, other)
 
-    def test_draws_are_fresh(self, countermeasure: Cutout | GaussianNoise) -> None:
+    def test_draws_are_fresh(self, countermeasure: Cutout | GaussianNoise | Coin) -> None:
         x, y = batch()
         g = generator()
         first, _ = countermeasure.augment(x, y, g)
         second, _ = countermeasure.augment(x, y, g)
         assert not torch.equal(first, second)
 
-    def test_global_generator_is_not_used(self, countermeasure: Cutout | GaussianNoise) -> None:
+    def test_global_generator_is_not_used(self, countermeasure: Cutout | GaussianNoise | Coin) -> None:
         x, y = batch()
         before = torch.get_rng_state()
         countermeasure.augment(x, y, generator())
         assert torch.equal(torch.get_rng_state(), before)
 
-    def test_memory_format_stays(self, countermeasure: Cutout | GaussianNoise) -> None:
+    def test_memory_format_stays(self, countermeasure: Cutout | GaussianNoise | Coin) -> None:
         x, y = batch()
         changed, _ = countermeasure.augment(x.to(memory_format=torch.channels_last), y, generator())
         assert changed.is_contiguous(memory_format=torch.channels_last)

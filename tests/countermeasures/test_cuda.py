@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from ue_bench.api import Countermeasure, TrainContext
-from ue_bench_countermeasures.adversarial import AdversarialTraining
-from ue_bench_countermeasures.augmentation import CutMix, Cutout, GaussianNoise, Mixup
+from ue_bench_countermeasures.adversarial import AdversarialTraining, FastAdversarialTraining
+from ue_bench_countermeasures.augmentation import Coin, CutMix, Cutout, GaussianNoise, Mixup
+from ue_bench_countermeasures.policies import AutoAugment, RandAugment, Rotation
+from ue_bench_countermeasures.ueraser import UEraser
 
 pytestmark = pytest.mark.gpu
 
@@ -35,6 +37,12 @@ def no_synchronisation() -> Iterator[None]:
         CutMix(label="original"),
         AdversarialTraining(steps=2),
         AdversarialTraining(steps=2, start="gauss"),
+        FastAdversarialTraining(),
+        Rotation(),
+        RandAugment(),
+        AutoAugment(),
+        UEraser(variant="max"),
+        Coin(),
     ],
     ids=lambda c: c.selector,
 )

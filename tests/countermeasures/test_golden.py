@@ -1,7 +1,8 @@
 """Known results on two synthetic images.
 
 Computed once with the reference libraries: Pillow 13.0 with libjpeg-turbo 3.2 for posterize, grey, median and JPEG,
-OpenCV 5.0 for the mean and Gaussian filters. All but the JPEG rows are exact integer definitions.
+OpenCV 5.0 for the mean and Gaussian filters, scikit-image 0.26 for total variation and wavelets. All but the JPEG
+rows are exact: definitions in integers, or in float64 with no result near the middle of two levels.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from PIL import features
 from ue_bench.api import Countermeasure
 from ue_bench.combine import combine
 from ue_bench_countermeasures.augmentation import Vanilla
-from ue_bench_countermeasures.preprocessing import BitDepthReduction, GaussianFilter, Gray, Jpeg, Mean, Median
+from ue_bench_countermeasures.denoising import TotalVariation, Wavelet
+from ue_bench_countermeasures.preprocessing import BitDepthReduction, GaussianFilter, Gray, Jpeg, Mean, Median, Resize
 
 from .helpers import Images, Purify
 
@@ -51,6 +53,13 @@ EXACT = [
     (GaussianFilter(sigma=0),
      Golden(394461, 0x46BF458A, ((11, 61, 111), (203, 109, 63), (137, 123, 109)), 380928, 0x97A30A63)),
     (GaussianFilter(), INPUT),
+    (Resize(), Golden(395773, 0x5B99EB70, ((16, 66, 116), (164, 135, 86), (144, 116, 119)), 381056, 0xCEDFCF91)),
+    (TotalVariation(), Golden(394770, 0x65882E65, ((9, 59, 109), (216, 37, 62), (160, 210, 34)), 380927, 0x54B4ADDD)),
+    (TotalVariation(weight=0.1),
+     Golden(394740, 0x3104386D, ((26, 76, 126), (191, 72, 68), (136, 174, 70)), 380928, 0x74832698)),
+    (Wavelet(), INPUT),  # no diagonal detail of either looks like noise
+    (Wavelet(wavelet="db2"),
+     Golden(395135, 0x83EEBE9A, ((11, 61, 111), (255, 107, 2), (132, 213, 50)), 380928, 0xEBE5E73B)),
 ]
 JPEG = [
     (Jpeg(quality=10),

@@ -21,6 +21,7 @@ from ue_bench_countermeasures.preprocessing import (
     Jpeg,
     Mean,
     Median,
+    Resize,
     filter_3x3,
     gray,
     mean_3x3,
@@ -29,7 +30,7 @@ from ue_bench_countermeasures.preprocessing import (
 
 from .helpers import Images, Purify, image_set, planes
 
-ALL = [Mean(), Median(), BitDepthReduction(), Gray(), GaussianFilter(sigma=0.7), Jpeg(quality=10)]
+ALL = [Mean(), Median(), BitDepthReduction(), Gray(), GaussianFilter(sigma=0.7), Jpeg(quality=10), Resize()]
 COUNTING = planes(*np.arange(25).reshape(5, 5).tolist())  # 0..24 row by row
 SMALL = hnp.arrays(np.uint8, st.tuples(st.integers(1, 3), st.integers(2, 9), st.integers(2, 9), st.just(3)))
 
@@ -246,10 +247,31 @@ class TestJpeg:
         assert Jpeg.dear
 
 
+class TestResize:
+    def test_full_scale_is_the_identity(self, noise_images: Images, purify: Purify) -> None:
+        np.testing.assert_array_equal(purify(Resize(scale=1), noise_images), noise_images)
+
+    @pytest.mark.parametrize("scale", [0.01, 0.5, 0.9])
+    def test_constant_images_stay(self, scale: float, purify: Purify) -> None:
+        image = np.full((1, 6, 9, 3), 77, np.uint8)
+        np.testing.assert_array_equal(purify(Resize(scale=scale), image), image)
+
+    def test_smallest_image_has_one_pixel(self, noise_images: Images, purify: Purify) -> None:
+        for image in purify(Resize(scale=0.001), noise_images[:3]):
+            assert (image == image[0, 0]).all()
+
+    def test_agrees_with_antialiased_interpolation(self, noise_images: Images, purify: Purify) -> None:
+        x = torch.from_numpy(noise_images).permute(0, 3, 1, 2).float()
+        kind = {"mode": "bilinear", "antialias": True, "align_corners": False}
+        small = torch.nn.functional.interpolate(x, size=(10, 16), **kind)  # 16.5 columns are rounded to even
+        expected = torch.nn.functional.interpolate(small, size=(20, 33), **kind).permute(0, 2, 3, 1).numpy()
+        assert np.abs(purify(Resize(), noise_images) - expected).max() < 2
+
+
 def test_modules_do_not_import_torch() -> None:
     code = """
 import sys
-from ue_bench_countermeasures import adversarial, augmentation, preprocessing
+from ue_bench_countermeasures import adversarial, augmentation, denoising, preprocessing
 sys.exit("torch" in sys.modules)
 """
     subprocess.run(
