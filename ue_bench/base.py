@@ -244,7 +244,10 @@ class Victim(Plugin):
         raise NotImplementedError
 
     def optimiser(self) -> dict[str, Any]:
-        """Protocol fields that this architecture needs otherwise, such as ``{"learning_rate": 0.01}``."""
+        """Protocol fields that this architecture needs otherwise, such as ``{"learning_rate": 0.01}``.
+
+        Name learning rate and weight decay beside another ``optimiser``: a protocol's are meant for its own.
+        """
         return {}
 
 

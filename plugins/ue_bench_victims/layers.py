@@ -1,8 +1,9 @@
-"""The torch modules behind the victims."""
+"""The torch modules behind the residual victims, and what others share of them."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -21,6 +22,8 @@ def conv_bn(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, relu: b
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut, projected by a 1x1 convolution when the shape changes."""
 
+    expansion: ClassVar[int] = 1
+
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.body = nn.Sequential(conv_bn(inputs, outputs, 3, stride), conv_bn(outputs, outputs, relu=False))
@@ -33,22 +36,56 @@ class BasicBlock(nn.Module):
         return out
 
 
-def resnet18(num_classes: int, small_stem: bool) -> nn.Sequential:
-    """Stem, four stages of two blocks, global average pooling, linear."""
-    if small_stem:
-        stem: nn.Module = conv_bn(3, 64)
-    else:
-        stem = nn.Sequential(
-            nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions, the last to four times the width, and a shortcut."""
+
+    expansion: ClassVar[int] = 4
+
+    def __init__(self, inputs: int, width: int, stride: int) -> None:
+        super().__init__()
+        outputs = self.expansion * width
+        self.body = nn.Sequential(
+            conv_bn(inputs, width, 1), conv_bn(width, width, 3, stride), conv_bn(width, outputs, 1, relu=False)
         )
-    stages: list[tuple[str, nn.Module]] = []
+        same = stride == 1 and inputs == outputs
+        self.shortcut = nn.Identity() if same else conv_bn(inputs, outputs, 1, stride, relu=False)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.relu(self.body(x) + self.shortcut(x))
+        return out
+
+
+def stem(small: bool) -> nn.Sequential:
+    """First layers to 64 channels: at full resolution for small images, at a quarter of it for large ones."""
+    if small:
+        return conv_bn(3, 64)
+    return nn.Sequential(
+        nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)
+    )
+
+
+RESNETS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
+    18: (BasicBlock, (2, 2, 2, 2)),
+    34: (BasicBlock, (3, 4, 6, 3)),
+    50: (Bottleneck, (3, 4, 6, 3)),
+    101: (Bottleneck, (3, 4, 23, 3)),
+}
+
+
+def resnet(depth: int, num_classes: int, small_stem: bool) -> nn.Sequential:
+    """Stem, four stages of blocks, global average pooling, linear. He et al. (2016), table 1."""
+    block, counts = RESNETS[depth]
+    parts: list[tuple[str, nn.Module]] = [("stem", stem(small_stem))]
     inputs = 64
-    for number, (outputs, stride) in enumerate([(64, 1), (128, 2), (256, 2), (512, 2)], start=1):
-        blocks = [BasicBlock(inputs, outputs, stride), BasicBlock(outputs, outputs, 1)]
-        stages.append((f"stage{number}", nn.Sequential(*blocks)))
-        inputs = outputs
-    head = [("pool", nn.AdaptiveAvgPool2d(1)), ("flatten", nn.Flatten()), ("linear", nn.Linear(512, num_classes))]
-    return nn.Sequential(OrderedDict([("stem", stem), *stages, *head]))
+    for number, (count, width) in enumerate(zip(counts, (64, 128, 256, 512), strict=True), start=1):
+        blocks = []
+        for index in range(count):
+            blocks.append(block(inputs, width, 2 if index == 0 and number > 1 else 1))
+            inputs = block.expansion * width
+        parts.append((f"stage{number}", nn.Sequential(*blocks)))
+    head = [("pool", nn.AdaptiveAvgPool2d(1)), ("flatten", nn.Flatten()), ("linear", nn.Linear(inputs, num_classes))]
+    return nn.Sequential(OrderedDict([*parts, *head]))
 
 
 class Residual(nn.Module):

@@ -1,4 +1,4 @@
-"""Residual networks for small images.
+"""Residual networks.
 
 Torch is imported inside ``build``: listing victims must not load it.
 """
@@ -11,11 +11,27 @@ from pydantic import Field
 
 from ue_bench.api import Victim
 
+from .stem import Stemmed
+
 if TYPE_CHECKING:
     from torch import nn
 
+PAPER = "He et al., Deep Residual Learning for Image Recognition, CVPR 2016"
 
-class ResNet18(Victim):
+
+class _ResNet(Stemmed):
+    """A residual network of the ImageNet family: four stages of widths 64, 128, 256 and 512."""
+
+    paper: ClassVar[str] = PAPER
+    depth: ClassVar[int]
+
+    def build(self, num_classes: int, image_size: tuple[int, int]) -> nn.Module:
+        from .layers import resnet
+
+        return resnet(self.depth, num_classes, small_stem=self.small(image_size))
+
+
+class ResNet18(_ResNet):
     """ResNet-18 (He et al., 2016), the victim of nearly every table of the field.
 
     ``stem=cifar`` is the 3x3 stride-1 first convolution without pooling that 32-px work uses (11.17 M parameters at
@@ -25,15 +41,42 @@ class ResNet18(Victim):
     """
 
     name: ClassVar[str] = "resnet18"
-    paper: ClassVar[str] = "He et al., Deep Residual Learning for Image Recognition, CVPR 2016"
+    depth: ClassVar[int] = 18
 
-    stem: Literal["auto", "cifar", "imagenet"] = Field("auto", description="first layers")
 
-    def build(self, num_classes: int, image_size: tuple[int, int]) -> nn.Module:
-        from .layers import resnet18
+class ResNet34(_ResNet):
+    """ResNet-34 (He et al., 2016): stages of 3, 4, 6 and 3 blocks of two 3x3 convolutions.
 
-        small = min(image_size) < 64 if self.stem == "auto" else self.stem == "cifar"
-        return resnet18(num_classes, small_stem=small)
+    21,282,122 parameters at 10 classes with the CIFAR stem, as in the common CIFAR re-implementations (pytorch-cifar);
+    21,797,672 at 1,000 classes with the ImageNet stem, as in torchvision. Stems and initial weights as in ``resnet18``.
+    """
+
+    name: ClassVar[str] = "resnet34"
+    depth: ClassVar[int] = 34
+
+
+class ResNet50(_ResNet):
+    """ResNet-50 (He et al., 2016): stages of 3, 4, 6 and 3 bottlenecks.
+
+    23,520,842 parameters at 10 classes with the CIFAR stem, as in the common CIFAR re-implementations (pytorch-cifar);
+    25,557,032 at 1,000 classes with the ImageNet stem, as in torchvision. Deviation from the paper, shared with both:
+    a bottleneck halves the resolution in its 3x3 convolution, not in its first. Stems and initial weights as in
+    ``resnet18``.
+    """
+
+    name: ClassVar[str] = "resnet50"
+    depth: ClassVar[int] = 50
+
+
+class ResNet101(_ResNet):
+    """ResNet-101 (He et al., 2016): stages of 3, 4, 23 and 3 bottlenecks.
+
+    42,512,970 parameters at 10 classes with the CIFAR stem, as in the common CIFAR re-implementations (pytorch-cifar);
+    44,549,160 at 1,000 classes with the ImageNet stem, as in torchvision. Otherwise as ``resnet50``.
+    """
+
+    name: ClassVar[str] = "resnet101"
+    depth: ClassVar[int] = 101
 
 
 class ResNet9(Victim):

@@ -83,6 +83,14 @@ def test_show_gives_everything_of_that_name(ue_bench: Command) -> None:
     assert (paper["kind"], paper["steps"]) == ("protocol", 40_000)
 
 
+def test_show_says_what_a_victim_changes_of_the_protocol(ue_bench: Command) -> None:
+    shown = ue_bench("show", "vit[learning_rate=0.0003]").out
+    assert "  protocol: optimiser=adamw, learning_rate=0.0003, weight_decay=0.05\n" in shown
+    assert "protocol:" not in ue_bench("show", "resnet18").out
+    assert ue_bench("show", "linear", "--json").json[0]["protocol"] == "learning_rate=0.003"
+    assert ue_bench("show", "paper", "--json").json[0]["optimiser"] == "sgd"
+
+
 def test_doctor_says_what_is_there(ue_bench: Command) -> None:
     found = ue_bench("doctor")
     assert found.code == 0

@@ -103,6 +103,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "precision": {"precision": "bf16"},
     "protocol's version": {"protocol": PROTOCOL.model_copy(update={"version": 2})},
     "protocol's length": {"protocol": PROTOCOL.model_copy(update={"epochs": 3})},
+    "protocol's optimiser": {"protocol": PROTOCOL.model_copy(update={"optimiser": "adam"})},
     "protocol's override": {"protocol": PROTOCOL.model_copy(update={"overrides": {"brighter": {"pad": 0}}})},
 }
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from ue_bench.boards import Board
 from ue_bench.engine.protocol import Protocol
+from ue_bench.registry import Entry
+
+OPTIMISERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
 
 
 def protocol_row(p: Protocol) -> list[str]:
@@ -14,7 +17,7 @@ def protocol_row(p: Protocol) -> list[str]:
         str(p.batch),
         f"{p.learning_rate:g}",
         _schedule(p),
-        f"{p.momentum:g}{', Nesterov' if p.nesterov else ''}",
+        f"{OPTIMISERS[p.optimiser]} {p.momentum:g}{', Nesterov' if p.nesterov else ''}",
         f"{p.weight_decay:g}",
         "none" if p.clip is None else f"{p.clip:g}",
         f"pad {p.pad}" if p.crop == "pad" else p.crop,
@@ -43,3 +46,15 @@ def board_row(b: Board) -> list[str]:
         names(b.countermeasures),
         ", ".join(map(str, b.seeds)),
     ]
+
+
+def victim_row(entry: Entry) -> list[str]:
+    """Name and parameters at 32 px and 10 classes, and at 224 px and 1,000; the page says the rest in words."""
+    import torch
+
+    counts = []
+    for size, classes in ((32, 10), (224, 1000)):
+        with torch.device("meta"):
+            network = entry.plugin_class().build(classes, (size, size))  # type: ignore[attr-defined]
+        counts.append(f"{sum(p.numel() for p in network.parameters()):,}")
+    return [f"`{entry.name}`", *counts]

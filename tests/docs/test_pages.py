@@ -20,7 +20,7 @@ from ue_bench.registry import Registry
 from ue_bench.store import schema
 
 from .helpers import EXAMPLE, PAGES, blocks, label, page, rows, section, spans
-from .tables import board_row, protocol_row
+from .tables import board_row, protocol_row, victim_row
 
 PLUGINS = page("docs/plugins.md")
 HOOKS = [name for name in vars(hookspecs) if name.startswith("ue_bench_")]
@@ -138,6 +138,12 @@ class TestProtocolsAndBoards:
         documented = [(row[0].strip("`"), row[1].strip("`")) for row in rows(self.text) if len(row) == 3]
         actual = [(n, c) for n in protocol.names() for c in protocol.protocol(n).overrides]
         assert documented == actual
+
+    def test_victims(self, names: Registry) -> None:
+        pytest.importorskip("torchvision", exc_type=Exception)  # which the large ones are made of
+        documented = [row[:3] for row in rows(section(self.text, "## Victims")) if len(row) == 4]
+        own = [e for e in names.of_kind("victim") if e.distribution.startswith("ue-bench ")]
+        assert sorted(documented) == [victim_row(e) for e in own]
 
     def test_boards(self) -> None:
         documented = [row for row in rows(self.text) if len(row) == 8]

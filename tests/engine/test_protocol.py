@@ -8,6 +8,7 @@ from pydantic import ValidationError as PydanticError
 from ue_bench.engine import protocol as protocols
 from ue_bench.engine.protocol import Protocol, protocol
 from ue_bench.errors import UserError
+from ue_bench.plan import protocol_identity
 
 BASE: dict[str, Any] = {
     "name": "x",
@@ -126,6 +127,33 @@ def test_an_architecture_changes_its_fields_and_a_countermeasure_has_the_last_wo
     assert (recipe.under(["long"], {}).steps, recipe.under(["long"], {}).epochs) == (7, None)
 
 
+ADAMW = {"optimiser": "adamw", "learning_rate": 1e-3, "weight_decay": 0.05}
+
+
+def test_another_optimiser_brings_its_own_rates() -> None:
+    at = {"learning_rate": 0.3, "weight_decay": 0.1, "epochs": 5}
+    recipe = Protocol(**BASE, epochs=3, momentum=0.5, nesterov=True, overrides={"at": at})
+    under = recipe.under(["at"], ADAMW)
+    assert (under.optimiser, under.learning_rate, under.weight_decay) == ("adamw", 1e-3, 0.05)
+    assert (under.momentum, under.nesterov) == (0.9, False)  # those of the recipe are SGD's
+    assert under.epochs == 5
+    assert recipe.under([], ADAMW | {"momentum": 0.8}).momentum == 0.8
+    assert recipe.under(["at"], {"optimiser": "sgd", "learning_rate": 0.01}).learning_rate == 0.3  # the recipe's own
+
+
+def test_a_countermeasure_may_change_the_optimiser() -> None:
+    recipe = Protocol(**BASE, epochs=3, nesterov=True, overrides={"at": ADAMW})
+    under = recipe.under(["at"], {"learning_rate": 0.01})
+    assert (under.optimiser, under.learning_rate, under.nesterov) == ("adamw", 1e-3, False)
+
+
+def test_sgd_is_the_default_and_adds_nothing_to_a_key() -> None:
+    recipe = Protocol(**BASE, epochs=3)
+    assert recipe.optimiser == "sgd"
+    assert "optimiser" not in protocol_identity(recipe)
+    assert protocol_identity(recipe.under([], ADAMW)).items() >= ADAMW.items()
+
+
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
@@ -133,6 +161,8 @@ def test_an_architecture_changes_its_fields_and_a_countermeasure_has_the_last_wo
         ({"steps": 1, "epochs": 1}, "give either steps or epochs"),
         ({"epochs": 1, "lr": 0.1}, "Extra inputs are not permitted"),
         ({"epochs": 0}, "greater than or equal to 1"),
+        ({"epochs": 1, "optimiser": "rmsprop"}, "'sgd', 'adam' or 'adamw'"),
+        ({"epochs": 1, "optimiser": "adam", "nesterov": True}, "nesterov belongs to sgd, not to adam"),
         ({"epochs": 1, "schedule": "step"}, "'multistep', 'cosine' or 'onecycle'"),
     ],
 )

@@ -15,7 +15,7 @@ from ue_bench.base import Countermeasure
 from ue_bench.combine import combine
 from ue_bench.context import TrainContext
 from ue_bench.engine import loop, memory
-from ue_bench.engine.loop import Outcome, Pixels, Victim, accuracy, default_precision, train
+from ue_bench.engine.loop import Outcome, Pixels, Victim, accuracy, default_precision, make_optimiser, train
 from ue_bench.engine.protocol import Protocol
 from ue_bench.imageset import ImageSet
 
@@ -203,6 +203,48 @@ def test_each_step_takes_the_rate_of_the_protocol(schedule: str, clip: float | N
     assert steps == pytest.approx([recipe.rate(step, 8) for step in range(8)], rel=1e-3)
 
 
+@pytest.mark.parametrize("optimiser", ["adam", "adamw"])
+def test_each_step_of_adam_takes_the_rate_of_the_protocol(optimiser: str) -> None:
+    """Under a gradient that never changes, Adam's steps are its rates."""
+    recipe = longer(optimiser=optimiser, weight_decay=0)
+    descends = Descends()
+    model, _ = run(recipe=recipe, countermeasure=descends, build=Only)
+    path = np.array([*descends._weights, model.network.weight.item()])  # type: ignore[union-attr,operator]
+    assert path[:-1] - path[1:] == pytest.approx([recipe.rate(step, 8) for step in range(8)], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("optimiser", "kind", "betas"),
+    [
+        ("sgd", torch.optim.SGD, None),
+        ("adam", torch.optim.Adam, (0.7, 0.999)),
+        ("adamw", torch.optim.AdamW, (0.7, 0.999)),
+    ],
+)
+def test_fields_of_the_protocol_reach_the_optimiser(
+    optimiser: str, kind: type[torch.optim.Optimizer], betas: tuple[float, float] | None
+) -> None:
+    found = make_optimiser(network(), longer(optimiser=optimiser, momentum=0.7, weight_decay=0.02))
+    [group] = found.param_groups
+    assert type(found) is kind
+    assert (group["lr"], group["weight_decay"]) == (0.1, 0.02)
+    assert group.get("betas") == betas
+    assert group.get("momentum") == (0.7 if betas is None else None)
+
+
+def test_adamw_shrinks_weights_whatever_the_gradient() -> None:
+    """Adam's decay is part of the gradient, which it scales; AdamW's is not: w *= 1 - rate * decay."""
+    ends = {}
+    for name in ("adam", "adamw"):
+        module = Only()
+        nn.init.constant_(module.weight, 4.0)
+        optimiser = make_optimiser(module, longer(optimiser=name, weight_decay=0.5))
+        module.weight.grad = torch.zeros(())
+        optimiser.step()
+        ends[name] = module.weight.item()
+    assert ends == pytest.approx({"adam": 4 - 0.1, "adamw": 4 * (1 - 0.1 * 0.5)})
+
+
 @pytest.mark.parametrize("joined", [False, True])
 def test_a_procedure_gives_the_loss_and_knows_the_epoch(joined: bool) -> None:
     descends = Descends()
@@ -276,10 +318,10 @@ def test_precision_and_memory_of_this_machine() -> None:
     assert memory.peak_mb("cpu") > 1
 
 
-@pytest.mark.parametrize("eval_every", [1, 2])
-def test_a_run_that_is_continued_ends_as_if_it_had_not_stopped(eval_every: int) -> None:
+@pytest.mark.parametrize(("eval_every", "optimiser"), [(1, "sgd"), (2, "sgd"), (1, "adamw")])
+def test_a_run_that_is_continued_ends_as_if_it_had_not_stopped(eval_every: int, optimiser: str) -> None:
     """With momentum, a schedule, crops, and a countermeasure that draws from its generator."""
-    recipe = RECIPE.model_copy(update={"eval_every": eval_every})
+    recipe = RECIPE.model_copy(update={"eval_every": eval_every, "optimiser": optimiser})
     states: list[dict[str, Any]] = []
 
     def go(state: dict[str, Any] | None) -> tuple[bytes, Outcome]:

@@ -72,9 +72,21 @@ def _plugin(entry: Entry, selector: str) -> dict[str, Any]:
         "revision": plugin.revision,
         "distribution": entry.distribution,
         "cost": _cost(entry, selector),
+        "protocol": _asked(entry, selector),
         "text": inspect.getdoc(plugin) or "",
         "parameters": plugin.model_json_schema().get("properties", {}),
     }
+
+
+def _asked(entry: Entry, selector: str) -> str:
+    """Fields of the protocol that a victim changes; empty where there are none."""
+    from ..base import Victim, format_value
+
+    if entry.kind != "victim" or not entry.complete:
+        return ""
+    [victim] = registry().resolve("victim", selector)
+    assert isinstance(victim, Victim)
+    return ", ".join(f"{field}={format_value(value)}" for field, value in victim.optimiser().items())
 
 
 def _cost(entry: Entry, selector: str) -> str:

@@ -142,6 +142,21 @@ def accuracy(model: nn.Module, pixels: Pixels, autocast: Callable[[], AbstractCo
     return 100 * right.item() / len(pixels.data)
 
 
+def make_optimiser(model: nn.Module, protocol: Protocol) -> torch.optim.Optimizer:
+    """The optimiser of ``protocol`` for all weights of ``model``; the second beta and epsilon of Adam are torch's."""
+    if protocol.optimiser == "sgd":
+        return torch.optim.SGD(
+            model.parameters(),
+            protocol.learning_rate,
+            protocol.momentum,
+            weight_decay=protocol.weight_decay,
+            nesterov=protocol.nesterov,
+        )
+    kind: type[torch.optim.Adam] = torch.optim.AdamW if protocol.optimiser == "adamw" else torch.optim.Adam
+    betas = (protocol.momentum, 0.999)
+    return kind(model.parameters(), protocol.learning_rate, betas, weight_decay=protocol.weight_decay)
+
+
 def train(
     build: Callable[[], nn.Module],
     train_set: ImageSet,
@@ -170,13 +185,7 @@ def train(
         torch.manual_seed(derive(seed, "initial weights"))
         network = build()
     model = Victim(network, protocol.shift).to(on).to(memory_format=torch.channels_last)
-    optimiser = torch.optim.SGD(
-        model.parameters(),
-        protocol.learning_rate,
-        protocol.momentum,
-        weight_decay=protocol.weight_decay,
-        nesterov=protocol.nesterov,
-    )
+    optimiser = make_optimiser(model, protocol)
 
     def autocast() -> torch.autocast:
         return torch.autocast(on.type, torch.bfloat16, enabled=precision == "bf16")

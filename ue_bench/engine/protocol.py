@@ -13,6 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ..errors import UserError
 from ..registry import did_you_mean
 
+# Values for one optimiser mean nothing to another.
+OF_THE_OPTIMISER = {"optimiser", "learning_rate", "momentum", "nesterov", "weight_decay"}
+
 
 class Protocol(BaseModel):
     """How a victim is trained. Raise ``version`` whenever a change moves results."""
@@ -26,10 +29,11 @@ class Protocol(BaseModel):
     batch: int = Field(ge=1)
     steps: int | None = Field(None, ge=1, description="length in optimiser steps; give this or epochs")
     epochs: int | None = Field(None, ge=1, description="length in passes over the training set")
+    optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
     learning_rate: float = Field(gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    nesterov: bool = False
-    weight_decay: float = Field(5e-4, ge=0)
+    momentum: float = Field(0.9, ge=0, lt=1, description="decay of the mean of gradients; Adam's first beta")
+    nesterov: bool = Field(False, description="sgd only")
+    weight_decay: float = Field(5e-4, ge=0, description="added to the gradient; adamw shrinks weights by it instead")
     schedule: Literal["multistep", "cosine", "onecycle"]
     milestones: tuple[float, ...] = Field((), description="multistep: fractions of the whole length")
     factor: float = Field(0.1, gt=0, description="multistep: multiplier at each milestone")
@@ -48,13 +52,27 @@ class Protocol(BaseModel):
             raise ValueError("give either steps or epochs")
         return self
 
+    @model_validator(mode="after")
+    def _nesterov_is_of_sgd(self) -> Protocol:
+        if self.nesterov and self.optimiser != "sgd":
+            raise ValueError(f"nesterov belongs to sgd, not to {self.optimiser}")
+        return self
+
     def under(self, countermeasures: list[str], optimiser: dict[str, Any]) -> Protocol:
-        """This recipe as it applies to an architecture's ``optimiser`` fields and to named countermeasures."""
+        """This recipe as it applies to an architecture's ``optimiser`` fields and to named countermeasures.
+
+        A countermeasure has the last word, save on the rates of an optimiser that the architecture has replaced. Where
+        the optimiser is another than this recipe's, momentum and nesterov are their defaults unless given beside it.
+        """
         changed = dict(optimiser)
+        replaced = changed.get("optimiser", self.optimiser) != self.optimiser
         for name in countermeasures:
-            changed |= self.overrides.get(name, {})
+            fields = self.overrides.get(name, {})
+            changed |= {k: v for k, v in fields.items() if not (replaced and k in OF_THE_OPTIMISER)}
         if {"steps", "epochs"} & set(changed):
             changed = {"steps": None, "epochs": None} | changed
+        if changed.get("optimiser", self.optimiser) != self.optimiser:
+            changed = {k: Protocol.model_fields[k].default for k in ("momentum", "nesterov")} | changed
         return Protocol(**{**self.model_dump(), **changed}) if changed else self
 
     def length(self, steps_per_epoch: int) -> int:

@@ -1,0 +1,49 @@
+"""The torch modules of MobileNetV2 for small images."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from .layers import conv_bn
+
+# Expansion, channels, blocks and first stride of a stage: table 2 of the paper, but for the stride of the second.
+STAGES = [(1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
+
+
+def depthwise_bn(channels: int, stride: int) -> nn.Sequential:
+    """A 3x3 convolution of each channel on its own, batch normalisation and ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, 3, stride, 1, groups=channels, bias=False),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(inplace=True),
+    )
+
+
+class InvertedResidual(nn.Module):
+    """Widen, filter each channel, narrow without ReLU; a shortcut wherever the resolution stays."""
+
+    def __init__(self, inputs: int, outputs: int, expansion: int, stride: int) -> None:
+        super().__init__()
+        wide = expansion * inputs
+        self.body = nn.Sequential(
+            conv_bn(inputs, wide, 1), depthwise_bn(wide, stride), conv_bn(wide, outputs, 1, relu=False)
+        )
+        self.shortcut: nn.Module | None = None
+        if stride == 1:
+            self.shortcut = nn.Identity() if inputs == outputs else conv_bn(inputs, outputs, 1, relu=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.body(x)
+        return out if self.shortcut is None else out + self.shortcut(x)
+
+
+def mobilenetv2(num_classes: int) -> nn.Sequential:
+    """Stem of 32 channels, seven stages, 1,280 features."""
+    layers: list[nn.Module] = [conv_bn(3, 32)]
+    inputs = 32
+    for expansion, outputs, count, first in STAGES:
+        for index in range(count):
+            layers.append(InvertedResidual(inputs, outputs, expansion, first if index == 0 else 1))
+            inputs = outputs
+    layers.append(conv_bn(inputs, 1280, 1))
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1280, num_classes))

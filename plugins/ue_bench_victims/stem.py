@@ -1,0 +1,32 @@
+"""What convolutional victims share: first layers that depend on the size of the images."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from ue_bench.api import EnvironmentProblem, Victim
+
+
+class Stemmed(Victim):
+    """A victim with a first layer for small images and another for large ones."""
+
+    stem: Literal["auto", "cifar", "imagenet"] = Field("auto", description="first layers")
+
+    def small(self, image_size: tuple[int, int]) -> bool:
+        """Whether the first layers are those for small images: ``auto`` says so below 64 px on the shorter side."""
+        return min(image_size) < 64 if self.stem == "auto" else self.stem == "cifar"
+
+
+def torchvision_models(victim: str) -> Any:
+    """torchvision's models, for large images. Raises EnvironmentProblem when torchvision does not work."""
+    try:
+        from torchvision import models
+    except Exception as error:  # one built for another torch fails with RuntimeError, AttributeError or OSError
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise EnvironmentProblem(
+            f"{victim} for large images needs torchvision, which cannot be imported: {reason}",
+            "install the torchvision that belongs to this torch; 'ue-bench doctor' shows both",
+        ) from error
+    return models

@@ -1,0 +1,41 @@
+"""Victims by selector, and networks without memory behind them."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import nn
+
+from ue_bench.base import Victim
+from ue_bench.registry import registry
+
+# Of the common CIFAR re-implementations (pytorch-cifar), which the field's released codes share, at 10 classes.
+PARAMETERS = {
+    "resnet18": 11_173_962,
+    "resnet34": 21_282_122,
+    "resnet50": 23_520_842,
+    "resnet101": 42_512_970,
+    "vgg16": 14_728_266,
+    "vgg19": 20_040_522,
+    "densenet121": 6_956_298,
+    "mobilenetv2": 2_296_922,
+    "senet18": 11_260_354,
+}
+
+
+def victim(selector: str) -> Victim:
+    [found] = registry().resolve("victim", selector)
+    assert isinstance(found, Victim)
+    return found
+
+
+@cache
+def on_meta(selector: str, size: int, classes: int = 10) -> nn.Module:
+    """The network with shapes but no numbers, which is built in no time; not to be changed."""
+    with torch.device("meta"):
+        return victim(selector).build(classes, (size, size))
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())

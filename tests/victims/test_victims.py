@@ -1,0 +1,165 @@
+"""Victims as plugins: parameters, errors, what they ask of the protocol, and that they learn."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ue_bench.api import EnvironmentProblem, UserError
+from ue_bench.base import Countermeasure
+from ue_bench.engine.loop import train
+from ue_bench.engine.protocol import Protocol, protocol
+from ue_bench.imageset import ImageSet
+from ue_bench.registry import Entry, describe, registry
+
+from .helpers import on_meta, parameters, victim
+
+ENTRIES = [e for e in registry().of_kind("victim") if e.distribution.startswith("ue-bench ")]
+WITH_STEM = ["resnet18", "resnet34", "resnet50", "resnet101", "vgg16", "vgg19", "densenet121", "mobilenetv2", "senet18"]
+OWN_SOURCE = {"resnet9", "linear"}
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda e: e.name)
+class TestEveryVictim:
+    def test_is_documented_and_has_its_source(self, entry: Entry) -> None:
+        assert entry.plugin_class.__doc__
+        assert bool(entry.plugin_class.paper) == (entry.name not in OWN_SOURCE)
+
+    def test_parameters_are_described(self, entry: Entry) -> None:
+        assert len(describe(entry.plugin_class)) == len(entry.plugin_class.model_fields)
+
+    def test_asks_of_every_protocol_what_a_protocol_can_give(self, entry: Entry) -> None:
+        asked = victim(entry.name).optimiser()
+        for name in ("paper", "fast", "em21"):
+            recipe = protocol(name).under(["at"], asked)
+            assert {field: getattr(recipe, field) for field in asked} == asked
+
+
+class NoTorchvision:
+    """As on a CPU build of torch beside a CUDA build of torchvision."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name == "torchvision":
+            raise RuntimeError("operator torchvision::nms does not exist\nand more")
+        return None
+
+
+@pytest.fixture
+def broken_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [n for n in sys.modules if n.partition(".")[0] == "torchvision"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [NoTorchvision(), *sys.meta_path])
+    on_meta.cache_clear()
+
+
+@pytest.mark.usefixtures("broken_torchvision")
+class TestWithoutTorchvision:
+    @pytest.mark.parametrize("entry", ENTRIES, ids=lambda e: e.name)
+    def test_small_images_do_not_need_it(self, entry: Entry) -> None:
+        assert parameters(on_meta(entry.name, 32)) > 0
+
+    @pytest.mark.parametrize("name", ["vgg16", "vgg19", "densenet121", "mobilenetv2"])
+    def test_large_images_say_in_one_line_that_they_do(self, name: str) -> None:
+        with pytest.raises(
+            EnvironmentProblem, match=f"{name} for large images needs torchvision, .*: operator"
+        ) as caught:
+            on_meta(name, 224)
+        assert "\n" not in str(caught.value)
+        assert "ue-bench doctor" in caught.value.hint
+        assert parameters(on_meta(f"{name}[stem=cifar]", 224)) > 0
+
+    @pytest.mark.parametrize("name", ["resnet18", "resnet101", "senet18", "vit", "linear", "mlp"])
+    def test_others_do_not_need_it_at_all(self, name: str) -> None:
+        assert parameters(on_meta(name, 224)) > 0
+
+
+@pytest.mark.parametrize("name", WITH_STEM)
+def test_the_stem_goes_by_the_shorter_side_unless_it_is_given(name: str, torchvision: Any) -> None:
+    def count(selector: str, size: tuple[int, int]) -> int:
+        with torch.device("meta"):
+            return parameters(victim(selector).build(10, size))
+
+    small, large = count(f"{name}[stem=cifar]", (224, 224)), count(f"{name}[stem=imagenet]", (32, 32))
+    assert small != large
+    assert count(name, (63, 200)) == count(name, (32, 32)) == small
+    assert count(name, (64, 64)) == large
+
+
+class TestViT:
+    def test_patches_go_by_the_size_unless_they_are_given(self) -> None:
+        assert [_tokens("vit", size) for size in (32, 60, 64, 224)] == [64, 225, 16, 196]
+        assert _tokens("vit[patch=8]", 32) == 16
+
+    def test_parameters_are_honoured(self) -> None:
+        net: Any = on_meta("vit[width=24,depth=3,heads=4,expansion=5]", 32)
+        assert len(net.layers) == 3
+        assert net.layers[0].self_attn.num_heads == 4
+        assert net.layers[0].linear1.weight.shape == (120, 24)
+        assert net.patches.out_channels == 24
+
+    def test_patches_that_do_not_fit_are_one_line(self) -> None:
+        with pytest.raises(UserError, match=r"images of 30 x 32 px cannot be cut into patches of 4 x 4 px"):
+            victim("vit").build(10, (32, 30))
+
+    def test_heads_divide_the_width(self) -> None:
+        with pytest.raises(UserError, match="width 20 is not a multiple of 12 heads"):
+            victim("vit[width=20]")
+
+    def test_adamw_replaces_the_optimiser_and_nothing_else(self) -> None:
+        recipe = protocol("fast").under([], victim("vit[learning_rate=3e-4]").optimiser())
+        changed = {k for k, v in recipe if v != getattr(protocol("fast"), k)}
+        assert changed == {"optimiser", "learning_rate", "weight_decay", "nesterov"}
+        assert (recipe.optimiser, recipe.learning_rate, recipe.weight_decay) == ("adamw", 3e-4, 0.05)
+
+
+def _tokens(selector: str, size: int) -> int:
+    net: Any = on_meta(selector, size)
+    return int(net.positions.shape[1]) - 1
+
+
+def test_hidden_layers_of_the_mlp_are_as_asked() -> None:
+    net: Any = on_meta("mlp[width=20,depth=3]", 32)
+    assert [layer.out_features for layer in net if hasattr(layer, "out_features")] == [20, 20, 20, 10]
+
+
+def colours(count: int, seed: int, size: int) -> ImageSet:
+    """Noise in which the brightest channel is the class."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % 3
+    images = rng.integers(0, 120, (count, size, size, 3), dtype=np.uint8)
+    images[np.arange(count), :, :, labels] += 100
+    return ImageSet(images, labels, ("red", "green", "blue"))
+
+
+def learns(selector: str, size: int, epochs: int) -> float:
+    """Test accuracy after training by the recipe as the victim changes it."""
+    found = victim(selector)
+    recipe = Protocol(
+        name="tiny", version=1, summary="", source="", batch=16, epochs=epochs, learning_rate=0.05, nesterov=True,
+        schedule="onecycle", pad=0, shift=0.5,
+    ).under([], found.optimiser())  # fmt: skip
+    _, outcome = train(
+        lambda: found.build(3, (size, size)), colours(96, 0, size), colours(60, 1, size), recipe, Countermeasure(),
+        "cpu", "fp32", 0, lambda done, total, text: None,
+    )  # fmt: skip
+    return outcome.accuracy_test[-1]
+
+
+@pytest.mark.parametrize(
+    "selector", ["vit[width=24,depth=2,heads=2]", "mlp[width=64,depth=1]", "linear", "resnet9[width=4]"]
+)
+def test_small_victims_learn_colours(selector: str) -> None:
+    assert learns(selector, 8, 10) > 90
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda e: e.name)
+def test_every_victim_learns_colours(entry: Entry) -> None:
+    assert learns(entry.name, 16, 6) > 80
