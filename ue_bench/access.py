@@ -39,6 +39,16 @@ def open_dataset(
     return stored.plugin.selector, images
 
 
+def find_protector(selector: str) -> Protector:
+    """The one protector that ``selector`` stands for. Raises UserError when it stands for none or for several."""
+    from .registry import registry
+
+    found = registry().resolve("protector", selector)
+    if len(found) != 1:
+        raise UserError(f"{selector!r} is {len(found)} protectors", "one is needed")
+    return cast("Protector", found[0])
+
+
 @contextlib.contextmanager
 def open_protector(
     selector: str,
@@ -54,14 +64,10 @@ def open_protector(
     in ``open_dataset``. Raises UserError when one of the selectors does not stand for one thing.
     """
     from .plan import ProtectStage
-    from .registry import registry
     from .stages import _context
     from .store.artifacts import ArtifactStore, load_images
 
-    found = registry().resolve("protector", selector)
-    if len(found) != 1:
-        raise UserError(f"{selector!r} is {len(found)} protectors", "one is needed")
-    protector = cast("Protector", found[0])
+    protector = find_protector(selector)
     stored, place = _stored(dataset, data_dir, cache_dir, report)
     store = ArtifactStore(place.cache_dir)
     images = load_images(store.path("datasets", stored.artifact) / "train")

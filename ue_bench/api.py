@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from .access import open_dataset, open_protector
+    from .access import find_protector, open_dataset, open_protector
     from .base import (
         Countermeasure,
         Dataset,
@@ -26,12 +26,14 @@ if TYPE_CHECKING:
         digest_path,
     )
     from .budget import ssim
+    from .command_tools import ProgressLine, usable_device
     from .context import Context, TrainContext
     from .errors import EnvironmentProblem, UserError, ValidationError
     from .figures import check_output, picture_grid, write_output
     from .imageset import ImageSet
     from .registry import Register
     from .seeds import derive
+    from .stored import Stored, open_stored
     from .surrogates import training_passes
 
 _HOMES = {
@@ -44,9 +46,11 @@ _HOMES = {
     "NetworkCost": "base",
     "Plugin": "base",
     "Preprocessing": "base",
+    "ProgressLine": "command_tools",
     "Protector": "base",
     "Ratio": "base",
     "Register": "registry",
+    "Stored": "stored",
     "TrainContext": "context",
     "UserError": "errors",
     "ValidationError": "errors",
@@ -54,11 +58,14 @@ _HOMES = {
     "check_output": "figures",
     "derive": "seeds",
     "digest_path": "base",
+    "find_protector": "access",
     "open_dataset": "access",
     "open_protector": "access",
+    "open_stored": "stored",
     "picture_grid": "figures",
     "ssim": "budget",
     "training_passes": "surrogates",
+    "usable_device": "command_tools",
     "write_output": "figures",
 }
 
@@ -81,9 +88,11 @@ __all__ = [
     "NetworkCost",
     "Plugin",
     "Preprocessing",
+    "ProgressLine",
     "Protector",
     "Ratio",
     "Register",
+    "Stored",
     "TrainContext",
     "UserError",
     "ValidationError",
@@ -91,11 +100,14 @@ __all__ = [
     "check_output",
     "derive",
     "digest_path",
+    "find_protector",
     "hookimpl",
     "open_dataset",
     "open_protector",
+    "open_stored",
     "picture_grid",
     "ssim",
     "training_passes",
+    "usable_device",
     "write_output",
 ]

@@ -15,7 +15,9 @@ from .errors import UserError
 from .selectors import write_text
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from .context import Context, TrainContext
@@ -188,13 +190,42 @@ class Protector(Plugin):
         """
         return None
 
+    @property
+    def one_size(self) -> bool:
+        """Whether all images must be of one size, because something is learned from all of them together.
+
+        Where they need not, images of different sizes are protected in groups of one size each.
+        """
+        return self.uses_networks
+
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         """Protected images in the same order, shape and with the same labels. Never sees test images."""
         raise NotImplementedError
 
+    def key(self, data: ImageSet, ctx: Context) -> dict[str, NDArray[Any]]:
+        """Arrays by name that ``recover`` needs beside the parameters, such as weights of a network.
+
+        Asked for after ``protect`` and with the same arguments. Must not depend on the images where ``one_size`` is
+        false: there is one key for all sizes.
+        """
+        return {}
+
+    def recover(self, images: NDArray[np.uint8], ctx: Context) -> NDArray[np.uint8]:
+        """The clean images behind protected ones, N x H x W x 3, as well as they can be restored.
+
+        What comes of an image depends on no other in the batch. ``ctx.key`` holds the arrays of ``key``. Raises
+        UserError when one of the images was not protected in this way.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def recovers(cls) -> bool:
+        """Whether this class has its own ``recover``."""
+        return cls.recover is not Protector.recover
+
 
 class Countermeasure(Plugin):
-    """What a thief does about protection. A subclass overrides one or more of the three methods.
+    """What a thief does about protection. A subclass overrides one or more of the five methods.
 
     ``uses_labels``: whether labels are read or changed. ``identity_note``: set when the operation is known to change
     nothing. ``dear``: purified sets are kept in the store. ``passes``: network passes a training image costs, in
@@ -210,6 +241,11 @@ class Countermeasure(Plugin):
     def passes(self) -> float:
         return 1.0
 
+    @property
+    def clean_images(self) -> int:
+        """How many training images the thief must own unprotected; they are ``clean_data`` of the context."""
+        return 0
+
     def purify(self, data: ImageSet, ctx: Context) -> ImageSet:
         """Clean the stored images, once, before training."""
         raise NotImplementedError
@@ -222,9 +258,20 @@ class Countermeasure(Plugin):
         """The scalar to minimise for a batch in [0, 1]. ``model`` takes such a batch and normalises it itself."""
         raise NotImplementedError
 
+    def score(self, model: nn.Module, ctx: TrainContext) -> float:
+        """How good the network is, asked at every evaluation: the first one with the highest score is kept.
+
+        ``model`` takes a batch in [0, 1] and normalises it itself; it may be left in either mode.
+        """
+        raise NotImplementedError
+
+    def finish(self, model: nn.Module, ctx: TrainContext) -> None:
+        """Change the weights of the trained network in place, before it is measured for the last time."""
+        raise NotImplementedError
+
     @classmethod
     def overrides(cls, method: str) -> bool:
-        """Whether this class has its own ``method``: purify, augment or loss."""
+        """Whether this class has its own ``method``: purify, augment, loss, score or finish."""
         return getattr(cls, method) is not getattr(Countermeasure, method)
 
 
@@ -242,6 +289,18 @@ class Victim(Plugin):
     def build(self, num_classes: int, image_size: tuple[int, int]) -> nn.Module:
         """A fresh network for N x 3 x H x W inputs. Initialised from torch's generator, which the harness seeds."""
         raise NotImplementedError
+
+    def pretrain(self, data: ImageSet, ctx: Context) -> dict[str, Tensor]:
+        """Weights of the network, by name, learnt from the training images before the protocol trains it.
+
+        ``data`` is what the protocol trains on, purified already. Keep what takes long with ``ctx.cached``: its key
+        holds ``data.fingerprint``, ``ctx.seed`` and ``ctx.precision``. Weights that are not named stay fresh.
+        """
+        return {}
+
+    def cost(self, images: int) -> NetworkCost | None:
+        """What ``pretrain`` on so many images asks of a network; None where it does nothing. For ``plan`` alone."""
+        return None
 
     def optimiser(self) -> dict[str, Any]:
         """Protocol fields that this architecture needs otherwise, such as ``{"learning_rate": 0.01}``.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,36 +45,64 @@ def ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> Floats:
     return per_image
 
 
+@dataclass(frozen=True)
+class Changes:
+    """What was done to each of N images: Linf and L0 (changed pixels) in levels and pixels, L2 on the [0, 1] scale."""
+
+    linf: NDArray[np.int16]
+    l2: NDArray[np.float64]
+    l0: NDArray[np.int64]
+    ssim: Floats
+
+
+class Measurement:
+    """A perturbation measured batch by batch; batches may differ in size."""
+
+    def __init__(self) -> None:
+        self.images, self.values = 0, 0
+        self.squares, self.over, self.worst = 0, 0, 0
+        self.linf, self.l2, self.l0, self.similar = 0.0, 0.0, 0, 0.0
+
+    def add(self, clean: NDArray[np.uint8], protected: NDArray[np.uint8]) -> Changes:
+        """Take in images N x H x W x 3 and give what was done to each."""
+        size = np.abs(protected.astype(np.int16) - clean)
+        linf: NDArray[np.int16] = size.reshape(len(size), -1).max(axis=1)
+        square = np.square(size, dtype=np.int32).reshape(len(size), -1).sum(axis=1, dtype=np.int64)
+        l0: NDArray[np.int64] = (size.max(axis=3) > 0).sum(axis=(1, 2))
+        similar = ssim(clean, protected)
+        self.images, self.values = self.images + len(size), self.values + size.size
+        self.linf += float(linf.sum())
+        self.worst = max(self.worst, int(linf.max()))
+        self.squares += int(square.sum())
+        self.l2 += float(np.sqrt(square).sum()) / 255
+        self.l0 += int(l0.sum())
+        self.over += int((size > 8).sum())
+        self.similar += float(similar.sum())
+        return Changes(linf, np.sqrt(square) / 255, l0, similar)
+
+    def result(self, declared: str) -> Budget:
+        """All images so far, at least one; see :class:`ue_bench.store.schema.Budget` for units."""
+        mse = self.squares / self.values
+        return Budget(
+            declared=declared,
+            linf_mean=self.linf / self.images,
+            linf_max=self.worst,
+            rms=math.sqrt(mse),
+            over_8=self.over / self.values,
+            l2_mean=self.l2 / self.images,
+            l0_mean=self.l0 / self.images,
+            psnr=10 * math.log10(255**2 / mse) if mse else None,
+            ssim=self.similar / self.images,
+        )
+
+
 def measure(clean: ImageSet, protected: ImageSet, declared: str) -> Budget:
-    """Compare two sets image by image; see :class:`ue_bench.store.schema.Budget` for units."""
-    linf, l2, l0, squares, over, similar, worst = 0.0, 0.0, 0, 0, 0, 0.0, 0
+    """Compare two sets image by image."""
+    found = Measurement()
     for part in clean.chunks(at_most=1000):
-        a, b = clean.images[part], protected.images[part]
-        change = b.astype(np.int16) - a
-        size = np.abs(change)
-        per_image = size.reshape(len(a), -1)
-        linf += float(per_image.max(axis=1).sum())
-        worst = max(worst, int(size.max()))
-        square = np.square(change, dtype=np.int32).reshape(len(a), -1).sum(axis=1, dtype=np.int64)
-        squares += int(square.sum())
-        l2 += float(np.sqrt(square).sum()) / 255
-        l0 += int((size.max(axis=3) > 0).sum())
-        over += int((size > 8).sum())
-        similar += float(ssim(a, b).sum())
+        found.add(clean.images[part], protected.images[part])
         release(protected.images)
-    count, values = len(clean), clean.images.size
-    mse = squares / values
-    return Budget(
-        declared=declared,
-        linf_mean=linf / count,
-        linf_max=worst,
-        rms=math.sqrt(mse),
-        over_8=over / values,
-        l2_mean=l2 / count,
-        l0_mean=l0 / count,
-        psnr=10 * math.log10(255**2 / mse) if mse else None,
-        ssim=similar / count,
-    )
+    return found.result(declared)
 
 
 def check(protector: Protector, clean: ImageSet, protected: ImageSet) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .base import Countermeasure, Plugin
+from .clean import lend
 from .errors import UserError
 
 if TYPE_CHECKING:
@@ -32,9 +33,13 @@ class Combination(Countermeasure):
     def passes(self) -> float:
         return max(m.passes for m in self.members)
 
+    @property
+    def clean_images(self) -> int:
+        return max(m.clean_images for m in self.members)  # each member has the first of the same ones
+
     def purify(self, data: ImageSet, ctx: Context) -> ImageSet:
         for member in purifiers(self):
-            data = member.purify(data, ctx)
+            data = member.purify(data, lend(ctx, member))
         return data
 
     def augment(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -43,13 +48,22 @@ class Combination(Countermeasure):
                 x, y = member.augment(x, y, generator)
         return x, y
 
+    def score(self, model: nn.Module, ctx: TrainContext) -> float:
+        [judge] = [m for m in self.members if m.overrides("score")]
+        return judge.score(model, lend(ctx, judge))
+
+    def finish(self, model: nn.Module, ctx: TrainContext) -> None:
+        for member in self.members:
+            if member.overrides("finish"):
+                member.finish(model, lend(ctx, member))
+
 
 class CombinedProcedure(Combination):
     """Several countermeasures in a row, exactly one of them a training procedure."""
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, ctx: TrainContext) -> Tensor:
         [procedure] = [m for m in self.members if m.overrides("loss")]
-        return procedure.loss(model, x, y, ctx)
+        return procedure.loss(model, x, y, lend(ctx, procedure))
 
 
 def parts(countermeasure: Countermeasure) -> tuple[Countermeasure, ...]:
@@ -62,12 +76,19 @@ def purifiers(countermeasure: Countermeasure) -> list[Countermeasure]:
     return [m for m in parts(countermeasure) if m.overrides("purify")]
 
 
+def has(countermeasure: Countermeasure, method: str) -> bool:
+    """Whether a part of ``countermeasure`` has its own ``method``."""
+    return any(part.overrides(method) for part in parts(countermeasure))
+
+
 def combine(first: Plugin, second: Plugin) -> Combination:
-    """``first+second``. Raises UserError when both are training procedures."""
+    """``first+second``. Raises UserError when both are training procedures, or both choose an evaluation."""
     assert isinstance(first, Countermeasure)
     assert isinstance(second, Countermeasure)
     members = parts(first) + parts(second)
-    procedures = [m.selector for m in members if m.overrides("loss")]
-    if len(procedures) > 1:
-        raise UserError(f"{' and '.join(procedures)} are both training procedures", "combine at most one of them")
+    for method, what in (("loss", "are both training procedures"), ("score", "both choose which weights are kept")):
+        rivals = [m.selector for m in members if m.overrides(method)]
+        if len(rivals) > 1:
+            raise UserError(f"{' and '.join(rivals)} {what}", "combine at most one of them")
+    procedures = [m for m in members if m.overrides("loss")]
     return (CombinedProcedure if procedures else Combination)(members=members)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,13 +29,32 @@ def _silent(done: float, total: float, text: str) -> None:
     """Progress nobody listens to."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Lender:
+    """What the contexts of purification and of training have in common: the clean data of the thief."""
+
+    clean: ImageSet | None = field(default=None, repr=False)
+
+    @property
+    def clean_data(self) -> ImageSet:
+        """Unprotected versions of as many training images as the countermeasure's ``clean_images`` says.
+
+        In random order, balanced over classes. The same images for every protector; a countermeasure that asks for
+        fewer has the first of them. Raises RuntimeError when none were asked for.
+        """
+        if self.clean is None:
+            raise RuntimeError("no clean data here: a countermeasure says with clean_images how many images it needs")
+        return self.clean
+
+
 @dataclass(frozen=True)
-class Context:
+class Context(Lender):
     """Device, randomness, scratch space, artifacts and progress for one piece of work.
 
     ``device`` is a torch device name; ``seed`` belongs to this piece of work and nothing else; ``scratch`` is a
     folder that disappears afterwards; ``data_dir`` is where datasets are looked for and downloaded to; ``precision`` is
-    ``bf16`` or ``fp32``, for the layers of networks.
+    ``bf16`` or ``fp32``, for the layers of networks; ``key`` holds what a protector needs to recover images;
+    ``learn_from`` are the training images where test images are to be protected, see ``learning``.
     """
 
     device: str
@@ -46,6 +65,8 @@ class Context:
     report: Callable[[float, float, str], None] = _silent
     open_dataset: Callable[[str, str], ImageSet] | None = field(default=None, repr=False)
     precision: str = "fp32"
+    key: Mapping[str, NDArray[Any]] = field(default_factory=dict, repr=False)
+    learn_from: ImageSet | None = field(default=None, repr=False)
 
     def rng(self, *axes: object) -> np.random.Generator:
         """A NumPy generator of its own for ``axes``."""
@@ -77,6 +98,20 @@ class Context:
         if self.open_dataset is None:
             raise RuntimeError("this context has no access to datasets")
         return self.open_dataset(selector, split)
+
+    def learning(self, data: ImageSet) -> tuple[ImageSet, Context]:
+        """The images that a protector learns from to protect ``data``, and the context to learn in.
+
+        These are ``data`` and this context, save where test images are protected: then the training images, in the
+        context in which they would be protected, so that what was learnt is shared.
+        """
+        if self.learn_from is None:
+            return data, self
+        return self.learn_from, replace(self, learn_from=None)
+
+    def _named(self, key: Any) -> Any:
+        """``key``, another one where protectors learn from other images than those they protect."""
+        return key if self.learn_from is None else {"learnt from": self.learn_from.fingerprint, "key": key}
 
     def store_images(self, shape: tuple[int, ...], chunks: Iterable[NDArray[np.uint8]]) -> NDArray[np.uint8]:
         """Write ``chunks`` of images one after the other and return them as one memory-mapped array.
@@ -123,7 +158,7 @@ class Context:
         The folder appears whole or not at all. Where several processes want the same one, one makes it and the others
         wait.
         """
-        target = self.artifacts / "plugin" / digest(key)
+        target = self.artifacts / "plugin" / digest(self._named(key))
         if target.exists():
             return target
         locks = self.artifacts / "scratch"
@@ -143,7 +178,7 @@ class Context:
 
     def checkpoint_dir(self, key: Any) -> Path:
         """A folder that outlives a killed process, for the state of long work. Remove it when the work is done."""
-        folder = self.artifacts / "unfinished" / digest(key)
+        folder = self.artifacts / "unfinished" / digest(self._named(key))
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -158,12 +193,14 @@ class Context:
 
         ``victim`` and ``countermeasure`` are selectors, ``recipe`` fields of a protocol such as ``epochs=40``. Trained
         once and kept: protectors that ask for the same network share it. Killed, it continues with its next epoch.
+        Where test images are protected, it is the one of the training images.
         """
         from .engine.protocol import Protocol
         from .surrogates import surrogate
 
         protocol = Protocol(name="surrogate", version=1, summary="", source="", **recipe)
-        return surrogate(self, data, victim, protocol, countermeasure)
+        data, ctx = self.learning(data)
+        return surrogate(ctx, data, victim, protocol, countermeasure)
 
     def checkpoints(
         self, data: ImageSet, victim: str, count: int, countermeasure: str = "vanilla", **recipe: Any
@@ -176,7 +213,8 @@ class Context:
         from .surrogates import checkpoints
 
         protocol = Protocol(name="surrogate", version=1, summary="", source="", **recipe)
-        return checkpoints(self, data, victim, protocol, countermeasure, count)
+        data, ctx = self.learning(data)
+        return checkpoints(ctx, data, victim, protocol, countermeasure, count)
 
 
 def publish(target: Path, make: Callable[[Path], None]) -> None:
@@ -196,7 +234,7 @@ def publish(target: Path, make: Callable[[Path], None]) -> None:
 
 
 @dataclass(frozen=True)
-class TrainContext:
+class TrainContext(Lender):
     """What a training procedure may use in one step.
 
     ``generator`` lives on the training device; ``epoch`` counts from 0; ``autocast`` is a context manager factory for

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
+from . import clean
 from .base import Countermeasure, Dataset, Protector, Victim
 from .combine import parts, purifiers
 from .engine.protocol import Protocol
@@ -191,7 +192,22 @@ class FeatureStage(TrainStage):
         return f"features {self.cell.id}"
 
 
-Stage = ProtectStage | PurifyStage | TrainStage
+@dataclass(frozen=True)
+class EvasionStage:
+    """A stage of :mod:`ue_bench.evasion`."""
+
+    kind: ClassVar[str] = ""
+
+    @property
+    def key(self) -> str:
+        raise NotImplementedError
+
+    @property
+    def label(self) -> str:
+        raise NotImplementedError
+
+
+Stage = ProtectStage | PurifyStage | TrainStage | EvasionStage
 
 
 @dataclass(frozen=True)
@@ -213,8 +229,13 @@ def cells(
     fraction: float,
     precision: str,
 ) -> list[Cell]:
-    """The whole grid, in the order in which a reader expects its rows."""
+    """The whole grid, in the order in which a reader expects its rows.
+
+    Raises UserError when a countermeasure needs more clean images than there are.
+    """
     countermeasures, victims, seeds = list(countermeasures), list(victims), list(seeds)
+    for countermeasure in countermeasures:
+        clean.check(countermeasure, data.info.train)
     return [
         Cell(data, protector, countermeasure, victim, protocol, seed, fraction, precision)
         for protector in protectors
@@ -254,5 +275,7 @@ def stages(wanted: Iterable[Cell], exists: Any, last: type[TrainStage] = TrainSt
         if any(p.dear for p in purifiers(cell.countermeasure)):
             add(train.purify, [train.protect], 0.2)
             needs.append(train.purify)
-        add(train, needs, cell.countermeasure.passes)
+        before = cell.victim.cost(cell.data.info.train)
+        pretraining = before.passes / epochs(cell.recipe, cell.data.info.train) if before else 0.0
+        add(train, needs, cell.countermeasure.passes + pretraining)
     return list(planned.values())

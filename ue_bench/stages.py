@@ -7,7 +7,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import __version__, budget, machine
-from .base import Dataset
+from . import __version__, budget, clean, machine
+from .base import Countermeasure, Dataset
 from .combine import purifiers
 from .context import Context
 from .errors import ValidationError
 from .imageset import ImageSet
 from .keys import digest
-from .plan import Data, FeatureStage, ProtectStage, PurifyStage, Stage, TrainStage
+from .plan import Data, EvasionStage, FeatureStage, ProtectStage, PurifyStage, Stage, TrainStage
 from .registry import registry
 from .seeds import derive
 from .store import schema
@@ -55,6 +55,10 @@ def execute(stage: Stage, place: Workplace, report: Report, attempt: int = 1) ->
         store.make(stage.kind, stage.key, lambda folder: _protect(stage, place, store, folder, report))
     elif isinstance(stage, PurifyStage):
         store.make(stage.kind, stage.key, lambda folder: _purify(stage, place, store, folder, report))
+    elif isinstance(stage, EvasionStage):
+        from .evasion import work
+
+        work.execute(stage, place, report)
     elif isinstance(stage, FeatureStage):
         store.make(stage.kind, stage.key, lambda folder: _features(stage, place, store, folder, report))
     elif not ResultStore(place.out).has(stage.key):
@@ -63,7 +67,12 @@ def execute(stage: Stage, place: Workplace, report: Report, attempt: int = 1) ->
 
 @contextlib.contextmanager
 def _context(
-    place: Workplace, store: ArtifactStore, seed: int, report: Report, precision: str = "fp32"
+    place: Workplace,
+    store: ArtifactStore,
+    seed: int,
+    report: Report,
+    precision: str = "fp32",
+    learn_from: ImageSet | None = None,
 ) -> Iterator[Context]:
     def open_dataset(selector: str, split: str) -> ImageSet:
         [plugin] = registry().resolve("dataset", selector)
@@ -71,7 +80,10 @@ def _context(
         return load_images(store.path("datasets", dataset(plugin, place, report).artifact) / split)
 
     with store.scratch() as scratch:
-        yield Context(place.device, seed, scratch, store.root, place.data_dir, report, open_dataset, precision)
+        yield Context(
+            place.device, seed, scratch, store.root, place.data_dir, report, open_dataset, precision,
+            learn_from=learn_from,
+        )  # fmt: skip
 
 
 def dataset(plugin: Dataset, place: Workplace, report: Report) -> Data:
@@ -145,6 +157,7 @@ def _protect(stage: ProtectStage, place: Workplace, store: ArtifactStore, folder
 def _purify(stage: PurifyStage, place: Workplace, store: ArtifactStore, folder: Path, report: Report) -> None:
     with _context(place, store, stage.stage_seed, report) as ctx:
         data = _training_images(stage.protect, stage.fraction, store, ctx)
+        ctx = _with_clean_data(ctx, stage.countermeasure, stage.protect, store)
         save_images(folder, stage.countermeasure.purify(data, ctx))
 
 
@@ -164,6 +177,20 @@ def _training_images(stage: ProtectStage, fraction: float, store: ArtifactStore,
     return ctx.map_images(clean, mix, "mix")
 
 
+def _with_clean_data(
+    ctx: Context, countermeasure: Countermeasure, protect: ProtectStage, store: ArtifactStore
+) -> Context:
+    """``ctx`` with the unprotected training images that the thief must own: the same ones against every protector."""
+    if not countermeasure.clean_images:
+        return ctx
+    train = load_images(store.path("datasets", protect.data.artifact) / "train")
+    clean.check(countermeasure, len(train))
+    where = clean.draw(train.labels, countermeasure.clean_images, derive(protect.seed, "clean images"))
+    parts = (train.images[where[start : start + 500]] for start in range(0, len(where), 500))
+    images = ctx.store_images((len(where), *train.images.shape[1:]), parts)
+    return replace(ctx, clean=ImageSet(images, train.labels[where], train.class_names, train.source))
+
+
 def _fit(
     stage: TrainStage, place: Workplace, store: ArtifactStore, report: Report
 ) -> tuple[nn.Module, loop.Outcome, ImageSet]:
@@ -174,6 +201,7 @@ def _fit(
     folder = store.path("datasets", cell.data.artifact)
     with _context(place, store, stage.purify.stage_seed, report) as ctx:
         test = load_images(folder / "test")
+        ctx = _with_clean_data(ctx, cell.countermeasure, stage.protect, store)
         if store.has("purified", stage.purify.key):
             train = load_images(store.path("purified", stage.purify.key))
         else:
@@ -182,9 +210,19 @@ def _fit(
                 train = cell.countermeasure.purify(train, ctx)
         for purifier in purifiers(cell.countermeasure):
             if getattr(purifier, "apply_to_test", False):
-                test = purifier.purify(test, ctx)
+                test = purifier.purify(test, clean.lend(ctx, purifier))
+        alone = replace(ctx, seed=derive(cell.seed, "pretrain"), precision=cell.precision, clean=None)
+        learnt = cell.victim.pretrain(train, alone)
+
+        def build() -> nn.Module:
+            network = cell.victim.build(train.num_classes, train.size)
+            unknown = network.load_state_dict(learnt, strict=False).unexpected_keys
+            if unknown:
+                raise ValueError(f"{cell.victim.selector} learnt {unknown[0]}, which its network does not have")
+            return network
+
         model, outcome = loop.train(
-            lambda: cell.victim.build(train.num_classes, train.size),
+            build,
             train,
             test,
             cell.recipe,
@@ -193,6 +231,7 @@ def _fit(
             cell.precision,
             derive(cell.seed, "train"),
             report,
+            clean=ctx.clean,
         )
     return model, outcome, train
 
@@ -202,20 +241,36 @@ def _features(stage: FeatureStage, place: Workplace, store: ArtifactStore, folde
 
     model, outcome, train = _fit(stage, place, store, report)
     within, between = features.cosines(model, train, place.device, stage.cell.precision)
-    found = {"label": stage.label, "intra": within, "inter": between, "accuracy_last": outcome.accuracy_test[-1]}
+    found = {"label": stage.label, "intra": within, "inter": between, "accuracy_last": outcome.accuracy_last}
     (folder / "features.json").write_text(schema.json_text(found), encoding="utf-8")
 
 
-def _train(stage: TrainStage, place: Workplace, store: ArtifactStore, report: Report, attempt: int) -> None:
+def environment(place: Workplace) -> schema.Environment:
+    """What work at ``place`` runs on."""
     import torch
 
+    return schema.Environment(
+        ue_bench=__version__,
+        commit=_commit(),
+        python=platform.python_version(),
+        torch=torch.__version__,
+        device=machine.label(place.device),
+        threads=place.threads,
+    )
+
+
+def _train(stage: TrainStage, place: Workplace, store: ArtifactStore, report: Report, attempt: int) -> None:
     from .engine import memory
 
     cell = stage.cell
     memory.reset(place.device)
     _, outcome, _ = _fit(stage, place, store, report)
     peak = memory.peak_mb(place.device)
-    best = int(np.argmax(outcome.accuracy_test))
+    last = outcome.accuracy_last
+    assert last is not None  # there is a test set
+    # A network that is changed after training may come to more than any point of the curve.
+    points = [*zip(outcome.accuracy_test, outcome.epochs, strict=True), (last, outcome.epochs[-1])]
+    peak_accuracy, peak_epoch = max(points, key=lambda point: point[0])  # the first of equals
     made = read_json(store.path("protected", stage.protect.key) / "protect.json")
     result = schema.Result(
         key=cell.key,
@@ -230,9 +285,9 @@ def _train(stage: TrainStage, place: Workplace, store: ArtifactStore, report: Re
         fraction=cell.fraction,
         precision=cell.precision,
         metrics=schema.Metrics(
-            accuracy_last=outcome.accuracy_test[-1],
-            accuracy_peak=outcome.accuracy_test[best],
-            peak_epoch=outcome.epochs[best],
+            accuracy_last=last,
+            accuracy_peak=peak_accuracy,
+            peak_epoch=peak_epoch,
             accuracy_train=outcome.accuracy_train[-1],
             loss_train=outcome.loss_train[-1],
         ),
@@ -243,14 +298,7 @@ def _train(stage: TrainStage, place: Workplace, store: ArtifactStore, report: Re
             images_per_second=outcome.images_per_second,
             peak_memory_mb=peak,
         ),
-        environment=schema.Environment(
-            ue_bench=__version__,
-            commit=_commit(),
-            python=platform.python_version(),
-            torch=torch.__version__,
-            device=machine.label(place.device),
-            threads=place.threads,
-        ),
+        environment=environment(place),
         attempts=attempt,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )

@@ -33,7 +33,7 @@ def network(ctx: Context, data: ImageSet, victim: str) -> nn.Module:
     return built.to(ctx.device).to(memory_format=torch.channels_last)
 
 
-def surrogate(ctx: Context, data: ImageSet, victim: str, recipe: Protocol, countermeasure: str) -> nn.Module:
+def surrogate(ctx: Context, data: ImageSet, victim: str | Victim, recipe: Protocol, countermeasure: str) -> nn.Module:
     """A trained classifier of pixels in [0, 1], in eval mode and frozen, on the device of ``ctx``.
 
     One artifact for each data, victim, recipe, countermeasure, seed and precision, whoever asks for it. A training that
@@ -64,27 +64,40 @@ def training_passes(countermeasure: str) -> float:
     return passes
 
 
+def artifact(
+    fingerprint: str, net: Victim, recipe: Protocol, training: Countermeasure, seed: int, precision: str
+) -> dict[str, Any]:
+    """Key of the artifact that holds ``net`` trained on the images with ``fingerprint``; ``recipe`` as it applies."""
+    return {
+        "surrogate": ENGINE_REVISION,
+        "data": fingerprint,
+        "victim": net.identity(),
+        "recipe": protocol_identity(recipe),
+        "countermeasure": training.identity(),
+        "seed": seed,
+        "precision": precision,
+    }
+
+
 def _trained(
-    ctx: Context, data: ImageSet, victim: str, recipe: Protocol, countermeasure: str, early: dict[int, str]
+    ctx: Context, data: ImageSet, victim: str | Victim, recipe: Protocol, countermeasure: str, early: dict[int, str]
 ) -> list[nn.Module]:
     """The network after the epochs ``early``, which names their files, and at its end."""
     import torch
 
     from .engine import loop
 
-    net, training = cast(Victim, _one("victim", victim)), cast(Countermeasure, _one("countermeasure", countermeasure))
+    net = victim if isinstance(victim, Victim) else cast(Victim, _one("victim", victim))
+    training = cast(Countermeasure, _one("countermeasure", countermeasure))
     if any(purifiers(training)):
         raise UserError(f"{countermeasure} changes stored images", "a surrogate is trained on them as they are")
+    if type(net).pretrain is not Victim.pretrain:
+        raise UserError(f"{net.selector} learns without labels first", "a surrogate is trained with them alone")
+    if training.clean_images:
+        raise UserError(f"{countermeasure} needs clean data beside the training set", "a surrogate has none")
     recipe = recipe.under([training.name], net.optimiser())
-    key = {
-        "surrogate": ENGINE_REVISION,
-        "data": data.fingerprint,
-        "victim": net.identity(),
-        "recipe": protocol_identity(recipe),
-        "countermeasure": training.identity(),
-        "seed": ctx.seed,
-        "precision": ctx.precision,
-    } | ({"after epochs": sorted(early)} if early else {})
+    key = artifact(data.fingerprint, net, recipe, training, ctx.seed, ctx.precision)
+    key |= {"after epochs": sorted(early)} if early else {}
 
     def build() -> nn.Module:
         return net.build(data.num_classes, data.size)

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ue_bench.api import Register, hookimpl
 
-COLUMNS = (  # in the order of the paper's tables
-    "vanilla",
-    "cutout",
-    "cutmix",
-    "mixup",
-    "mean",
-    "median",
-    "bdr",
-    "gray",
-    "gaussian-noise",
-    "gaussian-filter",
-    "jpeg[quality=10]",
-    "jpeg[quality=50]",
-    "at",
-)
+from .sets import SETS
+
+if TYPE_CHECKING:
+    import click
 
 
 @hookimpl
 def ue_bench_register(register: Register) -> None:
-    """Register the countermeasures, and the thirteen columns that twelve of them fill."""
+    """Register the countermeasures, and the columns of papers that they fill."""
 
     def add(name: str, target: str, summary: str, *tags: str) -> None:
         register("countermeasure", name, f"ue_bench_countermeasures.{target}", summary, tags)
@@ -35,7 +26,8 @@ def ue_bench_register(register: Register) -> None:
     add("mean", "preprocessing:Mean", "3x3 mean filter", "preprocessing", "filter")
     add("median", "preprocessing:Median", "3x3 median filter", "preprocessing", "filter")
     add("bdr", "preprocessing:BitDepthReduction", "fewer bits a colour channel", "preprocessing", "squeezing")
-    add("gray", "preprocessing:Gray", "luma in all three channels", "preprocessing", "squeezing")
+    add("gray", "preprocessing:Gray", "one grey level in all three channels", "preprocessing", "squeezing")
+    add("colour-space", "preprocessing:ColourSpace", "one step in a colour space", "preprocessing", "squeezing")
     add("gaussian-noise", "augmentation:GaussianNoise", "fresh Gaussian noise on every batch", "preprocessing", "noise")
     add(
         "gaussian-filter",
@@ -63,4 +55,63 @@ def ue_bench_register(register: Register) -> None:
         "training",
         "adversarial",
     )
-    register.set("countermeasure", "dh12", COLUMNS, "The 13 columns of the Deep Hiding tables")
+    add(
+        "early-stopping",
+        "exploiters:EarlyStopping",
+        "keep the weights that do best on clean images",
+        "exploiter",
+        "needs-clean-data",
+    )
+    add(
+        "deep-feature-reweighting",
+        "exploiters:DeepFeatureReweighting",
+        "refit the last layer on clean images",
+        "exploiter",
+        "needs-clean-data",
+    )
+    add(
+        "orthogonal-projection",
+        "projection:OrthogonalProjection",
+        "take out what a linear classifier finds in the images",
+        "purifier",
+    )
+    add("d-vae", "dvae:DVAE", "an auto-encoder that learns to tell images from perturbations", "purifier")
+    add(
+        "comdefend",
+        "comdefend:ComDefend",
+        "an auto-encoder lets twelve bits a pixel through",
+        "purifier",
+        "needs-clean-data",
+    )
+    add("dipdefend", "dipdefend:DIPDefend", "a network for every image draws it anew; for subsets", "purifier")
+    add(
+        "diffpure", "purifiers:DiffPure", "noise, taken away by a diffusion model along an SDE", "purifier", "diffusion"
+    )
+    add("avatar", "purifiers:Avatar", "noise, taken away by a diffusion model step by step", "purifier", "diffusion")
+    add(
+        "le-jcdp",
+        "relearning:LeJcdp",
+        "a diffusion model of clean images, guided by the protected ones",
+        "purifier",
+        "diffusion",
+        "needs-clean-data",
+    )
+    add(
+        "eclipse",
+        "relearning:Eclipse",
+        "a diffusion model of few clean images, then grey images and noise",
+        "purifier",
+        "diffusion",
+        "needs-clean-data",
+    )
+    for name, (members, summary) in SETS.items():
+        register.set("countermeasure", name, members, summary)
+
+
+@hookimpl
+def ue_bench_commands(group: click.Group) -> None:
+    from .comdefend_commands import comdefend
+    from .purifier_commands import purifier
+
+    purifier.add_command(comdefend)
+    group.add_command(purifier)

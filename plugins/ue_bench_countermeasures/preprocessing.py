@@ -61,12 +61,17 @@ class Median(Preprocessing):
 
 
 class BitDepthReduction(Preprocessing):
-    """Fewer bits a channel. Values v in 0..255:
+    """Fewer bits a channel. Papers mean five different things by it; here for values v in 0..255 and two bits:
 
-    - ``posterize``: keeps the leading ``bits`` bits; with two bits 0, 64, 128, 192, so white becomes 192. What the
-      code of ISS and APBench does.
-    - ``squeeze``: rounds to ``2**bits`` levels spread over 0..255; with two bits 0, 85, 170, 255. Feature Squeezing.
+    - ``posterize``: keeps the leading ``bits`` bits: 0, 64, 128, 192, so white becomes 192. What the code of ISS and
+      APBench does.
+    - ``squeeze``: rounds to ``2**bits`` levels spread over 0..255: 0, 85, 170, 255. Feature Squeezing.
+    - ``truncate``: ``trunc(4 x) / 4`` on x in [0, 1]: five levels, 0, 64, 128, 191 and, for white alone, 255. What the
+      code of D-VAE compares itself with.
+    - ``round``: ``round(4 x) / 4``: five levels, 0, 64, 128, 191, 255. The code of Guo et al.
+    - ``float``: ``truncate`` with white in the level below: 0, 64, 128, 191. Torchvision's posterize on floats.
 
+    The last three are on floats in their sources; here they are rounded to 8 bits, halves up, as all stored images.
     Deep Hiding says "2 bits" only; ``posterize`` follows from its use of the ISS set.
 
     Published for clean CIFAR-10 with ResNet-18: 89.07 % (Deep Hiding, Table 1), with test images left alone.
@@ -77,7 +82,9 @@ class BitDepthReduction(Preprocessing):
     paper: ClassVar[str] = "Feature Squeezing, NDSS 2018, arXiv 1704.01155; Image Shortcut Squeezing, arXiv 2301.13838"
 
     bits: int = Field(2, ge=1, le=8, description="bits a channel")
-    variant: Literal["posterize", "squeeze"] = Field("posterize", description="cut the low bits, or round to levels")
+    variant: Literal["posterize", "squeeze", "truncate", "round", "float"] = Field(
+        "posterize", description="cut the low bits, round to levels from black to white, or one of three on floats"
+    )
 
     def purify(self, data: ImageSet, ctx: Context) -> ImageSet:
         table = self.table()
@@ -85,19 +92,28 @@ class BitDepthReduction(Preprocessing):
 
     def table(self) -> Images:
         """The new value of each of 0..255."""
-        values = np.arange(256)
-        if self.variant == "posterize":
-            return (values >> (8 - self.bits) << (8 - self.bits)).astype(np.uint8)
-        top = 2**self.bits - 1
-        levels = (2 * values * top + 255) // 510  # round(v * top / 255); no ties, 255 and top are odd
-        return np.asarray((2 * levels * 255 + top) // (2 * top), dtype=np.uint8)
+        values, steps = np.arange(256), 2**self.bits
+        match self.variant:
+            case "posterize":
+                return (values >> (8 - self.bits) << (8 - self.bits)).astype(np.uint8)
+            case "squeeze":
+                steps -= 1
+                levels = (2 * values * steps + 255) // 510  # round(v * steps / 255); no ties, both are odd
+            case "round":
+                levels = (2 * values * steps + 255) // 510  # no ties, 255 is odd
+            case "truncate":
+                levels = values * steps // 255
+            case "float":
+                levels = np.minimum(values * steps // 255, steps - 1)
+        return np.asarray((2 * levels * 255 + steps) // (2 * steps), dtype=np.uint8)
 
 
 class Gray(Preprocessing):
-    """Luma in all three channels: 0.299 R + 0.587 G + 0.114 B.
+    """One grey level in all three channels: luma, 0.299 R + 0.587 G + 0.114 B.
 
-    Computed as Pillow's ``convert("L")`` does, ``(19595 R + 38470 G + 7471 B + 32768) >> 16``, so that white stays
-    255; torchvision's path for tensors truncates and gives 254.
+    Luma is computed as Pillow's ``convert("L")`` does, ``(19595 R + 38470 G + 7471 B + 32768) >> 16``, so that white
+    stays 255; torchvision's path for tensors truncates and gives 254. The other variants are those of the ISS code:
+    ``mean`` of the channels, cut to whole levels, or ``red``, ``green`` or ``blue`` alone.
 
     Published for clean CIFAR-10 with ResNet-18: 92.80 % (Deep Hiding, Table 1), with test images left alone.
     """
@@ -106,8 +122,56 @@ class Gray(Preprocessing):
     revision: ClassVar[int] = 1
     paper: ClassVar[str] = "Image Shortcut Squeezing, ICML 2023, arXiv 2301.13838"
 
+    variant: Literal["luma", "mean", "red", "green", "blue"] = Field(
+        "luma", description="weighted sum or mean of the channels, or one of them"
+    )
+
     def purify(self, data: ImageSet, ctx: Context) -> ImageSet:
-        return apply(gray, data, ctx, self.selector)
+        return apply(self.change, data, ctx, self.selector)
+
+    def change(self, images: Images) -> Images:
+        """N x H x W x 3, the same level in all three channels."""
+        if self.variant == "luma":
+            return gray(images)
+        if self.variant == "mean":
+            level = (images.sum(axis=3, dtype=np.uint16) // 3).astype(np.uint8)
+        else:
+            level = images[..., ("red", "green", "blue").index(self.variant)]
+        return np.repeat(level[..., None], 3, axis=3)
+
+
+class ColourSpace(Preprocessing):
+    """A probe of what a perturbation needs of colour: one step in a colour space, and nothing else.
+
+    - ``rotate``: red takes the values of green, green those of blue, blue those of red (ISS code). Nothing is lost.
+    - ``quarter``: values divided by four and cut to whole levels (ISS code): the two lowest bits go, and contrast.
+    - ``value``: the largest of the three channels in all of them, V of HSV.
+    - ``chroma``: Cb and Cr averaged over blocks of 2 x 2 pixels, Y left as it is: JPEG's 4:2:0 without its rounding of
+      frequencies. To YCbCr and back as Pillow converts, which alone moves values by up to three levels.
+
+    No paper publishes numbers for these.
+    """
+
+    name: ClassVar[str] = "colour-space"
+    revision: ClassVar[int] = 1
+    paper: ClassVar[str] = "Image Shortcut Squeezing, ICML 2023, arXiv 2301.13838"
+
+    variant: Literal["rotate", "quarter", "value", "chroma"] = Field("rotate", description="which step")
+
+    def purify(self, data: ImageSet, ctx: Context) -> ImageSet:
+        return apply(self.change, data, ctx, self.selector)
+
+    def change(self, images: Images) -> Images:
+        """N x H x W x 3."""
+        match self.variant:
+            case "rotate":
+                return np.roll(images, -1, axis=3)
+            case "quarter":
+                return images // 4
+            case "value":
+                return np.repeat(images.max(axis=3, keepdims=True), 3, axis=3)
+            case "chroma":
+                return np.stack([subsample_chroma(image) for image in images])
 
 
 class GaussianFilter(Preprocessing):
@@ -246,3 +310,11 @@ def gray(images: Images) -> Images:
     red, green, blue = (images[..., channel].astype(np.uint32) for channel in range(3))
     luma = (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16  # Pillow's fixed-point weights of ITU-R BT.601
     return np.repeat(luma.astype(np.uint8)[..., None], 3, axis=3)
+
+
+def subsample_chroma(image: Images) -> Images:
+    """One image H x W x 3 with one Cb and one Cr for every 2 x 2 pixels; at odd sides the last blocks are smaller."""
+    height, width = image.shape[:2]
+    luma, *chroma = Image.fromarray(image).convert("YCbCr").split()
+    coarse = [np.asarray(plane.reduce(2)).repeat(2, axis=0).repeat(2, axis=1)[:height, :width] for plane in chroma]
+    return np.asarray(Image.merge("YCbCr", [luma, *map(Image.fromarray, coarse)]).convert("RGB"))

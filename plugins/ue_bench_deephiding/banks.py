@@ -171,8 +171,8 @@ def _rows(file: Path) -> Iterator[Picture]:
             number += 1
 
 
-def decode(picture: Picture) -> NDArray[np.uint8]:
-    """H x W x 3; what is transparent is white.
+def decode(picture: Picture, blend: bool = True) -> NDArray[np.uint8]:
+    """H x W x 3; what is transparent is white, or with ``blend=False`` has the colour that the file gives it.
 
     Raises UserError when ``picture`` is not a readable image, or has more than 8 bits a channel.
     """
@@ -185,6 +185,8 @@ def decode(picture: Picture) -> NDArray[np.uint8]:
             deep = image.mode[0] in "IF"
             if "A" in image.mode or "transparency" in image.info:
                 layer = image.convert("RGBA")
+                if not blend:
+                    return np.asarray(layer.convert("RGB"))
                 return np.asarray(Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB"))
             pixels = np.asarray(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

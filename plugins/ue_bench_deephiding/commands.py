@@ -10,9 +10,8 @@ from typing import Any
 
 import click
 
-from ue_bench.api import UserError, check_output, open_dataset
+from ue_bench.api import ProgressLine, UserError, check_output, open_dataset, usable_device
 
-from .command_tools import ProgressLine, usable_device
 from .recipe import Recipe
 
 

@@ -7,9 +7,7 @@ from pathlib import Path
 
 import click
 
-from ue_bench.api import UserError
-
-from .command_tools import ProgressLine
+from ue_bench.api import ProgressLine, UserError
 
 SHOWN = 10  # images a class on a sheet, as in the paper's Figures D to F
 

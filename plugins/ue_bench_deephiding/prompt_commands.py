@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
-from ue_bench.api import UserError
+from ue_bench.api import ProgressLine, UserError, usable_device
 
-from .command_tools import ProgressLine, begin, not_below, usable_device
+from .command_tools import begin, not_below
 
 
 @click.command("prompts")

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ue_bench.api import UserError, digest_path, open_dataset
+from ue_bench.api import ProgressLine, UserError, digest_path, open_dataset, usable_device
 
-from .command_tools import ProgressLine, begin, not_below, usable_device
+from .command_tools import begin, not_below
 
 if TYPE_CHECKING:
     import numpy as np
@@ -70,7 +70,7 @@ def reveal(
 
     def uncovered(file: Path, target: Path) -> NDArray[np.uint8]:
         """What ``file`` hides, from ``target`` where it was written before."""
-        image = banks.decode(banks.Picture(str(file), file))
+        image = banks.decode(banks.Picture(str(file), file), blend=False)  # hiding leaves transparency alone
         with contextlib.suppress(UserError):  # damaged: made again
             if target.exists():
                 return banks.decode(banks.Picture(str(target), target))

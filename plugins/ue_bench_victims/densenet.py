@@ -4,28 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from .stem import Stemmed, torchvision_models
+from .pretrained import Pretrained
+from .stem import torchvision_models
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-class DenseNet121(Stemmed):
+class DenseNet121(Pretrained):
     """DenseNet-121 (Huang et al., 2017): dense blocks of 6, 12, 24 and 16 layers, growth 32, compression 0.5.
 
     ``stem=cifar`` is the common variant for 32 px (pytorch-cifar), the paper's ImageNet net behind a 3x3 stride-1
     convolution: 6,956,298 parameters at 10 classes. The paper's own nets for CIFAR have three blocks and other growths.
     ``stem=imagenet`` is torchvision's ``densenet121`` with its initial weights (7,978,856 at 1,000 classes). ``auto``
-    takes the former for images under 64 px on their shorter side.
+    takes the former for images under 64 px on their shorter side. ``pretrained`` and ``weights`` as in ``resnet18``.
     """
 
     name: ClassVar[str] = "densenet121"
     paper: ClassVar[str] = "Huang et al., Densely Connected Convolutional Networks, CVPR 2017"
 
-    def build(self, num_classes: int, image_size: tuple[int, int]) -> nn.Module:
-        if not self.small(image_size):
-            network: nn.Module = torchvision_models(self.name).densenet121(weights=None, num_classes=num_classes)
-            return network
+    def network(self, num_classes: int, small: bool) -> nn.Module:
+        if not small:
+            large: nn.Module = torchvision_models(self.name).densenet121(weights=None, num_classes=num_classes)
+            return large
         from .densenet_layers import densenet
 
         return densenet(num_classes, growth=32, counts=(6, 12, 24, 16))

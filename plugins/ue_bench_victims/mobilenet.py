@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from .stem import Stemmed, torchvision_models
+from .pretrained import Pretrained
+from .stem import torchvision_models
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-class MobileNetV2(Stemmed):
+class MobileNetV2(Pretrained):
     """MobileNetV2 (Sandler et al., 2018): inverted residuals with depthwise convolutions.
 
     ``stem=cifar`` is the common variant for 32 px (pytorch-cifar), 2,296,922 parameters at 10 classes. It differs from
@@ -18,16 +19,16 @@ class MobileNetV2(Stemmed):
     1x1 convolution also in the block that expands by 1, projected shortcuts where stride 1 changes the channels, and no
     dropout. With the paper's blocks the count would be 2,236,682. ``stem=imagenet`` is torchvision's ``mobilenet_v2``
     with its initial weights (3,504,872 at 1,000 classes). ``auto`` takes the former for images under 64 px on their
-    shorter side.
+    shorter side. ``pretrained`` and ``weights`` as in ``resnet18``.
     """
 
     name: ClassVar[str] = "mobilenetv2"
     paper: ClassVar[str] = "Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks, CVPR 2018"
 
-    def build(self, num_classes: int, image_size: tuple[int, int]) -> nn.Module:
-        if not self.small(image_size):
-            network: nn.Module = torchvision_models(self.name).mobilenet_v2(weights=None, num_classes=num_classes)
-            return network
+    def network(self, num_classes: int, small: bool) -> nn.Module:
+        if not small:
+            large: nn.Module = torchvision_models(self.name).mobilenet_v2(weights=None, num_classes=num_classes)
+            return large
         from .mobilenet_layers import mobilenetv2
 
         return mobilenetv2(num_classes)

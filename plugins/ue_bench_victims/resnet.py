@@ -11,7 +11,7 @@ from pydantic import Field
 
 from ue_bench.api import Victim
 
-from .stem import Stemmed
+from .pretrained import Pretrained
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 PAPER = "He et al., Deep Residual Learning for Image Recognition, CVPR 2016"
 
 
-class _ResNet(Stemmed):
+class _ResNet(Pretrained):
     """A residual network of the ImageNet family: four stages of widths 64, 128, 256 and 512."""
 
     paper: ClassVar[str] = PAPER
     depth: ClassVar[int]
 
-    def build(self, num_classes: int, image_size: tuple[int, int]) -> nn.Module:
+    def network(self, num_classes: int, small: bool) -> nn.Module:
         from .layers import resnet
 
-        return resnet(self.depth, num_classes, small_stem=self.small(image_size))
+        return resnet(self.depth, num_classes, small_stem=small)
 
 
 class ResNet18(_ResNet):
@@ -38,6 +38,12 @@ class ResNet18(_ResNet):
     10 classes); ``stem=imagenet`` the 7x7 stride-2 convolution with max-pooling. ``auto`` takes the CIFAR stem for
     images under 64 px on their shorter side. Weights start as PyTorch starts its layers, like the released codes of
     the field, not as torchvision does.
+
+    ``pretrained`` fine-tunes torchvision's ImageNet weights, and ``weights`` those of a file: all layers are trained,
+    at a peak rate of 0.01 (own choice, a tenth of the field's), on pixels normalised as torchvision's are; the
+    classifier starts fresh. Images are not enlarged: at 32 px the ImageNet stem leaves one place of the last feature
+    map. The checksum of the weights is in the key. Raises EnvironmentProblem when they cannot be downloaded, UserError
+    when a file does not fit.
     """
 
     name: ClassVar[str] = "resnet18"
@@ -48,7 +54,8 @@ class ResNet34(_ResNet):
     """ResNet-34 (He et al., 2016): stages of 3, 4, 6 and 3 blocks of two 3x3 convolutions.
 
     21,282,122 parameters at 10 classes with the CIFAR stem, as in the common CIFAR re-implementations (pytorch-cifar);
-    21,797,672 at 1,000 classes with the ImageNet stem, as in torchvision. Stems and initial weights as in ``resnet18``.
+    21,797,672 at 1,000 classes with the ImageNet stem, as in torchvision. Stems, initial weights and fine-tuning as in
+    ``resnet18``.
     """
 
     name: ClassVar[str] = "resnet34"
@@ -60,8 +67,8 @@ class ResNet50(_ResNet):
 
     23,520,842 parameters at 10 classes with the CIFAR stem, as in the common CIFAR re-implementations (pytorch-cifar);
     25,557,032 at 1,000 classes with the ImageNet stem, as in torchvision. Deviation from the paper, shared with both:
-    a bottleneck halves the resolution in its 3x3 convolution, not in its first. Stems and initial weights as in
-    ``resnet18``.
+    a bottleneck halves the resolution in its 3x3 convolution, not in its first. Stems, initial weights and
+    fine-tuning as in ``resnet18``.
     """
 
     name: ClassVar[str] = "resnet50"

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from .stem import Stemmed, torchvision_models
+from .pretrained import Pretrained
+from .stem import torchvision_models
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-class _VGG(Stemmed):
+class _VGG(Pretrained):
     """Five groups of 3x3 convolutions, each halved by max-pooling."""
 
     paper: ClassVar[str] = "Simonyan and Zisserman, Very Deep Convolutional Networks, ICLR 2015"
     depth: ClassVar[int]
     counts: ClassVar[tuple[int, ...]]  # convolutions a group: columns D and E of the paper's table 1
 
-    def build(self, num_classes: int, image_size: tuple[int, int]) -> nn.Module:
-        if not self.small(image_size):
+    def network(self, num_classes: int, small: bool) -> nn.Module:
+        if not small:
             models = torchvision_models(self.name)
-            network: nn.Module = getattr(models, f"vgg{self.depth}_bn")(weights=None, num_classes=num_classes)
-            return network
+            large: nn.Module = getattr(models, f"vgg{self.depth}_bn")(weights=None, num_classes=num_classes)
+            return large
         from torch import nn
 
         layers: list[nn.Module] = []
@@ -40,7 +41,7 @@ class VGG16(_VGG):
     ``stem=cifar`` is the common variant for 32 px (pytorch-cifar): 13 convolutions with bias and one linear layer in
     place of three, 14,728,266 parameters at 10 classes. ``stem=imagenet`` is torchvision's ``vgg16_bn``, with three
     linear layers, dropout and torchvision's initial weights (138,365,992 at 1,000 classes). ``auto`` takes the former
-    for images under 64 px on their shorter side.
+    for images under 64 px on their shorter side. ``pretrained`` and ``weights`` as in ``resnet18``.
     """
 
     name: ClassVar[str] = "vgg16"

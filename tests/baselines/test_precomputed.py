@@ -11,8 +11,9 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from ue_bench.api import Context, ImageSet, UserError, ValidationError
+from ue_bench.stored import natural_key
 from ue_bench_baselines.noise import Noise
-from ue_bench_baselines.precomputed import Precomputed, natural_key
+from ue_bench_baselines.precomputed import Precomputed
 
 from .helpers import random_set
 

@@ -88,7 +88,7 @@ def test_a_cell_that_fails_is_recorded_and_tried_again(
 ) -> None:
     from ue_bench.engine import loop
 
-    def fails(*arguments: Any) -> None:
+    def fails(*arguments: Any, **options: Any) -> None:
         raise ValueError("no convergence")
 
     with monkeypatch.context() as broken:

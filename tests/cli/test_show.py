@@ -68,6 +68,15 @@ def test_show_takes_a_selector(ue_bench: Command) -> None:
     assert ue_bench("show", "jpeg[quality=10]").out.startswith("jpeg (countermeasure)\n")
 
 
+def test_show_explains_a_set(ue_bench: Command) -> None:
+    shown = ue_bench("show", "@extended18").out.splitlines()
+    assert shown[0] == "@extended18 (set of countermeasures)"
+    assert shown[1].startswith("  summary: Our reading of the 18")
+    assert shown[2].startswith("  members: vanilla, cutout, ")
+    assert ue_bench("show", "@iss", "--json").json[0]["members"][0] == "gray"
+    assert "did you mean @dh12?" in ue_bench("show", "@dh2").err
+
+
 def test_show_as_json(ue_bench: Command) -> None:
     [thing] = ue_bench("show", "gaussian-filter", "--json").json
     assert thing["name"] == "gaussian-filter"
@@ -109,6 +118,21 @@ def test_cache_clear_removes_its_own_kinds_and_nothing_else(ue_bench: Command, t
     assert (root / "datasets" / "k" / "x").exists()
     assert ue_bench("cache", "clear").code == 0
     assert sorted(p.name for p in root.iterdir()) == ["data", "photographs"]
+
+
+def test_show_and_list_say_who_needs_clean_data(ue_bench: Command) -> None:
+    assert "  needs clean data: 1,234 images\n" in ue_bench("show", "early-stopping[clean=1234]").out
+    assert ue_bench("show", "early-stopping", "--json").json[0]["clean_images"] == 1000
+    assert "needs" not in ue_bench("show", "jpeg").out
+    rows = {row["name"]: row for row in ue_bench("list", "countermeasures", "--json").json}
+    assert (rows["deep-feature-reweighting"]["clean_images"], rows["jpeg"]["clean_images"]) == (5000, 0)
+    lines = ue_bench("list", "countermeasures").out.splitlines()
+    assert any(line.startswith("early-stopping ") and line.endswith(" needs-clean-data]") for line in lines)
+
+
+def test_show_takes_one_thing_at_a_time(ue_bench: Command) -> None:
+    found = ue_bench("show", "vit[learning_rate=[0.1,0.2]]")
+    assert (found.code, found.err.splitlines()[0]) == (2, "ue-bench: 'vit[learning_rate=[0.1,0.2]]' is 2 victims")
 
 
 def test_show_says_what_protection_costs(ue_bench: Command, monkeypatch: pytest.MonkeyPatch) -> None:

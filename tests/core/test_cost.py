@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 
 from ue_bench import cost
 from ue_bench.base import NetworkCost, Protector
-from ue_bench.plan import epochs, stages
+from ue_bench.cli import plan as cli_plan
+from ue_bench.plan import TrainStage, epochs, stages
 from ue_bench.registry import registry
 
-from .helpers import PROTOCOL, Toy, toy_cell
+from .helpers import PROTOCOL, Linear, Plain, Toy, toy_cell
 
 
 class Dear(Toy):
@@ -29,6 +33,26 @@ def test_dear_protection_weighs_as_much_as_it_trains() -> None:
     assert cheap[0].weight == 0.5
     own = toy_cell()
     assert dear[0].weight == pytest.approx(30 / epochs(own.recipe, own.data.info.train))
+
+
+def test_what_a_victim_learns_before_its_training_weighs_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Learner(Linear):
+        def cost(self, images: int) -> NetworkCost:
+            return NetworkCost("mlp", 3.0 * images)
+
+    plain, learner = (
+        toy_cell(victim=Linear(), countermeasure=Plain()),
+        toy_cell(victim=Learner(), countermeasure=Plain()),
+    )
+    [*_, last] = stages([plain], lambda *_: False)
+    assert last.weight == 1
+    [*_, last] = stages([learner], lambda *_: False)
+    assert last.weight == pytest.approx(1 + 30 / epochs(learner.recipe, 10))  # 10 images
+    asked: list[NetworkCost] = []
+    monkeypatch.setattr(cost, "seconds", lambda found, *rest: asked.append(found) or 5.0)
+    wanted: Any = SimpleNamespace(place=SimpleNamespace(device="cpu", threads=1), data=learner.data, cells=[learner])
+    assert cli_plan._seconds(TrainStage(learner), wanted) == 10
+    assert asked == [NetworkCost("mlp", 30.0), NetworkCost("linear", epochs(learner.recipe, 10))]
 
 
 def test_a_pass_is_timed_by_training_steps(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ from ue_bench.stages import Workplace, dataset, execute
 from ue_bench.store.artifacts import ArtifactStore, load_images, read_json
 from ue_bench.store.results import ResultStore
 
-from .helpers import Brighter, Clean, Doubler, Files, Halver, Plain, Toy, random_set, toy_cell, write_set
+from .helpers import Brighter, Clean, Doubler, Files, Halver, Linear, Plain, Toy, random_set, toy_cell, write_set
 
 TRAIN, TEST = random_set(10, seed=1), random_set(4, seed=2)
 
@@ -92,16 +92,25 @@ class Trained:
 
     train: ImageSet
     test: ImageSet
+    clean: ImageSet | None
+    last: float = 60.0
+    model: torch.nn.Module
 
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> Trained:
     seen = Trained()
 
-    def remember(build: Any, train: ImageSet, test: ImageSet, *rest: Any) -> tuple[torch.nn.Module, loop.Outcome]:
+    def remember(
+        build: Any, train: ImageSet, test: ImageSet, *rest: Any, clean: ImageSet | None
+    ) -> tuple[torch.nn.Module, loop.Outcome]:
+        seen.clean = clean
         seen.train = ImageSet(np.array(train.images), train.labels, train.class_names)
         seen.test = ImageSet(np.array(test.images), test.labels, test.class_names)
-        return build(), loop.Outcome([1, 2, 3], [50.0, 70.0, 60.0], [40.0, 50.0, 55.5], [2.0, 1.0, 0.5], 1.5, 100.0)
+        seen.model = build()
+        return seen.model, loop.Outcome(
+            [1, 2, 3], [50.0, 70.0, 60.0], [40.0, 50.0, 55.5], [2.0, 1.0, 0.5], 1.5, 100.0, seen.last
+        )
 
     monkeypatch.setattr(loop, "train", remember)
     return seen
@@ -179,6 +188,66 @@ def test_the_result_says_what_and_how_much(data: Data, place: Workplace, trained
     assert result.environment.torch == torch.__version__
     curve = json.loads((place.out / "curves" / f"{cell.key}.json").read_text(encoding="utf-8"))
     assert curve["accuracy_test"] == [50, 70, 60]
+
+
+@pytest.mark.parametrize(("last", "peak"), [(40.0, (70, 2)), (70.0, (70, 2)), (80.0, (80, 3))])
+def test_a_network_that_is_changed_after_training_may_be_the_peak(
+    data: Data, place: Workplace, trained: Trained, last: float, peak: tuple[float, float]
+) -> None:
+    trained.last = last
+    compute(toy_cell(data=data), place)
+    [result] = ResultStore(place.out).results()
+    assert result.metrics.accuracy_last == last
+    assert (result.metrics.accuracy_peak, result.metrics.peak_epoch) == peak
+
+
+class Learner(Linear):
+    """Learns weights from the images alone, and remembers what it was given."""
+
+    name: ClassVar[str] = "learner"
+    given: ClassVar[list[tuple[ImageSet, Context]]] = []
+
+    weight: str = "1.weight"
+
+    def pretrain(self, data: ImageSet, ctx: Context) -> dict[str, torch.Tensor]:
+        self.given.append((ImageSet(np.array(data.images), data.labels, data.class_names), ctx))
+        return {self.weight: torch.full((2, 192), float(data.images.mean()))}
+
+
+class TestPretraining:
+    @pytest.fixture(autouse=True)
+    def nothing_given(self) -> None:
+        Learner.given.clear()
+
+    def test_gets_the_images_of_the_training_and_gives_the_network_its_weights(
+        self, data: Data, place: Workplace, trained: Trained
+    ) -> None:
+        cell = toy_cell(data=data, protector=Toy(count=5), countermeasure=Brighter(by=3), victim=Learner())
+        compute(cell, place)
+        [(images, _)] = Learner.given
+        assert np.array_equal(images.images, TRAIN.images + 8)
+        weights = trained.model.state_dict()
+        assert (weights["1.weight"] == float((TRAIN.images + 8).mean())).all()
+        assert weights["1.bias"].std() > 0  # fresh
+
+    def test_has_a_seed_of_its_own_and_no_clean_data(self, data: Data, place: Workplace, trained: Trained) -> None:
+        class Owner(Plain):
+            @property
+            def clean_images(self) -> int:
+                return 4
+
+        for changes in ({}, {"protector": Clean()}, {"seed": 1}, {"countermeasure": Owner()}, {"precision": "bf16"}):
+            compute(toy_cell(data=data, victim=Learner(), **changes), place)
+        seeds = [ctx.seed for _, ctx in Learner.given]
+        assert seeds[0] == seeds[1] == seeds[3] == seeds[4] != seeds[2]
+        assert {ctx.clean for _, ctx in Learner.given} == {None}
+        assert [ctx.precision for _, ctx in Learner.given] == ["fp32"] * 4 + ["bf16"]
+
+    def test_weights_of_nothing_are_an_error(self, data: Data, place: Workplace, trained: Trained) -> None:
+        with pytest.raises(
+            ValueError, match=r"learner\[weight=nowhere\] learnt nowhere, which its network does not have"
+        ):
+            compute(toy_cell(data=data, victim=Learner(weight="nowhere")), place)
 
 
 def test_results_name_no_folder_and_no_machine(data: Data, place: Workplace, trained: Trained) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,3 +28,19 @@ def train_context(seed: int = 0) -> TrainContext:
 def planes(*rows: list[int]) -> Images:
     """One image whose three channels all hold these rows."""
     return np.repeat(np.array([rows], dtype=np.uint8)[..., None], 3, axis=3)
+
+
+def tiny_model(folder: Path, seed: int = 0, size: int | None = 8, dropout: float = 0.0, **scheduler: Any) -> Path:
+    """A diffusers folder of a UNet with random weights, and of a scheduler with these arguments."""
+    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+
+    outputs = 6 if scheduler.get("variance_type", "").startswith("learned") else 3
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        unet = UNet2DModel(
+            sample_size=size, block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4, out_channels=outputs,
+            down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2, add_attention=False,
+            dropout=dropout,
+        )  # fmt: skip
+    DDPMPipeline(unet=unet, scheduler=DDPMScheduler(**scheduler)).save_pretrained(folder)
+    return folder

@@ -302,6 +302,19 @@ class TestMixup:
         assert Mixup().loss(Recorder(certain), x, y, train_context()).item() < 1e-6
         assert Mixup(variant="standard").loss(Recorder(certain), x, y, train_context()).item() > 1
 
+    def test_the_original_label_counts_for_half_in_expectation(self) -> None:
+        """(i, j, l) and (j, i, 1 - l) are the same image: the partner's label counts as much as the own one."""
+        pictures = torch.randn(10, 3, 4, 4, generator=generator(5))
+        y = torch.arange(40_000) % 10
+        mixed, partner, weight = Mixup().mix(pictures[y], generator())
+        logits = mixed.flatten(1) @ torch.randn(48, 10, generator=generator(6)) / 4
+        own, other = (nn.functional.cross_entropy(logits, label, reduction="none") for label in (y, y[partner]))
+        difference = own - (own + other) / 2
+        error = difference.std().item() / len(y) ** 0.5
+        assert abs(difference.mean().item()) < 3 * error < 0.03
+        usual = weight * own + (1 - weight) * other
+        assert abs((own - usual).mean().item()) > 10 * error
+
 
 class TestCutMix:
     @pytest.mark.parametrize("size", ["area_ratio", "side_ratio"])

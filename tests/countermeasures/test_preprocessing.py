@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from PIL import Image, ImageFilter
 from ue_bench.api import Context, Countermeasure
 from ue_bench_countermeasures.preprocessing import (
     BitDepthReduction,
+    ColourSpace,
     GaussianFilter,
     Gray,
     Jpeg,
@@ -30,7 +32,11 @@ from ue_bench_countermeasures.preprocessing import (
 
 from .helpers import Images, Purify, image_set, planes
 
-ALL = [Mean(), Median(), BitDepthReduction(), Gray(), GaussianFilter(sigma=0.7), Jpeg(quality=10), Resize()]
+ALL = [
+    *(Mean(), Median(), BitDepthReduction(), BitDepthReduction(variant="round"), Gray(), Gray(variant="mean")),
+    *(GaussianFilter(sigma=0.7), Jpeg(quality=10), Resize()),
+    *(ColourSpace(), ColourSpace(variant="quarter"), ColourSpace(variant="value"), ColourSpace(variant="chroma")),
+]
 COUNTING = planes(*np.arange(25).reshape(5, 5).tolist())  # 0..24 row by row
 SMALL = hnp.arrays(np.uint8, st.tuples(st.integers(1, 3), st.integers(2, 9), st.integers(2, 9), st.just(3)))
 
@@ -58,7 +64,8 @@ class TestEveryPreprocessing:
 
     def test_test_images_are_left_alone_unless_asked(self, countermeasure: Countermeasure) -> None:
         assert not countermeasure.apply_to_test
-        assert type(countermeasure)(apply_to_test=True).selector.endswith("[apply_to_test=true]")
+        plain = type(countermeasure)()
+        assert type(plain)(apply_to_test=True).selector == f"{plain.name}[apply_to_test=true]"
 
 
 class TestMean:
@@ -121,6 +128,39 @@ class TestBitDepthReduction:
         assert (np.diff(table.astype(int)) >= 0).all()
         assert len(np.unique(table)) == 2**bits
 
+    @pytest.mark.parametrize(
+        ("variant", "levels", "thresholds"),
+        [
+            ("posterize", [0, 64, 128, 192], [64, 128, 192]),
+            ("squeeze", [0, 85, 170, 255], [43, 128, 213]),
+            ("truncate", [0, 64, 128, 191, 255], [64, 128, 192, 255]),
+            ("round", [0, 64, 128, 191, 255], [32, 96, 160, 224]),
+            ("float", [0, 64, 128, 191], [64, 128, 192]),
+        ],
+    )
+    def test_five_definitions_of_two_bits(self, variant: Any, levels: list[int], thresholds: list[int]) -> None:
+        table = BitDepthReduction(bits=2, variant=variant).table()
+        assert np.unique(table).tolist() == levels
+        assert (np.flatnonzero(np.diff(table.astype(int))) + 1).tolist() == thresholds
+
+    @pytest.mark.parametrize("bits", range(1, 9))
+    @pytest.mark.parametrize(
+        ("variant", "formula"),
+        [("truncate", np.trunc), ("round", np.rint), ("float", lambda v: np.minimum(np.trunc(v), v.max() - 1))],
+    )
+    def test_definitions_on_floats(self, variant: Any, formula: Any, bits: int) -> None:
+        steps = 2**bits
+        scaled = np.arange(256) * steps / 255
+        expected = np.floor(formula(scaled) / steps * 255 + 0.5)
+        np.testing.assert_array_equal(BitDepthReduction(bits=bits, variant=variant).table(), expected)
+
+    @pytest.mark.parametrize("bits", range(1, 9))
+    def test_float_agrees_with_torchvision_on_floats(self, bits: int) -> None:
+        v2 = pytest.importorskip("torchvision.transforms.v2.functional", exc_type=Exception)
+        ramp = (torch.arange(256).float() / 255).expand(3, 1, 256)
+        expected = (v2.posterize(ramp, bits)[0, 0].double() * 255 + 0.5).floor()
+        np.testing.assert_array_equal(BitDepthReduction(bits=bits, variant="float").table(), expected.numpy())
+
     @pytest.mark.parametrize("bits", range(1, 9))
     def test_squeeze_rounds_to_nearest(self, bits: int) -> None:
         top = 2**bits - 1
@@ -158,6 +198,57 @@ class TestGray:
         expected = np.stack([np.asarray(Image.fromarray(i).convert("L")) for i in noise_images])
         for channel in range(3):
             np.testing.assert_array_equal(gray(noise_images)[..., channel], expected)
+
+    @given(images=SMALL)
+    def test_all_channels_are_alike_and_a_second_time_changes_nothing(self, images: Images) -> None:
+        for variant in ("luma", "mean", "red", "green", "blue"):
+            grey = Gray(variant=variant).change(images)
+            assert (grey == grey[..., :1]).all()
+            np.testing.assert_array_equal(Gray(variant=variant).change(grey), grey)
+
+    @pytest.mark.parametrize(
+        ("variant", "level"), [("luma", 118), ("mean", 98), ("red", 200), ("green", 96), ("blue", 1)]
+    )
+    def test_variants(self, variant: Any, level: int, purify: Purify) -> None:
+        image = np.full((1, 2, 2, 3), (200, 96, 1), np.uint8)  # mean 99: bright channels must not overflow
+        image[0, 0, 0] = (200, 96, 0)  # mean 98.67, cut
+        assert (
+            purify(Gray(variant=variant), image)[0, 0, 0].tolist()
+            == [0 if variant == "blue" else 116 if variant == "luma" else level] * 3
+        )
+
+
+class TestColourSpace:
+    def test_channels_rotate(self, noise_images: Images, purify: Purify) -> None:
+        rotated = purify(ColourSpace(variant="rotate"), noise_images)
+        np.testing.assert_array_equal(rotated, noise_images[..., [1, 2, 0]])
+
+    def test_a_quarter_is_cut(self, purify: Purify) -> None:
+        image = np.array([0, 3, 4, 7, 254, 255], np.uint8).reshape(1, 1, 2, 3)
+        assert purify(ColourSpace(variant="quarter"), image).ravel().tolist() == [0, 0, 1, 1, 63, 63]
+
+    def test_value_is_that_of_pillow(self, noise_images: Images, purify: Purify) -> None:
+        expected = np.stack([np.asarray(Image.fromarray(i).convert("HSV"))[..., 2] for i in noise_images])
+        value = purify(ColourSpace(variant="value"), noise_images)
+        for channel in range(3):
+            np.testing.assert_array_equal(value[..., channel], expected)
+
+    @pytest.mark.parametrize("size", [(8, 8), (5, 7), (1, 1)])
+    def test_chroma_is_averaged_over_blocks(self, size: tuple[int, int], purify: Purify) -> None:
+        image = np.random.default_rng(0).integers(60, 190, (1, *size, 3), dtype=np.uint8)  # no colour out of range
+        before = np.asarray(Image.fromarray(image[0]).convert("YCbCr")).astype(float)
+        after = np.asarray(Image.fromarray(purify(ColourSpace(variant="chroma"), image)[0]).convert("YCbCr"))
+        for row in range(0, size[0], 2):
+            for column in range(0, size[1], 2):
+                block = np.s_[row : row + 2, column : column + 2, 1:]
+                assert np.abs(after[block] - before[block].mean(axis=(0, 1))).max() <= 2
+        assert np.abs(after[..., 0] - before[..., 0]).max() <= 2  # Y stays, but for the way through RGB
+
+    def test_grey_images_have_no_chroma(self, purify: Purify) -> None:
+        greys = np.repeat(np.random.default_rng(0).integers(0, 256, (2, 9, 6, 1), dtype=np.uint8), 3, axis=3)
+        after = purify(ColourSpace(variant="chroma"), greys)
+        assert (after == after[..., :1]).all()
+        assert np.abs(after.astype(int) - greys).max() <= 1  # Pillow cuts what it converts
 
 
 class TestGaussianFilter:
@@ -215,7 +306,11 @@ class TestJpeg:
             np.testing.assert_array_equal(compressed[0, :, :, channel], np.asarray(Image.open(file)))
 
     @pytest.mark.parametrize(
-        ("quality", "luma", "chroma"), [(10, 80, 85), (50, 16, 17), (1, 255, 255), (90, 3, 3), (100, 1, 1)]
+        ("quality", "luma", "chroma"),
+        [
+            *((1, 255, 255), (2, 255, 255), (4, 200, 213), (6, 133, 142), (8, 100, 106), (10, 80, 85), (50, 16, 17)),
+            *((70, 10, 10), (90, 3, 3), (100, 1, 1)),
+        ],
     )
     def test_quantisation_tables(self, quality: int, luma: int, chroma: int, monkeypatch: pytest.MonkeyPatch) -> None:
         tables = []

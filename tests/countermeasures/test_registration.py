@@ -5,6 +5,7 @@ import pytest
 import ue_bench_countermeasures
 from ue_bench.api import Countermeasure, Preprocessing, Register, UserError
 from ue_bench.registry import Entry, Registry, describe
+from ue_bench_countermeasures.sets import SETS
 
 DEEP_HIDING_COLUMNS = [
     "vanilla",
@@ -30,9 +31,17 @@ def registered() -> Registry:
 
 
 ENTRIES = registered().of_kind("countermeasure")
+TRAINING_ONLY = {"pca", "purifier"}
+TEST_TOO = {"comdefend", "dipdefend"}  # of the purifiers
 
 
-FURTHER = ["resize", "tvm", "wavelet", "pca", "rotation", "randaugment", "autoaugment", "ueraser", "coin", "fgsm-rs"]
+FURTHER = [
+    *("resize", "tvm", "wavelet", "pca", "rotation", "randaugment", "autoaugment", "ueraser", "coin", "fgsm-rs"),
+    *("early-stopping", "deep-feature-reweighting"),
+    *("diffpure", "avatar", "le-jcdp", "eclipse", "orthogonal-projection", "d-vae"),
+    *("comdefend", "dipdefend"),
+    "colour-space",
+]
 
 
 def test_twelve_countermeasures_of_deep_hiding_and_others() -> None:
@@ -44,6 +53,27 @@ def test_twelve_countermeasures_of_deep_hiding_and_others() -> None:
 def test_set_has_the_columns_of_the_tables_in_order() -> None:
     resolved = registered().resolve("countermeasure", "@dh12")
     assert [plugin.selector for plugin in resolved] == DEEP_HIDING_COLUMNS
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_sets_hold_what_exists_in_canonical_form_and_once(name: str) -> None:
+    members, summary = SETS[name]
+    resolved = registered().resolve("countermeasure", f"@{name}")
+    assert [plugin.selector for plugin in resolved] == list(members)
+    assert summary
+
+
+def test_sets_of_papers() -> None:
+    assert [plugin.selector for plugin in registered().resolve("countermeasure", "@iss")][-1] == (
+        "bdr+gray+jpeg[quality=10]"  # in the order of its code
+    )
+    extended = [plugin.selector for plugin in registered().resolve("countermeasure", "@extended18")]
+    assert extended[:13] == DEEP_HIDING_COLUMNS
+    assert "Our reading" in SETS["extended18"][1]
+    apbench = registered().resolve("countermeasure", "@apbench")
+    published = ["Std", "Cutout", "CutMix", "Mixup", "Gauss", "BDR", "Gray", "JPEG", "U-max", "AVATAR", "AT"]
+    assert len(apbench) == len(published)
+    assert {"jpeg[quality=90]", "jpeg[quality=50]", "resize", "median"} < set(SETS["raeg"][0])
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda e: e.name)
@@ -63,22 +93,36 @@ class TestEveryEntry:
     def test_does_something_unless_it_is_vanilla(self, entry: Entry) -> None:
         found = entry.plugin_class
         assert issubclass(found, Countermeasure)
-        methods = [method for method in ("purify", "augment", "loss") if found.overrides(method)]
-        assert len(methods) == (0 if entry.name == "vanilla" else 1)
-        # principal components belong to the training set, so that test images cannot be treated alike
-        assert issubclass(found, Preprocessing) == ("purify" in methods and entry.name != "pca")
+        methods = [method for method in ("purify", "augment", "loss", "score", "finish") if found.overrides(method)]
+        assert len(methods) == {"vanilla": 0, "eclipse": 2}.get(entry.name, 1)
+        # what most of them learn belongs to the training set, so that test images cannot be treated alike
+        assert issubclass(found, Preprocessing) == (
+            "purify" in methods and (entry.name in TEST_TOO or not {entry.name, *entry.tags} & TRAINING_ONLY)
+        )
 
     def test_selector_of_the_defaults_is_the_name(self, entry: Entry) -> None:
         assert entry.plugin_class().selector == entry.name
 
 
+def test_a_tag_tells_who_needs_clean_data() -> None:
+    needy = {e.name for e in ENTRIES if registered().resolve("countermeasure", e.name)[0].clean_images}  # type: ignore[attr-defined]
+    assert needy == {e.name for e in ENTRIES if "needs-clean-data" in e.tags}
+    assert needy >= {"early-stopping", "deep-feature-reweighting", "le-jcdp", "eclipse"}
+
+
 GROUPS = {
     "augmentation": ["autoaugment", "coin", "cutmix", "cutout", "mixup", "randaugment", "rotation", "vanilla"],
     "preprocessing": [
-        *("bdr", "gaussian-filter", "gaussian-noise", "gray", "jpeg", "mean", "median", "pca", "resize", "tvm"),
+        *("bdr", "colour-space", "gaussian-filter", "gaussian-noise", "gray", "jpeg", "mean", "median", "pca"),
+        *("resize", "tvm"),
         "wavelet",
     ],
     "training": ["at", "fgsm-rs", "ueraser"],
+    "diffusion": ["avatar", "diffpure", "eclipse", "le-jcdp"],
+    "purifier": [
+        *("avatar", "comdefend", "d-vae", "diffpure", "dipdefend", "eclipse", "le-jcdp"),
+        "orthogonal-projection",
+    ],
 }
 
 
@@ -95,6 +139,9 @@ def test_groups(tag: str) -> None:
         "jpeg[quality=101]",
         "jpeg[subsampling=4:1:1]",
         "bdr[bits=9]",
+        "bdr[variant=floor]",
+        "gray[variant=lightness]",
+        "colour-space[variant=hue]",
         "at[eps=0]",
         "at[steps=-1]",
         "gaussian-noise[std=0]",
@@ -114,6 +161,25 @@ def test_groups(tag: str) -> None:
         "ueraser[copies=0]",
         "coin[alpha=-1]",
         "fgsm-rs[steps=1]",
+        "early-stopping[clean=0]",
+        "deep-feature-reweighting[clean=0]",
+        "deep-feature-reweighting[rounds=0]",
+        "deep-feature-reweighting[learning_rate=0]",
+        "diffpure[t=-1]",
+        "avatar[steps=1]",
+        "avatar[reverse=ode]",
+        "le-jcdp[t=0]",
+        "le-jcdp[guidance=0,distance=pixels]",
+        "eclipse[t=0,clean=5]",
+        "eclipse[model=a/b,preset=micro]",
+        "orthogonal-projection[epochs=0]",
+        "d-vae[rate=-1]",
+        "d-vae[width=1]",
+        "d-vae[preset=small]",
+        "comdefend[noise=-1]",
+        "comdefend[weights=a,clean=5]",
+        "dipdefend[iterations=0]",
+        "dipdefend[recipe=svhn]",
     ],
 )
 def test_values_out_of_range_are_refused_in_one_line(selector: str) -> None:

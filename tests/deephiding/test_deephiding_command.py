@@ -16,10 +16,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from ue_bench.api import EnvironmentProblem, UserError, ValidationError, open_dataset
+from ue_bench.api import EnvironmentProblem, ProgressLine, UserError, ValidationError, open_dataset
 from ue_bench.cli.main import cli
 from ue_bench_deephiding import banks, extractor, retrain
-from ue_bench_deephiding.command_tools import ProgressLine
 from ue_bench_deephiding.hinet import HidingNetwork
 from ue_bench_deephiding.isgan import Isgan
 from ue_bench_deephiding.networks import load_network

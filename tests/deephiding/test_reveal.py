@@ -172,6 +172,16 @@ class TestRevealCommand:
         assert "2 of 8 images cannot be read: broken.png, thin.png" in result.stderr
         assert len(list((tmp_path / "out").rglob("*.png"))) == 6
 
+    def test_transparency_does_not_hide_what_is_hidden(self, marked: Path, tmp_path: Path) -> None:
+        glass = tmp_path / "glass"
+        glass.mkdir()
+        with Image.open(marked / "0.png") as image:
+            image.putalpha(60)
+            image.save(glass / "0.png")
+        for folder, out in ((marked, tmp_path / "out"), (glass, tmp_path / "through glass")):
+            assert run("reveal", folder, out).exit_code == 0
+        assert (tmp_path / "through glass" / "0.png.png").read_bytes() == (tmp_path / "out" / "0.png.png").read_bytes()
+
     def test_single_image(self, marked: Path, tmp_path: Path) -> None:
         assert run("reveal", marked / "0.png", tmp_path / "out").exit_code == 0
         assert [p.name for p in (tmp_path / "out").glob("*.png")] == ["0.png.png"]

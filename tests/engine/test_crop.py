@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ue_bench.engine.loop import padded_crop, resized_crop, to_unit
+from ue_bench.engine.loop import cut_pixels, cut_rows, padded_crop, resized_crop, to_unit
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -39,6 +41,50 @@ def test_a_padded_crop_is_a_window_or_its_mirror(
         if flip:
             possible += [w.flip(1) for w in possible]
         assert any(torch.equal(after, w) for w in possible)
+
+
+def looked_up(images: Tensor, pad: int, flip: bool, g: torch.Generator) -> Tensor:
+    """The crop that committed results were computed with: every pixel of the padded images by its index."""
+    n, height, width, _ = images.shape
+    rows = torch.randint(2 * pad + 1, (n, 1), generator=g) + torch.arange(height)
+    columns = torch.randint(2 * pad + 1, (n, 1), generator=g) + torch.arange(width)
+    if flip:
+        columns = torch.where(torch.rand((n, 1), generator=g) < 0.5, columns.flip(1), columns)
+    padded = torch.zeros(n, height + 2 * pad, width + 2 * pad, 3, dtype=torch.uint8)
+    padded[:, pad : pad + height, pad : pad + width] = images
+    return padded[torch.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9), st.integers(0, 5), st.booleans(), st.integers(0, 99))
+@settings(deadline=None, max_examples=100)
+def test_copying_rows_changes_no_result(count: int, height: int, width: int, pad: int, flip: bool, seed: int) -> None:
+    images, g, same = pictures(count, height, width, seed), generator(seed), generator(seed)
+    assert torch.equal(padded_crop(images, pad, flip, g), looked_up(images, pad, flip, same))
+    assert torch.equal(g.get_state(), same.get_state())  # and the next batch begins where it did
+
+
+@pytest.mark.parametrize("size", [(32, 32), (64, 48), (224, 224)])
+def test_copying_rows_changes_no_result_at_usual_sizes(size: tuple[int, int]) -> None:
+    images = pictures(12, *size)
+    assert torch.equal(padded_crop(images, 4, True, generator(5)), looked_up(images, 4, True, generator(5)))
+
+
+def test_a_padded_crop_of_views_is_that_of_copies() -> None:
+    shown_once = pictures(1, 6, 5).expand(10, 6, 5, 3)
+    turned = pictures(10, 5, 6).transpose(1, 2)
+    for images in (shown_once, turned):
+        assert torch.equal(padded_crop(images, 2, True, generator()), looked_up(images, 2, True, generator()))
+
+
+@pytest.mark.parametrize("cut", [cut_pixels, cut_rows])
+def test_windows_are_cut_where_asked(cut: Callable[..., Tensor]) -> None:
+    """An accelerator looks pixels up, a CPU copies rows: the same windows."""
+    padded = pictures(3, 5, 7)
+    top, left, mirrored = (torch.tensor(v)[:, None] for v in ([0, 2, 1], [3, 0, 1], [False, True, True]))
+    found = cut(padded, top, left, mirrored, (3, 4))
+    assert torch.equal(found[0], padded[0, 0:3, 3:7])
+    assert torch.equal(found[1], padded[1, 2:5, 0:4].flip(1))
+    assert torch.equal(found[2], padded[2, 1:4, 1:5].flip(1))
 
 
 def test_without_padding_and_flip_nothing_changes() -> None:

@@ -18,6 +18,7 @@ import pytest
 from ue_bench import budget
 from ue_bench.api import Context, ImageSet
 from ue_bench.registry import Register, Registry
+from ue_bench.testing import check_countermeasure, check_protector, failures, pictures
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "ue-bench-hello"
 PROJECT: dict[str, Any] = tomllib.loads((EXAMPLE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -115,6 +116,13 @@ class TestMethods:
         measured = budget.measure(data, protected, protector.budget)
         assert measured.declared == "linf 5/255"
         assert measured.linf_max == 5
+
+    def test_both_pass_the_checks_for_plugins(self, names: Registry, tmp_path: Path) -> None:
+        ctx = Context("cpu", 0, tmp_path, tmp_path, tmp_path)
+        stripes: Any = names.create("protector", "hello-stripes", {})
+        shuffle: Any = names.create("countermeasure", "hello-shuffle", {})
+        assert failures(check_protector(stripes, pictures(), ctx)) == []
+        assert failures(check_countermeasure(shuffle, pictures(), ctx)) == []
 
     def test_class_c_has_c_plus_one_periods(self, names: Registry, tmp_path: Path) -> None:
         grey = ImageSet(np.full((3, 16, 16, 3), 128, np.uint8), np.arange(3), ("a", "b", "c"))

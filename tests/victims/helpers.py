@@ -24,6 +24,11 @@ PARAMETERS = {
 }
 
 
+def offline(name: str) -> str:
+    """A selector for the victim ``name`` that needs no weights from elsewhere."""
+    return f"{name}[features=random]" if name == "linear-probe" else name
+
+
 def victim(selector: str) -> Victim:
     [found] = registry().resolve("victim", selector)
     assert isinstance(found, Victim)

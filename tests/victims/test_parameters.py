@@ -8,7 +8,7 @@ import pytest
 
 from ue_bench.registry import registry
 
-from .helpers import PARAMETERS, on_meta, parameters
+from .helpers import PARAMETERS, offline, on_meta, parameters
 
 NAMES = [e.name for e in registry().of_kind("victim") if e.distribution.startswith("ue-bench ")]
 
@@ -61,5 +61,5 @@ def test_counts_at_224_px_are_torchvisions(selector: str, count: int, torchvisio
 def test_docstrings_say_the_count(name: str) -> None:
     """In full, or in millions with two decimals."""
     text = " ".join((registry().entries["victim", name].plugin_class.__doc__ or "").split())
-    count = parameters(on_meta(name, 32))
+    count = parameters(on_meta(offline(name), 32))
     assert f"{count:,}" in text or f"{count / 1e6:.2f} M" in text or name == "resnet9"

@@ -19,7 +19,7 @@ from ue_bench.engine.protocol import Protocol, protocol
 from ue_bench.imageset import ImageSet
 from ue_bench.registry import Entry, describe, registry
 
-from .helpers import on_meta, parameters, victim
+from .helpers import offline, on_meta, parameters, victim
 
 ENTRIES = [e for e in registry().of_kind("victim") if e.distribution.startswith("ue-bench ")]
 WITH_STEM = ["resnet18", "resnet34", "resnet50", "resnet101", "vgg16", "vgg19", "densenet121", "mobilenetv2", "senet18"]
@@ -63,7 +63,7 @@ def broken_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
 class TestWithoutTorchvision:
     @pytest.mark.parametrize("entry", ENTRIES, ids=lambda e: e.name)
     def test_small_images_do_not_need_it(self, entry: Entry) -> None:
-        assert parameters(on_meta(entry.name, 32)) > 0
+        assert parameters(on_meta(offline(entry.name), 32)) > 0
 
     @pytest.mark.parametrize("name", ["vgg16", "vgg19", "densenet121", "mobilenetv2"])
     def test_large_images_say_in_one_line_that_they_do(self, name: str) -> None:
@@ -162,4 +162,4 @@ def test_small_victims_learn_colours(selector: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda e: e.name)
 def test_every_victim_learns_colours(entry: Entry) -> None:
-    assert learns(entry.name, 16, 6) > 80
+    assert learns(offline(entry.name), 16, 6) > 80

@@ -39,6 +39,9 @@ jobs_option = click.option("--jobs", type=click.IntRange(1), help="Workers a dev
 data_dir_option = click.option("--data-dir", type=click.Path(path_type=Path),
                                help="Folder where datasets are or will be.")  # fmt: skip
 
+fraction_option = click.option("--fraction", type=click.FloatRange(0, 1), default=1.0,
+                               help="Share of the images that is protected.")  # fmt: skip
+
 TABLE_OPTIONS = [
     click.option("-P", "--protector", "protectors", multiple=True, help="Selectors; the board's rows by default."),
     click.option("-C", "--countermeasure", "countermeasures", multiple=True, help="Selectors; 'all' is the board's."),
@@ -49,13 +52,19 @@ SETTING_OPTIONS = [
     click.option("--board", "board_name", default="demo", show_default=True, help="The grid to fill."),
     click.option("--protocol", help="A training recipe instead of the board's."),
     click.option("--seeds", help="Such as 0,1,2 or 0-4; the board's by default."),
-    click.option("--fraction", type=click.FloatRange(0, 1), default=1.0, help="Share of the images that is protected."),
+    fraction_option,
     click.option("--precision", type=click.Choice(["auto", "bf16", "fp32"]), default="auto", show_default=True),
     devices_option,
     threads_option,
     click.option("--out", type=click.Path(path_type=Path), help="Results folder; ue-bench-results/BOARD by default."),
     data_dir_option,
     cache_option,
+]
+EVASION_OPTIONS = [
+    click.option(
+        "--images", type=click.IntRange(1), help="Test images to show, balanced over classes; all by default."
+    ),
+    click.option("--transfer", is_flag=True, help="Give classifiers a seed of their own, which no protector knows."),
 ]
 
 
@@ -67,6 +76,16 @@ def grid_options(command: F) -> F:
 def setting_options(command: F) -> F:
     """Those of a command that knows its rows and columns."""
     return _with(SETTING_OPTIONS, command)
+
+
+def evasion_options(command: F) -> F:
+    """Those of a command that shows test images to classifiers; all of these images are protected."""
+    return _with([option for option in SETTING_OPTIONS if option is not fraction_option] + EVASION_OPTIONS, command)
+
+
+def evasion_only_options(command: F) -> F:
+    """What these have beside the options of a grid."""
+    return _with(EVASION_OPTIONS, command)
 
 
 def _with(options: Sequence[Callable[[F], F]], command: F) -> F:

@@ -55,6 +55,9 @@ def _entry(entry: Entry, detailed: bool) -> dict[str, Any]:
         row |= {"parameters": {}, "distribution": entry.distribution, "available": True, "reason": ""}
         try:
             row["parameters"] = entry.plugin_class.model_json_schema().get("properties", {})
+            if entry.kind == "countermeasure" and entry.complete:
+                [countermeasure] = registry().resolve(entry.kind, entry.name)
+                row["clean_images"] = getattr(countermeasure, "clean_images", 0)
         except UserError as error:
             row |= {"available": False, "reason": error.message}
     return row

@@ -54,16 +54,21 @@ def _seconds(stage: Stage, wanted: Grid) -> float | None:
     """How long ``stage`` will spend in networks on this machine, which is measured; None where it uses none."""
     from ..base import NetworkCost
     from ..cost import seconds
+    from ..evasion.plan import ClassifierStage
     from ..plan import ProtectStage, TrainStage, epochs
 
     place, info = wanted.place, wanted.data.info
-    cost: NetworkCost | None = None
+    costs: list[NetworkCost | None] = []
     if isinstance(stage, ProtectStage):
-        cost = stage.protector.cost(info.train)
+        costs = [stage.protector.cost(info.train)]
     elif isinstance(stage, TrainStage):
         cell = stage.cell
-        cost = NetworkCost(cell.victim.selector, cell.countermeasure.passes * epochs(cell.recipe, info.train))
-    if cost is None:
-        return None
-    size = (info.height, info.width)
-    return seconds(cost, info.train, info.classes, size, place.device, wanted.cells[0].precision, place.threads)
+        passes = cell.countermeasure.passes * epochs(cell.recipe, info.train)
+        costs = [cell.victim.cost(info.train), NetworkCost(cell.victim.selector, passes)]
+    elif isinstance(stage, ClassifierStage):
+        costs = [NetworkCost(stage.victim.selector, epochs(stage.recipe, info.train))]
+    size, precision = (info.height, info.width), wanted.cells[0].precision
+    known = [
+        seconds(cost, info.train, info.classes, size, place.device, precision, place.threads) for cost in costs if cost
+    ]
+    return sum(known) if known else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import UserError
-from ..registry import registry
+from ..registry import did_you_mean, registry
 from ..selectors import write_text
-from .common import Grid, grid, json_option, say, setting_options
+from .common import Grid, evasion_only_options, grid, json_option, say, setting_options
 
 if TYPE_CHECKING:
     from ..leaderboard.printed import PrintedTable
@@ -28,6 +28,11 @@ if TYPE_CHECKING:
               help="Of rows that train a hiding network of their own.")  # fmt: skip
 @click.option("--natural", type=click.Path(path_type=Path),
               help="Photographs for rows that hide natural images: a folder of images or Parquet files.")  # fmt: skip
+@click.option("--preset", type=click.Choice(["micro", "paper"]), default="micro", show_default=True,
+              help="Of what raeg tables train; the paper's takes GPUs.")  # fmt: skip
+@click.option("--weights", type=click.Path(path_type=Path), help="raeg tables: a generator of 'ue-bench raeg train'.")
+@click.option("--unseen", help="raeg-table4: a victim that is no target, for acc_transfer.")
+@evasion_only_options
 @click.option("--dry-run", is_flag=True, help="Show what would be computed, and stop.")
 @click.option("--markdown", is_flag=True, help="Print Markdown.")
 @json_option
@@ -41,6 +46,11 @@ def command(
     dry_run: bool,
     natural: Path | None,
     train_steps: int,
+    preset: str,
+    weights: Path | None,
+    unseen: str | None,
+    images: int | None,
+    transfer: bool,
     jobs: int | None,
     devices: str,
     threads: int,
@@ -48,24 +58,36 @@ def command(
 ) -> int:
     """Compute a table of a paper on a board, and print its numbers beside the printed ones.
 
-    Without TABLE, lists the tables. Results are those of 'run', in the same folder: what exists is not computed again.
+    Without TABLE, lists the tables. Results are those of 'run' and 'evade', in the same folder: what exists is not
+    computed again.
 
     \b
     ue-bench reproduce tableD --board cifar10-micro --natural photos
     """
-    from ..leaderboard import printed
+    from ..leaderboard import printed, raeg
     from ..leaderboard.comparison import compare
 
+    titles = printed.TITLES | raeg.TITLES
     if table_name is None:
-        lines = [f"{name:<8} {title}" for name, title in printed.TITLES.items()]
-        print(json.dumps(printed.TITLES, indent=1) if as_json else "\n".join(lines))
+        lines = [f"{name:<11} {title}" for name, title in titles.items()]
+        print(json.dumps(titles, indent=1) if as_json else "\n".join(lines))
         return 0
+    if table_name not in titles:
+        raise UserError(f"no table {table_name!r}", did_you_mean(table_name, list(titles)))
     if as_json and markdown:
         raise UserError("--json and --markdown exclude each other", "choose one")
+    if table_name in raeg.TITLES:
+        from .reproduce_raeg import quoted, reproduce
+
+        _refuse(ctx, table_name, _no_part_in_raeg(table_name, weights))
+        return reproduce(
+            table_name, weights=None if weights is None else quoted(weights), preset=preset, unseen=unseen,
+            images=images, transfer=transfer, dry_run=dry_run, as_json=as_json, markdown=markdown, devices=devices,
+            jobs=jobs, threads=threads, **options,
+        )  # fmt: skip
     table = printed.table(table_name)
-    for name, used in (("train_steps", table.trains), ("natural", table.natural)):
-        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE and not used:
-            raise UserError(f"--{name.replace('_', '-')} has no part in {table.name}", "leave it out")
+    unused = {name for name, used in (("train_steps", table.trains), ("natural", table.natural)) if not used}
+    _refuse(ctx, table.name, {*unused, "preset", "weights", "unseen", "images", "transfer"})
 
     say("ue-bench: preparing")
     texts = {row.label: row.selector(train_steps, _quoted(natural)) for row in table.rows}
@@ -85,6 +107,24 @@ def command(
     else:
         print("\n".join(c.markdown() if markdown else c.text() for c in found), end="")
     return 1 if failed or not all(c.complete for c in found) else 0
+
+
+def _refuse(ctx: click.Context, table: str, unused: Collection[str]) -> None:
+    """Raise UserError when an option that has no part in ``table`` is given."""
+    for name in sorted(unused):
+        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            raise UserError(f"--{name.replace('_', '-')} has no part in {table}", "leave it out")
+
+
+def _no_part_in_raeg(table: str, weights: Path | None) -> set[str]:
+    """Options that a table of RAEG does not use."""
+    unused = {"train_steps", "natural"}
+    unused |= {"images", "transfer"} if table == "raeg-table3" else {"fraction"}
+    if table != "raeg-table4":
+        unused |= {"unseen"}
+    if table in ("raeg-table2", "raeg-table3") and weights is not None:
+        unused |= {"preset"}
+    return unused
 
 
 def _quoted(path: Path | None) -> str | None:

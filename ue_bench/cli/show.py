@@ -5,12 +5,15 @@ from __future__ import annotations
 import inspect
 import json
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..registry import KIND_NAMES, Entry, describe_property, did_you_mean, registry
 from .common import json_option
+
+if TYPE_CHECKING:
+    from ..base import Plugin
 
 IMAGES, CLASSES, SIZE = 50_000, 10, (32, 32)  # of CIFAR-10: what costs are given for
 
@@ -19,7 +22,7 @@ IMAGES, CLASSES, SIZE = 50_000, 10, (32, 32)  # of CIFAR-10: what costs are give
 @click.argument("name")
 @json_option
 def command(name: str, as_json: bool) -> None:
-    """Show one plugin, board or protocol: what it does, where it comes from, its parameters."""
+    """Show one plugin, board, protocol or set: what it does, where it comes from, its parameters or members."""
     found = _find(name)
     if as_json:
         print(json.dumps(found, indent=1, ensure_ascii=False, default=str))
@@ -29,7 +32,9 @@ def command(name: str, as_json: bool) -> None:
         text = thing.pop("text", "")
         parameters = thing.pop("parameters", {})
         for field, value in thing.items():
-            if value not in ("", None, [], ()):
+            if field == "clean_images":
+                print(f"  needs clean data: {value:,} images")
+            elif value not in ("", None, [], ()):
                 shown = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
                 print(f"  {field}: {shown}")
         if text:
@@ -49,13 +54,18 @@ def _find(name: str) -> list[dict[str, Any]]:
     names = registry()
     bare = name.partition("[")[0]
     found = [_plugin(names.entries[kind, bare], name) for kind in KIND_NAMES if (kind, bare) in names.entries]
+    found += [
+        {"name": name, "kind": f"set of {named.kind}s", "summary": named.summary, "members": named.members}
+        for named in names.sets.values()
+        if f"@{named.name}" == name
+    ]
     if name in boards.names():
         board = boards.board(name)
         found.append({"kind": "board", **asdict(board)})
     if name in protocol.names():
         found.append({"kind": "protocol", **protocol.protocol(name).model_dump(mode="json")})
     if not found:
-        known = [n for _, n in names.entries] + boards.names() + protocol.names()
+        known = [n for _, n in names.entries] + [f"@{n}" for _, n in names.sets] + boards.names() + protocol.names()
         raise UserError(f"nothing is called {name!r}", did_you_mean(bare, sorted(set(known))))
     return found
 
@@ -69,6 +79,7 @@ def _plugin(entry: Entry, selector: str) -> dict[str, Any]:
         "tags": list(entry.tags),
         "paper": plugin.paper,
         "note": getattr(plugin, "identity_note", ""),
+        **_clean_images(entry, selector),
         "revision": plugin.revision,
         "distribution": entry.distribution,
         "cost": _cost(entry, selector),
@@ -78,27 +89,43 @@ def _plugin(entry: Entry, selector: str) -> dict[str, Any]:
     }
 
 
+def _one(entry: Entry, selector: str) -> Plugin | None:
+    """The plugin of ``selector``, of the kind of ``entry``; None for a bare name that needs parameters."""
+    from ..errors import UserError
+
+    if not entry.complete and selector == entry.name:
+        return None
+    found = registry().resolve(entry.kind, selector)
+    if len(found) != 1:
+        raise UserError(f"{selector!r} is {len(found)} {entry.kind}s", "one at a time can be shown")
+    return found[0]
+
+
+def _clean_images(entry: Entry, selector: str) -> dict[str, int]:
+    """How many training images the thief must own unprotected, for the countermeasures that need any."""
+    from ..base import Countermeasure
+
+    plugin = _one(entry, selector)
+    return {"clean_images": plugin.clean_images} if isinstance(plugin, Countermeasure) and plugin.clean_images else {}
+
+
 def _asked(entry: Entry, selector: str) -> str:
     """Fields of the protocol that a victim changes; empty where there are none."""
     from ..base import Victim, format_value
 
-    if entry.kind != "victim" or not entry.complete:
+    victim = _one(entry, selector)
+    if not isinstance(victim, Victim):
         return ""
-    [victim] = registry().resolve("victim", selector)
-    assert isinstance(victim, Victim)
     return ", ".join(f"{field}={format_value(value)}" for field, value in victim.optimiser().items())
 
 
 def _cost(entry: Entry, selector: str) -> str:
-    """What a protector asks of a network, and how long that takes here; empty where it asks nothing."""
-    from ..base import Protector
+    """What a protector, or a victim before its training, asks of a network, and how long that takes here; or empty."""
+    from ..base import Protector, Victim
     from ..schedule.devices import slots
 
-    if entry.kind != "protector" or not entry.complete:
-        return ""
-    [protector] = registry().resolve("protector", selector)
-    assert isinstance(protector, Protector)
-    cost = protector.cost(IMAGES)
+    plugin = _one(entry, selector)
+    cost = plugin.cost(IMAGES) if isinstance(plugin, (Protector, Victim)) else None
     if cost is None:
         return ""
     from .. import machine

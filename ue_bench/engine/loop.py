@@ -13,11 +13,13 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..base import Countermeasure
+from ..combine import has
 from ..context import TrainContext
 from ..imageset import ImageSet, release
 from ..seeds import derive
@@ -29,7 +31,11 @@ EVAL_BATCH = 1000
 
 @dataclass
 class Outcome:
-    """What a training run came to. Accuracies in percent; the curve has one point an evaluation."""
+    """What a training run came to. Accuracies in percent; the curve has one point an evaluation.
+
+    ``accuracy_last`` is that of the network as it is handed over: the last of the curve, unless a countermeasure keeps
+    the weights of another evaluation or changes them afterwards.
+    """
 
     epochs: list[float] = field(default_factory=list)
     accuracy_test: list[float] = field(default_factory=list)
@@ -37,6 +43,7 @@ class Outcome:
     loss_train: list[float] = field(default_factory=list)
     train_seconds: float = 0.0
     images_per_second: float = 0.0
+    accuracy_last: float | None = None
 
 
 def default_precision(device: str) -> str:
@@ -97,15 +104,32 @@ def padded_crop(images: Tensor, pad: int, flip: bool, generator: torch.Generator
     """
     n, height, width, _ = images.shape
     on: dict[str, Any] = {"device": images.device, "generator": generator}
-    rows = torch.randint(2 * pad + 1, (n, 1), **on) + torch.arange(height, device=images.device)
-    columns = torch.randint(2 * pad + 1, (n, 1), **on) + torch.arange(width, device=images.device)
-    if flip:
-        mirrored = torch.rand((n, 1), **on) < 0.5
-        columns = torch.where(mirrored, columns.flip(1), columns)
+    top, left = torch.randint(2 * pad + 1, (n, 1), **on), torch.randint(2 * pad + 1, (n, 1), **on)
+    mirrored = torch.rand((n, 1), **on) < 0.5 if flip else torch.zeros_like(top, dtype=torch.bool)
     padded = images.new_zeros(n, height + 2 * pad, width + 2 * pad, 3)
     padded[:, pad : pad + height, pad : pad + width] = images
-    which = torch.arange(n, device=images.device)
+    cut = cut_rows if images.device.type == "cpu" else cut_pixels
+    return cut(padded, top, left, mirrored, (height, width))
+
+
+def cut_pixels(padded: Tensor, top: Tensor, left: Tensor, mirrored: Tensor, size: tuple[int, int]) -> Tensor:
+    """A window of ``size`` of each image N x H x W x 3 at rows ``top`` and columns ``left`` (N x 1), pixel by pixel."""
+    rows = top + torch.arange(size[0], device=padded.device)
+    columns = left + torch.arange(size[1], device=padded.device)
+    columns = torch.where(mirrored, columns.flip(1), columns)
+    which = torch.arange(len(padded), device=padded.device)
     return padded[which[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def cut_rows(padded: Tensor, top: Tensor, left: Tensor, mirrored: Tensor, size: tuple[int, int]) -> Tensor:
+    """The same on a CPU, where copying rows as they lie in memory is several times as fast as looking up pixels."""
+    height, width = size
+    lines = padded.flatten(2).numpy()
+    windows = np.lib.stride_tricks.sliding_window_view(lines, (height, 3 * width), axis=(1, 2))[:, :, ::3]
+    cut = windows[np.arange(len(lines)), top[:, 0].numpy(), left[:, 0].numpy()]
+    turned = np.flatnonzero(mirrored.numpy())
+    cut[turned] = torch.from_numpy(cut[turned]).view(-1, height, width, 3).flip(2).flatten(2).numpy()
+    return torch.from_numpy(cut).view(-1, height, width, 3)
 
 
 def resized_crop(images: Tensor, flip: bool, generator: torch.Generator) -> Tensor:
@@ -130,14 +154,22 @@ def resized_crop(images: Tensor, flip: bool, generator: torch.Generator) -> Tens
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, pixels: Pixels, autocast: Callable[[], AbstractContextManager[None]]) -> float:
-    """Percent of ``pixels`` classified rightly, model in eval mode."""
+def accuracy(
+    model: nn.Module,
+    pixels: Pixels,
+    autocast: Callable[[], AbstractContextManager[None]],
+    change: Callable[[Tensor], Tensor] | None = None,
+) -> float:
+    """Percent of ``pixels`` classified rightly, model in eval mode. ``change`` is done to batches in [0, 1] before."""
     model.eval()
     right = torch.zeros((), device=pixels.device)
     for start in range(0, len(pixels.data), EVAL_BATCH):
         where = torch.arange(start, min(start + EVAL_BATCH, len(pixels.data)), device=pixels.device)
+        x = to_unit(pixels.take(where))
+        if change is not None:
+            x = change(x)
         with autocast():
-            guessed = model(to_unit(pixels.take(where))).argmax(1)
+            guessed = model(x).argmax(1)
         right += (guessed == pixels.labels[where]).sum()
     return 100 * right.item() / len(pixels.data)
 
@@ -169,14 +201,16 @@ def train(
     report: Callable[[float, float, str], None],
     state: dict[str, Any] | None = None,
     save: Callable[[dict[str, Any]], None] | None = None,
+    clean: ImageSet | None = None,
 ) -> tuple[nn.Module, Outcome]:
     """Train a network on ``train_set`` under ``protocol`` and ``countermeasure``, measuring it on ``test_set``.
 
-    ``countermeasure`` acts on batches (augment, loss) only: whatever it does to stored images has been done. On a CPU
-    the result depends on nothing but the arguments and the number of threads. Without a test set nothing is measured.
+    ``countermeasure`` acts on batches (augment, loss) and on the network (score, finish) only: whatever it does to
+    stored images has been done. On a CPU the result depends on nothing but the arguments and the number of threads.
+    Without a test set nothing is measured.
 
     ``save`` is offered the whole state after every epoch; given as ``state``, it continues that run and ends with the
-    same network.
+    same network. ``clean`` holds the unprotected images that ``countermeasure`` asks for.
     """
     on = torch.device(device)
     train_pixels = Pixels(train_set, on)
@@ -199,6 +233,8 @@ def train(
     total = protocol.length(steps_per_epoch)
     epochs = -(-total // steps_per_epoch)
     augments, has_loss = countermeasure.overrides("augment"), countermeasure.overrides("loss")
+    scores, finishes = has(countermeasure, "score"), has(countermeasure, "finish")
+    best: dict[str, Any] | None = None  # score and weights of the evaluation that is kept
     outcome = Outcome()
     loss_sum, right, seen, step, first = torch.zeros((), device=on), torch.zeros((), device=on), 0, 0, 0
     generators = (shuffling, cropping, countering)
@@ -210,10 +246,11 @@ def train(
         outcome = Outcome(**state["outcome"])
         loss_sum, right = state["loss_sum"].to(on), state["right"].to(on)
         seen, step, first = state["seen"], state["step"], state["epoch"]
+        best = state["best"] if scores else None
 
     for epoch in range(first, epochs):
         started = time.perf_counter()
-        context = TrainContext(countering, epoch, epochs, autocast)
+        context = TrainContext(countering, epoch, epochs, autocast, clean=clean)
         order = torch.randperm(len(train_set), device=on, generator=shuffling)
         model.train()
         for start in range(0, min(steps_per_epoch, total - step) * batch, batch):
@@ -248,7 +285,12 @@ def train(
             torch.cuda.synchronize(on)
         outcome.train_seconds += time.perf_counter() - started
 
-        if test_pixels is not None and ((epoch + 1) % protocol.eval_every == 0 or epoch + 1 == epochs):
+        evaluated = (epoch + 1) % protocol.eval_every == 0 or epoch + 1 == epochs
+        if evaluated and scores:
+            score = countermeasure.score(model, context)
+            if best is None or score > best["score"]:
+                best = {"score": score, "model": {k: v.detach().clone() for k, v in model.state_dict().items()}}
+        if evaluated and test_pixels is not None:
             outcome.epochs.append(round(step / steps_per_epoch, 3))
             outcome.accuracy_test.append(accuracy(model, test_pixels, autocast))
             outcome.loss_train.append(loss_sum.item() / seen)
@@ -258,7 +300,16 @@ def train(
             save(
                 {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "epoch": epoch + 1, "step": step,
                  "generators": [generator.get_state() for generator in generators], "outcome": asdict(outcome),
-                 "loss_sum": loss_sum, "right": right, "seen": seen},
+                 "loss_sum": loss_sum, "right": right, "seen": seen, **({"best": best} if scores else {})},
             )  # fmt: skip
     outcome.images_per_second = total * batch / outcome.train_seconds
+    if best is not None:
+        model.load_state_dict(best["model"])
+    if finishes:
+        started = time.perf_counter()
+        countermeasure.finish(model, TrainContext(countering, epochs - 1, epochs, autocast, clean=clean))
+        outcome.train_seconds += time.perf_counter() - started
+    if test_pixels is not None:
+        changed = scores or finishes
+        outcome.accuracy_last = accuracy(model, test_pixels, autocast) if changed else outcome.accuracy_test[-1]
     return model, outcome

@@ -144,11 +144,12 @@ def compare(
             label: {c: estimate(numbers[selector, c]) for c in table.columns if numbers[selector, c]}
             for label, selector in selectors.items()
         }
-        found.append(Comparison(table, _setting(own, victim), selectors, measured))
+        found.append(Comparison(table, setting(own, victim), selectors, measured))
     return found
 
 
-def _setting(cells: Sequence[Any], victim: str) -> str:
+def setting(cells: Sequence[Any], victim: str) -> str:
+    """What cells of training share."""
     first = cells[0]
     seeds = len({cell.seed for cell in cells})
     return (

@@ -1,0 +1,142 @@
+"""Training of ComDefend's networks on clean images, and the file they are kept in.
+
+Everything random follows from the seed and the step, so that the state of a training is its networks, its optimiser and
+the number of its steps.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+
+from ue_bench.api import Context, ImageSet, UserError, ValidationError, derive
+
+from .comdefend_network import ComDefendNetwork, loss
+from .saving import save
+from .tiles import SIDE, draw
+
+Report = Callable[[float, float, str], None]
+NOISE = 20.0  # standard deviation of what is added to codes in training
+SAVE_EVERY = 200  # steps
+REPORT_EVERY = 10
+RECORD = "comdefend"  # in the file's metadata
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the networks are built and trained."""
+
+    divisor: int  # of the paper's numbers of channels
+    steps: int
+    batch: int
+    learning_rate: float  # of Adam
+    seed: int = 0
+
+
+def fit(data: ImageSet, recipe: Recipe, device: str, checkpoint: Path, report: Report) -> ComDefendNetwork:
+    """Networks trained on ``data``, in eval mode.
+
+    The folder ``checkpoint`` holds the state of the run: one that was killed continues there and ends with the same
+    weights; the caller removes it. A folder in which a run with other settings was begun is refused with UserError.
+    Raises ValidationError when the loss is not finite.
+    """
+    recipe = replace(recipe, batch=min(recipe.batch, len(data)))
+    network = untrained(recipe).to(device).to(memory_format=torch.channels_last)
+    optimiser = torch.optim.Adam(network.parameters(), recipe.learning_rate)
+    settings = {"data": data.fingerprint, "recipe": asdict(recipe)}
+    state, done = checkpoint / "state.pt", 0
+    if state.exists():
+        stored = torch.load(state, map_location=device)
+        if stored["settings"] != settings:
+            raise UserError(f"{checkpoint} holds an unfinished training with other settings", "finish or remove it")
+        network.load_state_dict(stored["network"])
+        optimiser.load_state_dict(stored["optimiser"])
+        done = stored["steps"]
+    while done < recipe.steps:
+        found = step(network, optimiser, data, recipe, done, device)
+        done += 1
+        if done % REPORT_EVERY == 0 or done == recipe.steps:
+            if not math.isfinite(value := float(found)):
+                raise ValidationError(f"ComDefend's loss is {value} at step {done}", "choose a lower learning rate")
+            report(done, recipe.steps, f"train ComDefend, loss {value:.4f}")
+        if done % SAVE_EVERY == 0 or done == recipe.steps:
+            parts = {"network": network.state_dict(), "optimiser": optimiser.state_dict()}
+            save(state, {"settings": settings, "steps": done, **parts})
+    return network.eval().requires_grad_(False)
+
+
+def untrained(recipe: Recipe) -> ComDefendNetwork:
+    with torch.random.fork_rng(devices=[]):  # layers are initialised from the global generator
+        torch.manual_seed(derive(recipe.seed, "weights"))
+        return ComDefendNetwork(recipe.divisor)
+
+
+def step(
+    network: ComDefendNetwork,
+    optimiser: torch.optim.Optimizer,
+    data: ImageSet,
+    recipe: Recipe,
+    done: int,
+    device: str,
+) -> torch.Tensor:
+    """One step of the optimiser, after ``done`` others; returns the loss before it."""
+    random = torch.Generator("cpu").manual_seed(derive(recipe.seed, "step", done))
+    per_pass = len(data) // recipe.batch
+    order = np.random.default_rng(derive(recipe.seed, "pass", done // per_pass)).permutation(len(data))
+    rows = np.sort(order[done % per_pass * recipe.batch :][: recipe.batch])  # sorted: they may lie in a file
+    levels = draw(torch.tensor(data.images[rows]).permute(0, 3, 1, 2).float(), random)
+    x = levels.div_(255).to(device).contiguous(memory_format=torch.channels_last)
+    noise = NOISE * torch.randn((len(x), network.bits, SIDE, SIDE), generator=random).to(device)
+    code, image = network(x, noise)
+    found = loss(code, image, x)
+    optimiser.zero_grad(set_to_none=True)
+    found.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+    optimiser.step()
+    return found.detach()
+
+
+def own(data: ImageSet, recipe: Recipe, ctx: Context) -> Path:
+    """The file of networks that were trained on ``data``: an artifact, made when it is first asked for."""
+    key = {"comdefend": 1, "data": data.fingerprint, "recipe": asdict(recipe)}
+
+    def make(folder: Path) -> None:
+        checkpoint = ctx.checkpoint_dir(key)
+        network = fit(data, recipe, ctx.device, checkpoint, ctx.report)
+        write(folder / "networks.safetensors", network, {"recipe": asdict(recipe)})
+        shutil.rmtree(checkpoint)
+
+    return ctx.cached(key, make) / "networks.safetensors"
+
+
+def write(path: Path, network: ComDefendNetwork, record: dict[str, Any]) -> None:
+    """The weights, with ``record`` in the file's metadata."""
+    weights = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
+    unfinished = path.with_name(path.name + ".new")
+    unfinished.write_bytes(to_bytes(weights, {RECORD: json.dumps({"divisor": network.divisor, **record})}))
+    unfinished.replace(path)
+
+
+def load(path: Path, device: str) -> ComDefendNetwork:
+    """The networks in a file of ``write``, in eval mode. Raises UserError when it is not one."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            record = json.loads(file.metadata()[RECORD])
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+        with torch.device("meta"):  # no weights are drawn that would be overwritten
+            network = ComDefendNetwork(record["divisor"])
+        network.load_state_dict(weights, assign=True)
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"{path} holds no networks of ComDefend", "'ue-bench purifier comdefend' writes them"
+        ) from error
+    return network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)

@@ -1,0 +1,107 @@
+"""Noise added to images in one jump and taken away step by step, on the [-1, 1] scale of diffusion models.
+
+Step ``i`` of 0..T-1 has the noise level ``abar_i``, diffusers' ``alphas_cumprod[i]``. Every image draws from a random
+stream of its own, so that it does not matter which others it is purified with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from ue_bench.api import derive
+
+Pixels = NDArray[np.uint8]
+Streams = Sequence[torch.Generator]
+Guide = Callable[[Tensor, int], Tensor]
+
+
+class Predict(Protocol):
+    """A network: noisy images and the step they are at, to what its scheduler expects of it."""
+
+    def __call__(self, x: Tensor, step: int) -> Tensor: ...
+
+
+def streams(seed: int, where: slice) -> list[torch.Generator]:
+    """A random stream for each image. On the CPU, so that the noise is the same on every device."""
+    return [torch.Generator("cpu").manual_seed(derive(seed, "noise", i)) for i in range(where.start, where.stop)]
+
+
+def normal(like: Tensor, random: Streams) -> Tensor:
+    """Standard normal noise of the shape of ``like``, each image's from its own stream."""
+    drawn = [torch.randn(like.shape[1:], generator=stream, dtype=like.dtype) for stream in random]
+    return torch.stack(drawn).to(like.device)
+
+
+def to_model(images: Pixels, device: str) -> Tensor:
+    """N x H x W x 3 levels to N x 3 x H x W in [-1, 1]."""
+    return torch.tensor(images, device=device).permute(0, 3, 1, 2).float().div_(127.5).sub_(1).contiguous()
+
+
+def to_levels(x: Tensor) -> Pixels:
+    """Back to levels, clipped and rounded."""
+    return _pixels(((x + 1) * 127.5).round().clamp(0, 255))
+
+
+def wrapped_levels(x: Tensor) -> Pixels:
+    """Back to levels, cut towards zero; what lies outside comes in again at the other end of 0..255."""
+    return _pixels(((x + 1) / 2 * 255).trunc().remainder(256))
+
+
+def _pixels(levels: Tensor) -> Pixels:
+    return levels.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def resized(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """``x`` at ``size``, bilinear and antialiased; as it is when it has that size."""
+    if tuple(x.shape[2:]) == size:
+        return x
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=True)
+
+
+def steps_down(t: int, count: int | None = None) -> list[int]:
+    """Steps ``t - 1`` to 0: all of them, or ``count`` spread evenly, the first and the last among them."""
+    if count is None or count >= t:
+        return list(range(t - 1, -1, -1))
+    return [round(step) for step in np.linspace(t - 1, 0, count)]
+
+
+def noised(scheduler: Any, x: Tensor, step: int, random: Streams) -> Tensor:
+    """``sqrt(abar) * x + sqrt(1 - abar) * noise`` with the noise level of ``step``."""
+    where = torch.full((len(x),), step, device=x.device)
+    found: Tensor = scheduler.add_noise(x, normal(x, random), where)
+    return found
+
+
+def ancestral(
+    predict: Predict, scheduler: Any, x: Tensor, steps: Sequence[int], random: Streams, guide: Guide | None = None
+) -> Tensor:
+    """Ancestral sampling: diffusers' ``DDPMScheduler.step`` from ``steps[0]``, the noise level of ``x``, down to 0.
+
+    ``guide(x, step)`` is added to the mean of a step that starts at ``x``.
+    """
+    scheduler.set_timesteps(timesteps=list(steps))
+    for step in steps:
+        following = scheduler.step(predict(x, step), step, x, generator=list(random)).prev_sample
+        x = following if guide is None else following + guide(x, step)
+    return x
+
+
+def euler_maruyama(predict: Predict, scheduler: Any, x: Tensor, steps: Sequence[int], random: Streams) -> Tensor:
+    """The reverse variance-preserving SDE, by Euler and Maruyama with one step of the solver for each of ``steps``.
+
+    ``x + (x / 2 + score) * b + sqrt(b) * noise`` where ``b`` is the integral of beta over the step, the sum of the
+    betas that it takes away, and ``score = -noise predicted / sqrt(1 - abar)``. Nothing is clipped on the way.
+    """
+    below = [*steps[1:], -1]
+    for step, following in zip(steps, below, strict=True):
+        beta = scheduler.betas[following + 1 : step + 1].sum().to(x)
+        score = -predict(x, step)[:, : x.shape[1]] / (1 - scheduler.alphas_cumprod[step]).sqrt().to(x)
+        x = x + (x / 2 + score) * beta + beta.sqrt() * normal(x, random)
+    return x

@@ -1,0 +1,154 @@
+"""The two trainings of D-VAE, and what they do to images.
+
+Images are on the [0, 1] scale, N x 3 x H x W. What is random is drawn for a stage and a step, or for a stage and an
+image, so that the state of a training is its network, its optimiser and the number of its steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ue_bench.api import Context, ImageSet, derive
+
+from .dvae_network import Disentangler, Parts, loss
+from .saving import save
+
+WEIGHT = 0.01  # of the rate in the loss
+FREE = 11, 60  # in so many of so many epochs, the first ones, the size of perturbations does not count
+LARGEST = 0.002  # mean square that a perturbation may have for nothing
+CLIP = 5.0  # largest gradient norm of a step
+SAVE_EVERY = 200  # steps; the end of a training is saved too
+REPORT_EVERY = 10
+
+
+class Purifier:
+    """Purifies a set; ``folder`` holds what it has learned, for whoever goes on after a kill.
+
+    ``wide`` is how many images are purified at once, which moves no number.
+    """
+
+    def __init__(
+        self,
+        ctx: Context,
+        folder: Path,
+        epochs: int,
+        batch: int,
+        width: int,
+        latent: int,
+        learning_rate: float,
+        labels: bool,
+        wide: int,
+    ) -> None:
+        self.ctx, self.folder, self.epochs, self.batch = ctx, folder, epochs, batch
+        self.width, self.latent, self.learning_rate = width, latent, learning_rate
+        self.labels, self.wide = labels, wide
+
+    def run(self, data: ImageSet, first_rate: float, rate: float) -> ImageSet:
+        """``data`` without its perturbations: both stages."""
+        first = self.trained("first", data, first_rate)
+        half = self.changed("first", data, lambda x, where: self.without(first, "first", data, x, where))
+        second = self.trained("second", half, rate)
+
+        def reconstructed(x: Tensor, where: slice) -> Tensor:
+            rest = self.without(second, "second", half, x, where)
+            return self.seen(second, "reconstruct", half, rest, where).reconstruction
+
+        return self.changed("second", half, reconstructed)
+
+    def trained(self, stage: str, data: ImageSet, rate: float) -> Disentangler:
+        """The network of a stage in eval mode, trained on ``data`` with so many nats a position free."""
+        network = self.network(stage, data)
+        optimiser = torch.optim.Adam(network.parameters(), self.learning_rate)
+        batch = min(self.batch, len(data))
+        per_epoch = len(data) // batch
+        steps, done = self.epochs * per_epoch, 0
+        state = self.folder / f"{stage}.pt"
+        if state.exists():
+            stored = torch.load(state, map_location=self.ctx.device)
+            network.load_state_dict(stored["network"])
+            optimiser.load_state_dict(stored["optimiser"])
+            done = stored["steps"]
+        while done < steps:
+            epoch, place = divmod(done, per_epoch)
+            for group in optimiser.param_groups:
+                group["lr"] = self.learning_rate * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
+            order = self.ctx.rng(stage, "order", epoch).permutation(len(data))
+            rows = np.sort(order[place * batch : (place + 1) * batch])
+            noise = torch.randn(
+                (batch, self.latent, *network.small),
+                generator=self.ctx.generator(stage, "noise", done),
+                device=self.ctx.device,
+            )
+            found = self.step(network, optimiser, data, rows, noise, rate, epoch)
+            done += 1
+            if done % REPORT_EVERY == 0 or done == steps:
+                self.ctx.report(done, steps, f"d-vae, {stage} training, loss {float(found):.4f}")
+            if done % SAVE_EVERY == 0 or done == steps:
+                save(state, {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "steps": done})
+        return network.eval().requires_grad_(False)
+
+    def step(
+        self,
+        network: Disentangler,
+        optimiser: torch.optim.Optimizer,
+        data: ImageSet,
+        rows: NDArray[np.int64],
+        noise: Tensor,
+        rate: float,
+        epoch: int,
+    ) -> Tensor:
+        """One training step on images ``rows`` of ``data``; returns the loss before it."""
+        x = self.images(data.images[rows])
+        parts = network(x, self.owners(data, rows), noise)
+        free = epoch * FREE[1] < self.epochs * FREE[0]
+        found = loss(parts, x, WEIGHT, rate, None if free else LARGEST)
+        optimiser.zero_grad(set_to_none=True)
+        found.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+        nn.utils.clip_grad_norm_(network.parameters(), CLIP)
+        optimiser.step()
+        return found.detach()
+
+    def network(self, stage: str, data: ImageSet) -> Disentangler:
+        """An untrained one, its weights drawn from the seed."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(self.ctx.seed, stage, "weights"))
+            network = Disentangler(data.num_classes if self.labels else 1, data.size, self.width, self.latent)
+        return network.to(self.ctx.device).to(memory_format=torch.channels_last).train()
+
+    def changed(self, stage: str, data: ImageSet, change: Callable[[Tensor, slice], Tensor]) -> ImageSet:
+        """``data`` with ``change(x, where)`` applied to batches, rounded."""
+
+        @torch.no_grad()
+        def apply(images: NDArray[np.uint8], where: slice) -> NDArray[np.uint8]:
+            levels = (change(self.images(images), where) * 255).round().clamp(0, 255).to(torch.uint8)
+            return levels.permute(0, 2, 3, 1).cpu().numpy()
+
+        return self.ctx.map_images(data, apply, f"d-vae, {stage} pass", self.wide)
+
+    def without(self, network: Disentangler, stage: str, data: ImageSet, x: Tensor, where: slice) -> Tensor:
+        """Images ``x`` without their perturbations, in [0, 1]."""
+        return (x - self.seen(network, stage, data, x, where).perturbation).clamp(0, 1)
+
+    def seen(self, network: Disentangler, use: str, data: ImageSet, x: Tensor, where: slice) -> Parts:
+        """What the network makes of ``x``, images ``where`` of ``data``; noise is that image's own in each ``use``."""
+        rows = np.arange(where.start, where.stop)
+        shape = self.latent, *network.small
+        drawn = [self.ctx.rng(use, "sample", row).standard_normal(shape, np.float32) for row in rows.tolist()]
+        noise = torch.from_numpy(np.stack(drawn)).to(self.ctx.device)
+        found: Parts = network(x, self.owners(data, rows), noise)
+        return found
+
+    def owners(self, data: ImageSet, rows: NDArray[np.int64]) -> Tensor:
+        """Whose embedding the images of these rows get."""
+        labels = data.labels[rows] if self.labels else np.zeros(len(rows), np.int64)
+        return torch.tensor(labels, device=self.ctx.device)
+
+    def images(self, images: NDArray[np.uint8]) -> Tensor:
+        return torch.tensor(images).to(self.ctx.device).permute(0, 3, 1, 2).float().div_(255)

@@ -1,0 +1,116 @@
+"""Countermeasures that let a diffusion model draw images anew: DiffPure and AVATAR."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, Field
+
+from ue_bench.api import Context, Countermeasure, ImageSet
+
+from .diffusion.weights import Model, Weights, folder_or_id, locate
+
+CIFAR = "google/ddpm-cifar10-32"
+DiffusionModel = Annotated[Model, AfterValidator(folder_or_id)]
+"""A folder, or the id of a repository on the Hugging Face hub. The weights enter the key, not the folder's name."""
+
+Reverse = Literal["sde", "ddpm", "ddpm-small"]
+
+
+class NoiseAndDenoise(Countermeasure):
+    """Base of countermeasures that noise images and denoise them with a given model."""
+
+    dear: ClassVar[bool] = True
+
+    model: DiffusionModel = Field(CIFAR, description="a folder with UNet and scheduler, or a hub id")
+    t: int = Field(100, ge=0, description="steps of noise to add and take away, t* in the paper; 0 changes nothing")
+    steps: int | None = Field(
+        None, ge=2, description="network passes an image, spread evenly over the t steps; one a step by default"
+    )
+    reverse: Reverse = Field(
+        "ddpm",
+        description="how noise is taken away: Euler-Maruyama on the SDE, or ancestral sampling with variance beta or, "
+        "better for few steps, that of the posterior",
+    )
+
+    def weights(self) -> Weights:
+        """Raises EnvironmentProblem when there are none."""
+        return locate(self.model)
+
+    def identity(self) -> dict[str, Any]:
+        found = super().identity()
+        if self.t:
+            found["parameters"]["model"] = self.weights().identity
+        return found
+
+    def purify(self, data: ImageSet, ctx: Context) -> ImageSet:
+        if not self.t:
+            return data
+        from .diffusion import denoiser, process
+
+        weights = self.weights()
+        size = denoiser.check(weights, self.t, data.size, self.selector)
+        loaded = denoiser.load(weights, ctx.device, "small" if self.reverse == "ddpm-small" else "large")
+        sample = process.euler_maruyama if self.reverse == "sde" else process.ancestral
+        down = process.steps_down(self.t, self.steps)
+
+        def clean(x: Any, random: process.Streams) -> Any:
+            noisy = process.noised(loaded.scheduler, x, down[0], random)
+            return sample(loaded.predict, loaded.scheduler, noisy, down, random)
+
+        key = {"purify": self.identity(), "images": data.fingerprint, "seed": ctx.seed}
+        return denoiser.purify(data, ctx, key, size, clean, self.selector, self.levels)
+
+    def levels(self, x: Any) -> Any:
+        from .diffusion.process import to_levels
+
+        return to_levels(x)
+
+
+class DiffPure(NoiseAndDenoise):
+    """Noise of ``t`` steps is added in one jump, and a diffusion model takes it away; clipped and rounded.
+
+    With z = 2x - 1 in [-1, 1]: ``sqrt(abar) * z + sqrt(1 - abar) * noise``, then the reverse process from step t to 0.
+    The paper's reverse process is the variance-preserving SDE, here with one solver step for each of the ``t`` steps as
+    in the release. Its t for CIFAR-10 is 100 for the Linf ball of 8/255 and 75 for the L2 ball, 150 for ImageNet.
+
+    The paper purifies inputs at test time; here it is the training set that is purified, and the test set is left
+    alone. Deviation: the release has the score of a continuous-time DDPM++ network; here it is that of a discrete DDPM,
+    by default the one of the Hugging Face hub for CIFAR-10, which is fetched when first asked for. That model saw the
+    clean training images: a thief who has it has seen them, too. Images smaller than the network's are enlarged and
+    reduced again, bilinear, larger ones are refused.
+
+    Raises EnvironmentProblem when diffusers or the weights cannot be had, UserError for images or ``t`` beyond the
+    network.
+    """
+
+    name: ClassVar[str] = "diffpure"
+    revision: ClassVar[int] = 1
+    paper: ClassVar[str] = "Diffusion Models for Adversarial Purification, ICML 2022, arXiv 2205.07460"
+
+    reverse: Reverse = Field("sde", description=NoiseAndDenoise.model_fields["reverse"].description)
+
+
+class Avatar(NoiseAndDenoise):
+    """Noise of ``t`` steps is added in one jump, and ancestral sampling of a DDPM takes it away; clipped and rounded.
+
+    As ``diffpure``, but by ``DDPMScheduler.step`` from step t - 1 to 0, whose estimates of the image are clipped to
+    its range. The release has t = 100 for CIFAR-10, APBench 60.
+
+    The release multiplies by 255 and casts to 8 bits, so that what is outside [0, 1] wraps around and fractions are
+    cut; ``legacy_wrap`` does that. Deviation: APBench feeds the network [0, 2] in place of [-1, 1], which is out of its
+    range; its numbers are not to be expected here. Model, size of images and errors are those of ``diffpure``.
+
+    Published with ResNet-18 on CIFAR-10, t = 60 (APBench): LSP 76.90 %, EM 75.62 %, AR 88.60 %, OPS 66.16 %.
+    """
+
+    name: ClassVar[str] = "avatar"
+    revision: ClassVar[int] = 1
+    paper: ClassVar[str] = "The Devil's Advocate: Shattering the Illusion of Unexploitable Data using Diffusion Models"
+
+    legacy_wrap: bool = Field(False, description="values out of range wrap around, as in the release; for replication")
+
+    def levels(self, x: Any) -> Any:
+        from .diffusion.process import wrapped_levels
+
+        return wrapped_levels(x) if self.legacy_wrap else super().levels(x)

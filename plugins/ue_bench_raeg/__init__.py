@@ -1,0 +1,55 @@
+"""RAEG and the reversible protectors it is compared with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ue_bench.api import Register, hookimpl
+
+if TYPE_CHECKING:
+    import click
+
+
+@hookimpl
+def ue_bench_register(register: Register) -> None:
+    register(
+        "protector",
+        "raeg",
+        "ue_bench_raeg.protector:Raeg",
+        "Adversarial examples from an invertible generator",
+        tags=("reversible", "surrogate"),
+    )
+    register(
+        "protector",
+        "rae-igsm",
+        "ue_bench_raeg.rae:RaeIgsm",
+        "Signed-gradient examples that hide their perturbation",
+        tags=("reversible", "surrogate"),
+    )
+    register(
+        "protector",
+        "rae-cw",
+        "ue_bench_raeg.rae:RaeCw",
+        "Carlini-Wagner examples that hide their perturbation",
+        tags=("reversible", "surrogate"),
+    )
+    register(
+        "protector",
+        "rit-igsm",
+        "ue_bench_raeg.rae:RitIgsm",
+        "The image's own blocks, moved to look adversarial",
+        tags=("reversible", "surrogate"),
+    )
+    register(
+        "protector",
+        "recovered",
+        "ue_bench_raeg.recovered:Recovered",
+        "What another protector brings back",
+    )
+
+
+@hookimpl
+def ue_bench_commands(group: click.Group) -> None:
+    from .commands import raeg
+
+    group.add_command(raeg)

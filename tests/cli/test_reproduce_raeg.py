@@ -1,0 +1,158 @@
+"""``ue-bench reproduce raeg-table1`` to 4, with a tiny generator on stripes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ue_bench.cli.evade import Evasion
+from ue_bench.leaderboard import raeg
+from ue_bench.store.evasion import EvasionStore
+from ue_bench_raeg import generator
+from ue_bench_raeg.keys import write_generator
+
+from .conftest import Command
+from .stripes import SETTING, VICTIM, write_stripes
+
+WEIGHTS = ["--weights", "tiny.safetensors"]
+
+
+@pytest.fixture(autouse=True)
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stripes, and a generator that changes images a little."""
+    write_stripes(tmp_path / "stripes.npz")
+    monkeypatch.setattr(generator, "BLOCKS", 1)
+    network = generator.Generator(2, spectral=False)
+    source = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, generator.SubNetwork):
+                module.last.weight.copy_(torch.randn(module.last.weight.shape, generator=source) * 0.002)
+    write_generator(tmp_path / "tiny.safetensors", network.plain_weights(), network.settings, {})
+
+
+def rows(found: dict[str, Any]) -> dict[str, Any]:
+    return {" ".join(row["row"]): row for row in found["rows"]}
+
+
+def test_recovery_is_measured(ue_bench: Command, computed: list[str]) -> None:
+    command = ["reproduce", "raeg-table2", *WEIGHTS, *SETTING]
+    done = ue_bench(*command)
+    assert done.code == 0
+    assert "printed" in done.out
+    found = ue_bench(*command, "--json").json
+    assert [task.split()[0] for task in computed].count("train") == 1
+    assert len(computed) == 7  # 1 classifier, 3 sets, 3 cells, once
+    measured = {label: row["measured"][VICTIM]["mean"] for label, row in rows(found).items()}
+    results = {r.protector.partition("[")[0]: r for r in EvasionStore(Path("out")).results()}
+    assert measured["acc_original"] == results["none"].accuracy > 90
+    assert measured["acc_protected"] == results["raeg"].accuracy
+    assert measured["acc_recovered"] == results["recovered"].accuracy > 90
+    assert measured["psnr_protected"] == results["raeg"].psnr
+    assert measured["psnr_recovered"] == results["recovered"].psnr > results["raeg"].psnr + 10
+    assert measured["ssim_recovered"] == results["recovered"].ssim > results["raeg"].ssim
+    assert rows(found)["acc_protected"]["printed"]["Mini-ImageNet row 2"] == 6.8
+    # Cells are those of ``evade``.
+    again = ue_bench("evade", "-P", "raeg[weights=tiny.safetensors]", "-C", "vanilla", "--json", *SETTING).json
+    assert [r["accuracy"] for r in again] == [measured["acc_original"], measured["acc_protected"]]
+    assert len(computed) == 7
+
+
+def test_training_is_that_of_run(ue_bench: Command, computed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(raeg.ATTACKS, "ComDefend", "gray")  # in its place
+    found = ue_bench("reproduce", "raeg-table3", *WEIGHTS, "--json", *SETTING)
+    measured = {label: row["measured"].get(VICTIM) for label, row in rows(found.json).items()}
+    by_row = {label: m["mean"] for label, m in measured.items() if m}
+    assert set(by_row) == {"originals", "protected", "protected_then_ComDefend", "recovered"}
+    again = ue_bench("run", "-P", "raeg[weights=tiny.safetensors]", "-C", "vanilla,gray", "--json", *SETTING).json
+    [defended] = [r for r in again if (r["protector"].startswith("raeg"), r["countermeasure"]) == (True, "gray")]
+    assert by_row["protected_then_ComDefend"] == defended["metrics"]["accuracy_last"]
+    assert by_row["protected"] in [r["metrics"]["accuracy_last"] for r in again]
+    assert by_row["originals"] in [r["metrics"]["accuracy_last"] for r in again]
+    assert by_row["originals"] > 90
+    assert abs(by_row["recovered"] - by_row["originals"]) < 15
+    assert found.json["rows"][3]["protector"] == 'recovered[of="raeg[weights=tiny.safetensors]"]'
+
+
+def test_every_attack_is_measured(ue_bench: Command, computed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(raeg, "METHODS", {"RAEG": "raeg"})
+    attacks = {"none": "vanilla", "JPEG_QF50": "jpeg[quality=50]", "ComDefend": "not-there"}
+    monkeypatch.setattr(raeg, "ATTACKS", attacks)
+    done = ue_bench("reproduce", "raeg-table1", *WEIGHTS, "--images", "6", "--json", *SETTING)
+    assert done.code == 0
+    found = rows(done.json)
+    assert found["RAEG JPEG_QF50"]["measured"][VICTIM]["n"] == 1
+    assert found["clean images JPEG_QF50"]["printed"] == {}
+    assert found["RAEG ComDefend"]["measured"] == {}
+    assert found["RAEG ComDefend"]["printed"]["Mini-ImageNet ResNet-50"] == 9.9
+    assert "not-there" in done.json["notes"][-1]
+    assert {r.images for r in EvasionStore(Path("out")).results()} == {6}
+
+
+def test_an_unseen_classifier(ue_bench: Command, computed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(raeg.PARTS, "micro", {"Full Implementation": ""})
+    monkeypatch.setattr(raeg, "ATTACKS", {"none": "vanilla", "resize": "resize", "median_filter": "median"})
+    command = ["reproduce", "raeg-table4", *WEIGHTS, *SETTING]
+    done = ue_bench(*command, "--json")
+    assert "not computed without --unseen" in done.err
+    assert done.code == 0
+    assert rows(done.json)["Full Implementation acc_transfer"]["measured"] == {}
+    done = ue_bench(*command, "--unseen", "linear", "--json")
+    assert done.code == 0
+    results = {
+        (r.victim, r.protector.partition("[")[0], r.countermeasure): r for r in EvasionStore(Path("out")).results()
+    }
+    measured = {k.removeprefix("Full Implementation "): r["measured"] for k, r in rows(done.json).items()}
+    means = {label: m[VICTIM]["mean"] for label, m in measured.items() if m}
+    assert means == {
+        "psnr_recovered": results[VICTIM, "recovered", "vanilla"].psnr,
+        "acc_protected": results[VICTIM, "raeg", "vanilla"].accuracy,
+        "acc_transfer": results["linear", "raeg", "vanilla"].accuracy,
+        "acc_defended": pytest.approx(
+            (results[VICTIM, "raeg", "resize"].accuracy + results[VICTIM, "raeg", "median"].accuracy) / 2
+        ),
+    }
+    assert ue_bench(*command, "--unseen", "linear,mlp").code == 2
+
+    # No mean of fewer attacks than were asked for.
+    [lost] = Path("out/evasion").glob("raeg*/median-resnet9*.json")
+    lost.unlink()
+    monkeypatch.setattr(Evasion, "fill", lambda *arguments: False)
+    done = ue_bench(*command, "--unseen", "linear", "--json")
+    assert done.code == 1
+    assert rows(done.json)["Full Implementation acc_defended"]["measured"] == {}
+    assert rows(done.json)["Full Implementation acc_protected"]["measured"] != {}
+
+
+def test_a_plan_computes_nothing(ue_bench: Command, computed: list[str]) -> None:
+    done = ue_bench("reproduce", "raeg-table2", *WEIGHTS, "--dry-run", *SETTING)
+    assert done.code == 0
+    assert done.out.splitlines()[-1].startswith("3 of 3 cells to compute, 7 stages")
+    assert computed == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["raeg-table2", "--natural", "x"], "--natural has no part in raeg-table2"),
+        (["raeg-table1", "--train-steps", "5"], "--train-steps has no part in raeg-table1"),
+        (["raeg-table2", "--fraction", "0.5"], "--fraction has no part in raeg-table2"),
+        (["raeg-table2", "--unseen", "linear"], "--unseen has no part in raeg-table2"),
+        (["raeg-table3", "--images", "5"], "--images has no part in raeg-table3"),
+        (["raeg-table3", "--transfer"], "--transfer has no part in raeg-table3"),
+        (["raeg-table2", *WEIGHTS, "--preset", "paper"], "--preset has no part in raeg-table2"),
+        (["tableD", *WEIGHTS], "--weights has no part in tableD"),
+        (["tableD", "--images", "5"], "--images has no part in tableD"),
+        (["raeg-table2", "--json", "--markdown"], "exclude each other"),
+        (["raeg-table5"], "no table 'raeg-table5'"),
+        (["raeg-table2", "--weights", "nowhere"], "no file or folder at"),
+    ],
+)
+def test_mistakes_are_one_line(ue_bench: Command, arguments: list[str], message: str) -> None:
+    done = ue_bench("reproduce", *arguments, *SETTING)
+    assert done.code == 2
+    assert message in done.err
+    assert "Traceback" not in done.err

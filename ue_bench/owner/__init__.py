@@ -1,0 +1,1 @@
+"""What a data owner does with folders of images: protect, recover, audit."""

@@ -1,0 +1,19 @@
+"""Checks that every plugin must pass, for ``ue-bench check`` and for the tests of whoever writes one.
+
+    from ue_bench.testing import check_protector, failures, pictures
+
+    def test_it_keeps_the_rules(ctx):
+        assert failures(check_protector(Stripes(), pictures(), ctx)) == []
+
+``pytest_plugins = ["ue_bench.testing.plugin"]`` in a ``conftest.py`` brings the fixtures ``conformance`` and ``ctx``.
+"""
+
+from __future__ import annotations
+
+from .countermeasures import check_countermeasure
+from .findings import Finding, failures
+from .pictures import pictures
+from .protectors import check_protector
+from .victims import check_victim
+
+__all__ = ["Finding", "check_countermeasure", "check_protector", "check_victim", "failures", "pictures"]

@@ -1,0 +1,106 @@
+"""Whether a countermeasure keeps the rules, what it changes and what it costs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+import numpy as np
+
+from .. import clean
+from ..base import Countermeasure
+from ..combine import has, purifiers
+from ..context import Context
+from ..imageset import ImageSet
+from ..seeds import derive
+from .findings import Finding, Findings
+from .pictures import sample
+from .sets import check_order, check_set, note_change
+from .training import Build, check_augment, check_loss, check_network, small_network
+from .trials import LONG_SECONDS, Stop, check_generators, fresh, note_cost, shortest, trial
+
+DEAR_MILLISECONDS = 5.0  # an image: longer than loading the purified set from the cache by far
+
+
+def check_countermeasure(
+    countermeasure: Countermeasure,
+    data: ImageSet,
+    ctx: Context,
+    images: int = 200,
+    seed: int = 0,
+    build: Build = small_network,
+) -> list[Finding]:
+    """Try every method of ``countermeasure`` on ``images`` of the clean training images ``data``.
+
+    ``ctx`` lends device, precision, datasets and scratch space; what plugins keep is made anew for every run. ``build``
+    is the network of training procedures. Raises UserError, also for more clean images than ``data`` has.
+    """
+    findings = Findings()
+    _declared(findings, countermeasure)
+    clean.check(countermeasure, len(data))
+    owned = sample(data, countermeasure.clean_images, derive(seed, "clean images"))
+    some = sample(data, images, derive(seed, "sample"))
+
+    def context(run: int) -> Context:
+        return fresh(ctx, run, owned if countermeasure.clean_images else None)
+
+    steps: list[tuple[str, Callable[[], None]]] = [
+        ("purify", lambda: _check_purify(findings, countermeasure, some, context, seed)),
+        ("augment", lambda: check_augment(findings, countermeasure, some, ctx, seed)),
+        ("loss", lambda: check_loss(findings, countermeasure, some, context(seed), seed, build)),
+        ("score", lambda: check_network(findings, countermeasure, "score", some, context(seed), build)),
+        ("finish", lambda: check_network(findings, countermeasure, "finish", some, context(seed), build)),
+    ]
+    for stage, step in steps:
+        if has(countermeasure, stage):
+            findings.stage = stage
+            with contextlib.suppress(Stop):
+                step()
+    return findings.found
+
+
+def _declared(findings: Findings, countermeasure: Countermeasure) -> None:
+    """What the class says of itself."""
+    findings.stage = "declares"
+    methods = [m for m in ("purify", "augment", "loss", "score", "finish") if has(countermeasure, m)]
+    says = [f"it has {', '.join(methods)}" if methods else "it changes nothing: none of the methods is its own"]
+    if countermeasure.uses_labels:
+        says.append("labels are read or changed")
+    if countermeasure.clean_images:
+        says.append(f"needs {countermeasure.clean_images:,} clean images")
+    findings.note("methods", "; ".join(says), methods=methods)
+    if countermeasure.identity_note:
+        findings.note("identity", countermeasure.identity_note)
+
+
+def _check_purify(
+    findings: Findings, countermeasure: Countermeasure, data: ImageSet, context: Callable[[int], Context], seed: int
+) -> None:
+    device = context(seed).device
+
+    def purify(given: ImageSet, run: int) -> ImageSet:
+        return countermeasure.purify(given, context(run))
+
+    first = trial(lambda: purify(data, seed), device, 1, findings)
+    made = first.result
+    if not check_set(findings, data, made):
+        return
+    changed = note_change(findings, np.asarray(data.images), np.asarray(made.images))
+    if changed:
+        check_order(findings, np.asarray(data.images), np.asarray(made.images))
+    again = trial(lambda: purify(data, seed), device, 2, findings)
+    other = trial(lambda: purify(data, seed + 1), device, 2, findings)
+    same = np.array_equal(made.images, again.result.images)
+    check_generators(
+        findings, again.drew or other.drew, same, not np.array_equal(again.result.images, other.result.images)
+    )
+    if not any(part.uses_labels for part in purifiers(countermeasure)) and same:
+        turned = ImageSet(data.images, np.roll(data.labels, 1), data.class_names, data.source)
+        unmoved = trial(lambda: purify(turned, seed), device, 2, findings).result.images
+        blind = np.array_equal(made.images, unmoved)
+        findings.check("blind", blind, "labels make no difference" if blind else "reads labels without uses_labels")
+    [seconds] = [again.seconds] if again.seconds > LONG_SECONDS else shortest(device, lambda: purify(data, seed))
+    note_cost(findings, seconds, max(again.memory_mb, other.memory_mb), len(data), device)
+    dear = any(part.dear for part in purifiers(countermeasure))
+    if 1000 * seconds / len(data) > DEAR_MILLISECONDS and not dear:
+        findings.note("dear", "purified sets are not kept, and made for every cell: set dear = True")

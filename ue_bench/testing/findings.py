@@ -1,0 +1,49 @@
+"""What a check found, in a line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+State = Literal["ok", "note", "fail"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line about one property of a plugin.
+
+    ``stage`` is the method that was tried, ``check`` the property; ``note`` tells a fact that no plugin can get wrong.
+    ``values`` holds the numbers in ``text``.
+    """
+
+    stage: str
+    check: str
+    state: State
+    text: str
+    values: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.state:<5} {self.stage:<8} {self.check:<11} {self.text}"
+
+
+@dataclass
+class Findings:
+    """Collects the findings of one stage after the other."""
+
+    stage: str = ""
+    found: list[Finding] = field(default_factory=list)
+
+    def check(self, check: str, passed: bool, text: str, **values: Any) -> bool:
+        """Something that must hold; whether it does."""
+        self.found.append(Finding(self.stage, check, "ok" if passed else "fail", text, values))
+        return passed
+
+    def note(self, check: str, text: str, **values: Any) -> None:
+        """Something worth knowing."""
+        self.found.append(Finding(self.stage, check, "note", text, values))
+
+
+def failures(findings: Iterable[Finding]) -> list[str]:
+    """The lines of those that failed."""
+    return [str(finding) for finding in findings if finding.state == "fail"]

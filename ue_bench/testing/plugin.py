@@ -1,0 +1,48 @@
+"""Fixtures for the tests of plugins: ``pytest_plugins = ["ue_bench.testing.plugin"]`` in a ``conftest.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ..base import Countermeasure, Plugin, Protector, Victim
+from ..context import Context
+from ..imageset import ImageSet
+from . import Finding, check_countermeasure, check_protector, check_victim, failures, pictures
+
+Conformance = Callable[..., list[Finding]]
+
+
+@pytest.fixture
+def ctx(tmp_path: Path) -> Context:
+    """A context on the CPU with seed 0, all of whose folders are the test's own."""
+    (tmp_path / "scratch").mkdir()
+    return Context("cpu", 0, tmp_path / "scratch", tmp_path / "artifacts", tmp_path / "data")
+
+
+@pytest.fixture
+def conformance(ctx: Context) -> Conformance:
+    """``conformance(plugin, data=None)``: fail unless the plugin keeps the rules of its kind; the findings otherwise.
+
+    ``data`` are clean training images, by default sixty generated ones in three classes.
+    """
+
+    def check(plugin: Plugin, data: ImageSet | None = None) -> list[Finding]:
+        some = data or pictures()
+        match plugin:
+            case Countermeasure():
+                found = check_countermeasure(plugin, some, ctx)
+            case Protector():
+                found = check_protector(plugin, some, ctx)
+            case Victim():
+                found = check_victim(plugin, some, ctx)
+            case _:
+                raise TypeError(f"a {plugin.kind or type(plugin).__name__} cannot be checked")
+        broken = failures(found)
+        if broken:
+            pytest.fail("\n".join([plugin.selector, *broken]), pytrace=False)
+        return found
+
+    return check
