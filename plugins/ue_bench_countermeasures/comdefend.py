@@ -28,14 +28,17 @@ class ComDefend(WithPreset, Preprocessing):
     The networks are those in ``weights``, a file of ``ue-bench purifier comdefend``; without one they are trained on
     ``clean`` unprotected images and kept in the cache. ``preset=paper``: the released code for CIFAR-10 as far as it
     says, batches of 20 and a rate of 0.001; its length, ten passes over CIFAR-10, is that of the authors' other code,
-    and the number of clean images is our choice. ``preset=micro`` fits two cores: @@.
+    and the number of clean images is our choice. ``preset=micro`` fits two cores: a quarter of
+    the channels and 1,500 steps, five minutes of one core.
 
     Deviations: no noise before the bits by default, as the paper has it; the authors' code adds some there too, of
     standard deviation 1 for CIFAR-10: ``noise=1``. Half a grey level is subtracted, as its TensorFlow file does. Images
     are RGB throughout, where the authors' give BGR to networks for RGB.
 
     Expect little: RAEG reports .632 on Caltech-101 of a classifier trained on clean images, on images that it protects
-    and ComDefend processes, and .479 without ComDefend. No number for training on CIFAR-10 is published.
+    and ComDefend processes, and .479 without ComDefend. No number for training on CIFAR-10 is published. With
+    ``preset=micro``, on the board cifar10-micro-wide: clean images 69.8 instead of 72.2, EM 68.2 instead of 15.1, LSP
+    66.5 instead of 19.0, class-wise Deep Hiding 53.4 instead of 14.6, OPS 45.6 instead of 19.1.
 
     Raises UserError when ``weights`` is no such file.
     """

@@ -37,7 +37,8 @@ class DVAE(WithPreset):
     for each of 128 channels and a quarter of the pixels, become large.
 
     Expect on CIFAR-10 with ResNet-18 accuracies near those on clean images; no published number was checked. With
-    ``preset=micro``, LSP on the board cifar10-micro: @@ %, instead of 19.0 without; clean images @@ instead of 72.2.
+    ``preset=micro``, on the board cifar10-micro-wide: clean images 64.3 instead of 72.2, class-wise Deep Hiding 66.0
+    instead of 14.6, EM 64.8 instead of 15.1, OPS 53.8 instead of 19.1, LSP 51.5 instead of 19.0.
     """
 
     name: ClassVar[str] = "d-vae"

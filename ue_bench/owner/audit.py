@@ -286,7 +286,8 @@ def text(report: Report) -> str:
     """The report for a reader."""
     m = report.measured
     sizes = ", ".join(f"{size} px" + (f" ({n:,})" if len(report.sizes) > 1 else "") for size, n in report.sizes.items())
-    kinds = f", {report.classes} classes" if report.classes else ""
+    noun = "class" if report.classes == 1 else "classes"
+    kinds = f", {report.classes} {noun}" if report.classes else ""
     psnr = "infinite: nothing changed" if m.psnr is None else f"{m.psnr:.2f} dB"
     lines = [
         f"images      {report.images:,}{kinds}, {sizes}",
