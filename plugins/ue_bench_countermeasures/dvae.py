@@ -19,10 +19,11 @@ class DVAE(WithPreset):
 
     A variational auto-encoder is told by a limit on its rate how much its latents may say of an image, so that its
     reconstruction r has what natural images share; a second decoder, which is given the label, makes p of what is left.
-    Training lowers ``MSE(r, x) + MSE(r + p, x) + 0.01 max(KL, rate)``, the divergence KL of the latents in nats a
-    position, and after 11 / 60 of the epochs also ``max(mean p^2, 0.002)``. Twice, with a fresh network each time: the
-    first one, at ``first_rate``, gives x - p; the second, trained on these images at ``rate``, gives x - p too, and the
-    purified image is its reconstruction of that. Adam at ``learning_rate``, down to zero along a half cosine; gradient
+    Training lowers ``MSE(r, x) + MSE(r + p, x) + w max(KL, rate)``, the divergence KL of latents in nats a position,
+    w = 0.5 for a ``rate`` up to 0.99 and 0.01 above, and after 11 / 60 of the epochs also ``max(mean p^2, 0.002)``.
+    Twice, with a fresh network each time: the first one, at ``first_rate``, gives x - p; the second, trained on these
+    images at ``rate``, gives x - p too, and the purified image is its reconstruction of that. Adam at
+    ``learning_rate``, down to zero along a half cosine; gradient
     norm at most 5; whole batches, shuffled, no crops or mirroring. In the end the networks are in eval mode, and the
     sample of an image's latents is drawn for that image alone.
 
@@ -32,9 +33,8 @@ class DVAE(WithPreset):
     class: purification without labels. There is no ``apply_to_test``, as test images come without labels.
 
     Deviations from the authors' code: images between the stages and in the end are rounded to the nearest grey level,
-    not truncated; the divergence counts 0.01 at any rate, where theirs counts 0.5 under a limit of 0.99 and less;
-    images larger than 32 px get the same network, where the authors' goes deeper, so that the embeddings, one number
-    for each of 128 channels and a quarter of the pixels, become large.
+    not truncated; images larger than 32 px get the same network, where the authors' goes deeper, so that the
+    embeddings, one number for each of 128 channels and a quarter of the pixels, become large.
 
     Expect on CIFAR-10 with ResNet-18 accuracies near those on clean images; no published number was checked. With
     ``preset=micro``, on the board cifar10-micro-wide: clean images 64.3 instead of 72.2, class-wise Deep Hiding 66.0

@@ -20,7 +20,8 @@ from ue_bench.api import Context, ImageSet, derive
 from .dvae_network import Disentangler, Parts, loss
 from .saving import save
 
-WEIGHT = 0.01  # of the rate in the loss
+WEIGHT, STRICT = 0.01, 0.5  # of the rate in the loss; the second where LOW nats or fewer are free
+LOW = 0.99
 FREE = 11, 60  # in so many of so many epochs, the first ones, the size of perturbations does not count
 LARGEST = 0.002  # mean square that a perturbation may have for nothing
 CLIP = 5.0  # largest gradient norm of a step
@@ -108,7 +109,7 @@ class Purifier:
         x = self.images(data.images[rows])
         parts = network(x, self.owners(data, rows), noise)
         free = epoch * FREE[1] < self.epochs * FREE[0]
-        found = loss(parts, x, WEIGHT, rate, None if free else LARGEST)
+        found = loss(parts, x, STRICT if rate <= LOW else WEIGHT, rate, None if free else LARGEST)
         optimiser.zero_grad(set_to_none=True)
         found.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
         nn.utils.clip_grad_norm_(network.parameters(), CLIP)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ue_bench.api import Context, ImageSet
 from ue_bench_countermeasures import dvae_training
@@ -190,6 +191,21 @@ class TestPurify:
             rest = (x - purifier.seen(nets[1], "second", half, x, where).perturbation).clamp(0, 1)
             parts = purifier.seen(nets[1], "reconstruct", half, rest, where)
         np.testing.assert_array_equal(after.images, levels(parts.reconstruction))
+
+    @pytest.mark.parametrize(("rate", "weight"), [(0.5, 0.5), (0.99, 0.5), (1.0, 0.01)])
+    def test_a_low_limit_is_held_more_strictly(
+        self, rate: float, weight: float, ctx: Context, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        weights: list[float] = []
+        original = dvae_training.loss
+
+        def watched(parts: Parts, x: Tensor, weight: float, rate: float, largest: float | None) -> Tensor:
+            weights.append(weight)
+            return original(parts, x, weight, rate, largest)
+
+        monkeypatch.setattr(dvae_training, "loss", watched)
+        DVAE(**{**QUICK.model_dump(), "first_rate": rate, "rate": rate}).purify(protected(), ctx)
+        assert set(weights) == {weight}
 
     def test_samples_are_an_image_s_own(self, ctx: Context) -> None:
         data = protected()
