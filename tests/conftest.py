@@ -1,8 +1,50 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+
+from ue_bench.catalogue import loading
+from ue_bench.catalogue.registry import registry
+from ue_bench.grid.stages import RunEnvironment
+
+Install = Callable[..., None]
+
+
+@pytest.fixture(autouse=True)
+def no_user_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UE_BENCH_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> RunEnvironment:
+    return RunEnvironment(cache_dir=tmp_path / "cache", data_dir=tmp_path / "data", out=tmp_path / "out")
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """Puts a distribution with one plugin module on the path, as pip would; undone afterwards."""
+    site = tmp_path / "site"
+
+    def add(name: str, code: str, version: str = "1.0", entry_point: str | None = None, module: str = "") -> None:
+        module = module or name.replace("-", "_")
+        info = site / f"{name}-{version}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n", encoding="utf-8")
+        (info / "entry_points.txt").write_text(f"[ue_bench]\n{entry_point or name} = {module}\n", encoding="utf-8")
+        (site / f"{module}.py").write_text(code, encoding="utf-8")
+        monkeypatch.syspath_prepend(str(site))
+        _forget()
+
+    _forget()
+    yield add
+    _forget()
+
+
+def _forget() -> None:
+    loading.load.cache_clear()
+    registry.cache_clear()
 
 
 @pytest.fixture

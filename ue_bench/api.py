@@ -9,11 +9,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .hookspecs import hookimpl
+from .contract.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from .access import find_protector, open_dataset, open_protector
-    from .base import (
+    from .catalogue.registry import Register
+    from .contract.context import Context, TrainContext
+    from .contract.imageset import ImageSet
+    from .contract.plugin import (
         Countermeasure,
         Dataset,
         InputPath,
@@ -25,48 +27,46 @@ if TYPE_CHECKING:
         Victim,
         digest_path,
     )
-    from .budget import ssim
-    from .command_tools import ProgressLine, usable_device
-    from .context import Context, TrainContext
     from .errors import EnvironmentProblem, UserError, ValidationError
-    from .figures import check_output, picture_grid, write_output
-    from .imageset import ImageSet
-    from .registry import Register
+    from .grid.opening import find_protector, open_dataset, open_protector
+    from .grid.surrogates import training_passes
+    from .leaderboard.figures import check_output, picture_grid, write_output
+    from .progress import ProgressLine, usable_device
     from .seeds import derive
-    from .stored import Stored, open_stored
-    from .surrogates import training_passes
+    from .store.image_readers import Stored, open_stored
+    from .store.perturbation import ssim
 
 _HOMES = {
-    "Context": "context",
-    "Countermeasure": "base",
-    "Dataset": "base",
+    "Context": "contract.context",
+    "Countermeasure": "contract.plugin",
+    "Dataset": "contract.plugin",
     "EnvironmentProblem": "errors",
-    "ImageSet": "imageset",
-    "InputPath": "base",
-    "NetworkCost": "base",
-    "Plugin": "base",
-    "Preprocessing": "base",
-    "ProgressLine": "command_tools",
-    "Protector": "base",
-    "Ratio": "base",
-    "Register": "registry",
-    "Stored": "stored",
-    "TrainContext": "context",
+    "ImageSet": "contract.imageset",
+    "InputPath": "contract.plugin",
+    "NetworkCost": "contract.plugin",
+    "Plugin": "contract.plugin",
+    "Preprocessing": "contract.plugin",
+    "ProgressLine": "progress",
+    "Protector": "contract.plugin",
+    "Ratio": "contract.plugin",
+    "Register": "catalogue.registry",
+    "Stored": "store.image_readers",
+    "TrainContext": "contract.context",
     "UserError": "errors",
     "ValidationError": "errors",
-    "Victim": "base",
-    "check_output": "figures",
+    "Victim": "contract.plugin",
+    "check_output": "leaderboard.figures",
     "derive": "seeds",
-    "digest_path": "base",
-    "find_protector": "access",
-    "open_dataset": "access",
-    "open_protector": "access",
-    "open_stored": "stored",
-    "picture_grid": "figures",
-    "ssim": "budget",
-    "training_passes": "surrogates",
-    "usable_device": "command_tools",
-    "write_output": "figures",
+    "digest_path": "contract.plugin",
+    "find_protector": "grid.opening",
+    "open_dataset": "grid.opening",
+    "open_protector": "grid.opening",
+    "open_stored": "store.image_readers",
+    "picture_grid": "leaderboard.figures",
+    "ssim": "store.perturbation",
+    "training_passes": "grid.surrogates",
+    "usable_device": "progress",
+    "write_output": "leaderboard.figures",
 }
 
 

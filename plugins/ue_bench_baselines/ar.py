@@ -34,7 +34,7 @@ class AR(Protector):
     eight neighbours up and to the left. Every image gets a fresh signal of its class's process, started from normal
     noise of its own and of size (H + crop) x (W + crop). The first ``crop`` rows and columns are dropped, the rest is
     scaled over all pixels and channels to p-norm ``eps`` on the [0, 1] scale, and the sum with the image is rounded to
-    the nearest grey level. Single values of an L2 1.0 signal reach about 40/255.
+    the nearest gray level. Single values of an L2 1.0 signal reach about 40/255.
 
     Deviations from the authors' release: the coefficients are this project's own, found by the published search (see
     ``ar_search``); the start noise of an image depends on the run's seed and the image's index alone, not on the order

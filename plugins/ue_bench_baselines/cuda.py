@@ -47,7 +47,7 @@ class CUDA(Protector):
     p_b: float = Field(0.3, ge=0, le=1, description="upper end of the entries beside the 1; more blurs more")
     seed: int = Field(0, ge=0, lt=2**32, description="seed of the filters; the authors' release fixes it to 0")
     mix: float = Field(1.0, ge=0, le=1, description="share of the images that are filtered")
-    rounding: Literal["truncate", "round"] = Field("truncate", description="how values become whole grey levels")
+    rounding: Literal["truncate", "round"] = Field("truncate", description="how values become whole gray levels")
 
     @field_validator("kernel")
     @classmethod

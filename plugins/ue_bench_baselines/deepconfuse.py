@@ -28,7 +28,7 @@ class DeepConfuse(WithPreset):
     of the generator. After ``interval`` epochs the copy becomes what the generator is, and a fresh classifier is
     trained on its images for ``judge_epochs``. Of all generators, one in each of ``rounds``, that one is kept whose
     judge has the lowest accuracy on clean images; the next round begins with a fresh classifier. Noise is added in
-    eval mode, so that an image's is its own, within [0, 1], and rounded to the nearest grey level.
+    eval mode, so that an image's is its own, within [0, 1], and rounded to the nearest gray level.
 
     Accuracy is told by a share ``validation`` of each class of the training set, clean. Nothing learns from these
     images, and they are protected in the end.
@@ -44,7 +44,7 @@ class DeepConfuse(WithPreset):
     Deviations from the authors' release: it chooses the generator by accuracy on the test set, and judges with a
     network in training mode; here images are held out, and judges are in eval mode. Its classifiers are VGG11 with two
     features before the last layer, here ResNet-18 unless ``surrogate`` names another. Batches are of one size: what is
-    left of a pass is left out of it. Classifiers learn from images as they are stored, in whole grey levels. Sides
+    left of a pass is left out of it. Classifiers learn from images as they are stored, in whole gray levels. Sides
     that are no multiples of 8 are halved upwards, where the release's U-Net fails. The step that is differentiated runs
     in single precision whatever the context's, since one at 0.01 is lost when weights are rounded to bf16.
 

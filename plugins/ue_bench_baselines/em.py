@@ -31,7 +31,7 @@ class EM(WithPreset):
     Linf; images with it may leave [0, 1] by a step before they are stored. Training: SGD at 0.1, momentum 0.9, weight
     decay 5e-4, gradient norm at most 5, no crops or mirroring.
 
-    ``apply=signed`` adds the noise and rounds to the nearest grey level. ``apply=release`` does what the authors'
+    ``apply=signed`` adds the noise and rounds to the nearest gray level. ``apply=release`` does what the authors'
     release does before its images are stored: negative noise becomes zero, sums are truncated.
 
     ``preset=paper`` is the release's setting for CIFAR-10: ResNet-18, batches of 512, 20 steps a round for samples and
@@ -114,7 +114,7 @@ class EM(WithPreset):
         }
 
     def applied(self, images: NDArray[np.uint8], noise: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """``images`` with ``noise`` in grey levels, N x H x W x 3."""
+        """``images`` with ``noise`` in gray levels, N x H x W x 3."""
         if self.apply == "release":
             return perturb(images, np.maximum(noise, 0), "truncate")
         return keep_linf(perturb(images, noise), images, self.eps)

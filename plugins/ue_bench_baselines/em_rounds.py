@@ -45,7 +45,7 @@ class MinMin:
         self.labels = torch.tensor(data.labels, device=ctx.device)
         owners = data.num_classes if by_class else len(data)
         self.noise = torch.zeros((owners, 3, *data.size), device=ctx.device).to(memory_format=torch.channels_last)
-        self.optimiser = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9, weight_decay=5e-4)
+        self.optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9, weight_decay=5e-4)
         self.rounds = 0
         self.trained = 0  # training steps so far
         self.error = 1.0
@@ -65,12 +65,12 @@ class MinMin:
             unfinished.replace(state)
 
     def state(self) -> dict[str, Any]:
-        return {"network": self.network.state_dict(), "optimiser": self.optimiser.state_dict(), "noise": self.noise,
+        return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict(), "noise": self.noise,
                 "rounds": self.rounds, "trained": self.trained, "error": self.error}  # fmt: skip
 
     def resume(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.optimizer.load_state_dict(state["optimizer"])
         self.noise, self.rounds, self.trained = state["noise"], state["rounds"], state["trained"]
         self.error = state["error"]
 
@@ -89,10 +89,10 @@ class MinMin:
         with self.ctx.autocast():
             logits = self.network(x)
         loss = F.cross_entropy(logits.float(), y)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
         nn.utils.clip_grad_norm_(self.network.parameters(), CLIP)
-        self.optimiser.step()
+        self.optimizer.step()
 
     def next_batch(self) -> NDArray[np.int64]:
         """Rows of the next batch: in order, the last one smaller; for classes shuffled, and all of one size."""
@@ -154,7 +154,7 @@ class MinMin:
         return wrong / len(rows)
 
     def noise_of(self, where: slice) -> NDArray[np.float32]:
-        """In grey levels, N x H x W x 3."""
+        """In gray levels, N x H x W x 3."""
         return to_levels(self.noise[self.owner(np.arange(where.start, where.stop))])
 
     def owner(self, rows: NDArray[np.int64]) -> Tensor:

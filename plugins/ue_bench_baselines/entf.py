@@ -35,7 +35,7 @@ class EntF(WithPreset):
     nearest mean of another class, chosen anew at every step. Means are over the clean training images. Signed gradient
     steps on the squared distance, at images that are shifted by up to an eighth of their side and mirrored at random
     (``augment``; bilinear, zeros outside), from a normal start with deviation ``eps``, within ``eps`` in Linf and
-    within [0, 1]. Rounded to the nearest grey level.
+    within [0, 1]. Rounded to the nearest gray level.
 
     ``preset=paper`` are the release's settings: ResNet-18 on pixels in [0, 1], 100 epochs of training against 10 steps
     of 2/255 in a ball of 4/255, and 300 steps. ``preset=micro`` fits two CPU cores: the small net of the board

@@ -35,7 +35,7 @@ class HYPO(WithPreset):
     known as HYPO) moves every image down the loss of its own label, so that a victim has little to learn from it;
     ``goal=adversarial`` (its P1) down the loss of the next class's label. From the image itself, without random start
     and augmentation. ``norm=l2``: steps of one length along the gradient, cut to an L2 ball of ``eps`` and then to
-    [0, 1]; ``norm=linf``: signed steps. Rounded to the nearest grey level; that may carry an L2 norm over ``eps``, by
+    [0, 1]; ``norm=linf``: signed steps. Rounded to the nearest gray level; that may carry an L2 norm over ``eps``, by
     half a level a value at most, and never an Linf norm.
 
     ``preset=paper`` are the release's settings: 150 epochs, 100 steps, L2 0.5 in steps of a fifth of it. For

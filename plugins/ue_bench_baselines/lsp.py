@@ -25,7 +25,7 @@ class LSP(Protector):
 
     ``seed`` is a parameter of the method, not derived from the run's seed: the release fixes it to 1, so everybody's
     perturbations come from the same points, in every run. ``rounding`` is the release's by default: truncation, which
-    darkens perturbed images by half a grey level on average; ``round`` is unbiased.
+    darkens perturbed images by half a gray level on average; ``round`` is unbiased.
 
     Deviations from the authors' release: images need not be square, nor sides multiples of ``patch`` (the grid is
     rounded up and cropped, and the norm is that of the cropped perturbation); when a class has more images than points,
@@ -47,7 +47,7 @@ class LSP(Protector):
         10.0, ge=0, le=1000, description="distance of a cluster's centre from 0 in every coordinate"
     )
     seed: int = Field(1, ge=0, lt=2**32, description="seed of the points; the authors' release fixes it to 1")
-    rounding: Literal["truncate", "round"] = Field("truncate", description="how sums become whole grey levels")
+    rounding: Literal["truncate", "round"] = Field("truncate", description="how sums become whole gray levels")
 
     @property
     def budget(self) -> str:
@@ -98,7 +98,7 @@ class LSP(Protector):
         return points.astype(np.float32), owners
 
     def perturbations(self, points: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-        """Perturbations n x H x W x 3 in grey levels from n points, whose order is row, column, channel."""
+        """Perturbations n x H x W x 3 in gray levels from n points, whose order is row, column, channel."""
         rows, columns = self.grid((height, width))
         patches = points.reshape(-1, rows, columns, 3)
         spread = patches.repeat(self.patch, axis=1).repeat(self.patch, axis=2)[:, :height, :width]

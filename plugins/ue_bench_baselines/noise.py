@@ -18,7 +18,7 @@ class Noise(Protector):
 
     Every value of a perturbation (H x W x 3, on the [0, 1] scale) is uniform in (-eps, eps). ``sample`` draws one
     pattern an image; ``class`` draws one a class and adds it to all images of that class, the control for class-wise
-    protectors. Sums are rounded to the nearest grey level and never exceed ``eps``, which a level too many would.
+    protectors. Sums are rounded to the nearest gray level and never exceed ``eps``, which a level too many would.
     """
 
     name: ClassVar[str] = "noise"

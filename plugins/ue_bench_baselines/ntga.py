@@ -27,7 +27,7 @@ class NTGA(Protector):
     The surrogate is a network of infinite width, five times a dense layer and erf, whose training has a closed form in
     its neural tangent kernel: gradient descent on the mean squared error of one-hot labels, up to ``time``. It is
     trained on a block of the images, and one signed step of length ``eps`` of those images raises the cross-entropy
-    of its predictions for validation images, in float64. The step is cut to [0, 1] and rounded to the nearest grey
+    of its predictions for validation images, in float64. The step is cut to [0, 1] and rounded to the nearest gray
     level. So a value moves by ``eps`` wherever the box lets it, and stays only where its gradient is 0, for instance
     where all images are black. Labels are needed, and other images of the set. Pixels are in [0, 1] as they are.
 

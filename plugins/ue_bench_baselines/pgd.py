@@ -27,7 +27,7 @@ def to_unit(images: NDArray[np.uint8], device: str) -> Tensor:
 
 
 def to_levels(perturbation: Tensor) -> NDArray[np.float32]:
-    """N x 3 x H x W on the [0, 1] scale to N x H x W x 3 in grey levels."""
+    """N x 3 x H x W on the [0, 1] scale to N x H x W x 3 in gray levels."""
     levels: NDArray[np.float32] = (perturbation * 255).permute(0, 2, 3, 1).cpu().numpy()
     return levels
 

@@ -25,7 +25,7 @@ class Precomputed(Protector):
       arrays, the images are the one called images, data, arr_0 or x.
 
     Arrays are N x H x W x 3 or N x 3 x H x W, uint8 in 0..255 or float in [0, 1]; floats are rounded to the nearest
-    grey level. Images must be those of the training split, in dataset order: labels are taken from the dataset.
+    gray level. Images must be those of the training split, in dataset order: labels are taken from the dataset.
 
     Raises UserError when the file cannot be read, and ValidationError when count, size or type differ from the clean
     set's, when an image exceeds ``linf``, or when fewer than half of a sample of images resemble their own clean image

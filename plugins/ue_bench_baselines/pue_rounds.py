@@ -37,13 +37,13 @@ class Disturbed(MinMin):
         """One training step for each deviation."""
         for number, deviation in enumerate(self.deviations):
             draws = self.train_draws if deviation else 1
-            self.optimiser.zero_grad(set_to_none=True)
+            self.optimizer.zero_grad(set_to_none=True)
             for draw in range(draws):
                 logits = self.passed(x, deviation, "train", self.trained, number, draw)
                 # The weights' noise is a constant, so gradients at noisy weights are gradients of the weights.
                 (F.cross_entropy(logits, y) / draws).backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(self.network.parameters(), CLIP)
-            self.optimiser.step()
+            self.optimizer.step()
 
     def stepped(self, x: Tensor, noise: Tensor, y: Tensor, batch: int = 0) -> Tensor:
         """The noise of images ``x`` after its steps, of which there is one for each deviation."""

@@ -1,7 +1,7 @@
 """From float images to the 8-bit images that are published.
 
-Releases round in different ways, which moves every perturbed value by up to one grey level; a protector names its rule.
-All values here are in grey levels, 0..255.
+Releases round in different ways, which moves every perturbed value by up to one gray level; a protector names its rule.
+All values here are in gray levels, 0..255.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Rounding = Literal["round", "truncate", "integer"]
 
 
 def quantise(values: NDArray[np.floating], rule: Literal["round", "truncate"] = "round") -> NDArray[np.uint8]:
-    """Float grey levels as bytes, clipped to 0..255.
+    """Float gray levels as bytes, clipped to 0..255.
 
     ``round`` takes halves up (TAP, EntF, AR); ``truncate`` cuts the fraction off (EM, LSP), half a level darker on
     average. Both return whole levels unchanged.
@@ -30,7 +30,7 @@ def quantise(values: NDArray[np.floating], rule: Literal["round", "truncate"] = 
 def perturb(
     images: NDArray[np.uint8], perturbation: NDArray[np.floating], rule: Rounding = "round"
 ) -> NDArray[np.uint8]:
-    """``images`` plus ``perturbation`` in grey levels, as bytes.
+    """``images`` plus ``perturbation`` in gray levels, as bytes.
 
     ``integer`` rounds the perturbation (halves to even, as ``torch.round`` does) before it is added (REM).
     """
@@ -48,7 +48,7 @@ def keep_linf(images: NDArray[np.uint8], clean: NDArray[np.uint8], eps: float) -
 
 
 def whole_levels(eps: float) -> int:
-    """How many whole grey levels fit in ``eps``: 8 for 8/255."""
+    """How many whole gray levels fit in ``eps``: 8 for 8/255."""
     return int(eps * 255 + 1e-6)
 
 

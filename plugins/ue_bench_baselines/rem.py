@@ -29,7 +29,7 @@ class REM(WithPreset):
     EM whose loss is that of adversarial training under random transforms. For every training batch the noise starts
     uniform within ``eps`` in Linf and takes ``steps`` signed gradient steps. Each goes down the summed loss of ``eot``
     random transforms of every noisy image, mirrored by chance and cropped from a frame of ``pad`` zeros, and of each at
-    the worst image that an adversary finds within ``adv_eps`` in ``adv_steps`` steps. With that noise, in whole grey
+    the worst image that an adversary finds within ``adv_eps`` in ``adv_steps`` steps. With that noise, in whole gray
     levels, the network takes one step of adversarial training on transformed images. It sees pixels less 0.5; SGD at
     0.1, a tenth after every ``decay`` steps, momentum 0.9, weight decay 5e-4. After the last step every image gets its
     noise from the trained network, from a random start again, and only this noise is added, in whole levels and cut to

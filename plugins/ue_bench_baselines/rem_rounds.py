@@ -124,7 +124,7 @@ class RobustMinMin:
         self.eot, self.pad = eot, pad
         self.train_steps, self.batch, self.decay = train_steps, min(batch, len(data)), decay
         self.labels = torch.tensor(data.labels, device=ctx.device)
-        self.optimiser = torch.optim.SGD(network.parameters(), RATE, momentum=0.9, weight_decay=5e-4)
+        self.optimizer = torch.optim.SGD(network.parameters(), RATE, momentum=0.9, weight_decay=5e-4)
         self.trained = 0  # training steps so far
         self.hold()
 
@@ -142,12 +142,12 @@ class RobustMinMin:
                 unfinished.replace(state)
 
     def state(self) -> dict[str, Any]:
-        return {"network": self.network.state_dict(), "optimiser": self.optimiser.state_dict(),
+        return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict(),
                 "trained": self.trained}  # fmt: skip
 
     def resume(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.optimizer.load_state_dict(state["optimizer"])
         self.trained = state["trained"]
 
     def hold(self) -> None:
@@ -164,13 +164,13 @@ class RobustMinMin:
         seen = (crops.cut(x + noise) - HALF).clamp_(-HALF, HALF)
         seen = self.attacked(seen, y, pictures(uniform, 1, self.data.size))
         self.network.train().requires_grad_(True)
-        for group in self.optimiser.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = self.rate()
         with self.ctx.autocast():
             logits = self.network(seen)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         F.cross_entropy(logits.float(), y).backward()  # type: ignore[no-untyped-call]  # torch has no types for it
-        self.optimiser.step()
+        self.optimizer.step()
         self.hold()
 
     def rate(self) -> float:

@@ -36,7 +36,7 @@ class TAP(WithPreset):
     cross-entropy at images that are shifted by up to an eighth of their side and mirrored at random (``augment``;
     bilinear, zeros outside), from a normal start with deviation ``eps``, within ``eps`` in Linf and within [0, 1]. Of
     ``restarts`` the one whose mean loss before its last step is the smallest is kept, for all images together. Rounded
-    to the nearest grey level.
+    to the nearest gray level.
 
     ``preset=paper`` are the release's settings: ResNet-18, 40 epochs, 250 steps, 8 restarts. ``preset=micro`` fits two
     CPU cores: the small net and the recipe of the board cifar10-micro, 100 steps, one start, at the images as they are;

@@ -36,7 +36,7 @@ class TensorClog(WithPreset):
     the pixels lowers the L2 norms of the cross-entropy's gradients in the last linear layer of a frozen surrogate in
     eval mode, one norm for its weights and one for its biases, plus ``weight`` times the image's L2 distance from
     where it began. It starts at the image; ``rate`` is halved after every 600 iterations; each step ends with a cut to
-    ``eps`` in Linf and to [0, 1]. Rounded to the nearest grey level.
+    ``eps`` in Linf and to [0, 1]. Rounded to the nearest gray level.
 
     The release differentiates the gradients once more, one image at a time. For one image they are (p - y) h^T and
     p - y, with h what the layer is given, p its probabilities and y the label's, so that the norms are |p - y| |h| and

@@ -30,7 +30,7 @@ class TUE(Protector):
     contrastive loss of weight 0, as in the release's commands for SimCLR and SimSiam, no network has a say, so there is
     none here. Each image's noise starts uniform in (-``eps``, ``eps``). A pass takes all images once, in shuffled
     batches with a smaller last one, ``steps`` steps each. Within ``eps`` in Linf and within [0, 1]; rounded to the
-    nearest grey level. Labels are needed, and other images of the set: noise is not an image's own.
+    nearest gray level. Labels are needed, and other images of the set: noise is not an image's own.
 
     Settings are those of the SimCLR run on CIFAR-10, whose 40 epochs hold 5 passes each (one after every 20 training
     batches of 98, one at the end): 200 passes of 20 steps, 4,000 steps an image. ``detach``: the gradient takes the

@@ -26,7 +26,7 @@ def ue_bench_register(register: Register) -> None:
     add("mean", "preprocessing:Mean", "3x3 mean filter", "preprocessing", "filter")
     add("median", "preprocessing:Median", "3x3 median filter", "preprocessing", "filter")
     add("bdr", "preprocessing:BitDepthReduction", "fewer bits a colour channel", "preprocessing", "squeezing")
-    add("gray", "preprocessing:Gray", "one grey level in all three channels", "preprocessing", "squeezing")
+    add("gray", "preprocessing:Gray", "one gray level in all three channels", "preprocessing", "squeezing")
     add("colour-space", "preprocessing:ColourSpace", "one step in a colour space", "preprocessing", "squeezing")
     add("gaussian-noise", "augmentation:GaussianNoise", "fresh Gaussian noise on every batch", "preprocessing", "noise")
     add(
@@ -99,7 +99,7 @@ def ue_bench_register(register: Register) -> None:
     add(
         "eclipse",
         "relearning:Eclipse",
-        "a diffusion model of few clean images, then grey images and noise",
+        "a diffusion model of few clean images, then gray images and noise",
         "purifier",
         "diffusion",
         "needs-clean-data",

@@ -37,7 +37,7 @@ class Cutout(Countermeasure):
     of 16 removes 196 of the 1024 pixels of an image of 32 px.
 
     Black in [0, 1] is what the code of EM, ISS and APBench fills. Deep Hiding does not say, and code that fills zero
-    after its shift of -0.5 would leave mid-grey: ``fill=grey``. ``fill=mean`` takes the mean colour of each image.
+    after its shift of -0.5 would leave mid-gray: ``fill=gray``. ``fill=mean`` takes the mean colour of each image.
 
     Published for clean CIFAR-10 with ResNet-18: 95.00 % (Deep Hiding, Table 1).
     """
@@ -49,7 +49,7 @@ class Cutout(Countermeasure):
     length: int | None = Field(
         None, ge=2, description="side of the hole in pixels; by default 16 at 32 px, 116 at 224 px, else half the image"
     )
-    fill: Literal[0, "grey", "mean"] = Field(
+    fill: Literal[0, "gray", "mean"] = Field(
         0, description="value in the hole: black, 0.5, or each image's mean colour"
     )
 
@@ -69,7 +69,7 @@ class Cutout(Countermeasure):
         if self.fill == "mean":
             colour = x.mean(dim=(2, 3), keepdim=True)
         else:
-            colour = x.new_full((), 0.5 if self.fill == "grey" else 0.0)
+            colour = x.new_full((), 0.5 if self.fill == "gray" else 0.0)
         return torch.where(hole, colour, x), y
 
 

@@ -32,7 +32,7 @@ class ComDefend(WithPreset, Preprocessing):
     the channels and 1,500 steps, five minutes of one core.
 
     Deviations: no noise before the bits by default, as the paper has it; the authors' code adds some there too, of
-    standard deviation 1 for CIFAR-10: ``noise=1``. Half a grey level is subtracted, as its TensorFlow file does. Images
+    standard deviation 1 for CIFAR-10: ``noise=1``. Half a gray level is subtracted, as its TensorFlow file does. Images
     are RGB throughout, where the authors' give BGR to networks for RGB.
 
     Expect little: RAEG reports .632 on Caltech-101 of a classifier trained on clean images, on images that it protects
@@ -46,7 +46,7 @@ class ComDefend(WithPreset, Preprocessing):
     name: ClassVar[str] = "comdefend"
     revision: ClassVar[int] = 1
     paper: ClassVar[str] = "ComDefend: An Efficient Image Compression Model to Defend Adversarial Examples, CVPR 2019"
-    dear: ClassVar[bool] = True
+    cache_purified: ClassVar[bool] = True
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {"divisor": 1, "steps": 25_000, "batch": 20, "learning_rate": 0.001},
         "micro": {"divisor": 4, "steps": 1500, "batch": 20, "learning_rate": 0.002},

@@ -22,7 +22,7 @@ from .purifier_commands import without_first
 @click.option("--preset", type=click.Choice(list(ComDefend.PRESETS)), default="paper", show_default=True,
               help="Networks and training: the paper's, or for two CPU cores.")  # fmt: skip
 @click.option("--divisor", type=click.IntRange(1, 16), help="Of the paper's numbers of channels.")
-@click.option("--steps", type=click.IntRange(1), help="Of the optimiser.")
+@click.option("--steps", type=click.IntRange(1), help="Of the optimizer.")
 @click.option("--batch", type=click.IntRange(1), help="Images a step.")
 @click.option("--learning-rate", type=click.FloatRange(0, 1, min_open=True), help="Of Adam.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)

@@ -1,6 +1,6 @@
 """Training of ComDefend's networks on clean images, and the file they are kept in.
 
-Everything random follows from the seed and the step, so that the state of a training is its networks, its optimiser and
+Everything random follows from the seed and the step, so that the state of a training is its networks, its optimizer and
 the number of its steps.
 """
 
@@ -52,7 +52,7 @@ def fit(data: ImageSet, recipe: Recipe, device: str, checkpoint: Path, report: R
     """
     recipe = replace(recipe, batch=min(recipe.batch, len(data)))
     network = untrained(recipe).to(device).to(memory_format=torch.channels_last)
-    optimiser = torch.optim.Adam(network.parameters(), recipe.learning_rate)
+    optimizer = torch.optim.Adam(network.parameters(), recipe.learning_rate)
     settings = {"data": data.fingerprint, "recipe": asdict(recipe)}
     state, done = checkpoint / "state.pt", 0
     if state.exists():
@@ -60,17 +60,17 @@ def fit(data: ImageSet, recipe: Recipe, device: str, checkpoint: Path, report: R
         if stored["settings"] != settings:
             raise UserError(f"{checkpoint} holds an unfinished training with other settings", "finish or remove it")
         network.load_state_dict(stored["network"])
-        optimiser.load_state_dict(stored["optimiser"])
+        optimizer.load_state_dict(stored["optimizer"])
         done = stored["steps"]
     while done < recipe.steps:
-        found = step(network, optimiser, data, recipe, done, device)
+        found = step(network, optimizer, data, recipe, done, device)
         done += 1
         if done % REPORT_EVERY == 0 or done == recipe.steps:
             if not math.isfinite(value := float(found)):
                 raise ValidationError(f"ComDefend's loss is {value} at step {done}", "choose a lower learning rate")
             report(done, recipe.steps, f"train ComDefend, loss {value:.4f}")
         if done % SAVE_EVERY == 0 or done == recipe.steps:
-            parts = {"network": network.state_dict(), "optimiser": optimiser.state_dict()}
+            parts = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
             save(state, {"settings": settings, "steps": done, **parts})
     return network.eval().requires_grad_(False)
 
@@ -83,13 +83,13 @@ def untrained(recipe: Recipe) -> ComDefendNetwork:
 
 def step(
     network: ComDefendNetwork,
-    optimiser: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer,
     data: ImageSet,
     recipe: Recipe,
     done: int,
     device: str,
 ) -> torch.Tensor:
-    """One step of the optimiser, after ``done`` others; returns the loss before it."""
+    """One step of the optimizer, after ``done`` others; returns the loss before it."""
     random = torch.Generator("cpu").manual_seed(derive(recipe.seed, "step", done))
     per_pass = len(data) // recipe.batch
     order = np.random.default_rng(derive(recipe.seed, "pass", done // per_pass)).permutation(len(data))
@@ -99,9 +99,9 @@ def step(
     noise = NOISE * torch.randn((len(x), network.bits, SIDE, SIDE), generator=random).to(device)
     code, image = network(x, noise)
     found = loss(code, image, x)
-    optimiser.zero_grad(set_to_none=True)
+    optimizer.zero_grad(set_to_none=True)
     found.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
-    optimiser.step()
+    optimizer.step()
     return found.detach()
 
 

@@ -36,7 +36,7 @@ class TotalVariation(Preprocessing):
     name: ClassVar[str] = "tvm"
     revision: ClassVar[int] = 1
     paper: ClassVar[str] = "Countering Adversarial Images using Input Transformations, ICLR 2018, arXiv 1711.00117"
-    dear: ClassVar[bool] = True
+    cache_purified: ClassVar[bool] = True
 
     weight: float = Field(0.03, gt=0, le=10, description="weight of the total variation: larger is smoother")
 
@@ -67,7 +67,7 @@ class Wavelet(Preprocessing):
     name: ClassVar[str] = "wavelet"
     revision: ClassVar[int] = 1
     paper: ClassVar[str] = "Adaptive wavelet thresholding for image denoising and compression, IEEE TIP 2000"
-    dear: ClassVar[bool] = True
+    cache_purified: ClassVar[bool] = True
 
     wavelet: str = Field(
         "db1",
@@ -107,7 +107,7 @@ class PrincipalComponents(Countermeasure):
     name: ClassVar[str] = "pca"
     revision: ClassVar[int] = 1
     paper: ClassVar[str] = "Enhancing Robustness of Machine Learning Systems via Data Transformations, arXiv 1704.02654"
-    dear: ClassVar[bool] = True
+    cache_purified: ClassVar[bool] = True
 
     components: int = Field(64, ge=1, le=LARGEST_DIMENSION, description="principal components to keep")
 

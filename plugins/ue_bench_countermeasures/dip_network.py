@@ -113,14 +113,14 @@ def drawn_anew(
     ``random`` has a generator for each. ``report(done)`` is told of iterations.
     """
     networks = Priors(random, channels, x.shape[-1]).to(x.device)
-    optimiser = torch.optim.Adam(networks.parameters(), learning_rate)
+    optimizer = torch.optim.Adam(networks.parameters(), learning_rate)
     smoothed, chosen = Smoothed(smoothing), torch.zeros_like(x)
     for done in range(iterations):
         drawing = networks()
         errors = (drawing - x).square().mean(dim=(1, 2, 3))
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         errors.sum().backward()
-        optimiser.step()
+        optimizer.step()
         better = smoothed.rises(-10 * errors.detach().clamp(min=1e-12).log10())
         chosen = torch.where(better[:, None, None, None], drawing.detach(), chosen)
         report(done + 1)

@@ -43,7 +43,7 @@ class DIPDefend(Preprocessing):
     name: ClassVar[str] = "dipdefend"
     revision: ClassVar[int] = 1
     paper: ClassVar[str] = "DIPDefend: Deep Image Prior Driven Defense against Adversarial Examples, ACM MM 2020"
-    dear: ClassVar[bool] = True
+    cache_purified: ClassVar[bool] = True
 
     recipe: Literal["cifar", "imagenet"] = Field("cifar", description="networks and iterations, the authors'")
     iterations: int | None = Field(None, ge=1, le=1_000_000, description="for a square; null: 4000, imagenet 1200")

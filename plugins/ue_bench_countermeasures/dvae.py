@@ -32,7 +32,7 @@ class DVAE(WithPreset):
     images of 32 px on one core; a method of its own. ``labels=false`` gives all images one embedding instead of one a
     class: purification without labels. There is no ``apply_to_test``, as test images come without labels.
 
-    Deviations from the authors' code: images between the stages and in the end are rounded to the nearest grey level,
+    Deviations from the authors' code: images between the stages and in the end are rounded to the nearest gray level,
     not truncated; images larger than 32 px get the same network, where the authors' goes deeper, so that the
     embeddings, one number for each of 128 channels and a quarter of the pixels, become large.
 
@@ -48,7 +48,7 @@ class DVAE(WithPreset):
         "Purify Unlearnable Examples via Rate-Constrained Variational Autoencoders, ICML 2024, arXiv 2405.01460"
     )
     uses_labels: ClassVar[bool] = True
-    dear: ClassVar[bool] = True
+    cache_purified: ClassVar[bool] = True
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {"epochs": 60, "batch": 128, "width": 64, "latent": 256, "learning_rate": 0.005},
         "micro": {"epochs": 7, "batch": 16, "width": 8, "latent": 16, "learning_rate": 0.01},

@@ -1,7 +1,7 @@
 """The two trainings of D-VAE, and what they do to images.
 
 Images are on the [0, 1] scale, N x 3 x H x W. What is random is drawn for a stage and a step, or for a stage and an
-image, so that the state of a training is its network, its optimiser and the number of its steps.
+image, so that the state of a training is its network, its optimizer and the number of its steps.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Purifier:
     def trained(self, stage: str, data: ImageSet, rate: float) -> Disentangler:
         """The network of a stage in eval mode, trained on ``data`` with so many nats a position free."""
         network = self.network(stage, data)
-        optimiser = torch.optim.Adam(network.parameters(), self.learning_rate)
+        optimizer = torch.optim.Adam(network.parameters(), self.learning_rate)
         batch = min(self.batch, len(data))
         per_epoch = len(data) // batch
         steps, done = self.epochs * per_epoch, 0
@@ -74,11 +74,11 @@ class Purifier:
         if state.exists():
             stored = torch.load(state, map_location=self.ctx.device)
             network.load_state_dict(stored["network"])
-            optimiser.load_state_dict(stored["optimiser"])
+            optimizer.load_state_dict(stored["optimizer"])
             done = stored["steps"]
         while done < steps:
             epoch, place = divmod(done, per_epoch)
-            for group in optimiser.param_groups:
+            for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
             order = self.ctx.rng(stage, "order", epoch).permutation(len(data))
             rows = np.sort(order[place * batch : (place + 1) * batch])
@@ -87,18 +87,18 @@ class Purifier:
                 generator=self.ctx.generator(stage, "noise", done),
                 device=self.ctx.device,
             )
-            found = self.step(network, optimiser, data, rows, noise, rate, epoch)
+            found = self.step(network, optimizer, data, rows, noise, rate, epoch)
             done += 1
             if done % REPORT_EVERY == 0 or done == steps:
                 self.ctx.report(done, steps, f"d-vae, {stage} training, loss {float(found):.4f}")
             if done % SAVE_EVERY == 0 or done == steps:
-                save(state, {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "steps": done})
+                save(state, {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "steps": done})
         return network.eval().requires_grad_(False)
 
     def step(
         self,
         network: Disentangler,
-        optimiser: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer,
         data: ImageSet,
         rows: NDArray[np.int64],
         noise: Tensor,
@@ -110,10 +110,10 @@ class Purifier:
         parts = network(x, self.owners(data, rows), noise)
         free = epoch * FREE[1] < self.epochs * FREE[0]
         found = loss(parts, x, STRICT if rate <= LOW else WEIGHT, rate, None if free else LARGEST)
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         found.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
         nn.utils.clip_grad_norm_(network.parameters(), CLIP)
-        optimiser.step()
+        optimizer.step()
         return found.detach()
 
     def network(self, stage: str, data: ImageSet) -> Disentangler:

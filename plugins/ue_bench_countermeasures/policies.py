@@ -305,13 +305,13 @@ def fused(a: Tensor, b: Tensor, factor: Tensor | float) -> Tensor:
 
 
 def luma(levels: Tensor) -> Tensor:
-    """Grey level N x 1 x H x W, cut to whole numbers; torchvision's weights, which make 254 of white."""
+    """Gray level N x 1 x H x W, cut to whole numbers; torchvision's weights, which make 254 of white."""
     red, green, blue = levels.unbind(1)
     return fused(fused(red * 0.2989, green, GREEN), blue, BLUE).floor()[:, None]
 
 
 def average(levels: Tensor) -> Tensor:
-    """Mean grey level of each image."""
+    """Mean gray level of each image."""
     return luma(levels).mean(dim=(2, 3), keepdim=True)
 
 

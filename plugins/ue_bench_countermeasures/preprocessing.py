@@ -109,7 +109,7 @@ class BitDepthReduction(Preprocessing):
 
 
 class Gray(Preprocessing):
-    """One grey level in all three channels: luma, 0.299 R + 0.587 G + 0.114 B.
+    """One gray level in all three channels: luma, 0.299 R + 0.587 G + 0.114 B.
 
     Luma is computed as Pillow's ``convert("L")`` does, ``(19595 R + 38470 G + 7471 B + 32768) >> 16``, so that white
     stays 255; torchvision's path for tensors truncates and gives 254. The other variants are those of the ISS code:
@@ -223,7 +223,7 @@ class Jpeg(Preprocessing):
     name: ClassVar[str] = "jpeg"
     revision: ClassVar[int] = 1
     paper: ClassVar[str] = "Countering Adversarial Images using Input Transformations, ICLR 2018, arXiv 1711.00117"
-    dear: ClassVar[bool] = True
+    cache_purified: ClassVar[bool] = True
 
     quality: int = Field(75, ge=1, le=100, description="JPEG quality")
     subsampling: Literal["4:2:0", "4:2:2", "4:4:4"] = Field("4:2:0", description="chroma subsampling")

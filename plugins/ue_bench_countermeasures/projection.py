@@ -26,7 +26,7 @@ class OrthogonalProjection(Countermeasure):
     passes of plain gradient descent in batches, in dataset order, the last batch smaller, at ``learning_rate`` and a
     tenth of it after half and again after three quarters of the passes. Its K weight vectors, one a class, are made
     orthonormal (QR), and every image loses its components along them: of 3072 dimensions, ten at ten classes. Then
-    rounded to the nearest grey level and cut to 0..255. It takes out shortcuts that are a pattern a class, such as
+    rounded to the nearest gray level and cut to 0..255. It takes out shortcuts that are a pattern a class, such as
     those of ``lsp`` and ``ops``. On 10,000 images ``batch=205`` makes as many steps as the default does on 50,000.
 
     What the authors' code calls OP in its second step also trains with strong augmentations and CutMix; ask for
@@ -45,7 +45,7 @@ class OrthogonalProjection(Countermeasure):
     revision: ClassVar[int] = 1
     paper: ClassVar[str] = "What Can We Learn from Unlearnable Datasets?, NeurIPS 2023, arXiv 2305.19254"
     uses_labels: ClassVar[bool] = True
-    dear: ClassVar[bool] = True
+    cache_purified: ClassVar[bool] = True
 
     epochs: int = Field(20, ge=1, le=100_000, description="passes over the images to fit the linear classifier")
     learning_rate: float = Field(0.1, gt=0, le=1000, description="of its gradient descent")

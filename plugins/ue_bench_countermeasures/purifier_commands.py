@@ -27,7 +27,7 @@ def purifier() -> None:
 @click.option("--preset", type=click.Choice(list(PRESETS)), default="ddpm", show_default=True,
               help="Network and training: of DDPM or ECLIPSE for CIFAR-10, or for two CPU cores.")  # fmt: skip
 @click.option("--size", type=click.IntRange(8), help="Side in pixels, 32 by default; images are resized to it.")
-@click.option("--steps", type=click.IntRange(1), help="Of the optimiser.")
+@click.option("--steps", type=click.IntRange(1), help="Of the optimizer.")
 @click.option("--batch", type=click.IntRange(1), help="Images a step.")
 @click.option("--learning-rate", type=click.FloatRange(0, min_open=True), help="Of Adam.")
 @click.option("--ema", type=click.FloatRange(0, 1, max_open=True), help="Decay of the average of the weights.")

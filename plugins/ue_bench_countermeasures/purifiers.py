@@ -20,7 +20,7 @@ Reverse = Literal["sde", "ddpm", "ddpm-small"]
 class NoiseAndDenoise(Countermeasure):
     """Base of countermeasures that noise images and denoise them with a given model."""
 
-    dear: ClassVar[bool] = True
+    cache_purified: ClassVar[bool] = True
 
     model: DiffusionModel = Field(CIFAR, description="a folder with UNet and scheduler, or a hub id")
     t: int = Field(100, ge=0, description="steps of noise to add and take away, t* in the paper; 0 changes nothing")

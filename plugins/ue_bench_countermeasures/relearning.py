@@ -28,7 +28,7 @@ SMALLEST_FOR_LPIPS = 31  # pixels: below, nothing is left for AlexNet's second p
 class OwnDiffusionModel(WithPreset):
     """Base of countermeasures whose model is trained on clean images, unless one is given."""
 
-    dear: ClassVar[bool] = True
+    cache_purified: ClassVar[bool] = True
 
     model: DiffusionModel | None = Field(
         None, description="a folder with UNet and scheduler, or a hub id; by default one is trained on the clean images"
@@ -91,11 +91,11 @@ def _presets(paper: dict[str, Any], micro: dict[str, Any]) -> dict[str, dict[str
 
 
 class Eclipse(OwnDiffusionModel):
-    """A diffusion model of a few clean images takes away light noise; training adds grey images and noise of its own.
+    """A diffusion model of a few clean images takes away light noise; training adds gray images and noise of its own.
 
     The model is trained on ``clean`` images, with random crops and flips. Noise of ``t`` of its 4000 cosine steps is
-    added, 6.4 grey levels for t = 100, and taken away by ancestral sampling. In training, after crop and flip, every
-    image turns grey with probability ``gray``; then Gaussian noise of standard deviation ``noise`` is added, clipped
+    added, 6.4 gray levels for t = 100, and taken away by ancestral sampling. In training, after crop and flip, every
+    image turns gray with probability ``gray``; then Gaussian noise of standard deviation ``noise`` is added, clipped
     and rounded to 8 bits. ``t=0`` leaves this last part, which needs no clean images.
 
     The paper's network has 128 channels, three residual blocks a level, attention at 16 and 8 pixels, and is trained
@@ -119,7 +119,7 @@ class Eclipse(OwnDiffusionModel):
     )
 
     t: int = Field(100, ge=0, description="steps of noise to add and take away; 0 leaves the stored images as they are")
-    gray: float = Field(0.4, ge=0, le=1, description="probability that an image turns grey")
+    gray: float = Field(0.4, ge=0, le=1, description="probability that an image turns gray")
     noise: float = Field(0.05, ge=0, le=1, description="standard deviation of noise on a training batch, of [0, 1]")
 
     @property
@@ -148,8 +148,8 @@ class Eclipse(OwnDiffusionModel):
         on: dict[str, Any] = {"generator": generator, "device": x.device}
         levels = x.float()
         luma = (levels * torch.tensor(LUMA, device=x.device)[:, None, None]).sum(1, keepdim=True)
-        grey = torch.rand(len(x), 1, 1, 1, **on) < self.gray
-        levels = torch.where(grey, luma, levels) + self.noise * torch.randn(x.shape, **on)
+        gray = torch.rand(len(x), 1, 1, 1, **on) < self.gray
+        levels = torch.where(gray, luma, levels) + self.noise * torch.randn(x.shape, **on)
         # channels-last as the batch was
         return torch.empty_like(x).copy_((255 * levels).round().clamp(0, 255) / 255), y
 
@@ -157,7 +157,7 @@ class Eclipse(OwnDiffusionModel):
 class LeJcdp(OwnDiffusionModel):
     """Light noise is added and taken away several times, each step guided towards the protected image.
 
-    ``t`` steps of noise, 10 grey levels for 20, are added and taken away by ancestral sampling with the large variance,
+    ``t`` steps of noise, 10 gray levels for 20, are added and taken away by ancestral sampling with the large variance,
     ``repeats`` times, each time from what came out before. To the mean of step i is added ``beta_i * s_i * g``, where
     g is the negative gradient of a distance between the image of the step and a freshly noised copy of the protected
     one, and ``s_i = sqrt(1 - abar_i) / (m * sqrt(abar_i))``, ``m = 16 / 255 / 3 / 70000``. The distance is the mean

@@ -41,7 +41,7 @@ TEXTURE = (0.003, 0.025)  # least and most standard deviation
 TEXTURE_SLOPE = (1.2, 1.9)  # amplitude spectra of photographs fall with about 1/f, faster where they are out of focus
 CLUTTER = 4  # pieces behind the thing
 CLUTTER_CONTRAST = 0.1
-NOISE = 0.002  # half a grey level, as a good sensor has it
+NOISE = 0.002  # half a gray level, as a good sensor has it
 
 
 def _any(*shapes: Array) -> Array:
@@ -272,11 +272,11 @@ def _material(rng: np.random.Generator, n: int, colour: Array) -> Array:
     frequency = np.hypot(np.fft.fftfreq(SIZE)[:, None], np.fft.rfftfreq(SIZE)[None, :])
     frequency[0, 0] = np.inf  # no constant part: the mean is the colour
     slope = rng.uniform(*TEXTURE_SLOPE, (n, 1, 1))
-    grey = np.fft.irfft2(np.fft.rfft2(rng.standard_normal((n, SIZE, SIZE))) / frequency**slope, s=(SIZE, SIZE))
-    grey /= grey.std((1, 2), keepdims=True)
+    gray = np.fft.irfft2(np.fft.rfft2(rng.standard_normal((n, SIZE, SIZE))) / frequency**slope, s=(SIZE, SIZE))
+    gray /= gray.std((1, 2), keepdims=True)
     hue = rng.normal(1, 0.15, (n, 1, 1, 3))
     strength = np.exp(rng.uniform(np.log(TEXTURE[0]), np.log(TEXTURE[1]), (n, 1, 1, 1)))
-    material: Array = colour + strength * hue * grey[..., None]
+    material: Array = colour + strength * hue * gray[..., None]
     return material
 
 

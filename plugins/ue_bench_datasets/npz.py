@@ -50,7 +50,7 @@ class Member(NamedTuple):
 class Npz(StoredDataset):
     """``x_train, y_train, x_test, y_test`` in an ``.npz`` file.
 
-    Images are uint8, N x H x W x 3 or N x 3 x H x W, or grey with one channel or none. Other usual names of the arrays
+    Images are uint8, N x H x W x 3 or N x 3 x H x W, or gray with one channel or none. Other usual names of the arrays
     are understood; ``class_names`` is used if there. Images are read piece by piece.
     """
 
@@ -143,9 +143,9 @@ def _labels(archive: zipfile.ZipFile, member: Member) -> Labels:
 def _check_images(member: Member, labels: Labels) -> None:
     if member.dtype != np.uint8:
         raise ValidationError(f"array {member.name} is {member.dtype}, not uint8", "save pixels as uint8, 0 to 255")
-    grey = len(member.shape) == 3
+    gray = len(member.shape) == 3
     colour = len(member.shape) == 4 and (member.shape[3] in (1, 3) or member.shape[1] in (1, 3))
-    if not (grey or colour):
+    if not (gray or colour):
         raise ValidationError(
             f"array {member.name} has shape {member.shape}", "images are N x H x W x 3 or N x 3 x H x W"
         )

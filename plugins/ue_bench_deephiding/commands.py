@@ -27,7 +27,7 @@ def deephiding() -> None:
 @click.option(
     "--start", type=click.Path(path_type=Path), help="Weights to begin from, NAME.safetensors of this command."
 )
-@click.option("--steps", type=click.IntRange(1), default=Recipe.steps, show_default=True, help="Optimiser steps.")
+@click.option("--steps", type=click.IntRange(1), default=Recipe.steps, show_default=True, help="Optimizer steps.")
 @click.option("--stop-after", type=click.IntRange(1), help="End at this step, the schedule being that of --steps.")
 @click.option("--learning-rate", type=click.FloatRange(0, min_open=True), default=Recipe.learning_rate,
               show_default="10^-4.5", help="Of Adam.")  # fmt: skip

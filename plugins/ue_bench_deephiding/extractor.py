@@ -87,18 +87,18 @@ def train_extractor(
         torch.manual_seed(seed)
         network = resnet18(num_classes)
     network.to(device)
-    optimiser = torch.optim.Adam(network.parameters(), 1e-3)
+    optimizer = torch.optim.Adam(network.parameters(), 1e-3)
     steps = epochs * max(1, len(covers.images) // BATCH)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     rng = np.random.default_rng([seed, 2])
     network.train()
     for step in range(steps):
         x, y, _ = covers.draw(BATCH, rng)
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=amp):
             loss = F.cross_entropy(network(x.to(device)).float(), y.to(device))
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
-        optimiser.step()
+        optimizer.step()
         schedule.step()
         if on_step:
             on_step(step + 1, steps, float(loss.detach()))

@@ -1,4 +1,4 @@
-"""ISGAN, the other hiding network of Deep Hiding (Table H): a grey image in the luminance of a colour image.
+"""ISGAN, the other hiding network of Deep Hiding (Table H): a gray image in the luminance of a colour image.
 
 Source: Zhang, Dong and Liu, Invisible steganography via generative adversarial networks, Multimedia Tools and
 Applications, 2018. Written from the published description; no code of others is used. Layers and loss constants are
@@ -7,7 +7,7 @@ those commonly quoted for it.
 Choices of ours, where the description is silent or we leave it:
 
 * Images enter as ``2 x - 1`` and the final tanh leaves as ``(1 + tanh) / 2``, so luminance stays within [0, 1]. The
-  convolutions before tanh and sigmoid start at zero: both outputs begin as an even mid-grey, where nothing saturates.
+  convolutions before tanh and sigmoid start at zero: both outputs begin as an even mid-gray, where nothing saturates.
 * Inside a module the branches have ReLU between their two convolutions and none before the sum with the shortcut.
 * Kaiming's normal initialisation, biases at zero; convolutions before batch normalisation have no bias.
 * The critic sees luminance, the only channel that changes, through the fixed high-pass filter of XuNet, mirrored at
@@ -50,7 +50,7 @@ def luminance(rgb: Tensor) -> Tensor:
 
 
 def to_ycbcr(rgb: Tensor) -> Tensor:
-    """Full-range BT.601 as in JPEG, N x 3 x H x W both ways; Cb and Cr are 0.5 for grey."""
+    """Full-range BT.601 as in JPEG, N x 3 x H x W both ways; Cb and Cr are 0.5 for gray."""
     red, _, blue = rgb.chunk(3, dim=1)
     y = luminance(rgb)
     return torch.cat([y, 0.5 + (blue - y) / (2 - 2 * BLUE), 0.5 + (red - y) / (2 - 2 * RED)], dim=1)
@@ -149,7 +149,7 @@ class Isgan(nn.Module):
         return to_rgb(torch.cat([self.encoder(y, luminance(hidden)), cb, cr], dim=1))
 
     def reveal(self, stego: Tensor) -> Tensor:
-        """Hidden images seen in ``stego``, both N x 3 x H x W in [0, 1]; grey, three equal channels."""
+        """Hidden images seen in ``stego``, both N x 3 x H x W in [0, 1]; gray, three equal channels."""
         secret: Tensor = self.decoder(luminance(stego))
         return secret.expand(-1, 3, -1, -1)
 

@@ -70,7 +70,7 @@ def train_isgan(
     A step moves the network, then its critic, each from the gradient at the same stego images. The critic starts
     afresh from ``recipe.seed`` and is not returned. The best weights are those with the lowest loss on fixed
     validation batches, in eval mode and without the critic's term: the critic moves, so its opinions at different
-    steps do not compare. ``psnr_reveal`` is against the grey hidden image.
+    steps do not compare. ``psnr_reveal`` is against the gray hidden image.
 
     Raises ValidationError when more than one step in ten (and ten more) is not finite, or when the best stego images
     are under 20 dB.
@@ -78,7 +78,7 @@ def train_isgan(
     critic = Critic(recipe.seed)
     models = nn.ModuleList([network, critic]).to(device)
     models.to(memory_format=torch.channels_last)
-    optimiser, critic_optimiser = (torch.optim.Adam(model.parameters(), LEARNING_RATE) for model in models)
+    optimizer, critic_optimizer = (torch.optim.Adam(model.parameters(), LEARNING_RATE) for model in models)
     hidden_bank = torch.from_numpy(bank).permute(0, 1, 4, 2, 3)
     device_type = torch.device(device).type
 
@@ -114,8 +114,8 @@ def train_isgan(
     first = 0
     if state is not None:
         models.load_state_dict(state["models"])
-        optimiser.load_state_dict(state["optimiser"])
-        critic_optimiser.load_state_dict(state["critic_optimiser"])
+        optimizer.load_state_dict(state["optimizer"])
+        critic_optimizer.load_state_dict(state["critic_optimizer"])
         first = state["step"]
         kept.resume(state)
 
@@ -127,16 +127,16 @@ def train_isgan(
         # Cross-entropies: softplus(x) is that of a logit x that should say no, softplus(-x) of one that should say yes.
         _, of_stego = opinions(cover, stego)
         loss = found.total + OMEGA_CRITIC * F.softplus(of_stego).mean()
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
         norm = float(nn.utils.clip_grad_norm_(network.parameters(), recipe.clip or math.inf))
         of_cover, of_stego = opinions(cover, stego.detach())
-        critic_optimiser.zero_grad(set_to_none=True)  # the loss above has left its gradient in the critic, too
+        critic_optimizer.zero_grad(set_to_none=True)  # the loss above has left its gradient in the critic, too
         (F.softplus(of_cover) + F.softplus(-of_stego)).mean().backward()  # type: ignore[no-untyped-call]
         critic_norm = float(nn.utils.clip_grad_norm_(critic.parameters(), recipe.clip or math.inf))
         if math.isfinite(norm + critic_norm):
-            optimiser.step()
-            critic_optimiser.step()
+            optimizer.step()
+            critic_optimizer.step()
         else:
             # What was not finite is in the running statistics by now, and would never leave them.
             for buffer, before in zip(models.buffers(), statistics, strict=True):
@@ -148,7 +148,7 @@ def train_isgan(
             kept.add(step, validate())
             if save:
                 save(
-                    {"models": models.state_dict(), "optimiser": optimiser.state_dict(),
-                     "critic_optimiser": critic_optimiser.state_dict(), "step": step + 1, **kept.state()},
+                    {"models": models.state_dict(), "optimizer": optimizer.state_dict(),
+                     "critic_optimizer": critic_optimizer.state_dict(), "step": step + 1, **kept.state()},
                 )  # fmt: skip
     return kept.result()

@@ -75,7 +75,7 @@ class DeepHiding(Protector):
     eps: Ratio = Field(8 / 255, gt=0, le=1, description="projection=linf: the radius on the [0, 1] scale")
     weights: InputPath | None = Field(None, description="a hiding network of 'ue-bench deephiding train'")
     retrain: bool = Field(False, description="train a hiding network instead of using the shipped one")
-    train_steps: int = Field(5_000, ge=1, description="retrain: optimiser steps")
+    train_steps: int = Field(5_000, ge=1, description="retrain: optimizer steps")
     hider: Literal["hinet", "isgan"] = Field("hinet", description="retrain: the hiding network")
     lfc: bool = Field(True, description="retrain: with latent feature concentration (equation 7)")
     omega1: float = Field(1.0, ge=0, description="retrain: weight of the low-frequency loss")

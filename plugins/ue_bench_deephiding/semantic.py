@@ -23,7 +23,7 @@ from . import banks
 
 Pixels = NDArray[np.uint8]
 RECORD = "images.json"
-THRESHOLDS = (0.1, 0.2)  # of gradient magnitudes of a grey image in [0, 1]; kornia's defaults
+THRESHOLDS = (0.1, 0.2)  # of gradient magnitudes of a gray image in [0, 1]; kornia's defaults
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ def edge_map(photo: Pixels, size: tuple[int, int]) -> Pixels:
         from kornia.filters import canny
     except ImportError as error:
         raise EnvironmentProblem("edge maps need kornia", "pip install 'ue-bench[diffusion]'") from error
-    grey = banks.resized(photo, size) @ np.array([0.299, 0.587, 0.114], np.float32) / 255
-    edges = canny(torch.from_numpy(grey.astype(np.float32))[None, None], *THRESHOLDS)[1][0, 0]
+    gray = banks.resized(photo, size) @ np.array([0.299, 0.587, 0.114], np.float32) / 255
+    edges = canny(torch.from_numpy(gray.astype(np.float32))[None, None], *THRESHOLDS)[1][0, 0]
     return np.repeat(((edges > 0).numpy() * 255).astype(np.uint8)[..., None], 3, axis=2)
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 Field = NDArray[np.floating[Any]]
 
 TEXTURE_AMPLITUDE = 0.10  # above some 0.25, texture edges drown the silhouette
-SATURATION = 0.35  # largest distance of a colour from grey, in RGB
+SATURATION = 0.35  # largest distance of a colour from gray, in RGB
 LUMA = np.array([0.299, 0.587, 0.114])
 
 

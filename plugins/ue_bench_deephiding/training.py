@@ -171,7 +171,7 @@ def train_hider(
     """
     network.to(device).to(memory_format=torch.channels_last)
     network.recompute = recipe.recompute
-    optimiser = torch.optim.Adam(
+    optimizer = torch.optim.Adam(
         network.parameters(), recipe.learning_rate, recipe.betas, recipe.adam_eps, recipe.weight_decay
     )
     hidden_bank = torch.from_numpy(bank).permute(0, 1, 4, 2, 3)
@@ -203,21 +203,21 @@ def train_hider(
     first, idle = 0, 0
     if state is not None:
         network.load_state_dict(state["network"])
-        optimiser.load_state_dict(state["optimiser"])
+        optimizer.load_state_dict(state["optimizer"])
         first = state["step"]
         kept.resume(state)
 
     for step in range(first, recipe.last_step):
-        for group in optimiser.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, step)
         network.train()
         generator = torch.Generator(device).manual_seed(recipe.seed * 1_000_003 + step)
         found = losses(*batch(np.random.default_rng([recipe.seed, 0, step])), generator)
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         found.total.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
         norm = float(nn.utils.clip_grad_norm_(network.parameters(), recipe.clip or math.inf))
         if math.isfinite(norm):
-            optimiser.step()
+            optimizer.step()
         else:
             kept.skip(step)
         idle = idle + 1 if norm == 0 else 0
@@ -228,7 +228,7 @@ def train_hider(
             kept.add(step, validate())
             if save:
                 save(
-                    {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1,
+                    {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1,
                      **kept.state()},
                 )  # fmt: skip
         if last:

@@ -133,7 +133,7 @@ class Generator(nn.Module):
     N x 3 x H x W with sides that are multiples of 8.
 
     In training mode a layer with spectral norm changes its weight whenever it is used: a forward pass and its inverse
-    then disagree by a grey level or more. Between :func:`same_weights` they agree; in eval mode always.
+    then disagree by a gray level or more. Between :func:`same_weights` they agree; in eval mode always.
     """
 
     def __init__(

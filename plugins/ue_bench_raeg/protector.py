@@ -194,7 +194,7 @@ class Raeg(Protector):
         return Recipe(**values, steps=self.length(images), seed=seed, attacks=tuple(self.setting("attacks").split("+")))
 
     def length(self, images: int) -> int:
-        """Optimiser steps of a training on so many images."""
+        """Optimizer steps of a training on so many images."""
         steps: int | None = self.steps or (None if self.epochs else self.PRESETS[self.preset]["steps"])
         if steps is not None:
             return steps
@@ -224,7 +224,7 @@ class Raeg(Protector):
         network = self.network(data, ctx).to(ctx.device)
         return ctx.map_images(data, lambda images, where: protect(network, images), "protect", batch_of(data.size))
 
-    def key(self, data: ImageSet, ctx: Context) -> dict[str, NDArray[Any]]:
+    def recovery_key(self, data: ImageSet, ctx: Context) -> dict[str, NDArray[Any]]:
         """The generator: weights in half precision, and how it is built."""
         from .keys import to_arrays
 
@@ -233,7 +233,7 @@ class Raeg(Protector):
     def recover(self, images: NDArray[np.uint8], ctx: Context) -> NDArray[np.uint8]:
         """The originals as the inverse generator sees them, in float64, so that no batch or device changes a pixel.
 
-        The generator is that of ``ctx.key``, or of ``weights``. Raises UserError when there is neither.
+        The generator is that of ``ctx.recovery_key``, or of ``weights``. Raises UserError when there is neither.
         """
         from .apply import recover
 
@@ -268,8 +268,8 @@ class Raeg(Protector):
 
         from .keys import from_arrays, load_generator
 
-        if ctx.key:
-            return from_arrays(ctx.key).double().to(ctx.device)
+        if ctx.recovery_key:
+            return from_arrays(ctx.recovery_key).double().to(ctx.device)
         if self.weights is None:
             raise UserError("recovery needs the generator", "give the key, or weights=FILE")
         return load_generator(self.weights).double().to(ctx.device)

@@ -113,7 +113,7 @@ class _Igsm(Reversible):
     eps: Ratio = Field(8 / 255, gt=0, le=1, description="Linf radius of the adversarial example (ours)")
     step: Ratio = Field(1 / 255, gt=0, le=1, description="length of a step (Kurakin et al.)")
     iterations: int | None = Field(
-        None, ge=1, le=10_000, description="steps; null: min(eps + 4, 1.25 eps) in grey levels (Kurakin et al.)"
+        None, ge=1, le=10_000, description="steps; null: min(eps + 4, 1.25 eps) in gray levels (Kurakin et al.)"
     )
 
     @property
@@ -168,7 +168,7 @@ class RaeIgsm(_Igsm, _Rae):
     checkerboard layers a channel). ``recover`` needs no network: it takes the message out, has A back bit by bit, and
     subtracts.
 
-    The perturbation of an Linf attack rarely fits: 8 grey levels are some 4 bits a value, the room in an adversarial
+    The perturbation of an Linf attack rarely fits: 8 gray levels are some 4 bits a value, the room in an adversarial
     image under 0.9. It is averaged over blocks of 2, 4, 8 or 16 pixels then, the smallest that fit, and recovery is as
     near as that is. ``scale=1`` restores exactly where it fits, as for ``eps=1/255`` with ``passes=2``, and leaves the
     adversarial example alone, not to be recovered, where it does not. Hiding adds a distortion of its own, 26 to 40 dB,
@@ -251,7 +251,7 @@ class RitIgsm(_Igsm):
 
     block: int = Field(4, ge=1, le=64, description="side of the blocks (ours)")
     classes: int = Field(6, ge=1, le=64, description="of blocks, by their deviation (the release)")
-    quantum: int = Field(8, ge=1, le=64, description="grey levels of a shift (the release)")
+    quantum: int = Field(8, ge=1, le=64, description="gray levels of a shift (the release)")
     smooth: int = Field(6, ge=0, le=128, description="deviation up to which blocks are not turned (the release)")
 
     def hidden(self, clean: Pixels, adversarial: Pixels) -> Pixels:

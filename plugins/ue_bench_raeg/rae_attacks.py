@@ -56,16 +56,16 @@ def cw(
 
     for _ in range(searches):
         w = start.clone().requires_grad_()
-        optimiser = torch.optim.Adam([w], learning_rate)
+        optimizer = torch.optim.Adam([w], learning_rate)
         reached = torch.zeros_like(low, dtype=torch.bool)
         for t in range(iterations):
             image = (torch.tanh(w) + 1) / 2
             distance = (image - x).square().flatten(1).sum(1)
             # A sum, not a mean: an image's step must not depend on how many others are in its batch.
             loss = distance + weight * (margin(image) + kappa).clamp(min=0)
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=True)
             [w.grad] = torch.autograd.grad(loss.sum(), [w])
-            optimiser.step()
+            optimizer.step()
             if (t + 1) % CHECK == 0 or t + 1 == iterations:
                 with torch.no_grad():
                     rounded = ((torch.tanh(w) + 1) / 2 * 255).round() / 255

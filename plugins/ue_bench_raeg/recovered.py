@@ -68,7 +68,7 @@ class Recovered(Protector):
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         """The images as they come back, rounded to 8 bits."""
         protected = self.of.protect(data, ctx)
-        ctx = replace(ctx, key=self.of.key(data, ctx))
+        ctx = replace(ctx, recovery_key=self.of.recovery_key(data, ctx))
         back = 0
 
         def change(images: NDArray[np.uint8], where: slice) -> NDArray[np.uint8]:

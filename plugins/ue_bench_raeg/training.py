@@ -87,11 +87,11 @@ def train(
     """
     height, width = batches.data.size
     network.to(device)
-    optimiser = torch.optim.Adam(network.parameters(), recipe.learning_rate)
-    critic, critic_optimiser = None, None
+    optimizer = torch.optim.Adam(network.parameters(), recipe.learning_rate)
+    critic, critic_optimizer = None, None
     if recipe.gan != "off":
         critic = patches.build(recipe.gan_width, recipe.seed).to(device)
-        critic_optimiser = torch.optim.Adam(critic.parameters(), recipe.gan_rate)
+        critic_optimizer = torch.optim.Adam(critic.parameters(), recipe.gan_rate)
     seen = Ensemble([Cropped(n, height, width) for n in targets.networks], targets.joint)
     device_type = torch.device(device).type
     held = [batches.held[i : i + VALIDATION_BATCH] for i in range(0, len(batches.held), VALIDATION_BATCH)]
@@ -113,17 +113,17 @@ def train(
     first = 0
     if state is not None:
         network.load_state_dict(state["network"])
-        optimiser.load_state_dict(state["optimiser"])
-        if critic is not None and critic_optimiser is not None:
+        optimizer.load_state_dict(state["optimizer"])
+        if critic is not None and critic_optimizer is not None:
             critic.load_state_dict(state["critic"])
-            critic_optimiser.load_state_dict(state["critic_optimiser"])
+            critic_optimizer.load_state_dict(state["critic_optimizer"])
         first = state["step"]
         kept.resume(state)
 
     network.train()
     for step in range(first, recipe.steps):
         rate = fraction(recipe, step)
-        for group in optimiser.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * rate
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
         x, y = (t.to(device) for t in batches.draw(step))
@@ -131,20 +131,20 @@ def train(
         with torch.autocast(device_type, torch.bfloat16, enabled=amp):
             images = transform(network, x, recipe, generator)
             found = generator_losses(images, x, y, recipe, seen, features, critic)
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         found.total.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
         norm = float(nn.utils.clip_grad_norm_(network.parameters(), recipe.clip or math.inf))
         now = {"loss": float(found.total.detach()), "norm": norm}
         if math.isfinite(norm):
-            optimiser.step()
-            if critic is not None and critic_optimiser is not None:
-                for group in critic_optimiser.param_groups:
+            optimizer.step()
+            if critic is not None and critic_optimizer is not None:
+                for group in critic_optimizer.param_groups:
                     group["lr"] = recipe.gan_rate * rate
                 with torch.autocast(device_type, torch.bfloat16, enabled=amp):
                     judged = discriminator_loss(critic, x, images.published, recipe)
-                critic_optimiser.zero_grad(set_to_none=True)
+                critic_optimizer.zero_grad(set_to_none=True)
                 judged.backward()  # type: ignore[no-untyped-call]
-                critic_optimiser.step()
+                critic_optimizer.step()
         else:
             kept.skip(step)
         if on_step:
@@ -153,9 +153,9 @@ def train(
             kept.add(step, validate())
             if save:
                 save({
-                    "network": network.state_dict(), "optimiser": optimiser.state_dict(),
+                    "network": network.state_dict(), "optimizer": optimizer.state_dict(),
                     "critic": critic.state_dict() if critic is not None else None,
-                    "critic_optimiser": critic_optimiser.state_dict() if critic_optimiser is not None else None,
+                    "critic_optimizer": critic_optimizer.state_dict() if critic_optimizer is not None else None,
                     "step": step + 1, **kept.state(),
                 })  # fmt: skip
     return kept.result()

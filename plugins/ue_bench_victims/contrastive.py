@@ -60,14 +60,14 @@ def train_encoder(
         features, width = encoder()
         projection = nn.Sequential(nn.Linear(width, width), nn.ReLU(inplace=True), nn.Linear(width, PROJECTION))
     model = nn.Sequential(features, projection).to(on).to(memory_format=torch.channels_last).train()
-    optimiser = torch.optim.SGD(model.parameters(), learning_rate, MOMENTUM, weight_decay=WEIGHT_DECAY)
+    optimizer = torch.optim.SGD(model.parameters(), learning_rate, MOMENTUM, weight_decay=WEIGHT_DECAY)
     shuffling, viewing = ctx.generator("order of images"), ctx.generator("views")
     batch = min(batch, len(data))
     steps = len(data) // batch  # an epoch; the last, smaller batch is dropped
     first = 0
     if state is not None:
         model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
+        optimizer.load_state_dict(state["optimizer"])
         for generator, drawn in zip((shuffling, viewing), state["generators"], strict=True):
             generator.set_state(drawn.cpu())
         first = state["epoch"]
@@ -75,7 +75,7 @@ def train_encoder(
         order = torch.randperm(len(data), device=on, generator=shuffling)
         for number in range(steps):
             step = epoch * steps + number
-            optimiser.param_groups[0]["lr"] = rate(step, epochs * steps, learning_rate)
+            optimizer.param_groups[0]["lr"] = rate(step, epochs * steps, learning_rate)
             where = order[number * batch : (number + 1) * batch].cpu().numpy()
             x = torch.from_numpy(data.images[where]).to(on).permute(0, 3, 1, 2).float().div_(255)
             with torch.no_grad():
@@ -83,14 +83,14 @@ def train_encoder(
             with ctx.autocast():
                 projected = model(views.contiguous(memory_format=torch.channels_last))
             loss = nt_xent(projected[:batch], projected[batch:], temperature)
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            optimiser.step()
+            optimizer.step()
             if (step + 1) % 10 == 0 or step + 1 == epochs * steps:
                 ctx.report(step + 1, epochs * steps, "train without labels")
         if save is not None:
             save(
-                {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "epoch": epoch + 1,
+                {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch + 1,
                  "generators": [generator.get_state() for generator in (shuffling, viewing)]},
             )  # fmt: skip
     return features

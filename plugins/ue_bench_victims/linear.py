@@ -28,7 +28,7 @@ class Linear(Victim):
         height, width = image_size
         return nn.Sequential(nn.Flatten(), nn.Linear(3 * height * width, num_classes))
 
-    def optimiser(self) -> dict[str, Any]:
+    def optimizer(self) -> dict[str, Any]:
         return {"learning_rate": 0.003}
 
 
@@ -58,5 +58,5 @@ class MLP(Victim):
             inputs = self.width
         return nn.Sequential(*layers, nn.Linear(inputs, num_classes))
 
-    def optimiser(self) -> dict[str, Any]:
-        return {"optimiser": "adam", "learning_rate": 1e-3, "weight_decay": 0.0}
+    def optimizer(self) -> dict[str, Any]:
+        return {"optimizer": "adam", "learning_rate": 1e-3, "weight_decay": 0.0}

@@ -74,7 +74,7 @@ class Pretrained(Stemmed):
     def small(self, image_size: tuple[int, int]) -> bool:
         return not self.fine_tuned and super().small(image_size)
 
-    def optimiser(self) -> dict[str, Any]:
+    def optimizer(self) -> dict[str, Any]:
         return dict(FINE_TUNING) if self.fine_tuned else {}
 
     def identity(self) -> dict[str, Any]:

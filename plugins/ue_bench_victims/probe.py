@@ -70,5 +70,5 @@ class LinearProbe(Victim):
         victim = kind(pretrained=self.features == "imagenet" and self.weights is None, weights=self.weights)
         return Probe(*without_classifier(victim.build(num_classes, image_size)), num_classes)
 
-    def optimiser(self) -> dict[str, Any]:
+    def optimizer(self) -> dict[str, Any]:
         return dict(PROBE)

@@ -114,5 +114,5 @@ class SimCLR(Victim):
     def cost(self, images: int) -> NetworkCost:
         return NetworkCost(self.setting("network"), 2 * self.setting("epochs"))
 
-    def optimiser(self) -> dict[str, Any]:
+    def optimizer(self) -> dict[str, Any]:
         return dict(PROBE)

@@ -54,5 +54,5 @@ class ViT(Victim):
             )
         return VisionTransformer(num_classes, image_size, patch, self.width, self.depth, self.heads, self.expansion)
 
-    def optimiser(self) -> dict[str, Any]:
-        return {"optimiser": "adamw", "learning_rate": self.learning_rate, "weight_decay": 0.05}
+    def optimizer(self) -> dict[str, Any]:
+        return {"optimizer": "adamw", "learning_rate": self.learning_rate, "weight_decay": 0.05}

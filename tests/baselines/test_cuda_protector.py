@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from ue_bench.api import Context, ImageSet, UserError
-from ue_bench.registry import registry
+from ue_bench.catalogue.registry import registry
 from ue_bench_baselines.cuda import CUDA, correlated, normalised
 
 from .helpers import image_set, random_set
@@ -90,7 +90,7 @@ def test_black_images_stay_black(ctx: Context) -> None:
 
 
 def by_hand(data: ImageSet, filters: NDArray[np.float64]) -> NDArray[np.float64]:
-    """In grey levels, before rounding."""
+    """In gray levels, before rounding."""
     values = correlated(data.images, filters[data.labels])
     return values / values.max(axis=(1, 2, 3), keepdims=True) * 255
 

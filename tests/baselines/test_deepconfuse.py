@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ue_bench.api import Context, ImageSet, NetworkCost, UserError
-from ue_bench.registry import registry
+from ue_bench.catalogue.registry import registry
 from ue_bench_baselines import deepconfuse_rounds
 from ue_bench_baselines.deepconfuse import DeepConfuse
 from ue_bench_baselines.deepconfuse_rounds import Confusion, lookahead, split
@@ -109,11 +109,11 @@ class TestLookahead:
     y = torch.tensor([0, 1, 2, 0, 1, 1])
 
     def stepped(self, network: nn.Module, seen: Tensor, x: Tensor, rate: float) -> float:
-        """By an optimiser, on a copy."""
+        """By an optimizer, on a copy."""
         moved = copy.deepcopy(network)
-        optimiser = torch.optim.SGD(moved.parameters(), rate)
+        optimizer = torch.optim.SGD(moved.parameters(), rate)
         F.cross_entropy(moved(seen), self.y).backward()
-        optimiser.step()
+        optimizer.step()
         return F.cross_entropy(moved(x), self.y).item()
 
     @pytest.mark.parametrize("rate", [0.01, 0.5])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ue_bench.api import Context, ImageSet, UserError
-from ue_bench.registry import registry
+from ue_bench.catalogue.registry import registry
 from ue_bench_baselines import entf, pgd
 from ue_bench_baselines.embedding import centroids, embedding
 from ue_bench_baselines.entf import EntF

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ue_bench.api import Context, ImageSet, NetworkCost
-from ue_bench.engine.protocol import Protocol
-from ue_bench.registry import registry
+from ue_bench.catalogue.registry import registry
+from ue_bench.contract.protocol import Protocol
 from ue_bench_baselines import hypo, pgd
 from ue_bench_baselines.hypo import HYPO, descend_l2
 from ue_bench_baselines.presets import MICRO_NETWORK

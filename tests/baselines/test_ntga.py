@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ue_bench.api import Context, ImageSet, UserError
-from ue_bench.registry import registry
+from ue_bench.catalogue.registry import registry
 from ue_bench_baselines import ntga
 from ue_bench_baselines.ntga import LAYERS, NTGA, loss_gradient
 from ue_bench_baselines.ntk import BIASES, RIDGE, WEIGHTS, differences, ntk, response, trained

@@ -1,4 +1,4 @@
-"""Sets that releases stumble over: odd sides, unequal and empty classes, one image of a class, grey images."""
+"""Sets that releases stumble over: odd sides, unequal and empty classes, one image of a class, gray images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ue_bench.api import Context, ImageSet, Protector
-from ue_bench.registry import registry
+from ue_bench.catalogue.registry import registry
 
 from .helpers import difference, image_set
 
@@ -51,11 +51,11 @@ def ctx(ctx: Context, artifacts: Path) -> Context:
     return replace(ctx, artifacts=artifacts)
 
 
-def odd(grey: bool = False) -> ImageSet:
+def odd(gray: bool = False) -> ImageSet:
     """Five classes of 13 x 9 pixels: one of a single image, one of none."""
     rng = np.random.default_rng(1)
     images = rng.integers(0, 256, (29, 13, 9, 3), dtype=np.uint8)
-    if grey:
+    if gray:
         images[..., 1:] = images[..., :1]
     return image_set(images, [0] * 15 + [1] + [3] * 7 + [4] * 6, 5)
 
@@ -86,7 +86,7 @@ def test_odd_sides_and_classes(name: str, ctx: Context) -> None:
 
 
 @each
-def test_grey_images(name: str, ctx: Context) -> None:
-    protected = protector(name).protect(odd(grey=True), ctx)
+def test_gray_images(name: str, ctx: Context) -> None:
+    protected = protector(name).protect(odd(gray=True), ctx)
     assert protected.images.shape == (29, 13, 9, 3)
-    assert difference(protected, odd(grey=True)).any()
+    assert difference(protected, odd(gray=True)).any()

@@ -133,7 +133,7 @@ def test_a_constant_position_is_chosen_in_a_colour_it_does_not_have(level: int, 
 
     (pixel,) = OPS().choose(data, ctx)[0]
 
-    # of the three kinds of spread, only a uniform distance has none: grey 100 has it for black and for white
+    # of the three kinds of spread, only a uniform distance has none: gray 100 has it for black and for white
     assert (pixel.row, pixel.column, pixel.score) == (3, 2, np.inf)
     assert pixel.colour == {0: (255, 255, 255), 100: (0, 0, 0), 255: (0, 0, 0)}[level]
     assert (difference(OPS().protect(data, ctx), data)[:, 3, 2] != 0).any(axis=1).all()

@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from ue_bench.api import Context, ImageSet, UserError, ValidationError
-from ue_bench.stored import natural_key
+from ue_bench.store.image_readers import natural_key
 from ue_bench_baselines.noise import Noise
 from ue_bench_baselines.precomputed import Precomputed
 
@@ -146,7 +146,7 @@ def test_wrong_size(save: Save, data: ImageSet, ctx: Context, tmp_path: Path) ->
         (lambda x: x / 255 - 0.5, "holds floats from -0.5 to 0.5"),
         (lambda x: np.where(x > 254, np.nan, x / 255), "holds floats from nan"),
     ],
-    ids=["integers", "grey levels as floats", "centred", "nan"],
+    ids=["integers", "gray levels as floats", "centred", "nan"],
 )
 def test_wrong_values(save: Save, change: Any, message: str, data: ImageSet, ctx: Context, tmp_path: Path) -> None:
     path = save(tmp_path, change(data.images))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ue_bench.api import Context, ImageSet
-from ue_bench.registry import registry
+from ue_bench.catalogue.registry import registry
 from ue_bench_baselines import rem, rem_rounds
 from ue_bench_baselines.pgd import to_unit
 from ue_bench_baselines.rem import REM
@@ -311,7 +311,7 @@ class TestTraining:
         game = REM(**QUICK, decay=2).game(colours(), ctx)
         game.trained = 5
         game.train()
-        assert game.optimiser.param_groups[0]["lr"] == pytest.approx(0.001)
+        assert game.optimizer.param_groups[0]["lr"] == pytest.approx(0.001)
 
     def test_noisy_images_are_easy_under_attack(self, ctx: Context) -> None:
         """What REM is for: its network's adversarial loss is small on images with their noise, not with any other."""

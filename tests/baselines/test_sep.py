@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ue_bench.api import Context, ImageSet, NetworkCost, UserError
-from ue_bench.engine.protocol import Protocol
+from ue_bench.contract.protocol import Protocol
 from ue_bench_baselines import pgd, sep
 from ue_bench_baselines.presets import MICRO_NETWORK
 from ue_bench_baselines.sep import SEP, half_way_round

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from ue_bench.api import Context, ImageSet
-from ue_bench.registry import registry
+from ue_bench.catalogue.registry import registry
 from ue_bench_baselines import em, em_rounds, pgd, pue_rounds, tap
 from ue_bench_baselines.advin import ADVINLike
 from ue_bench_baselines.em import EM
@@ -282,7 +282,7 @@ class TestPUE:
 
         game.passed = watched
         steps: list[int] = []
-        game.optimiser.register_step_post_hook(lambda *_: steps.append(len(passes)))
+        game.optimizer.register_step_post_hook(lambda *_: steps.append(len(passes)))
         game.learn(game.images(slice(0, 16)), game.labels[:16])
         assert passes == pytest.approx([0] + [0.05] * 4 + [0.1] * 4)
         assert steps == [1, 5, 9]

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ue_bench.api import Context, ImageSet, NetworkCost, UserError
-from ue_bench.engine.protocol import Protocol
-from ue_bench.registry import registry
+from ue_bench.catalogue.registry import registry
+from ue_bench.contract.protocol import Protocol
 from ue_bench_baselines import tensorclog
 from ue_bench_baselines.embedding import embedding, last_linear
 from ue_bench_baselines.pgd import to_unit

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ue_bench.api import Context, ImageSet
-from ue_bench.registry import registry
+from ue_bench.catalogue.registry import registry
 from ue_bench_baselines.tue import TUE, csd, membership
 
 from .helpers import difference, image_set, random_set

@@ -57,7 +57,7 @@ class InProcess:
 
     def run(self, tasks: list[local.Task]) -> dict[str, str]:
         from ue_bench.errors import UserError
-        from ue_bench.work import run
+        from ue_bench.grid.work import run
 
         failed: dict[str, str] = {}
         for task in tasks:

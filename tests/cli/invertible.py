@@ -8,33 +8,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ue_bench.api import Context, ImageSet, Protector, UserError
-from ue_bench.registry import Entry, registry
+from ue_bench.catalogue.registry import Entry, registry
 
 Pixels = NDArray[np.uint8]
 
 
 class Shuffled(Protector):
-    """Every grey level becomes another one; the table is the key."""
+    """Every gray level becomes another one; the table is the key."""
 
     name: ClassVar[str] = "shuffled"
     calls: ClassVar[list[tuple[int, ...]]] = []
 
     salt: int = 0
 
-    def key(self, data: ImageSet, ctx: Context) -> dict[str, NDArray[Any]]:
+    def recovery_key(self, data: ImageSet, ctx: Context) -> dict[str, NDArray[Any]]:
         return {"table": ctx.rng("table", self.salt).permutation(256).astype(np.uint8)}
 
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         self.calls.append(data.images.shape)
-        table = self.key(data, ctx)["table"]
+        table = self.recovery_key(data, ctx)["table"]
         return ctx.map_images(data, lambda images, where: table[images], "shuffle levels")
 
     def recover(self, images: Pixels, ctx: Context) -> Pixels:
-        return np.argsort(ctx.key["table"])[images].astype(np.uint8)
+        return np.argsort(ctx.recovery_key["table"])[images].astype(np.uint8)
 
 
 class Brighter(Protector):
-    """Adds 40 grey levels, of which white surfaces keep nothing. Images with a black corner are not undone."""
+    """Adds 40 gray levels, of which white surfaces keep nothing. Images with a black corner are not undone."""
 
     name: ClassVar[str] = "brighter"
 

@@ -15,7 +15,7 @@ SETTING = [
 
 
 def stripes(count: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Grey noise with brighter stripes, of which a class has its own period."""
+    """Gray noise with brighter stripes, of which a class has its own period."""
     rng, labels = np.random.default_rng(seed), np.sort(np.arange(count) % 3)
     images = rng.integers(80, 150, (count, 16, 16, 3))
     images += ((np.arange(16)[None] // (labels[:, None] + 1)) % 2 * 30)[:, None, :, None]

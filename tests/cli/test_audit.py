@@ -28,7 +28,7 @@ def test_report(ue_bench: Command, both: tuple[str, str]) -> None:
     assert lines[0] == "images      6, 2 classes, 12x10 px"
     assert lines[1].startswith("Linf        5/255 at most, 5.00/255 in the mean")
     assert "budget      linf 5/255: kept" in lines
-    assert "mean change +5.00 red, +5.00 green, +5.00 blue, in grey levels" in lines
+    assert "mean change +5.00 red, +5.00 green, +5.00 blue, in gray levels" in lines
     assert "order       6 of 6 are nearest to their own clean image" in lines
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ue_bench.registry import Entry, registry
+from ue_bench.catalogue.registry import Entry, registry
 
 from .conftest import Command
 
@@ -129,11 +129,11 @@ def test_names_that_are_none(ue_bench: Command, name: str, message: str) -> None
 def test_train_gives_the_price_on_clean_images(ue_bench: Command, computed: list[str], tmp_path: Path) -> None:
     command = ("check", *SMALL, "gray", "lsp", "--train", "--json", "--out", str(tmp_path / "out"))
     rows = ue_bench(*command).json
-    grey, lsp = (findings(rows, name)["train accuracy"] for name in ("gray", "lsp"))
-    assert grey["values"].keys() == {"accuracy", "n", "reference", "difference"}
-    assert grey["values"]["difference"] == pytest.approx(grey["values"]["accuracy"] - grey["values"]["reference"])
-    assert lsp["values"]["reference"] == grey["values"]["reference"]  # one cell, trained once
-    assert "n=1, demo[train_per_class=4,test_per_class=2], smoke, resnet9[blocks=1]" in grey["text"]
+    gray, lsp = (findings(rows, name)["train accuracy"] for name in ("gray", "lsp"))
+    assert gray["values"].keys() == {"accuracy", "n", "reference", "difference"}
+    assert gray["values"]["difference"] == pytest.approx(gray["values"]["accuracy"] - gray["values"]["reference"])
+    assert lsp["values"]["reference"] == gray["values"]["reference"]  # one cell, trained once
+    assert "n=1, demo[train_per_class=4,test_per_class=2], smoke, resnet9[blocks=1]" in gray["text"]
     trained = sorted(label.split("/")[1:3] for label in computed if label.startswith("demo["))
     assert trained == [["lsp", "vanilla"], ["none", "gray"], ["none", "vanilla"]]
     computed.clear()

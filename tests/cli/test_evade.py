@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ue_bench.catalogue.registry import registry
 from ue_bench.errors import UserError
-from ue_bench.evasion.plan import EvadeStage, EvasionCell, stages
-from ue_bench.plan import Cell, Data
-from ue_bench.registry import registry
+from ue_bench.grid.evasion_plan import EvadeStage, EvasionCell, stages
+from ue_bench.grid.plan import Cell, Data
 from ue_bench.store.evasion import EvasionStore
 from ue_bench.store.results import ResultStore
 
@@ -121,12 +121,12 @@ class TestEvade:
 class TestCells:
     @pytest.fixture
     def cell(self, ue_bench: Command, tmp_path: Path) -> EvasionCell:
-        from ue_bench import stages as work
-        from ue_bench.engine.protocol import protocol
+        from ue_bench.contract.protocol import protocol
+        from ue_bench.grid import stages as work
 
         [data] = registry().resolve("dataset", f"npz[path={tmp_path / 'stripes.npz'}]")
-        place = work.Workplace(tmp_path / "cache", tmp_path, tmp_path / "out")
-        stored: Data = work.dataset(data, place, lambda *r: None)  # type: ignore[arg-type]
+        env = work.RunEnvironment(tmp_path / "cache", tmp_path, tmp_path / "out")
+        stored: Data = work.dataset(data, env, lambda *r: None)  # type: ignore[arg-type]
         parts: list[Any] = [
             registry().resolve(kind, name)[0]
             for kind, name in (("protector", "lsp"), ("countermeasure", "jpeg"), ("victim", VICTIM))
@@ -136,7 +136,7 @@ class TestCells:
     def test_everything_that_matters_is_in_the_key(self, cell: EvasionCell) -> None:
         from dataclasses import replace
 
-        from ue_bench.engine.protocol import protocol
+        from ue_bench.contract.protocol import protocol
 
         [other] = registry().resolve("protector", "ops")
         [step] = registry().resolve("countermeasure", "gray")

@@ -11,8 +11,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from ue_bench import boards, figures
+from ue_bench.catalogue import boards
 from ue_bench.errors import UserError
+from ue_bench.leaderboard import figures
 
 from .conftest import Command
 
@@ -195,7 +196,7 @@ class TestPerturbationMap:
     def test_is_stretched_from_its_smallest_to_its_largest_value(self) -> None:
         clean = np.full((1, 4, 3), 100, np.uint8)
         protected = clean.copy()
-        protected[0, :, 0] = [98, 102, 104, 106]  # changes of 2, 2, 4 and 6 grey levels
+        protected[0, :, 0] = [98, 102, 104, 106]  # changes of 2, 2, 4 and 6 gray levels
         protected[0, :, 1:] = [102, 98]
         assert figures.perturbation_map(clean, protected)[0].tolist() == [
             [0, 0, 0], [0, 0, 0], [128, 0, 0], [255, 0, 0],

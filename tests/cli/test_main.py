@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ue_bench import __version__, plugins
+from ue_bench import __version__
+from ue_bench.catalogue import loading
 from ue_bench.cli import main as module
 from ue_bench.cli.common import parse_seeds
 from ue_bench.errors import UserError
@@ -128,11 +129,11 @@ class TestCommandsOfPlugins:
             (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: cli-{name}\nVersion: 1.0\n", encoding="utf-8")
             (info / "entry_points.txt").write_text(f"[ue_bench]\n{name} = cli_{name}\n", encoding="utf-8")
         monkeypatch.syspath_prepend(str(tmp_path))
-        plugins.load.cache_clear()
+        loading.load.cache_clear()
         vars(module.cli).pop("_added", None)
         yield
         vars(module.cli).pop("_added", None)
-        plugins.load.cache_clear()
+        loading.load.cache_clear()
 
     def test_can_be_used(self, ue_bench: Command) -> None:
         assert ue_bench("hello").out == "hello\n"

@@ -39,7 +39,7 @@ def photos(tmp_path: Path) -> Path:
     write(folder / "dog" / "1.png", random_image((8, 8), 4))
     write(folder / "dog" / "1.bmp", random_image((8, 8), 5))
     write(folder / "dog" / "猫.tif", random_image((9, 12), 6))
-    write(folder / "dog" / "grey.png", random_image((8, 8), 7)[..., 0])
+    write(folder / "dog" / "gray.png", random_image((8, 8), 7)[..., 0])
     (folder / "dog" / "notes.txt").write_text("notes")
     (folder / "dog" / "broken.png").write_bytes(b"broken")
     (folder / "dog" / "photo.heic").write_bytes(b"?")
@@ -47,7 +47,7 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-NEW_NAMES = ["cat/1.png", "cat/a b.png", "cat/größe/3.png", "dog/1.bmp.png", "dog/1.png", "dog/grey.png", "dog/猫.png"]
+NEW_NAMES = ["cat/1.png", "cat/a b.png", "cat/größe/3.png", "dog/1.bmp.png", "dog/1.png", "dog/gray.png", "dog/猫.png"]
 
 
 def protect(ue_bench: Command, *arguments: str, protector: str = "shuffled"):  # type: ignore[no-untyped-def]
@@ -75,8 +75,8 @@ def test_every_usable_image_is_protected_and_the_rest_named(ue_bench: Command, p
 def test_pixels_are_the_protectors(ue_bench: Command, photos: Path, tmp_path: Path) -> None:
     assert protect(ue_bench, str(photos), "out", protector="fussy").code == 1
     assert np.array_equal(load(tmp_path / "out" / "cat" / "a b.png"), 255 - load(photos / "cat" / "a b.bmp"))
-    grey = load(photos / "dog" / "grey.png")
-    assert np.array_equal(load(tmp_path / "out" / "dog" / "grey.png"), 255 - np.stack([grey] * 3, axis=2))
+    gray = load(photos / "dog" / "gray.png")
+    assert np.array_equal(load(tmp_path / "out" / "dog" / "gray.png"), 255 - np.stack([gray] * 3, axis=2))
     # Images of a size that the protector refuses are named, the others done.
     record = json.loads((tmp_path / "out.record.json").read_text(encoding="utf-8"))
     assert record["failed"]["dog/猫.tif"] == "heights must be even"
@@ -88,7 +88,7 @@ def test_record(ue_bench: Command, photos: Path, tmp_path: Path) -> None:
     record = json.loads((tmp_path / "out.record.json").read_text(encoding="utf-8"))
     assert found.json == record
     assert list(record["files"]) == [
-        "cat/1.png", "cat/a b.bmp", "cat/größe/3.jpg", "dog/1.bmp", "dog/1.png", "dog/grey.png", "dog/猫.tif",
+        "cat/1.png", "cat/a b.bmp", "cat/größe/3.jpg", "dog/1.bmp", "dog/1.png", "dog/gray.png", "dog/猫.tif",
     ]  # fmt: skip
     assert list(record["files"].values()) == NEW_NAMES
     assert record["classes"] == ["cat", "dog"]
@@ -97,7 +97,7 @@ def test_record(ue_bench: Command, photos: Path, tmp_path: Path) -> None:
     assert record["recovery"] == {
         "exact": 7, "stored": 0, "lost": [], "others": 0, "psnr_of_others": None, "bits_per_pixel": 0.0,
     }  # fmt: skip
-    from ue_bench.budget import Measurement
+    from ue_bench.store.perturbation import Measurement
 
     measured = Measurement()
     for name, target in record["files"].items():
@@ -398,10 +398,10 @@ class TestKeys:
         found = ue_bench("recover", "out.key.safetensors", "out", "back")
         assert "2 images recovered: 2 as well as they can be" in found.out
 
-    @pytest.mark.parametrize("place", ["out/k", "my photos/k", "out"])
+    @pytest.mark.parametrize("env", ["out/k", "my photos/k", "out"])
     @pytest.mark.parametrize("option", ["--key", "--record"])
-    def test_are_not_published(self, ue_bench: Command, photos: Path, tmp_path: Path, option: str, place: str) -> None:
-        found = protect(ue_bench, str(photos), "out", option, place, "--force")
+    def test_are_not_published(self, ue_bench: Command, photos: Path, tmp_path: Path, option: str, env: str) -> None:
+        found = protect(ue_bench, str(photos), "out", option, env, "--force")
         assert found.code == 2
         assert "it is not for publication" in found.err
         assert not (tmp_path / "out").exists()

@@ -49,7 +49,7 @@ def colours(path: Path) -> NDArray[np.uint8]:
 def test_a_lossless_key_restores_200_photographs_of_mixed_sizes(
     ue_bench: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a generator that changes images by some grey levels and cannot take all of it back."""
+    """With a generator that changes images by some gray levels and cannot take all of it back."""
     rng = np.random.default_rng(1)
     write_photos(tmp_path / "photos", 200, [(int(a), int(b)) for a, b in rng.integers(40, 120, (20, 2))])
     monkeypatch.setattr(generator, "BLOCKS", 1)

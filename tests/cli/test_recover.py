@@ -27,16 +27,16 @@ def protectors(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Six images of three sizes; one grey, one transparent."""
+    """Six images of three sizes; one gray, one transparent."""
     folder = tmp_path / "my photos"
     for number, (name, size) in enumerate({"a/1": (8, 8), "a/ü/2": (8, 8), "b/3": (9, 12), "b/4": (8, 8)}.items()):
         write(folder / f"{name}.png", random_image(size, number))
-    write(folder / "b" / "grey.bmp", random_image((8, 8), 7)[..., 0])
+    write(folder / "b" / "gray.bmp", random_image((8, 8), 7)[..., 0])
     write(folder / "b" / "glass.png", np.dstack([random_image((6, 5), 8), random_image((6, 5), 9)[..., 0]]))
     return folder
 
 
-NAMES = ["a/1.png", "a/ü/2.png", "b/3.png", "b/4.png", "b/glass.png", "b/grey.png"]
+NAMES = ["a/1.png", "a/ü/2.png", "b/3.png", "b/4.png", "b/glass.png", "b/gray.png"]
 
 
 def protect(ue_bench: Command, source: Path, out: str, *options: str, protector: str = "shuffled") -> Finished:
@@ -56,8 +56,8 @@ def test_everything_comes_back(ue_bench: Command, photos: Path, tmp_path: Path) 
     assert found.code == 0
     assert found.out == f"{tmp_path / 'back'}: 6 images recovered: 6 exactly\n"
     assert_same(tmp_path / "back", photos)
-    with Image.open(tmp_path / "back" / "b" / "grey.png") as grey:
-        assert grey.mode == "L"
+    with Image.open(tmp_path / "back" / "b" / "gray.png") as gray:
+        assert gray.mode == "L"
 
 
 def test_the_key_is_enough(ue_bench: Command, photos: Path, tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ class TestWrongKey:
     def test_of_a_protector_that_is_not_here(
         self, ue_bench: Command, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from ue_bench.registry import registry
+        from ue_bench.catalogue.registry import registry
 
         protect(ue_bench, photos, "out")
         monkeypatch.delitem(registry().entries, ("protector", "shuffled"))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ue_bench import boards
+from ue_bench.catalogue import boards
 from ue_bench.schedule import local
 
 from .conftest import Command, Finished, InProcess

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ue_bench import cost, plugins
-from ue_bench.registry import registry
+from ue_bench.catalogue import loading
+from ue_bench.catalogue.registry import registry
+from ue_bench.grid import cost
 
 from .conftest import Command
 
@@ -34,14 +35,14 @@ def test_list_shows_names_tags_and_sets(ue_bench: Command) -> None:
 
 
 def test_list_reports_broken_distributions(ue_bench: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry(), "problems", [plugins.Problem("stranger 1.0", "OSError: no")])
+    monkeypatch.setattr(registry(), "problems", [loading.Problem("stranger 1.0", "OSError: no")])
     found = ue_bench("list", "victims")
     assert found.err == "ue-bench: stranger 1.0 cannot be used: OSError: no\n"
     assert "stranger" not in found.out
 
 
 def test_list_says_why_a_plugin_is_not_available(ue_bench: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ue_bench.registry import Entry
+    from ue_bench.catalogue.registry import Entry
 
     broken = Entry("victim", "net", "nowhere_at_all:Net", "gone", (), "stranger 1.0")
     monkeypatch.setitem(registry().entries, ("victim", "net"), broken)
@@ -94,10 +95,10 @@ def test_show_gives_everything_of_that_name(ue_bench: Command) -> None:
 
 def test_show_says_what_a_victim_changes_of_the_protocol(ue_bench: Command) -> None:
     shown = ue_bench("show", "vit[learning_rate=0.0003]").out
-    assert "  protocol: optimiser=adamw, learning_rate=0.0003, weight_decay=0.05\n" in shown
+    assert "  protocol: optimizer=adamw, learning_rate=0.0003, weight_decay=0.05\n" in shown
     assert "protocol:" not in ue_bench("show", "resnet18").out
     assert ue_bench("show", "linear", "--json").json[0]["protocol"] == "learning_rate=0.003"
-    assert ue_bench("show", "paper", "--json").json[0]["optimiser"] == "sgd"
+    assert ue_bench("show", "paper", "--json").json[0]["optimizer"] == "sgd"
 
 
 def test_doctor_says_what_is_there(ue_bench: Command) -> None:

@@ -16,8 +16,8 @@ from .conftest import Command
 from .helpers import load, tree
 
 SIZES = [(32, 32), (32, 40), (28, 28), (48, 32), (24, 24)]
-KINDS = [".png", ".jpg", ".bmp", ".tif", ".gif", ".webp", ".ppm", ".tga", "-grey.png", "-glass.png", "-16.png",
-         "-cmyk.tif", "-palette.png", "-grey-glass.png", "-turned.jpg"]  # fmt: skip
+KINDS = [".png", ".jpg", ".bmp", ".tif", ".gif", ".webp", ".ppm", ".tga", "-gray.png", "-glass.png", "-16.png",
+         "-cmyk.tif", "-palette.png", "-gray-glass.png", "-turned.jpg"]  # fmt: skip
 UNUSABLE = {"c0/broken.png", "c0/empty.jpg", "c0/half.png", "c0/moving.gif", "c0/photo.heic", "stray.png"}
 
 
@@ -36,7 +36,7 @@ def write_photos(folder: Path, count: int, sizes: list[tuple[int, int]]) -> None
             image = image.convert("CMYK")
         elif "palette" in kind:
             image = image.quantize(32)
-        elif "grey" in kind:
+        elif "gray" in kind:
             image = image.convert("LA" if "glass" in kind else "L")
         elif "glass" in kind:
             image.putalpha(Image.fromarray(rng.integers(0, 256, (height, width), dtype=np.uint8)))

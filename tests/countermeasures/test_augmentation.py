@@ -79,7 +79,7 @@ class TestCutout:
         assert spans(hole).max() == 4
         assert hole[:, 0].any(0).all()  # every pixel is hit sooner or later
 
-    @pytest.mark.parametrize("fill", ["grey", "mean"])
+    @pytest.mark.parametrize("fill", ["gray", "mean"])
     def test_fill(self, fill: Any) -> None:
         x, y = batch()
         cut, _ = Cutout(fill=fill).augment(x, y, generator())

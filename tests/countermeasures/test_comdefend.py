@@ -149,7 +149,7 @@ class TestPurify:
 
     def test_test_images_are_left_alone_unless_asked_for(self, weights: Path) -> None:
         assert not ComDefend(weights=weights).apply_to_test
-        assert ComDefend.dear
+        assert ComDefend.cache_purified
 
     def test_it_is_trained_on_clean_images_once(
         self, images: Images, ctx: Context, monkeypatch: pytest.MonkeyPatch

@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from ue_bench.api import Context, Countermeasure
-from ue_bench.registry import registry
+from ue_bench.catalogue.registry import registry
 from ue_bench.testing import check_countermeasure, failures, pictures
 
 SELECTORS = [

@@ -28,7 +28,7 @@ def no_synchronisation() -> Iterator[None]:
     "countermeasure",
     [
         Cutout(),
-        Cutout(fill="grey"),
+        Cutout(fill="gray"),
         Cutout(fill="mean"),
         GaussianNoise(),
         Mixup(),

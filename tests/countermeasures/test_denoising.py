@@ -55,7 +55,7 @@ class TestEveryDenoising:
         np.testing.assert_array_equal(purify(countermeasure, image), image)
 
     def test_result_is_kept(self, countermeasure: Countermeasure) -> None:
-        assert countermeasure.dear
+        assert countermeasure.cache_purified
 
 
 @pytest.mark.parametrize("countermeasure", ALL[:3], ids=lambda c: c.selector)

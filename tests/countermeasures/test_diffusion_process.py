@@ -47,7 +47,7 @@ def test_noise_levels_of_ddpm(t: int, level: float, scheduler: Any) -> None:
 def test_noise_levels_of_eclipse() -> None:
     level = float(DDPMScheduler(**Recipe(**PRESETS["eclipse"]).scheduler).alphas_cumprod[99])
     assert level == pytest.approx(0.997513, abs=5e-7)
-    assert math.sqrt(1 - level) * 127.5 == pytest.approx(6.4, abs=0.05)  # grey levels
+    assert math.sqrt(1 - level) * 127.5 == pytest.approx(6.4, abs=0.05)  # gray levels
 
 
 @pytest.mark.parametrize(("preset", "parameters"), [("ddpm", 35_746_307), ("micro", 416_355)])

@@ -1,6 +1,6 @@
 """Known results on two synthetic images.
 
-Computed once with the reference libraries: Pillow 13.0 with libjpeg-turbo 3.2 for posterize, grey, median and JPEG,
+Computed once with the reference libraries: Pillow 13.0 with libjpeg-turbo 3.2 for posterize, gray, median and JPEG,
 OpenCV 5.0 for the mean and Gaussian filters, scikit-image 0.26 for total variation and wavelets. All but the JPEG
 rows are exact: definitions in integers, or in float64 with no result near the middle of two levels.
 """
@@ -15,7 +15,7 @@ import pytest
 from PIL import features
 
 from ue_bench.api import Countermeasure
-from ue_bench.combine import combine
+from ue_bench.contract.combination import combine
 from ue_bench_countermeasures.augmentation import Vanilla
 from ue_bench_countermeasures.denoising import TotalVariation, Wavelet
 from ue_bench_countermeasures.preprocessing import BitDepthReduction, GaussianFilter, Gray, Jpeg, Mean, Median, Resize
@@ -36,7 +36,7 @@ class Golden(NamedTuple):
     crc_b: int
 
 
-def grey(*levels: int) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+def gray(*levels: int) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     first, second, third = ((level,) * 3 for level in levels)
     return first, second, third
 
@@ -47,7 +47,7 @@ EXACT = [
     (BitDepthReduction(), Golden(296768, 0x59CA61E2, ((0, 0, 64), (192, 0, 0), (128, 192, 0)), 292864, 0x1338681B)),
     (BitDepthReduction(variant="squeeze"),
      Golden(395165, 0x82AAED05, ((0, 85, 85), (255, 0, 85), (170, 255, 0)), 383095, 0xB273F032)),
-    (Gray(), Golden(396066, 0x1B39D263, grey(41, 80, 187), 380928, 0x2393AA92)),
+    (Gray(), Golden(396066, 0x1B39D263, gray(41, 80, 187), 380928, 0x2393AA92)),
     (Median(), Golden(395606, 0xCF0FFBCA, ((7, 57, 107), (204, 72, 63), (175, 125, 72)), 380928, 0x3FF31C8E)),
     (Mean(), Golden(394348, 0xB65E9E99, ((15, 65, 115), (191, 127, 63), (153, 89, 111)), 380928, 0xAA7A1787)),
     (GaussianFilter(sigma=0),
@@ -68,7 +68,7 @@ JPEG = [
     (Jpeg(quality=90), Golden(394498, 0x8D14BF9F, ((12, 42, 94), (114, 76, 11), (184, 190, 162)), 380991, 0x1C905BB2)),
     (Jpeg(quality=10, subsampling="4:4:4"),
      Golden(398283, 0x32B21517, ((5, 61, 48), (174, 143, 114), (198, 171, 162)), 382070, 0x374CA56A)),
-    (combine(Gray(), Jpeg(quality=10)), Golden(398982, 0x29BE0183, grey(43, 149, 178), 381705, 0x6D12F7C4)),
+    (combine(Gray(), Jpeg(quality=10)), Golden(398982, 0x29BE0183, gray(43, 149, 178), 381705, 0x6D12F7C4)),
 ]
 # fmt: on
 

@@ -37,7 +37,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def pictures(count: int, height: int, width: int, seed: int = 1) -> Tensor:
-    """uint8 images: noise, smooth, dark, grey and constant ones."""
+    """uint8 images: noise, smooth, dark, gray and constant ones."""
     g = generator(seed)
     noise = torch.randint(256, (count, 3, height, width), generator=g, dtype=torch.uint8)
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")

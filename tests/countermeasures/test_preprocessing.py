@@ -190,9 +190,9 @@ class TestGray:
         image = np.full((1, 2, 2, 3), colour, np.uint8)
         assert (purify(Gray(), image) == luma).all()
 
-    def test_every_grey_stays(self) -> None:
-        greys = np.repeat(np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1), 3, axis=3)
-        np.testing.assert_array_equal(gray(greys), greys)
+    def test_every_gray_stays(self) -> None:
+        grays = np.repeat(np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1), 3, axis=3)
+        np.testing.assert_array_equal(gray(grays), grays)
 
     def test_agrees_with_pillow(self, noise_images: Images) -> None:
         expected = np.stack([np.asarray(Image.fromarray(i).convert("L")) for i in noise_images])
@@ -202,9 +202,9 @@ class TestGray:
     @given(images=SMALL)
     def test_all_channels_are_alike_and_a_second_time_changes_nothing(self, images: Images) -> None:
         for variant in ("luma", "mean", "red", "green", "blue"):
-            grey = Gray(variant=variant).change(images)
-            assert (grey == grey[..., :1]).all()
-            np.testing.assert_array_equal(Gray(variant=variant).change(grey), grey)
+            gray = Gray(variant=variant).change(images)
+            assert (gray == gray[..., :1]).all()
+            np.testing.assert_array_equal(Gray(variant=variant).change(gray), gray)
 
     @pytest.mark.parametrize(
         ("variant", "level"), [("luma", 118), ("mean", 98), ("red", 200), ("green", 96), ("blue", 1)]
@@ -244,11 +244,11 @@ class TestColourSpace:
                 assert np.abs(after[block] - before[block].mean(axis=(0, 1))).max() <= 2
         assert np.abs(after[..., 0] - before[..., 0]).max() <= 2  # Y stays, but for the way through RGB
 
-    def test_grey_images_have_no_chroma(self, purify: Purify) -> None:
-        greys = np.repeat(np.random.default_rng(0).integers(0, 256, (2, 9, 6, 1), dtype=np.uint8), 3, axis=3)
-        after = purify(ColourSpace(variant="chroma"), greys)
+    def test_gray_images_have_no_chroma(self, purify: Purify) -> None:
+        grays = np.repeat(np.random.default_rng(0).integers(0, 256, (2, 9, 6, 1), dtype=np.uint8), 3, axis=3)
+        after = purify(ColourSpace(variant="chroma"), grays)
         assert (after == after[..., :1]).all()
-        assert np.abs(after.astype(int) - greys).max() <= 1  # Pillow cuts what it converts
+        assert np.abs(after.astype(int) - grays).max() <= 1  # Pillow cuts what it converts
 
 
 class TestGaussianFilter:
@@ -291,11 +291,11 @@ class TestGaussianFilter:
 
 
 class TestJpeg:
-    def test_constant_grey_stays(self, purify: Purify) -> None:
+    def test_constant_gray_stays(self, purify: Purify) -> None:
         image = np.full((1, 32, 32, 3), 128, np.uint8)
         np.testing.assert_array_equal(purify(Jpeg(quality=10), image), image)
 
-    def test_grey_as_rgb_equals_grey_as_one_channel(self, purify: Purify) -> None:
+    def test_gray_as_rgb_equals_gray_as_one_channel(self, purify: Purify) -> None:
         import io
 
         single = np.random.default_rng(1).integers(0, 256, (32, 32), dtype=np.uint8)
@@ -339,7 +339,7 @@ class TestJpeg:
         assert errors[0] < errors[-1]
 
     def test_purified_sets_are_kept(self) -> None:
-        assert Jpeg.dear
+        assert Jpeg.cache_purified
 
 
 class TestResize:

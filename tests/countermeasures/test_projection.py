@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from ue_bench.api import Context, ImageSet, Preprocessing, UserError
-from ue_bench.registry import registry
+from ue_bench.catalogue.registry import registry
 from ue_bench_countermeasures import projection
 from ue_bench_countermeasures.projection import OrthogonalProjection, gradient, project
 
@@ -49,14 +49,14 @@ def test_the_classifier_is_that_of_torch(epochs: int, ctx: Context) -> None:
     start = ctx.rng("weights").uniform(-bound, bound, (4, 6 * 7 * 3))
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(start))
-    optimiser = torch.optim.SGD(layer.parameters(), lr=0.5)
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, [int(epochs * 0.5), int(epochs * 0.75)])
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.5)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [int(epochs * 0.5), int(epochs * 0.75)])
     x, y = torch.from_numpy(flat(data.images)).float(), torch.from_numpy(data.labels.copy())
     for _ in range(epochs):
         for images, labels in zip(x.split(50), y.split(50), strict=True):
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             torch.nn.functional.cross_entropy(layer(images), labels).backward()
-            optimiser.step()
+            optimizer.step()
         schedule.step()
     np.testing.assert_allclose(found, layer.weight.detach().numpy(), atol=1e-5)
     assert np.abs(found - start).max() > 0.01

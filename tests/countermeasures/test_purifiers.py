@@ -97,7 +97,7 @@ class TestEveryPurifier:
             purify(made(kind, model, t=1001), images)
 
     def test_results_are_kept_and_test_images_left_alone(self, kind: Any) -> None:
-        assert kind.dear
+        assert kind.cache_purified
         assert "apply_to_test" not in kind.model_fields
 
     def test_it_continues_where_it_was_killed(
@@ -179,13 +179,13 @@ class TestEclipse:
         x = (255 * x).round() / 255
         assert torch.equal(self.augment(Eclipse(t=0, gray=0, noise=0), x), x)
 
-    def test_some_images_turn_grey(self, x: Tensor) -> None:
+    def test_some_images_turn_gray(self, x: Tensor) -> None:
         found = self.augment(Eclipse(t=0, noise=0), x)
-        grey = (found.amax(1) == found.amin(1)).flatten(1).all(1)
-        assert float(grey.float().mean()) == pytest.approx(0.4, abs=0.08)
+        gray = (found.amax(1) == found.amin(1)).flatten(1).all(1)
+        assert float(gray.float().mean()) == pytest.approx(0.4, abs=0.08)
         luma = (x * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
-        torch.testing.assert_close(found[grey], luma.expand_as(x)[grey], atol=0.5 / 255 + 1e-6, rtol=0)
-        torch.testing.assert_close(found[~grey], x[~grey], atol=0.5 / 255 + 1e-6, rtol=0)
+        torch.testing.assert_close(found[gray], luma.expand_as(x)[gray], atol=0.5 / 255 + 1e-6, rtol=0)
+        torch.testing.assert_close(found[~gray], x[~gray], atol=0.5 / 255 + 1e-6, rtol=0)
         assert torch.equal(self.augment(Eclipse(t=0, gray=1, noise=0), torch.ones(1, 3, 2, 2)), torch.ones(1, 3, 2, 2))
 
     def test_noise_is_fresh_and_lands_on_whole_levels(self, x: Tensor) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 import ue_bench_countermeasures
 from ue_bench.api import Countermeasure, Preprocessing, Register, UserError
-from ue_bench.registry import Entry, Registry, describe
+from ue_bench.catalogue.registry import Entry, Registry, describe
 from ue_bench_countermeasures.sets import SETS
 
 DEEP_HIDING_COLUMNS = [
@@ -93,7 +93,11 @@ class TestEveryEntry:
     def test_does_something_unless_it_is_vanilla(self, entry: Entry) -> None:
         found = entry.plugin_class
         assert issubclass(found, Countermeasure)
-        methods = [method for method in ("purify", "augment", "loss", "score", "finish") if found.overrides(method)]
+        methods = [
+            method
+            for method in ("purify", "augment", "loss", "selection_score", "after_training")
+            if found.overrides(method)
+        ]
         assert len(methods) == {"vanilla": 0, "eclipse": 2}.get(entry.name, 1)
         # what most of them learn belongs to the training set, so that test images cannot be treated alike
         assert issubclass(found, Preprocessing) == (

@@ -24,14 +24,14 @@ from .helpers import Images, planes
 COUNTING = planes(*np.arange(25).reshape(5, 5).tolist())
 
 
-def truncated_grey(images: Images) -> Images:
+def truncated_gray(images: Images) -> Images:
     """Torchvision on tensors: weights that sum to 0.9999, and no rounding."""
     luma = (images * np.array([0.2989, 0.587, 0.114])).sum(axis=3).astype(np.uint8)
     return np.repeat(luma[..., None], 3, axis=3)
 
 
-@pytest.mark.parametrize(("right", "white", "green"), [(gray, 255, 150), (truncated_grey, 254, 149)])
-def test_white_stays_white_in_grey(right: Callable[[Images], Images], white: int, green: int) -> None:
+@pytest.mark.parametrize(("right", "white", "green"), [(gray, 255, 150), (truncated_gray, 254, 149)])
+def test_white_stays_white_in_gray(right: Callable[[Images], Images], white: int, green: int) -> None:
     assert right(np.full((1, 1, 1, 3), 255, np.uint8)).max() == white
     assert right(np.array([[[[0, 255, 0]]]], np.uint8)).max() == green
 
@@ -80,8 +80,8 @@ def ours(x: Tensor, generator: torch.Generator) -> Tensor:
 def test_noise_is_added_to_floats_and_clipped(
     noisy: Callable[[Tensor, torch.Generator], Tensor], exact: bool, in_range: bool
 ) -> None:
-    grey, black = torch.full((200, 3, 32, 32), 0.5), torch.zeros(8, 3, 32, 32)
-    found = noisy(grey, torch.Generator().manual_seed(0))
+    gray, black = torch.full((200, 3, 32, 32), 0.5), torch.zeros(8, 3, 32, 32)
+    found = noisy(gray, torch.Generator().manual_seed(0))
     assert (abs(found.std().item() / 0.1 - 1) < 0.01) == exact
     assert (noisy(black, torch.Generator().manual_seed(0)).min().item() >= 0) == in_range
 

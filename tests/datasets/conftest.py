@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from ue_bench.context import Context
+from ue_bench.contract.context import Context
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 

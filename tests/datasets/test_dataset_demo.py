@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ue_bench.context import Context
+from ue_bench.contract.context import Context
 from ue_bench_datasets.demo import SHAPES, SIZE, Demo, draw
 
 GOLDEN_CENTRES = [  # computed with version 1 on x86-64, with and without its vector extensions
@@ -67,8 +67,8 @@ def test_few_pixels_are_black_or_white(sets) -> None:
 
 def test_spectrum_falls_like_that_of_photographs(sets) -> None:
     """Amplitude falls with about 1/f (Field 1987); silhouettes with sharp edges are somewhat steeper."""
-    grey = sets[0].images.mean(3)
-    amplitude = abs(np.fft.fft2(grey - grey.mean((1, 2), keepdims=True))).mean(0)
+    gray = sets[0].images.mean(3)
+    amplitude = abs(np.fft.fft2(gray - gray.mean((1, 2), keepdims=True))).mean(0)
     frequency = np.hypot(np.fft.fftfreq(SIZE)[:, None], np.fft.fftfreq(SIZE)[None, :])
     where = (frequency > 1.5 / SIZE) & (frequency < 0.4)
     slope = np.polyfit(np.log(frequency[where]), np.log(amplitude[where]), 1)[0]
@@ -167,13 +167,13 @@ def accuracy_after_training(images, labels, test, epochs=8, batch=128, peak=0.1)
     x, y = torch.from_numpy(images.copy()), torch.from_numpy(labels.copy())
     padded = F.pad(x.permute(0, 3, 1, 2), (4,) * 4).permute(0, 2, 3, 1)
     generator = torch.Generator().manual_seed(0)
-    optimiser = torch.optim.SGD(model.parameters(), peak, momentum=0.9, weight_decay=5e-4, nesterov=True)
+    optimizer = torch.optim.SGD(model.parameters(), peak, momentum=0.9, weight_decay=5e-4, nesterov=True)
     steps = len(x) // batch * epochs
     for step in range(steps):
         if step % (len(x) // batch) == 0:
             order = torch.randperm(len(x), generator=generator).split(batch)
         done = step / steps
-        optimiser.param_groups[0]["lr"] = peak * min(done / 0.2, (1 - done) / 0.8)
+        optimizer.param_groups[0]["lr"] = peak * min(done / 0.2, (1 - done) / 0.8)
         chosen = order[step % (len(x) // batch)]
         top, left = torch.randint(0, 9, (2, len(chosen), 1), generator=generator) + torch.arange(32)
         flipped = torch.rand(len(chosen), 1, generator=generator) < 0.5
@@ -182,9 +182,9 @@ def accuracy_after_training(images, labels, test, epochs=8, batch=128, peak=0.1)
         with torch.autocast("cpu", torch.bfloat16):
             out = model(part)
         loss = F.cross_entropy(out.float(), y[chosen])
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
     model.eval()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         out = model(torch.from_numpy(test.images.copy()).permute(0, 3, 1, 2) / 255 - 0.5)

@@ -173,8 +173,8 @@ def _modes() -> dict[str, tuple[Image.Image, dict[str, object], tuple[int, int, 
     palette.putpalette([0, 0, 0, 10, 200, 30])
     clear = palette.copy()
     return {
-        "grey.png": (Image.new("L", (8, 8), 77), {}, (77, 77, 77)),
-        "grey alpha.png": (Image.new("LA", (8, 8), (0, 51)), {}, (204, 204, 204)),
+        "gray.png": (Image.new("L", (8, 8), 77), {}, (77, 77, 77)),
+        "gray alpha.png": (Image.new("LA", (8, 8), (0, 51)), {}, (204, 204, 204)),
         "rgba.png": (Image.new("RGBA", (8, 8), (255, 0, 0, 51)), {}, (255, 204, 204)),
         "palette.png": (palette, {}, (10, 200, 30)),
         "clear palette.png": (clear, {"transparency": 1}, (255, 255, 255)),

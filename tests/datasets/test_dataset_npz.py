@@ -44,7 +44,7 @@ def test_other_layouts_give_the_same_images(write, ctx, stored) -> None:
 
 
 @pytest.mark.parametrize("stored", [X[..., 0], X[..., :1], X[..., :1].transpose(0, 3, 1, 2)])
-def test_grey_images_become_rgb(write, ctx, stored) -> None:
+def test_gray_images_become_rgb(write, ctx, stored) -> None:
     images = write(x_train=stored).load("train", ctx).images
     np.testing.assert_array_equal(images, np.repeat(X[..., :1], 3, axis=3))
 

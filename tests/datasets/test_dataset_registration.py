@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import ue_bench_datasets
-from ue_bench.registry import Register, Registry
+from ue_bench.catalogue.registry import Register, Registry
 
 NAMES = ["cifar10", "cifar100", "demo", "imagefolder", "npz", "parquet"]
 

@@ -28,8 +28,8 @@ def nearest_centroid_accuracy(features: NDArray[np.floating]) -> float:
 
 
 def gradient_maps(bank: banks.Bank) -> NDArray[np.floating]:
-    grey = bank @ np.array([0.299, 0.587, 0.114])
-    magnitude = np.hypot(*np.gradient(grey, axis=(2, 3)))
+    gray = bank @ np.array([0.299, 0.587, 0.114])
+    magnitude = np.hypot(*np.gradient(gray, axis=(2, 3)))
     flat = magnitude.reshape(*bank.shape[:2], -1)
     scaled: NDArray[np.floating] = flat / np.linalg.norm(flat, axis=-1, keepdims=True)
     return scaled
@@ -48,8 +48,8 @@ def drawn() -> banks.Bank:
 
 def test_edges_of_a_class_have_a_common_sign(drawn: banks.Bank) -> None:
     """Else the perturbations that carry them cancel, and sample-wise protection has no effect on a small net."""
-    grey = drawn.astype(float) @ [0.299, 0.587, 0.114]
-    edges = np.concatenate([np.diff(grey, axis=a).reshape(10, 20, -1) for a in (2, 3)], axis=2)
+    gray = drawn.astype(float) @ [0.299, 0.587, 0.114]
+    edges = np.concatenate([np.diff(gray, axis=a).reshape(10, 20, -1) for a in (2, 3)], axis=2)
     assert np.square(edges.mean(axis=1)).mean() > 0.5 * np.square(edges).mean()
 
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from pydantic import ValidationError as PydanticError
 
-from ue_bench import budget
 from ue_bench.api import Context, ImageSet, UserError
+from ue_bench.store import perturbation
 from ue_bench_deephiding import protector as module
 from ue_bench_deephiding import shapes
 from ue_bench_deephiding.hinet import HidingNetwork, to_pixels, to_unit
@@ -81,7 +81,7 @@ def test_linf_projection_holds_after_rounding(data: ImageSet, ctx: Context, eps:
 
 def test_the_harness_measures_what_the_paper_leaves_open(data: ImageSet, ctx: Context) -> None:
     method = DeepHiding()
-    measured = budget.measure(data, method.protect(data, ctx), method.budget)
+    measured = perturbation.measure(data, method.protect(data, ctx), method.budget)
     assert method.budget == "mse (8/255)^2"
     assert DeepHiding(projection="linf").budget == "linf 8/255"
     assert measured.linf_max > 8

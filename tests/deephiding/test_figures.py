@@ -16,12 +16,13 @@ from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 from PIL import Image
 
-from ue_bench import figures, stages
 from ue_bench.api import EnvironmentProblem, UserError, ValidationError
+from ue_bench.catalogue.registry import registry
 from ue_bench.cli.main import cli
-from ue_bench.plan import ProtectStage
-from ue_bench.registry import registry
-from ue_bench.stages import Workplace
+from ue_bench.grid import stages
+from ue_bench.grid.plan import ProtectStage
+from ue_bench.grid.stages import RunEnvironment
+from ue_bench.leaderboard import figures
 from ue_bench_deephiding import curves
 from ue_bench_deephiding.protector import SHIPPED, DeepHiding
 
@@ -65,7 +66,7 @@ class TestSheet:
             registry().resolve("dataset", "npz[path=set.npz]"),
             registry().resolve("protector", selector),
         )
-        place = Workplace(Path("cache").absolute(), Path("cache").absolute(), Path("out").absolute())
+        place = RunEnvironment(Path("cache").absolute(), Path("cache").absolute(), Path("out").absolute())
         data = stages.dataset(dataset, place, lambda *report: None)
         with monkeypatch.context() as patched:
             patched.setattr(DeepHiding, "bank", kept)

@@ -37,14 +37,14 @@ def test_two_blocks_learn_to_reveal_one_pair() -> None:
     cover, hidden = unit_images(1, (16, 16)) * 0.5, unit_images(1, (16, 16), 1)
     labels = torch.zeros(1, dtype=torch.int64)
     network, recipe = HidingNetwork(blocks=2, growth=8), Recipe()
-    optimiser = torch.optim.Adam(network.parameters(), 3e-3)
+    optimizer = torch.optim.Adam(network.parameters(), 3e-3)
     revealed = []
     for step in range(200):
         found = hiding_losses(network, cover, hidden, labels, recipe, generator(step), None, 1)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         found.total.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimiser.step()
+        optimizer.step()
         revealed.append(float(found.reveal.detach()))
     assert np.mean(revealed[-10:]) < 0.5 * revealed[0]
 

@@ -34,10 +34,10 @@ def test_hide_loss_alone_is_flat_at_eps_squared_and_moves_nothing() -> None:
     network = HidingNetwork(blocks=2)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     recipe = Recipe(omega_freq=0, omega_reveal=0, omega_conc=0)
-    optimiser = torch.optim.Adam(network.parameters(), recipe.learning_rate, recipe.betas, recipe.adam_eps)
+    optimizer = torch.optim.Adam(network.parameters(), recipe.learning_rate, recipe.betas, recipe.adam_eps)
     found = losses(network, recipe)
     found.total.backward()  # type: ignore[no-untyped-call]
-    optimiser.step()
+    optimizer.step()
     assert found.total.item() == pytest.approx(EPS**2, rel=1e-6)
     assert all(p.grad is None or not p.grad.any() for p in network.parameters())
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())

@@ -1,4 +1,4 @@
-"""ISGAN: grey images in the luminance, and its training against a critic."""
+"""ISGAN: gray images in the luminance, and its training against a critic."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def used(width: int = 4) -> Isgan:
     return network.eval()
 
 
-def grey_covers() -> Covers:
-    """Covers about mid-grey, where stego images start: within 20 dB from the first step."""
+def gray_covers() -> Covers:
+    """Covers about mid-gray, where stego images start: within 20 dB from the first step."""
     data = smooth_set(6, (16, 16))
     return Covers(112 + data.images // 8, data.labels, 16)
 
@@ -63,7 +63,7 @@ def noisy(images: Tensor, amount: float) -> Tensor:
 
 
 @pytest.mark.parametrize("size", [(32, 32), (17, 30), (9, 9)])
-def test_any_size_is_hidden_and_revealed_as_grey(size: tuple[int, int]) -> None:
+def test_any_size_is_hidden_and_revealed_as_gray(size: tuple[int, int]) -> None:
     network = used()
     with torch.no_grad():
         stego = network.hide(unit_images(2, size), unit_images(2, size, seed=1))
@@ -90,9 +90,9 @@ def test_only_the_luminance_of_the_hidden_image_counts() -> None:
     network, cover, hidden = used(), unit_images(2), unit_images(2, seed=1)
     with torch.no_grad():
         stego = network.hide(cover, hidden)
-        of_grey = network.hide(cover, luminance(hidden).expand(-1, 3, -1, -1))
+        of_gray = network.hide(cover, luminance(hidden).expand(-1, 3, -1, -1))
         of_other = network.hide(cover, unit_images(2, seed=2))
-    assert (stego - of_grey).abs().max() < 1e-5
+    assert (stego - of_gray).abs().max() < 1e-5
     assert (stego - of_other).abs().max() > 0.1
 
 
@@ -122,7 +122,7 @@ def test_an_image_does_not_depend_on_its_batch_in_eval_mode() -> None:
     assert apart() > 1e-3
 
 
-def test_outputs_start_as_mid_grey() -> None:
+def test_outputs_start_as_mid_gray() -> None:
     network = Isgan(4)
     with torch.no_grad():
         stego = network.encoder(luminance(unit_images(2)), luminance(unit_images(2, seed=1)))
@@ -273,14 +273,14 @@ def test_mean_squared_error_of_luminance_is_that_of_the_colours() -> None:
 def test_a_small_network_learns_one_pair() -> None:
     cover, secret = luminance(unit_images(1, (16, 16))), luminance(unit_images(1, (16, 16), 1))
     network = Isgan(width=8)
-    optimiser = torch.optim.Adam(network.parameters(), 1e-2)
+    optimizer = torch.optim.Adam(network.parameters(), 1e-2)
     totals = []
     for _ in range(40):
         stego = network.encoder(cover, secret)
         found = isgan_losses(cover, secret, stego, network.decoder(stego))
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         found.total.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+        optimizer.step()
         totals.append(float(found.total.detach()))
     assert np.mean(totals[-10:]) < 0.5 * totals[0]
 
@@ -291,13 +291,13 @@ def test_a_resumed_training_equals_an_uninterrupted_one() -> None:
     def save(state: dict[str, Any]) -> None:
         states.append(copy.deepcopy(state))
 
-    weights, curve = train_isgan(Isgan(4), grey_covers(), BANK, TINY, save=save)
+    weights, curve = train_isgan(Isgan(4), gray_covers(), BANK, TINY, save=save)
     assert [state["step"] for state in states] == [2, 4, 6]
     whole, states = states, []
     steps = []
     resumed, resumed_curve = train_isgan(
         Isgan(4, seed=8),
-        grey_covers(),
+        gray_covers(),
         BANK,
         TINY,
         on_step=lambda step, now: steps.append(step),
@@ -308,17 +308,17 @@ def test_a_resumed_training_equals_an_uninterrupted_one() -> None:
     assert resumed_curve == curve
     assert all(torch.equal(resumed[name], value) for name, value in weights.items())
     for one, other in zip(states, whole[1:], strict=True):
-        # Network, critic and both optimisers, at every validation.
+        # Network, critic and both optimizers, at every validation.
         torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
 def test_stopping_early_takes_the_same_steps() -> None:
-    curves = [train_isgan(Isgan(4), grey_covers(), BANK, replace(TINY, stop_after=stop))[1] for stop in (None, 4)]
+    curves = [train_isgan(Isgan(4), gray_covers(), BANK, replace(TINY, stop_after=stop))[1] for stop in (None, 4)]
     assert curves[1] == curves[0][:2]
 
 
 def test_curve_and_weights_are_of_the_best_validation() -> None:
-    covers = grey_covers()
+    covers = gray_covers()
     losses: list[dict[str, float]] = []
     weights, curve = train_isgan(Isgan(4), covers, BANK, TINY, on_step=lambda step, now: losses.append(now))
     assert [set(point) for point in curve] == 3 * [
@@ -333,8 +333,8 @@ def test_curve_and_weights_are_of_the_best_validation() -> None:
 
 
 def test_bfloat16_trains() -> None:
-    _, exact = train_isgan(Isgan(4), grey_covers(), BANK, TINY)
-    weights, curve = train_isgan(Isgan(4), grey_covers(), BANK, TINY, amp=True)
+    _, exact = train_isgan(Isgan(4), gray_covers(), BANK, TINY)
+    weights, curve = train_isgan(Isgan(4), gray_covers(), BANK, TINY, amp=True)
     assert all(value.dtype != torch.bfloat16 for value in weights.values())
     assert curve[-1]["total"] == pytest.approx(exact[-1]["total"], rel=0.05)
     assert curve != exact
@@ -368,7 +368,7 @@ def test_network_learns_to_fool_its_critic(monkeypatch: pytest.MonkeyPatch) -> N
     for weight in (0.0, 100.0):
         monkeypatch.setattr(isgan_training, "OMEGA_CRITIC", weight)
         network = Isgan(4)
-        train_isgan(network, grey_covers(), BANK, replace(TINY, steps=10))
+        train_isgan(network, gray_covers(), BANK, replace(TINY, steps=10))
         with torch.no_grad():
             light.append(float(network.train().hide(unit_images(4), unit_images(4, seed=1)).mean()))
     assert light[1] < light[0] - 0.005
@@ -405,7 +405,7 @@ def test_a_step_that_is_not_finite_leaves_no_trace() -> None:
         save=lambda state: states.append(copy.deepcopy(state)),
     )
     assert [point["skipped"] for point in curve] == [0, 0, 1, 1, 1, 1]
-    for name in ("models", "optimiser", "critic_optimiser"):
+    for name in ("models", "optimizer", "critic_optimizer"):
         torch.testing.assert_close(states[2][name], states[1][name], rtol=0, atol=0)
     assert not torch.equal(states[3]["models"]["1.head.2.bias"], states[2]["models"]["1.head.2.bias"])
     assert all(torch.isfinite(value).all() for value in weights.values())
@@ -418,5 +418,5 @@ def test_steps_that_are_not_finite_end_the_training() -> None:
 
 def test_a_network_that_ruins_its_covers_is_refused() -> None:
     black = Covers(np.zeros((6, 16, 16, 3), np.uint8), np.zeros(6, np.int64), 16)
-    with pytest.raises(ValidationError, match=r"at 6\.0 dB, under 20 dB"):  # of mid-grey, -20 log10(0.5)
+    with pytest.raises(ValidationError, match=r"at 6\.0 dB, under 20 dB"):  # of mid-gray, -20 log10(0.5)
         train_isgan(Isgan(4), black, BANK, replace(TINY, steps=1))

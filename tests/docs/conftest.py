@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ue_bench.registry import Register, Registry, registry
+from ue_bench.catalogue.registry import Register, Registry, registry
 
 from .helpers import EXAMPLE
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ue_bench.boards import Board
-from ue_bench.engine.protocol import Protocol
-from ue_bench.registry import Entry
+from ue_bench.catalogue.boards import Board
+from ue_bench.catalogue.registry import Entry
+from ue_bench.contract.protocol import Protocol
 
-OPTIMISERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
+OPTIMIZERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
 
 
 def protocol_row(p: Protocol) -> list[str]:
@@ -17,7 +17,7 @@ def protocol_row(p: Protocol) -> list[str]:
         str(p.batch),
         f"{p.learning_rate:g}",
         _schedule(p),
-        f"{OPTIMISERS[p.optimiser]} {p.momentum:g}{', Nesterov' if p.nesterov else ''}",
+        f"{OPTIMIZERS[p.optimizer]} {p.momentum:g}{', Nesterov' if p.nesterov else ''}",
         f"{p.weight_decay:g}",
         "none" if p.clip is None else f"{p.clip:g}",
         f"pad {p.pad}" if p.crop == "pad" else p.crop,

@@ -11,12 +11,12 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from ue_bench import boards, plugins
+from ue_bench.catalogue import boards, loading
+from ue_bench.catalogue.registry import Registry
 from ue_bench.cli.common import SETTING_OPTIONS, TABLE_OPTIONS
 from ue_bench.cli.main import COMMANDS, cli
-from ue_bench.engine import protocol
+from ue_bench.contract import protocol
 from ue_bench.errors import EnvironmentProblem, NothingSelected, UserError, ValidationError
-from ue_bench.registry import Registry
 
 from .helpers import PAGES, find_command, label, page, rows, section, shell_commands, spans
 
@@ -28,7 +28,7 @@ SELECTORS = {"protectors": "protector", "countermeasures": "countermeasure", "vi
 def commands() -> list[str]:
     """Built-in commands and those that the plugins of this distribution add."""
     added = click.Group()
-    loaded = plugins.load()
+    loaded = loading.load()
     for name, module in loaded.manager.list_name_plugin():
         if loaded.distributions.get(name, "").startswith("ue-bench ") and hasattr(module, "ue_bench_commands"):
             module.ue_bench_commands(group=added)

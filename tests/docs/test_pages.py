@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ue_bench import api, boards, hookspecs
+from ue_bench import api
 from ue_bench.api import Context, Countermeasure, Dataset, ImageSet, Plugin, Protector, Register, Victim
-from ue_bench.budget import check
-from ue_bench.engine import protocol
-from ue_bench.registry import Registry
+from ue_bench.catalogue import boards
+from ue_bench.catalogue.registry import Registry
+from ue_bench.contract import hookspecs, protocol
 from ue_bench.store import schema
+from ue_bench.store.perturbation import check
 
 from .helpers import EXAMPLE, PAGES, blocks, label, page, rows, section, spans
 from .tables import board_row, protocol_row, victim_row
@@ -56,11 +57,11 @@ class TestPlugins:
             (Countermeasure, "purify"),
             (Countermeasure, "augment"),
             (Countermeasure, "loss"),
-            (Countermeasure, "score"),
-            (Countermeasure, "finish"),
+            (Countermeasure, "selection_score"),
+            (Countermeasure, "after_training"),
             (Dataset, "load"),
             (Dataset, "files"),
-            (Victim, "optimiser"),
+            (Victim, "optimizer"),
             (Victim, "pretrain"),
             (Victim, "cost"),
         ],

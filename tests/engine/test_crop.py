@@ -136,7 +136,7 @@ def test_a_flipped_resized_crop_is_the_mirror_of_the_same_window() -> None:
 
 
 def test_windows_of_a_resized_crop_have_8_to_100_percent_of_the_area() -> None:
-    """On a horizontal ramp the spread of grey levels across the output is the width of the window."""
+    """On a horizontal ramp the spread of gray levels across the output is the width of the window."""
     ramp = torch.arange(0, 256, 2, dtype=torch.uint8).repeat(128, 1)
     images = ramp[None, :, :, None].expand(400, 128, 128, 3)
     cut = resized_crop(images, False, generator())[..., 0].float()

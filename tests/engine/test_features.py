@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ue_bench.base import Victim
+from ue_bench.catalogue.registry import registry
+from ue_bench.contract.imageset import ImageSet
+from ue_bench.contract.plugin import Victim
 from ue_bench.engine.features import cosines, last_convolution
-from ue_bench.imageset import ImageSet
-from ue_bench.registry import registry
 
 
 class Means(nn.Module):

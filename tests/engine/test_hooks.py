@@ -11,13 +11,13 @@ import torch
 from pydantic import PrivateAttr
 from torch import Tensor, nn
 
-from ue_bench.base import Countermeasure
-from ue_bench.combine import combine
-from ue_bench.context import TrainContext
+from ue_bench.contract.combination import combine
+from ue_bench.contract.context import TrainContext
+from ue_bench.contract.imageset import ImageSet
+from ue_bench.contract.plugin import Countermeasure
+from ue_bench.contract.protocol import Protocol
 from ue_bench.engine.loop import Outcome, Pixels, accuracy, train
-from ue_bench.engine.protocol import Protocol
 from ue_bench.errors import UserError
-from ue_bench.imageset import ImageSet
 
 from .test_train import RECIPE, colours, longer, network, silent, weights
 
@@ -39,7 +39,7 @@ class Judge(Countermeasure):
     _judged: list[bytes] = PrivateAttr(default_factory=list)
     _contexts: list[TrainContext] = PrivateAttr(default_factory=list)
 
-    def score(self, model: nn.Module, ctx: TrainContext) -> float:
+    def selection_score(self, model: nn.Module, ctx: TrainContext) -> float:
         model.train()  # either mode will do
         self._judged.append(weights(model))
         self._contexts.append(ctx)
@@ -49,7 +49,7 @@ class Judge(Countermeasure):
 class Negated(Countermeasure):
     """Turns the last layer around after training."""
 
-    def finish(self, model: nn.Module, ctx: TrainContext) -> None:
+    def after_training(self, model: nn.Module, ctx: TrainContext) -> None:
         with torch.no_grad():
             for parameter in list(model.parameters())[-2:]:
                 parameter.neg_()
@@ -60,7 +60,7 @@ class Blinded(Countermeasure):
 
     to: float = 0.0
 
-    def finish(self, model: nn.Module, ctx: TrainContext) -> None:
+    def after_training(self, model: nn.Module, ctx: TrainContext) -> None:
         assert (ctx.epoch, ctx.epochs) == (3, 4)
         with torch.no_grad():
             for parameter in model.parameters():
@@ -127,7 +127,7 @@ def test_parts_finish_in_the_order_they_are_written_after_the_choice() -> None:
     class Doubled(Countermeasure):
         _found: list[float] = PrivateAttr(default_factory=list)
 
-        def finish(self, model: nn.Module, ctx: TrainContext) -> None:
+        def after_training(self, model: nn.Module, ctx: TrainContext) -> None:
             with torch.no_grad():
                 for parameter in model.parameters():
                     self._found.append(parameter.flatten()[0].item())
@@ -158,12 +158,12 @@ class Owner(Countermeasure):
     def clean_images(self) -> int:
         return self.count
 
-    def score(self, model: nn.Module, ctx: TrainContext) -> float:
-        self._lent.append(("score", len(ctx.clean_data)))
+    def selection_score(self, model: nn.Module, ctx: TrainContext) -> float:
+        self._lent.append(("selection_score", len(ctx.clean_data)))
         return 0.0
 
-    def finish(self, model: nn.Module, ctx: TrainContext) -> None:
-        self._lent.append(("finish", len(ctx.clean_data)))
+    def after_training(self, model: nn.Module, ctx: TrainContext) -> None:
+        self._lent.append(("after_training", len(ctx.clean_data)))
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, ctx: TrainContext) -> Tensor:
         self._lent.append(("loss", len(ctx.clean_data)))
@@ -178,7 +178,7 @@ class Finisher(Countermeasure):
     def clean_images(self) -> int:
         return self.count
 
-    def finish(self, model: nn.Module, ctx: TrainContext) -> None:
+    def after_training(self, model: nn.Module, ctx: TrainContext) -> None:
         self._lent.append(len(ctx.clean_data))
 
 
@@ -186,7 +186,7 @@ def test_clean_data_reach_every_method() -> None:
     clean = colours(9)
     owner, finisher = Owner(count=4), Finisher(count=9)
     run(combine(owner, finisher), longer(epochs=1), clean=clean)
-    assert owner._lent == [("loss", 4)] * 2 + [("score", 4), ("finish", 4)]
+    assert owner._lent == [("loss", 4)] * 2 + [("selection_score", 4), ("after_training", 4)]
     assert finisher._lent == [9]
     alone = Owner(count=9)
     run(alone, longer(epochs=1), clean=clean)
@@ -198,7 +198,7 @@ def test_fewer_clean_images_are_the_first_of_them() -> None:
     seen: list[int] = []
 
     class First(Finisher):
-        def finish(self, model: nn.Module, ctx: TrainContext) -> None:
+        def after_training(self, model: nn.Module, ctx: TrainContext) -> None:
             seen.extend(int(i) for i in ctx.clean_data.images[:, 0, 0, 0])
 
     run(combine(First(count=3), Finisher(count=9)), longer(epochs=1), clean=clean)

@@ -11,13 +11,13 @@ import torch
 from pydantic import PrivateAttr
 from torch import Tensor, nn
 
-from ue_bench.base import Countermeasure
-from ue_bench.combine import combine
-from ue_bench.context import TrainContext
+from ue_bench.contract.combination import combine
+from ue_bench.contract.context import TrainContext
+from ue_bench.contract.imageset import ImageSet
+from ue_bench.contract.plugin import Countermeasure
+from ue_bench.contract.protocol import Protocol
 from ue_bench.engine import loop, memory
-from ue_bench.engine.loop import Outcome, Pixels, Victim, accuracy, default_precision, make_optimiser, train
-from ue_bench.engine.protocol import Protocol
-from ue_bench.imageset import ImageSet
+from ue_bench.engine.loop import Outcome, Pixels, ShiftedInput, accuracy, default_precision, make_optimizer, train
 
 RECIPE = Protocol(
     name="tiny", version=1, summary="", source="", batch=16, epochs=4, learning_rate=0.1, schedule="cosine", pad=1
@@ -183,7 +183,7 @@ class Descends(Countermeasure):
     _contexts: list[TrainContext] = PrivateAttr(default_factory=list)
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, ctx: TrainContext) -> Tensor:
-        assert isinstance(model, Victim)
+        assert isinstance(model, ShiftedInput)
         assert x.shape == (16, 3, 8, 8)
         weight = model.network.weight
         assert isinstance(weight, Tensor)
@@ -203,10 +203,10 @@ def test_each_step_takes_the_rate_of_the_protocol(schedule: str, clip: float | N
     assert steps == pytest.approx([recipe.rate(step, 8) for step in range(8)], rel=1e-3)
 
 
-@pytest.mark.parametrize("optimiser", ["adam", "adamw"])
-def test_each_step_of_adam_takes_the_rate_of_the_protocol(optimiser: str) -> None:
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_each_step_of_adam_takes_the_rate_of_the_protocol(optimizer: str) -> None:
     """Under a gradient that never changes, Adam's steps are its rates."""
-    recipe = longer(optimiser=optimiser, weight_decay=0)
+    recipe = longer(optimizer=optimizer, weight_decay=0)
     descends = Descends()
     model, _ = run(recipe=recipe, countermeasure=descends, build=Only)
     path = np.array([*descends._weights, model.network.weight.item()])  # type: ignore[union-attr,operator]
@@ -214,17 +214,17 @@ def test_each_step_of_adam_takes_the_rate_of_the_protocol(optimiser: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("optimiser", "kind", "betas"),
+    ("optimizer", "kind", "betas"),
     [
         ("sgd", torch.optim.SGD, None),
         ("adam", torch.optim.Adam, (0.7, 0.999)),
         ("adamw", torch.optim.AdamW, (0.7, 0.999)),
     ],
 )
-def test_fields_of_the_protocol_reach_the_optimiser(
-    optimiser: str, kind: type[torch.optim.Optimizer], betas: tuple[float, float] | None
+def test_fields_of_the_protocol_reach_the_optimizer(
+    optimizer: str, kind: type[torch.optim.Optimizer], betas: tuple[float, float] | None
 ) -> None:
-    found = make_optimiser(network(), longer(optimiser=optimiser, momentum=0.7, weight_decay=0.02))
+    found = make_optimizer(network(), longer(optimizer=optimizer, momentum=0.7, weight_decay=0.02))
     [group] = found.param_groups
     assert type(found) is kind
     assert (group["lr"], group["weight_decay"]) == (0.1, 0.02)
@@ -238,9 +238,9 @@ def test_adamw_shrinks_weights_whatever_the_gradient() -> None:
     for name in ("adam", "adamw"):
         module = Only()
         nn.init.constant_(module.weight, 4.0)
-        optimiser = make_optimiser(module, longer(optimiser=name, weight_decay=0.5))
+        optimizer = make_optimizer(module, longer(optimizer=name, weight_decay=0.5))
         module.weight.grad = torch.zeros(())
-        optimiser.step()
+        optimizer.step()
         ends[name] = module.weight.item()
     assert ends == pytest.approx({"adam": 4 - 0.1, "adamw": 4 * (1 - 0.1 * 0.5)})
 
@@ -302,8 +302,8 @@ def test_accuracy_counts_in_eval_mode_and_over_all_batches(monkeypatch: pytest.M
 
 def test_the_shift_is_taken_off_the_pixels() -> None:
     x = torch.rand(2, 3, 4, 4)
-    assert torch.equal(Victim(nn.Identity(), 0.5)(x), x - 0.5)
-    assert torch.equal(Victim(nn.Identity(), 0.0)(x), x)
+    assert torch.equal(ShiftedInput(nn.Identity(), 0.5)(x), x - 0.5)
+    assert torch.equal(ShiftedInput(nn.Identity(), 0.0)(x), x)
 
 
 def test_progress_is_reported_in_steps() -> None:
@@ -318,10 +318,10 @@ def test_precision_and_memory_of_this_machine() -> None:
     assert memory.peak_mb("cpu") > 1
 
 
-@pytest.mark.parametrize(("eval_every", "optimiser"), [(1, "sgd"), (2, "sgd"), (1, "adamw")])
-def test_a_run_that_is_continued_ends_as_if_it_had_not_stopped(eval_every: int, optimiser: str) -> None:
+@pytest.mark.parametrize(("eval_every", "optimizer"), [(1, "sgd"), (2, "sgd"), (1, "adamw")])
+def test_a_run_that_is_continued_ends_as_if_it_had_not_stopped(eval_every: int, optimizer: str) -> None:
     """With momentum, a schedule, crops, and a countermeasure that draws from its generator."""
-    recipe = RECIPE.model_copy(update={"eval_every": eval_every, "optimiser": optimiser})
+    recipe = RECIPE.model_copy(update={"eval_every": eval_every, "optimizer": optimizer})
     states: list[dict[str, Any]] = []
 
     def go(state: dict[str, Any] | None) -> tuple[bytes, Outcome]:

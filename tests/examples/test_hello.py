@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ue_bench import budget
 from ue_bench.api import Context, ImageSet
-from ue_bench.registry import Register, Registry
+from ue_bench.catalogue.registry import Register, Registry
+from ue_bench.store import perturbation
 from ue_bench.testing import check_countermeasure, check_protector, failures, pictures
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "ue-bench-hello"
@@ -63,7 +63,7 @@ def test_list_shows_it_with_its_distribution(site: Path, kind: str, name: str) -
 def test_show_prints_its_parameter(site: Path) -> None:
     shown = ue_bench(site, "show", "hello-stripes")
     assert f"distribution: {LABEL}" in shown
-    assert "levels: integer 1..64, default 8. height of a stripe in grey levels (of 255)" in shown
+    assert "levels: integer 1..64, default 8. height of a stripe in gray levels (of 255)" in shown
 
 
 def test_run_fills_a_row(site: Path, tmp_path: Path) -> None:
@@ -112,8 +112,8 @@ class TestMethods:
     ) -> None:
         protector: Any = names.create("protector", "hello-stripes", {"levels": 5})
         protected = protector.protect(data, Context("cpu", 0, tmp_path, tmp_path, tmp_path))
-        budget.check(protector, data, protected)
-        measured = budget.measure(data, protected, protector.budget)
+        perturbation.check(protector, data, protected)
+        measured = perturbation.measure(data, protected, protector.budget)
         assert measured.declared == "linf 5/255"
         assert measured.linf_max == 5
 
@@ -125,9 +125,9 @@ class TestMethods:
         assert failures(check_countermeasure(shuffle, pictures(), ctx)) == []
 
     def test_class_c_has_c_plus_one_periods(self, names: Registry, tmp_path: Path) -> None:
-        grey = ImageSet(np.full((3, 16, 16, 3), 128, np.uint8), np.arange(3), ("a", "b", "c"))
+        gray = ImageSet(np.full((3, 16, 16, 3), 128, np.uint8), np.arange(3), ("a", "b", "c"))
         protector: Any = names.create("protector", "hello-stripes", {})
-        protected = protector.protect(grey, Context("cpu", 0, tmp_path, tmp_path, tmp_path))
+        protected = protector.protect(gray, Context("cpu", 0, tmp_path, tmp_path, tmp_path))
         rising = (np.diff(protected.images[:, :, 0, 0].astype(int), axis=1, prepend=0) > 0).sum(axis=1)
         assert rising.tolist() == [1, 2, 3]
 

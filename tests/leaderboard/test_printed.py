@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 
+from ue_bench.catalogue.registry import registry
 from ue_bench.errors import UserError
 from ue_bench.leaderboard.comparison import Comparison
 from ue_bench.leaderboard.printed import COSINES, TITLES, table
 from ue_bench.leaderboard.published import deephiding
 from ue_bench.leaderboard.statistics import Estimate
-from ue_bench.registry import registry
 
 # Means of the 13 columns as the paper prints them, by row; two are not the mean of their row, which is here instead.
 PRINTED = {

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from ue_bench.catalogue.registry import registry
 from ue_bench.leaderboard import raeg
 from ue_bench.leaderboard.raeg import ATTACKS, TITLES, Ask, Line, Table
 from ue_bench.leaderboard.raeg_comparison import Comparison, average
 from ue_bench.leaderboard.statistics import Estimate
-from ue_bench.registry import registry
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAIN = {selector.partition("[")[0]: False for selector in ATTACKS.values()}

@@ -9,7 +9,7 @@ import pytest
 from ue_bench.errors import UserError, ValidationError
 from ue_bench.owner.audit import Audit, Batch, Names, Report, read_bound, text
 from ue_bench.owner.pairs import of_arrays, of_folders
-from ue_bench.stored import open_stored
+from ue_bench.store.image_readers import open_stored
 
 from .helpers import Pixels, random_image, write
 
@@ -155,8 +155,8 @@ class TestFindings:
         assert "6 nearer to another clean image" in text(shuffled)
 
     def test_measures_are_those_of_the_harness(self) -> None:
-        from ue_bench.budget import measure
-        from ue_bench.imageset import ImageSet
+        from ue_bench.contract.imageset import ImageSet
+        from ue_bench.store.perturbation import measure
 
         clean = images()
         protected = moved(clean, 5)

@@ -51,9 +51,9 @@ def test_sidecars_restore_every_difference() -> None:
 
 def test_files_that_cannot_be_told_apart_any_more() -> None:
     one, other = random_image(), random_image(seed=1)
-    grey, colour = (keyfile.entry(one, one, grey, False) for grey in (True, False))
-    assert keyfile.merged(grey, colour) == colour == keyfile.merged(colour, grey)
-    assert keyfile.merged(grey, grey) == grey
+    gray, colour = (keyfile.entry(one, one, gray, False) for gray in (True, False))
+    assert keyfile.merged(gray, colour) == colour == keyfile.merged(colour, gray)
+    assert keyfile.merged(gray, gray) == gray
     unsure = keyfile.merged(colour, keyfile.entry(other, one, False, True))
     assert (unsure.exact, unsure.sidecar) == (False, None)
     assert unsure.clean not in (digest(one), digest(other))

@@ -16,7 +16,7 @@ from .helpers import encoded, random_image
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
-def grey_profile(gamma: float) -> bytes:
+def gray_profile(gamma: float) -> bytes:
     """A minimal ICC profile of one channel with a power curve: ICC.1:2001-04, header and three tags."""
     curve = b"curv" + bytes(4) + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)
     white = b"XYZ " + bytes(4) + struct.pack(">3i", 63190, 65536, 54061)
@@ -35,7 +35,7 @@ def test_rgb_comes_back_as_it_is() -> None:
     pixels = random_image()
     found = pictures.read(encoded(Image.fromarray(pixels)))
     assert np.array_equal(found.pixels, pixels)
-    assert (found.alpha, found.profile, found.grey, found.notes) == (None, None, False, ())
+    assert (found.alpha, found.profile, found.gray, found.notes) == (None, None, False, ())
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -71,28 +71,28 @@ def test_transparency_is_kept_beside_the_colours() -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "1", "I;16"])
-def test_grey_becomes_three_equal_channels_and_grey_again(mode: str) -> None:
-    grey = random_image(channels=1)
+def test_gray_becomes_three_equal_channels_and_gray_again(mode: str) -> None:
+    gray = random_image(channels=1)
     if mode == "I;16":
-        image = Image.fromarray(grey.astype(np.uint16) * 257)
+        image = Image.fromarray(gray.astype(np.uint16) * 257)
     elif mode == "1":
-        grey = np.where(grey > 127, 255, 0).astype(np.uint8)
-        image = Image.fromarray(grey > 127)
+        gray = np.where(gray > 127, 255, 0).astype(np.uint8)
+        image = Image.fromarray(gray > 127)
     else:
-        image = Image.fromarray(grey).convert(mode)
+        image = Image.fromarray(gray).convert(mode)
     found = pictures.read(encoded(image))
-    assert (found.pixels == grey[..., None]).all()
-    assert found.grey
+    assert (found.pixels == gray[..., None]).all()
+    assert found.gray
     assert (found.alpha is not None) == (mode == "LA")
-    stored = pictures.encode(found.pixels, found, grey=True)
+    stored = pictures.encode(found.pixels, found, gray=True)
     with Image.open(io.BytesIO(stored)) as back:
         assert back.mode == ("LA" if mode == "LA" else "L")
-        assert np.array_equal(np.asarray(back.getchannel(0)), grey)
+        assert np.array_equal(np.asarray(back.getchannel(0)), gray)
 
 
-def test_grey_is_not_forced_on_colours() -> None:
+def test_gray_is_not_forced_on_colours() -> None:
     pixels = random_image()
-    stored = pictures.encode(pixels, pictures.Picture(pixels), grey=True)
+    stored = pictures.encode(pixels, pictures.Picture(pixels), gray=True)
     assert np.array_equal(pictures.read(stored).pixels, pixels)
 
 
@@ -134,18 +134,18 @@ def test_profile_of_rgb_is_kept_and_pixels_are_not_touched() -> None:
             assert back.info["icc_profile"] == SRGB
 
 
-def test_grey_with_a_profile_becomes_srgb_by_it() -> None:
+def test_gray_with_a_profile_becomes_srgb_by_it() -> None:
     level = np.full((4, 4), 128, np.uint8)
-    found = pictures.read(encoded(Image.fromarray(level), icc_profile=grey_profile(1.0)))
+    found = pictures.read(encoded(Image.fromarray(level), icc_profile=gray_profile(1.0)))
     # Linear light 0.502 is 188 in sRGB (IEC 61966-2-1).
     assert np.abs(found.pixels.astype(int) - 188).max() <= 1
     assert found.profile is None
-    assert found.notes == ("grey became sRGB by its profile",)
-    assert not found.grey
+    assert found.notes == ("gray became sRGB by its profile",)
+    assert not found.gray
 
 
 def test_a_profile_that_does_not_fit_is_dropped() -> None:
-    found = pictures.read(encoded(Image.fromarray(random_image()), icc_profile=grey_profile(1.0)))
+    found = pictures.read(encoded(Image.fromarray(random_image()), icc_profile=gray_profile(1.0)))
     assert found.profile is None
     assert found.notes == ("its colour profile does not fit and was dropped",)
 

@@ -218,5 +218,5 @@ def test_strengths_are_those_of_the_recipe(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_edges_are_repeated_not_dark() -> None:
-    grey = torch.full((1, 3, 19, 26), 0.6, dtype=torch.float64)
-    assert float((jpeg.simulate(grey, "mask", 50) - grey).abs().max()) < 1e-3
+    gray = torch.full((1, 3, 19, 26), 0.6, dtype=torch.float64)
+    assert float((jpeg.simulate(gray, "mask", 50) - gray).abs().max()) < 1e-3

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError as BadParameters
 
 from ue_bench.api import Context, ImageSet, UserError
-from ue_bench.budget import check
+from ue_bench.store.perturbation import check
 from ue_bench_raeg import rae, rae_attacks, rae_code, rdh, rit
 from ue_bench_raeg.rae import RaeCw, RaeIgsm, Reversible, RitIgsm
 
@@ -39,12 +39,12 @@ def fitted() -> Any:
     net, images = toy_classifier(), gentle_set()
     x, y = unit(images.images), torch.tensor(images.labels)
     net[4].weight.requires_grad_()
-    optimiser = torch.optim.Adam([net[4].weight], 0.05)
+    optimizer = torch.optim.Adam([net[4].weight], 0.05)
     for _ in range(150):
         loss = torch.nn.functional.cross_entropy(net(x), y)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
     assert wrong(net, images.images, images.labels) == 0
     return net.requires_grad_(False)
 

@@ -102,12 +102,12 @@ def test_steps_down_the_loss_mislead_the_classifier() -> None:
     x, net = photographs(), toy_classifier()
     y = net(x).argmax(1)
     network, ensemble = Generator(4), Ensemble([net])
-    optimiser = torch.optim.Adam(network.parameters(), 5e-4)
+    optimizer = torch.optim.Adam(network.parameters(), 5e-4)
     for step in range(6):
         found = generator_losses(transform(network, x, recipe, generator(step)), x, y, recipe, ensemble, None, None)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         found.total.backward()
-        optimiser.step()
+        optimizer.step()
     with torch.no_grad():
         images = transform(network.eval(), x, recipe, generator())
     clean, protected, recovered = (
@@ -151,14 +151,14 @@ def test_the_discriminator_says_generated(form: Any) -> None:
     """Positive logits say so: only then do both losses of the paper go down where they should."""
     recipe, x = replace(RECIPE, gan=form, delta=1.0, gamma=0.0), photographs()
     critic = discriminator.build(8, seed=0)
-    optimiser = torch.optim.Adam(critic.parameters(), 0.02)
+    optimizer = torch.optim.Adam(critic.parameters(), 0.02)
     fake = x * 0.2 + 0.4
     first = discriminator_loss(critic, x, fake, recipe)
     for _ in range(30):
         loss = discriminator_loss(critic, x, fake, recipe)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+        optimizer.step()
     assert float(loss.detach()) < 0.97 * float(first.detach())
     critic.eval().requires_grad_(False)
     assert float(critic(fake).mean()) > float(critic(x).mean())

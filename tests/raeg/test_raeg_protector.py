@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from pydantic import ValidationError as BadParameters
 
 from ue_bench.api import Context, ImageSet, UserError, ValidationError
-from ue_bench.budget import check
-from ue_bench.registry import registry
+from ue_bench.catalogue.registry import registry
+from ue_bench.store.perturbation import check
 from ue_bench_raeg import protector as module
 from ue_bench_raeg.generator import Generator
 from ue_bench_raeg.keys import load_generator, write_generator
@@ -36,7 +36,7 @@ def file_of(tmp_path: Path, std: float) -> Path:
 
 @pytest.fixture
 def trained(tmp_path: Path) -> Raeg:
-    """Not trained, but it changes images as a trained one does: by some grey levels, which it can take back."""
+    """Not trained, but it changes images as a trained one does: by some gray levels, which it can take back."""
     return Raeg(weights=file_of(tmp_path, 0.002))
 
 
@@ -137,14 +137,14 @@ def test_no_images_at_all(trained: Raeg, ctx: Context) -> None:
 def test_the_key_recovers_without_the_file(trained: Raeg, ctx: Context) -> None:
     data = as_set(smooth_images(3))
     protected = trained.protect(data, ctx).images
-    arrays = trained.key(data, ctx)
-    with_key = Raeg().recover(protected, replace(ctx, key=arrays))
+    arrays = trained.recovery_key(data, ctx)
+    with_key = Raeg().recover(protected, replace(ctx, recovery_key=arrays))
     assert np.array_equal(with_key, trained.recover(protected, ctx))
-    assert trained.key(as_set(smooth_images(1, (8, 8))), ctx).keys() == arrays.keys()
+    assert trained.recovery_key(as_set(smooth_images(1, (8, 8))), ctx).keys() == arrays.keys()
     with pytest.raises(UserError, match="recovery needs the generator"):
         Raeg().recover(protected, ctx)
     with pytest.raises(UserError, match="this key holds no generator"):
-        Raeg().recover(protected, replace(ctx, key={"bank": arrays["settings"]}))
+        Raeg().recover(protected, replace(ctx, recovery_key={"bank": arrays["settings"]}))
 
 
 def test_files_hold_half_precision_and_settings(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_without_weights_one_is_trained_and_kept(ctx: Context, one_thread: None)
     assert np.array_equal(Raeg(weights=file).protect(data, ctx).images, protected.images)
     assert np.array_equal(raeg.protect(data, ctx).images, protected.images)
     assert file.stat().st_mtime_ns == stamp
-    assert raeg.key(data, ctx).keys() == Raeg(weights=file).key(data, ctx).keys()
+    assert raeg.recovery_key(data, ctx).keys() == Raeg(weights=file).recovery_key(data, ctx).keys()
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from ue_bench.api import Context, ImageSet, Protector, UserError
-from ue_bench.budget import measure
-from ue_bench.registry import registry
+from ue_bench.catalogue.registry import registry
+from ue_bench.store.perturbation import measure
 from ue_bench_raeg import fit
 from ue_bench_raeg.generator import Generator
 from ue_bench_raeg.keys import write_generator
@@ -139,9 +139,9 @@ def test_test_images_are_protected_by_the_generator_of_the_training_images(
     apart = replace(ctx, learn_from=train)
     protected = raeg.protect(test, apart)
     assert trained == [train.fingerprint]
-    key = raeg.key(test, apart)
+    key = raeg.recovery_key(test, apart)
     assert trained == [train.fingerprint]
-    back = raeg.recover(protected.images, replace(ctx, key=key))
+    back = raeg.recover(protected.images, replace(ctx, recovery_key=key))
     assert measure(test, test.with_images(back), "none").psnr > 35
     assert raeg.protect(test, ctx).images.tolist() != protected.images.tolist()  # this one learns from test images
     assert trained == [train.fingerprint, test.fingerprint]

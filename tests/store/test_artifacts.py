@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ue_bench.contract.imageset import ImageSet
 from ue_bench.errors import EnvironmentProblem
-from ue_bench.imageset import ImageSet
 from ue_bench.store.artifacts import ArtifactStore, load_images, save_images
 
 

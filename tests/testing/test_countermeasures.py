@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ue_bench.api import Context, Countermeasure, EnvironmentProblem, ImageSet, TrainContext, UserError
-from ue_bench.combine import combine
+from ue_bench.contract.combination import combine
 from ue_bench.testing import check_countermeasure, failures
 
 from .helpers import broken, found
@@ -333,7 +333,7 @@ class Keeper(Countermeasure):
     name: ClassVar[str] = "keeper"
     fault: str = ""
 
-    def score(self, model: nn.Module, ctx: TrainContext) -> float:
+    def selection_score(self, model: nn.Module, ctx: TrainContext) -> float:
         if self.fault == "changes":
             with torch.no_grad():
                 next(model.parameters()).add_(0.1)
@@ -346,7 +346,7 @@ class Finisher(Countermeasure):
     name: ClassVar[str] = "finisher"
     fault: str = ""
 
-    def finish(self, model: nn.Module, ctx: TrainContext) -> None:
+    def after_training(self, model: nn.Module, ctx: TrainContext) -> None:
         source = None if self.fault == "global" else ctx.generator
         with torch.no_grad():
             weight = next(model.parameters())
@@ -359,12 +359,12 @@ class Finisher(Countermeasure):
     ("countermeasure", "faults"),
     [
         (Keeper(), set()),
-        (Keeper(fault="changes"), {"score weights"}),
-        (Keeper(fault="random"), {"score seed", "score generators"}),
-        (Keeper(fault="nan"), {"score score"}),
+        (Keeper(fault="changes"), {"selection_score weights"}),
+        (Keeper(fault="random"), {"selection_score seed", "selection_score generators"}),
+        (Keeper(fault="nan"), {"selection_score score"}),
         (Finisher(), set()),
-        (Finisher(fault="global"), {"finish seed", "finish generators"}),
-        (Finisher(fault="nan"), {"finish weights"}),
+        (Finisher(fault="global"), {"after_training seed", "after_training generators"}),
+        (Finisher(fault="nan"), {"after_training weights"}),
     ],
     ids=lambda v: f"{v.name} {v.fault}" if isinstance(v, Countermeasure) else "",  # type: ignore[attr-defined]
 )
@@ -374,7 +374,7 @@ def test_faults_at_the_end_of_training(
     findings = check_countermeasure(countermeasure, data, ctx)
     assert broken(findings) == faults
     if countermeasure == Finisher():
-        assert found(findings, "finish", "weights").values == {"changed": 1}
+        assert found(findings, "after_training", "weights").values == {"changed": 1}
 
 
 def test_every_part_of_a_combination_is_tried(ctx: Context, data: ImageSet) -> None:

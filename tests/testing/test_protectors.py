@@ -43,10 +43,10 @@ class Lifting(Protector):
                 return 255 - images
             case "floats":
                 return images.astype(float)
-        lifted = np.uint8(ctx.key["levels"]) * ctx.rng("where").integers(0, 2, images.shape, dtype=np.uint8)
+        lifted = np.uint8(ctx.recovery_key["levels"]) * ctx.rng("where").integers(0, 2, images.shape, dtype=np.uint8)
         return images - np.minimum(images, lifted)
 
-    def key(self, data: ImageSet, ctx: Context) -> dict[str, NDArray[Any]]:
+    def recovery_key(self, data: ImageSet, ctx: Context) -> dict[str, NDArray[Any]]:
         return {"levels": np.array(self.levels)}
 
 

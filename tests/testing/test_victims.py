@@ -49,7 +49,7 @@ class Plain(Victim):
             return F.relu
         return Net(3 * image_size[0] * image_size[1], num_classes, self.fault)
 
-    def optimiser(self) -> dict[str, Any]:
+    def optimizer(self) -> dict[str, Any]:
         return self.asks
 
 
@@ -57,7 +57,7 @@ def test_one_that_keeps_the_rules(ctx: Context, data: ImageSet) -> None:
     findings = check_victim(Plain(asks={"learning_rate": 0.01}), data, ctx)
     assert failures(findings) == []
     assert found(findings, "build", "parameters").values == {"parameters": 3 * 390 + 3 + 2 * 390}
-    assert found(findings, "build", "optimiser").text == "asks for learning_rate=0.01"
+    assert found(findings, "build", "optimizer").text == "asks for learning_rate=0.01"
     assert found(findings, "build", "randomness").values == {"random": True}
     assert found(findings, "train", "cost").values["milliseconds"] > 0
 
@@ -74,8 +74,8 @@ def test_one_that_keeps_the_rules(ctx: Context, data: ImageSet) -> None:
         ({"fault": "counts"}, {"forward state"}),
         ({"fault": "dropout"}, {"forward eval", "forward alone", "forward generators"}),
         ({"fault": "unused"}, {"train gradients"}),
-        ({"asks": {"learning_rate": -1}}, {"build optimiser"}),
-        ({"asks": {"speed": 1}}, {"build optimiser"}),
+        ({"asks": {"learning_rate": -1}}, {"build optimizer"}),
+        ({"asks": {"speed": 1}}, {"build optimizer"}),
     ],
     ids=str,
 )

@@ -7,8 +7,8 @@ from functools import cache
 import torch
 from torch import nn
 
-from ue_bench.base import Victim
-from ue_bench.registry import registry
+from ue_bench.catalogue.registry import registry
+from ue_bench.contract.plugin import Victim
 
 # Of the common CIFAR re-implementations (pytorch-cifar), which the field's released codes share, at 10 classes.
 PARAMETERS = {

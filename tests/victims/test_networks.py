@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ue_bench.catalogue.registry import registry
 from ue_bench.engine.features import last_convolution
-from ue_bench.registry import registry
 from ue_bench_victims.densenet_layers import densenet
 from ue_bench_victims.mobilenet_layers import InvertedResidual
 from ue_bench_victims.senet_layers import PreActivationBlock, SqueezeExcite

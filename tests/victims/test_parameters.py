@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ue_bench.registry import registry
+from ue_bench.catalogue.registry import registry
 
 from .helpers import PARAMETERS, offline, on_meta, parameters
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from ue_bench.api import EnvironmentProblem, UserError
-from ue_bench.base import Countermeasure
-from ue_bench.engine.loop import make_optimiser, train
-from ue_bench.engine.protocol import protocol
-from ue_bench.registry import registry
+from ue_bench.catalogue.registry import registry
+from ue_bench.contract.plugin import Countermeasure
+from ue_bench.contract.protocol import protocol
+from ue_bench.engine.loop import make_optimizer, train
 from ue_bench_victims import pretrained
 from ue_bench_victims.heads import Normalised, Probe, without_classifier
 from ue_bench_victims.layers import resnet9
@@ -204,10 +204,10 @@ class TestKeys:
 
 
 def test_fine_tuning_changes_rate_and_shift_and_nothing_else() -> None:
-    recipe = protocol("fast").under([], victim("resnet18[pretrained=true]").optimiser())
+    recipe = protocol("fast").under([], victim("resnet18[pretrained=true]").optimizer())
     assert {k for k, v in recipe if v != getattr(protocol("fast"), k)} <= {"learning_rate", "shift"}
     assert (recipe.learning_rate, recipe.shift) == (0.01, 0.0)
-    assert victim("resnet18").optimiser() == {}
+    assert victim("resnet18").optimizer() == {}
 
 
 def test_pixels_are_normalised_channel_by_channel() -> None:
@@ -239,8 +239,8 @@ class TestProbe:
         probe = self.probe()
         assert [n for n, p in probe.named_parameters() if p.requires_grad] == ["linear.weight", "linear.bias"]
         assert probe.linear.weight.shape == (3, 32)
-        optimiser = make_optimiser(probe, protocol("smoke"))
-        assert len(optimiser.param_groups) == 1
+        optimizer = make_optimizer(probe, protocol("smoke"))
+        assert len(optimizer.param_groups) == 1
 
     def test_modes(self) -> None:
         probe = self.probe().train()

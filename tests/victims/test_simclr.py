@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from ue_bench.api import Context, NetworkCost, UserError
-from ue_bench.imageset import ImageSet
+from ue_bench.contract.imageset import ImageSet
+from ue_bench.grid.surrogates import surrogate
 from ue_bench.seeds import derive
-from ue_bench.surrogates import surrogate
 from ue_bench_victims import contrastive, views
 from ue_bench_victims.contrastive import nt_xent, rate, train_encoder
 from ue_bench_victims.heads import without_classifier
@@ -296,7 +296,7 @@ class TestVictim:
         assert victim("simclr[preset=micro,network=resnet18,epochs=3]").cost(0) == NetworkCost("resnet18", 6)
 
     def test_a_surrogate_refuses_it_in_one_line(self, tmp_path: Path) -> None:
-        from ue_bench.engine.protocol import protocol
+        from ue_bench.contract.protocol import protocol
 
         with pytest.raises(UserError, match="simclr learns without labels first"):
             surrogate(context(tmp_path), noise(), "simclr", protocol("smoke"), "vanilla")

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from ue_bench.api import EnvironmentProblem, UserError
-from ue_bench.base import Countermeasure
+from ue_bench.catalogue.registry import Entry, describe, registry
+from ue_bench.contract.imageset import ImageSet
+from ue_bench.contract.plugin import Countermeasure
+from ue_bench.contract.protocol import Protocol, protocol
 from ue_bench.engine.loop import train
-from ue_bench.engine.protocol import Protocol, protocol
-from ue_bench.imageset import ImageSet
-from ue_bench.registry import Entry, describe, registry
 
 from .helpers import offline, on_meta, parameters, victim
 
@@ -36,7 +36,7 @@ class TestEveryVictim:
         assert len(describe(entry.plugin_class)) == len(entry.plugin_class.model_fields)
 
     def test_asks_of_every_protocol_what_a_protocol_can_give(self, entry: Entry) -> None:
-        asked = victim(entry.name).optimiser()
+        asked = victim(entry.name).optimizer()
         for name in ("paper", "fast", "em21"):
             recipe = protocol(name).under(["at"], asked)
             assert {field: getattr(recipe, field) for field in asked} == asked
@@ -112,11 +112,11 @@ class TestViT:
         with pytest.raises(UserError, match="width 20 is not a multiple of 12 heads"):
             victim("vit[width=20]")
 
-    def test_adamw_replaces_the_optimiser_and_nothing_else(self) -> None:
-        recipe = protocol("fast").under([], victim("vit[learning_rate=3e-4]").optimiser())
+    def test_adamw_replaces_the_optimizer_and_nothing_else(self) -> None:
+        recipe = protocol("fast").under([], victim("vit[learning_rate=3e-4]").optimizer())
         changed = {k for k, v in recipe if v != getattr(protocol("fast"), k)}
-        assert changed == {"optimiser", "learning_rate", "weight_decay", "nesterov"}
-        assert (recipe.optimiser, recipe.learning_rate, recipe.weight_decay) == ("adamw", 3e-4, 0.05)
+        assert changed == {"optimizer", "learning_rate", "weight_decay", "nesterov"}
+        assert (recipe.optimizer, recipe.learning_rate, recipe.weight_decay) == ("adamw", 3e-4, 0.05)
 
 
 def _tokens(selector: str, size: int) -> int:
@@ -144,7 +144,7 @@ def learns(selector: str, size: int, epochs: int) -> float:
     recipe = Protocol(
         name="tiny", version=1, summary="", source="", batch=16, epochs=epochs, learning_rate=0.05, nesterov=True,
         schedule="onecycle", pad=0, shift=0.5,
-    ).under([], found.optimiser())  # fmt: skip
+    ).under([], found.optimizer())  # fmt: skip
     _, outcome = train(
         lambda: found.build(3, (size, size)), colours(96, 0, size), colours(60, 1, size), recipe, Countermeasure(),
         "cpu", "fp32", 0, lambda done, total, text: None,

@@ -44,8 +44,8 @@ def command(
     \b
     ue-bench audit photos protected --budget 'linf 8/255'
     """
-    from ..command_tools import ProgressLine
     from ..owner.audit import Audit, read_bound, text
+    from ..progress import ProgressLine
 
     audit = Audit(map(read_bound, budgets))
     pairs = _pairs(clean, protected, labels, data_dir, cache_dir)
@@ -60,10 +60,10 @@ def command(
 
 
 def _pairs(clean: str, protected: Path, labels: Path | None, data_dir: Path | None, cache_dir: Path | None) -> Pairs:
-    from ..access import open_dataset
     from ..errors import UserError
+    from ..grid.opening import open_dataset
     from ..owner import pairs
-    from ..stored import Stored, open_stored
+    from ..store.image_readers import Stored, open_stored
 
     path, protected = Path(clean).expanduser(), protected.expanduser()
     if not protected.exists():

@@ -26,9 +26,9 @@ from .common import (
 )
 
 if TYPE_CHECKING:
-    from ..base import Plugin
-    from ..context import Context
-    from ..imageset import ImageSet
+    from ..contract.context import Context
+    from ..contract.imageset import ImageSet
+    from ..contract.plugin import Plugin
     from ..testing import Finding
 
 KINDS = ("protector", "countermeasure", "victim")
@@ -101,9 +101,9 @@ def command(
 
 def _kinds(text: str) -> list[str]:
     """The kinds of plugins that a selector can stand for. Raises UserError with the nearest names when it is none."""
-    from .. import selectors
+    from ..catalogue import selectors
+    from ..catalogue.registry import did_you_mean, registry
     from ..errors import UserError
-    from ..registry import did_you_mean, registry
 
     names = registry()
     wanted = [part.name for term in selectors.parse(text) for part in term.parts]
@@ -123,7 +123,7 @@ def _kinds(text: str) -> list[str]:
 
 
 def _plugins(texts: dict[str, list[str]]) -> list[Plugin]:
-    from ..registry import registry
+    from ..catalogue.registry import registry
 
     return [plugin for kind, names in texts.items() if names for plugin in registry().resolve(kind, names)]
 
@@ -142,23 +142,23 @@ def _tried_on(wanted: Grid) -> Iterator[tuple[Context, ImageSet]]:
     """A context for plugins and the clean training images, with as many threads as were asked for."""
     import torch
 
-    from ..stages import _context
+    from ..grid.stages import _context
     from ..store.artifacts import ArtifactStore, load_images
     from .run import loading
 
-    store, place = ArtifactStore(wanted.place.cache_dir), wanted.place
+    store, env = ArtifactStore(wanted.env.cache_dir), wanted.env
     data = load_images(store.path("datasets", wanted.data.artifact) / "train")
     before = torch.get_num_threads()
-    torch.set_num_threads(place.threads)
+    torch.set_num_threads(env.threads)
     try:
-        with _context(place, store, 0, loading(), wanted.cells[0].precision) as ctx:
+        with _context(env, store, 0, loading(), wanted.cells[0].precision) as ctx:
             yield ctx, data
     finally:
         torch.set_num_threads(before)
 
 
 def _check(plugin: Plugin, data: ImageSet, ctx: Context, images: int, seed: int, wanted: Grid) -> list[Finding]:
-    from ..base import Countermeasure, Protector, Victim
+    from ..contract.plugin import Countermeasure, Protector, Victim
     from ..testing import check_countermeasure, check_protector, check_victim
 
     if isinstance(plugin, Protector):
@@ -191,7 +191,7 @@ def _train(
         and all(getattr(cell, k).selector == reference for k, reference in REFERENCE.items() if k != kind)
     ]
     wanted = replace(wanted, cells=alone)
-    store = ResultStore(wanted.place.out)
+    store = ResultStore(wanted.env.out)
     store.create()
     with store.lock():
         failed = fill(wanted, wanted.planned(), options["devices"], jobs, threads)

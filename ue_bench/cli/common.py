@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from .. import boards
-from ..boards import Board
+from ..catalogue import boards
+from ..catalogue.boards import Board
 from ..errors import UserError
 
 if TYPE_CHECKING:
-    from ..plan import Cell, Data, Planned, TrainStage
-    from ..stages import Workplace
+    from ..grid.plan import Cell, Data, Planned, TrainStage
+    from ..grid.stages import RunEnvironment
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -101,16 +101,16 @@ class Grid:
     board: Board
     data: Data
     cells: list[Cell]
-    place: Workplace
+    env: RunEnvironment
 
     def planned(self, last: type[TrainStage] | None = None) -> list[Planned]:
         """Stages still to compute, up to the results or to another ``last`` stage of each cell."""
-        from .. import plan
+        from ..grid import plan
         from ..store.artifacts import ArtifactStore
         from ..store.results import ResultStore
 
-        artifacts = ArtifactStore(self.place.cache_dir)
-        have = {r.key for r in ResultStore(self.place.out).results()}
+        artifacts = ArtifactStore(self.env.cache_dir)
+        have = {r.key for r in ResultStore(self.env.out).results()}
         return plan.stages(
             self.cells,
             lambda kind, key: key in have if kind == "result" else artifacts.has(kind, key),
@@ -155,10 +155,11 @@ def grid(
     report: Callable[[float, float, str], None],
 ) -> Grid:
     """Resolve what the user asked for. Loads the dataset, because its fingerprint is part of every key."""
-    from .. import machine, plan, stages
-    from ..base import Countermeasure, Dataset, Protector, Victim
-    from ..engine import protocol as protocols
-    from ..registry import registry
+    from .. import machine
+    from ..catalogue.registry import registry
+    from ..contract import protocol as protocols
+    from ..contract.plugin import Countermeasure, Dataset, Protector, Victim
+    from ..grid import plan, stages
     from ..schedule.devices import slots
 
     board = boards.board(board_name)
@@ -178,14 +179,14 @@ def grid(
     device = slots(devices, 1, threads)[0].device
     if precision == "auto":
         [precision] = [d.precision for d in machine.devices() if d.name == device]
-    place = stages.Workplace(
+    env = stages.RunEnvironment(
         cache_dir=cache,
         data_dir=data_folder,
         out=(out or Path("ue-bench-results") / board.name).absolute(),
         device=device,
         threads=threads,
     )
-    data = stages.dataset(cast(Dataset, sets[0]), place, report)
+    data = stages.dataset(cast(Dataset, sets[0]), env, report)
     cells = plan.cells(
         data,
         cast(list[Protector], rows),
@@ -196,4 +197,4 @@ def grid(
         fraction,
         precision,
     )
-    return Grid(board, data, cells, place)
+    return Grid(board, data, cells, env)

@@ -12,8 +12,8 @@ import click
 from .common import Grid, evasion_options, grid, jobs_option, json_option, say
 
 if TYPE_CHECKING:
-    from ..evasion.plan import EvasionCell
-    from ..plan import Planned
+    from ..grid.evasion_plan import EvasionCell
+    from ..grid.plan import Planned
     from ..store.evasion import EvasionResult
 
 
@@ -72,7 +72,7 @@ def command(
     else:
         found = panels(results, setting(wanted.cells))
         print("\n".join(p.markdown() if markdown else p.text() for p in found), end="")
-    say(f"ue-bench: {len(results)} of {len(wanted.cells)} cells have results in {wanted.grid.place.out / 'evasion'}")
+    say(f"ue-bench: {len(results)} of {len(wanted.cells)} cells have results in {wanted.grid.env.out / 'evasion'}")
     return 1 if failed or len(results) < len(wanted.cells) else 0
 
 
@@ -86,8 +86,8 @@ class Evasion:
     @classmethod
     def of(cls, whole: Grid, protectors: Sequence[str], images: int | None, transfer: bool) -> Evasion:
         """The cells of ``whole`` for these protectors: a board's reference rows are not part of it."""
-        from ..evasion.plan import EvasionCell
-        from ..registry import registry
+        from ..catalogue.registry import registry
+        from ..grid.evasion_plan import EvasionCell
 
         own = {repr(p) for p in registry().resolve("protector", protectors)}
         chosen = [cell for cell in whole.cells if repr(cell.protector) in own]
@@ -99,12 +99,12 @@ class Evasion:
 
     def planned(self) -> list[Planned]:
         """Stages still to compute."""
-        from ..evasion.plan import stages
+        from ..grid.evasion_plan import stages
         from ..store.artifacts import ArtifactStore
         from ..store.evasion import EvasionStore
 
-        artifacts = ArtifactStore(self.grid.place.cache_dir)
-        have = {r.key for r in EvasionStore(self.grid.place.out).results()}
+        artifacts = ArtifactStore(self.grid.env.cache_dir)
+        have = {r.key for r in EvasionStore(self.grid.env.out).results()}
         return stages(self.cells, lambda kind, key: key in have if kind == "evasion" else artifacts.has(kind, key))
 
     def fill(self, devices: str, jobs: int | None, threads: int) -> bool:
@@ -112,7 +112,7 @@ class Evasion:
         from ..store.results import ResultStore
         from .run import fill
 
-        store = ResultStore(self.grid.place.out)
+        store = ResultStore(self.grid.env.out)
         store.create()
         with store.lock():
             return fill(self.grid, self.planned(), devices, jobs, threads)
@@ -121,5 +121,5 @@ class Evasion:
         """Those of the cells, in their order."""
         from ..store.evasion import EvasionStore
 
-        known = {r.key: r for r in EvasionStore(self.grid.place.out).results()}
+        known = {r.key: r for r in EvasionStore(self.grid.env.out).results()}
         return [known[cell.key] for cell in self.cells if cell.key in known]

@@ -19,7 +19,7 @@ from .common import (
 )
 
 if TYPE_CHECKING:
-    from ..base import Protector
+    from ..contract.plugin import Protector
 
 
 @click.group("figures")
@@ -61,10 +61,10 @@ def perturbations(
     \b
     ue-bench figures perturbations -P 'lsp,ar,ops' --out perturbations.png
     """
-    from .. import figures
+    from ..catalogue.registry import registry
     from ..errors import UserError
-    from ..plan import Planned, ProtectStage
-    from ..registry import registry
+    from ..grid.plan import Planned, ProtectStage
+    from ..leaderboard import figures
     from ..store.artifacts import ArtifactStore, load_images
     from .run import fill, loading
 
@@ -91,7 +91,7 @@ def perturbations(
     columns = cast("list[Protector]", registry().resolve("protector", protectors or everything, everything))
     stages = [ProtectStage(wanted.data, column, seed, wanted.cells[0].precision) for column in columns]
 
-    store = ArtifactStore(wanted.place.cache_dir)
+    store = ArtifactStore(wanted.env.cache_dir)
     clean = load_images(store.path("datasets", wanted.data.artifact) / "train")
     selector = wanted.data.plugin.selector
     if len(clean) < images:

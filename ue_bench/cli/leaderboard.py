@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .. import boards
-from ..boards import Board
+from ..catalogue import boards
+from ..catalogue.boards import Board
 from .common import json_option, say
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 def board_info(board: Board) -> BoardInfo:
     """What the pages need to know of a board; selectors in canonical form."""
+    from ..catalogue.registry import registry
     from ..leaderboard.board import BoardInfo
-    from ..registry import registry
 
     names = registry()
 

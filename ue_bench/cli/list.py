@@ -8,15 +8,15 @@ from typing import Any
 import click
 
 from .. import __version__
-from ..registry import KIND_NAMES, Entry, registry
+from ..catalogue.registry import KIND_NAMES, Entry, registry
 from .common import json_option, say
 
 KINDS = [*(f"{k}s" for k in KIND_NAMES), "boards", "protocols"]
 
 
 def _kind(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
+    from ..catalogue.registry import did_you_mean
     from ..errors import UserError
-    from ..registry import did_you_mean
 
     plural = value if value.endswith("s") else f"{value}s"
     if plural not in KINDS:
@@ -64,14 +64,14 @@ def _entry(entry: Entry, detailed: bool) -> dict[str, Any]:
 
 
 def _boards() -> list[dict[str, Any]]:
-    from .. import boards
+    from ..catalogue import boards
 
     found = [boards.board(n) for n in boards.names()]
     return [{**_ours(b.name, b.description), "dataset": b.dataset, "protocol": b.protocol} for b in found]
 
 
 def _protocols() -> list[dict[str, Any]]:
-    from ..engine import protocol
+    from ..contract import protocol
 
     found = [protocol.protocol(n) for n in protocol.names()]
     return [{**_ours(p.name, p.summary), "source": p.source, "version": p.version} for p in found]

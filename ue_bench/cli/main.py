@@ -47,7 +47,7 @@ class Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and self.get_command(ctx, args[0]) is None:
-            from ..registry import did_you_mean
+            from ..catalogue.registry import did_you_mean
 
             raise UserError(f"no command {args[0]!r}", did_you_mean(args[0], self.list_commands(ctx)))
         return super().resolve_command(ctx, args)
@@ -67,9 +67,9 @@ class Commands(click.Group):
 
 def _commands_of_plugins() -> dict[str, click.Command]:
     """What every ``ue_bench_commands`` hook adds, save under a name that is taken; one that fails is reported."""
-    from .. import plugins
+    from ..catalogue import loading
 
-    loaded = plugins.load()
+    loaded = loading.load()
     found: dict[str, click.Command] = {}
     for name, module in loaded.manager.list_name_plugin():
         implementation = getattr(module, "ue_bench_commands", None)
@@ -79,7 +79,7 @@ def _commands_of_plugins() -> dict[str, click.Command]:
         try:
             implementation(group=group)
         except Exception as error:  # a stranger's hook may raise anything
-            say(f"ue-bench: commands of {loaded.distributions[name]} cannot be used: {plugins.one_line(error)}")
+            say(f"ue-bench: commands of {loaded.distributions[name]} cannot be used: {loading.one_line(error)}")
         else:
             found = {k: v for k, v in group.commands.items() if k not in COMMANDS} | found
     return found

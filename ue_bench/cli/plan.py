@@ -10,7 +10,7 @@ import click
 from .common import Grid, grid, grid_options, json_option
 
 if TYPE_CHECKING:
-    from ..plan import Planned, Stage
+    from ..grid.plan import Planned, Stage
 
 
 @click.command("plan")
@@ -52,12 +52,12 @@ def show(wanted: Grid, planned: list[Planned], as_json: bool) -> int:
 
 def _seconds(stage: Stage, wanted: Grid) -> float | None:
     """How long ``stage`` will spend in networks on this machine, which is measured; None where it uses none."""
-    from ..base import NetworkCost
-    from ..cost import seconds
-    from ..evasion.plan import ClassifierStage
-    from ..plan import ProtectStage, TrainStage, epochs
+    from ..contract.plugin import NetworkCost
+    from ..grid.cost import seconds
+    from ..grid.evasion_plan import ClassifierStage
+    from ..grid.plan import ProtectStage, TrainStage, epochs
 
-    place, info = wanted.place, wanted.data.info
+    env, info = wanted.env, wanted.data.info
     costs: list[NetworkCost | None] = []
     if isinstance(stage, ProtectStage):
         costs = [stage.protector.cost(info.train)]
@@ -69,6 +69,6 @@ def _seconds(stage: Stage, wanted: Grid) -> float | None:
         costs = [NetworkCost(stage.victim.selector, epochs(stage.recipe, info.train))]
     size, precision = (info.height, info.width), wanted.cells[0].precision
     known = [
-        seconds(cost, info.train, info.classes, size, place.device, precision, place.threads) for cost in costs if cost
+        seconds(cost, info.train, info.classes, size, env.device, precision, env.threads) for cost in costs if cost
     ]
     return sum(known) if known else None

@@ -11,7 +11,7 @@ import click
 from .common import cache_option, data_dir_option, json_option, say
 
 if TYPE_CHECKING:
-    from ..base import Protector
+    from ..contract.plugin import Protector
 
 LISTED = 50  # names that are printed; the record has them all
 
@@ -66,9 +66,9 @@ def command(
     ue-bench protect --protector deephiding photos protected
     """
     from .. import machine
-    from ..command_tools import ProgressLine, usable_device
     from ..errors import UserError
     from ..owner import audit, files, protecting
+    from ..progress import ProgressLine, usable_device
 
     plugin = _one(protector)
     if not plugin.recovers() and (key is not None or lossless):
@@ -111,8 +111,8 @@ def command(
 def _one(selector: str) -> Protector:
     from typing import cast
 
+    from ..catalogue.registry import registry
     from ..errors import UserError
-    from ..registry import registry
 
     found = registry().resolve("protector", selector)
     if len(found) != 1:

@@ -41,8 +41,8 @@ def command(
     \b
     ue-bench recover protected.key.safetensors protected recovered
     """
-    from ..command_tools import ProgressLine
     from ..owner import files, recovering
+    from ..progress import ProgressLine
 
     source, out = source.expanduser(), Path(out.expanduser().absolute())
     report = ProgressLine(sys.stderr)

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..catalogue.registry import did_you_mean, registry
+from ..catalogue.selectors import write_text
 from ..errors import UserError
-from ..registry import did_you_mean, registry
-from ..selectors import write_text
 from .common import Grid, evasion_only_options, grid, json_option, say, setting_options
 
 if TYPE_CHECKING:
+    from ..grid.plan import Cell, Planned
     from ..leaderboard.printed import PrintedTable
-    from ..plan import Cell, Planned
 
 
 @click.command("reproduce")
@@ -145,8 +145,8 @@ def _grid(table: PrintedTable, protectors: list[str], **options: Any) -> Grid:
 
 def _planned(table: PrintedTable, wanted: Grid) -> list[Planned]:
     """Stages still to compute."""
+    from ..grid.plan import FeatureStage, TrainStage
     from ..leaderboard.printed import COSINES
-    from ..plan import FeatureStage, TrainStage
 
     return wanted.planned(FeatureStage if table.columns == COSINES else TrainStage)
 
@@ -155,7 +155,7 @@ def _fill(table: PrintedTable, wanted: Grid, devices: str, jobs: int | None, thr
     from ..store.results import ResultStore
     from .run import fill
 
-    store = ResultStore(wanted.place.out)
+    store = ResultStore(wanted.env.out)
     store.create()
     with store.lock():
         return fill(wanted, _planned(table, wanted), devices, jobs, threads)
@@ -163,13 +163,13 @@ def _fill(table: PrintedTable, wanted: Grid, devices: str, jobs: int | None, thr
 
 def _measured(table: PrintedTable, wanted: Grid) -> Callable[[Cell], Mapping[str, float]]:
     """What gives the measured numbers of a cell, by column of the table."""
+    from ..grid.plan import FeatureStage
     from ..leaderboard.printed import COSINES
-    from ..plan import FeatureStage
     from ..store.artifacts import ArtifactStore, read_json
     from ..store.results import ResultStore
 
-    artifacts = ArtifactStore(wanted.place.cache_dir)
-    results = {r.key: r.metrics.accuracy_last for r in ResultStore(wanted.place.out).results()}
+    artifacts = ArtifactStore(wanted.env.cache_dir)
+    results = {r.key: r.metrics.accuracy_last for r in ResultStore(wanted.env.out).results()}
 
     def cosines(cell: Cell) -> Mapping[str, float]:
         stage = FeatureStage(cell)

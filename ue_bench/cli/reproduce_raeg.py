@@ -11,15 +11,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from ..catalogue.registry import registry
 from ..errors import UserError
-from ..registry import registry
 from .common import Grid, grid, say
 from .evade import Evasion
 
 if TYPE_CHECKING:
+    from ..grid.plan import Cell
     from ..leaderboard.raeg import Ask, Table
     from ..leaderboard.statistics import Estimate
-    from ..plan import Cell
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def _one(kind: str, selector: str) -> Any:
 
 
 def _work(table: Table, unseen: str | None, images: int | None, transfer: bool, **options: Any) -> Work:
-    from ..evasion.plan import EvasionCell
+    from ..grid.evasion_plan import EvasionCell
 
     asks = [line.ask for line in table.lines if line.ask]
     whole = _grid(asks, **options)
@@ -130,7 +130,7 @@ def _train(wanted: Grid, devices: str, jobs: int | None, threads: int) -> bool:
     from ..store.results import ResultStore
     from .run import fill
 
-    store = ResultStore(wanted.place.out)
+    store = ResultStore(wanted.env.out)
     store.create()
     with store.lock():
         return fill(wanted, wanted.planned(), devices, jobs, threads)
@@ -151,7 +151,7 @@ def _measured(table: Table, work: Work) -> dict[str, dict[tuple[str, ...], Estim
     from ..store.evasion import EvasionStore
     from ..store.results import ResultStore
 
-    out = work.evasion.grid.place.out
+    out = work.evasion.grid.env.out
     shown = {r.key: r for r in EvasionStore(out).results()}
     trained = {r.key: r.metrics.accuracy_last for r in ResultStore(out).results()}
 
@@ -201,6 +201,6 @@ def _setting(work: Work) -> str:
 
 def quoted(path: Path) -> str:
     """A path as a value of a selector that may itself stand in double quotes."""
-    from ..selectors import write_text
+    from ..catalogue.selectors import write_text
 
     return write_text(str(path.expanduser().absolute()))

@@ -13,7 +13,7 @@ import click
 from .common import Grid, grid, grid_options, jobs_option, json_option, say
 
 if TYPE_CHECKING:
-    from ..plan import Planned
+    from ..grid.plan import Planned
 
 
 @click.command("run")
@@ -39,7 +39,7 @@ def command(as_json: bool, dry_run: bool, jobs: int | None, devices: str, thread
 
     say("ue-bench: preparing")
     wanted = grid(devices=devices, threads=threads, report=loading(), **options)
-    store = ResultStore(wanted.place.out)
+    store = ResultStore(wanted.env.out)
     store.create()
     with store.lock():
         failed = fill(wanted, wanted.planned(), devices, jobs, threads)
@@ -50,7 +50,7 @@ def command(as_json: bool, dry_run: bool, jobs: int | None, devices: str, thread
     else:
         for panel in panels(results, board_info(wanted.board)):
             print(terminal(panel))
-    say(f"ue-bench: {len(results)} of {len(keys)} cells have results in {_shown(wanted.place.out)}")
+    say(f"ue-bench: {len(results)} of {len(keys)} cells have results in {_shown(wanted.env.out)}")
     return 1 if failed or len(results) < len(keys) else 0
 
 
@@ -66,7 +66,7 @@ def fill(wanted: Grid, planned: list[Planned], devices: str, jobs: int | None, t
     if not planned:
         say(f"ue-bench: nothing to compute, all {cached} cells have results")
         return False
-    ArtifactStore(wanted.place.cache_dir).sweep()
+    ArtifactStore(wanted.env.cache_dir).sweep()
     tasks = [Task(p.stage.key, p.stage.label, p.stage, p.needs, p.weight) for p in planned]
     found = slots(devices, jobs, threads)[: len(tasks)]
     cells = f"{len(wanted.cells) - cached} of {len(wanted.cells)} cells to compute, {cached} cached"
@@ -84,7 +84,7 @@ def fill(wanted: Grid, planned: list[Planned], devices: str, jobs: int | None, t
                 _record(wanted, labels[event.task.key], event)
             progress.on_event(event)
 
-        scheduler = Scheduler(found, "ue_bench.work:run", {"place": wanted.place}, on_event)
+        scheduler = Scheduler(found, "ue_bench.grid.work:run", {"env": wanted.env}, on_event)
         failed = scheduler.run(tasks)
     say(f"ue-bench: computed {len(progress.done)} stages in {duration(time.monotonic() - started)}")
     return bool(failed)
@@ -101,7 +101,7 @@ def _record(wanted: Grid, stage: Any, event: Any) -> None:
         return
     now = datetime.now(UTC).isoformat(timespec="seconds")
     failure = Failure(key=stage.key, id=stage.label, attempts=event.attempt, error=event.text[:500], failed=now)
-    ResultStore(wanted.place.out).write_failure(failure, event.trace)
+    ResultStore(wanted.env.out).write_failure(failure, event.trace)
 
 
 def loading() -> Callable[[float, float, str], None]:

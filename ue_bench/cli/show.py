@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..registry import KIND_NAMES, Entry, describe_property, did_you_mean, registry
+from ..catalogue.registry import KIND_NAMES, Entry, describe_property, did_you_mean, registry
 from .common import json_option
 
 if TYPE_CHECKING:
-    from ..base import Plugin
+    from ..contract.plugin import Plugin
 
 IMAGES, CLASSES, SIZE = 50_000, 10, (32, 32)  # of CIFAR-10: what costs are given for
 
@@ -47,8 +47,8 @@ def command(name: str, as_json: bool) -> None:
 
 
 def _find(name: str) -> list[dict[str, Any]]:
-    from .. import boards
-    from ..engine import protocol
+    from ..catalogue import boards
+    from ..contract import protocol
     from ..errors import UserError
 
     names = registry()
@@ -103,7 +103,7 @@ def _one(entry: Entry, selector: str) -> Plugin | None:
 
 def _clean_images(entry: Entry, selector: str) -> dict[str, int]:
     """How many training images the thief must own unprotected, for the countermeasures that need any."""
-    from ..base import Countermeasure
+    from ..contract.plugin import Countermeasure
 
     plugin = _one(entry, selector)
     return {"clean_images": plugin.clean_images} if isinstance(plugin, Countermeasure) and plugin.clean_images else {}
@@ -111,17 +111,17 @@ def _clean_images(entry: Entry, selector: str) -> dict[str, int]:
 
 def _asked(entry: Entry, selector: str) -> str:
     """Fields of the protocol that a victim changes; empty where there are none."""
-    from ..base import Victim, format_value
+    from ..contract.plugin import Victim, format_value
 
     victim = _one(entry, selector)
     if not isinstance(victim, Victim):
         return ""
-    return ", ".join(f"{field}={format_value(value)}" for field, value in victim.optimiser().items())
+    return ", ".join(f"{field}={format_value(value)}" for field, value in victim.optimizer().items())
 
 
 def _cost(entry: Entry, selector: str) -> str:
     """What a protector, or a victim before its training, asks of a network, and how long that takes here; or empty."""
-    from ..base import Protector, Victim
+    from ..contract.plugin import Protector, Victim
     from ..schedule.devices import slots
 
     plugin = _one(entry, selector)
@@ -129,7 +129,7 @@ def _cost(entry: Entry, selector: str) -> str:
     if cost is None:
         return ""
     from .. import machine
-    from ..cost import seconds
+    from ..grid.cost import seconds
     from .progress import duration
 
     device = slots("auto", 1, 1)[0].device

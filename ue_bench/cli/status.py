@@ -19,7 +19,7 @@ def command(as_json: bool, **options: Any) -> int:
     from .run import loading
 
     wanted = grid(report=loading(), **options)
-    store = ResultStore(wanted.place.out)
+    store = ResultStore(wanted.env.out)
     done = {r.key: r for r in store.results()}
     failed = {f.key: f for f in store.failures()}
     rows = []

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..imageset import ImageSet
+from ..contract.imageset import ImageSet
 from .loop import EVAL_BATCH, Pixels, to_unit
 
 # What ends the convolutional part of a classifier.

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..base import Countermeasure
-from ..combine import has
-from ..context import TrainContext
-from ..imageset import ImageSet, release
+from ..contract.combination import has
+from ..contract.context import TrainContext
+from ..contract.imageset import ImageSet, release
+from ..contract.plugin import Countermeasure
+from ..contract.protocol import Protocol
 from ..seeds import derive
-from .protocol import Protocol
 
 RELEASE_BYTES = 32 * 2**20  # read from disk before pages are given back; a page fault maps several images at once
 EVAL_BATCH = 1000
@@ -56,7 +56,7 @@ def default_precision(device: str) -> str:
     return "bf16" if kind == "cpu" and has_tiles is not None and has_tiles() else "fp32"
 
 
-class Victim(nn.Module):
+class ShiftedInput(nn.Module):
     """A network that takes pixels in [0, 1] and shifts them as its protocol says."""
 
     def __init__(self, network: nn.Module, shift: float) -> None:
@@ -174,9 +174,9 @@ def accuracy(
     return 100 * right.item() / len(pixels.data)
 
 
-def make_optimiser(model: nn.Module, protocol: Protocol) -> torch.optim.Optimizer:
-    """The optimiser of ``protocol`` for all weights of ``model``; the second beta and epsilon of Adam are torch's."""
-    if protocol.optimiser == "sgd":
+def make_optimizer(model: nn.Module, protocol: Protocol) -> torch.optim.Optimizer:
+    """The optimizer of ``protocol`` for all weights of ``model``; the second beta and epsilon of Adam are torch's."""
+    if protocol.optimizer == "sgd":
         return torch.optim.SGD(
             model.parameters(),
             protocol.learning_rate,
@@ -184,7 +184,7 @@ def make_optimiser(model: nn.Module, protocol: Protocol) -> torch.optim.Optimize
             weight_decay=protocol.weight_decay,
             nesterov=protocol.nesterov,
         )
-    kind: type[torch.optim.Adam] = torch.optim.AdamW if protocol.optimiser == "adamw" else torch.optim.Adam
+    kind: type[torch.optim.Adam] = torch.optim.AdamW if protocol.optimizer == "adamw" else torch.optim.Adam
     betas = (protocol.momentum, 0.999)
     return kind(model.parameters(), protocol.learning_rate, betas, weight_decay=protocol.weight_decay)
 
@@ -218,29 +218,29 @@ def train(
     with torch.random.fork_rng(devices=[on] if on.type == "cuda" else []):
         torch.manual_seed(derive(seed, "initial weights"))
         network = build()
-    model = Victim(network, protocol.shift).to(on).to(memory_format=torch.channels_last)
-    optimiser = make_optimiser(model, protocol)
+    model = ShiftedInput(network, protocol.shift).to(on).to(memory_format=torch.channels_last)
+    optimizer = make_optimizer(model, protocol)
 
     def autocast() -> torch.autocast:
         return torch.autocast(on.type, torch.bfloat16, enabled=precision == "bf16")
 
     shuffling = torch.Generator(on).manual_seed(derive(seed, "order of images"))
     cropping = torch.Generator(on).manual_seed(derive(seed, "crop and flip"))
-    countering = torch.Generator(on).manual_seed(derive(seed, "countermeasure"))
+    countermeasure_rng = torch.Generator(on).manual_seed(derive(seed, "countermeasure"))
 
     batch = min(protocol.batch, len(train_set))
     steps_per_epoch = len(train_set) // batch  # the last, smaller batch is dropped
     total = protocol.length(steps_per_epoch)
     epochs = -(-total // steps_per_epoch)
     augments, has_loss = countermeasure.overrides("augment"), countermeasure.overrides("loss")
-    scores, finishes = has(countermeasure, "score"), has(countermeasure, "finish")
+    scores, finishes = has(countermeasure, "selection_score"), has(countermeasure, "after_training")
     best: dict[str, Any] | None = None  # score and weights of the evaluation that is kept
     outcome = Outcome()
     loss_sum, right, seen, step, first = torch.zeros((), device=on), torch.zeros((), device=on), 0, 0, 0
-    generators = (shuffling, cropping, countering)
+    generators = (shuffling, cropping, countermeasure_rng)
     if state is not None:
         model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
+        optimizer.load_state_dict(state["optimizer"])
         for generator, drawn in zip(generators, state["generators"], strict=True):
             generator.set_state(drawn.cpu())
         outcome = Outcome(**state["outcome"])
@@ -250,11 +250,11 @@ def train(
 
     for epoch in range(first, epochs):
         started = time.perf_counter()
-        context = TrainContext(countering, epoch, epochs, autocast, clean=clean)
+        context = TrainContext(countermeasure_rng, epoch, epochs, autocast, clean=clean)
         order = torch.randperm(len(train_set), device=on, generator=shuffling)
         model.train()
         for start in range(0, min(steps_per_epoch, total - step) * batch, batch):
-            for group in optimiser.param_groups:
+            for group in optimizer.param_groups:
                 group["lr"] = protocol.rate(step, total)
             where = order[start : start + batch]
             images, y = train_pixels.take(where), train_pixels.labels[where]
@@ -264,7 +264,7 @@ def train(
                 images = resized_crop(images, protocol.flip, cropping)
             x = to_unit(images)
             if augments:
-                x, y = countermeasure.augment(x, y, countering)
+                x, y = countermeasure.augment(x, y, countermeasure_rng)
             if has_loss:
                 loss = countermeasure.loss(model, x, y, context)
             else:
@@ -272,11 +272,11 @@ def train(
                     logits = model(x)
                 loss = F.cross_entropy(logits.float(), y)
                 right += (logits.detach().argmax(1) == y).sum()
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             if protocol.clip is not None:
                 nn.utils.clip_grad_norm_(model.parameters(), protocol.clip)
-            optimiser.step()
+            optimizer.step()
             loss_sum += loss.detach()
             step, seen = step + 1, seen + 1
             if step % 10 == 0:
@@ -287,9 +287,12 @@ def train(
 
         evaluated = (epoch + 1) % protocol.eval_every == 0 or epoch + 1 == epochs
         if evaluated and scores:
-            score = countermeasure.score(model, context)
-            if best is None or score > best["score"]:
-                best = {"score": score, "model": {k: v.detach().clone() for k, v in model.state_dict().items()}}
+            score = countermeasure.selection_score(model, context)
+            if best is None or score > best["selection_score"]:
+                best = {
+                    "selection_score": score,
+                    "model": {k: v.detach().clone() for k, v in model.state_dict().items()},
+                }
         if evaluated and test_pixels is not None:
             outcome.epochs.append(round(step / steps_per_epoch, 3))
             outcome.accuracy_test.append(accuracy(model, test_pixels, autocast))
@@ -298,7 +301,7 @@ def train(
             loss_sum, right, seen = torch.zeros_like(loss_sum), torch.zeros_like(right), 0
         if save is not None:
             save(
-                {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "epoch": epoch + 1, "step": step,
+                {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch + 1, "step": step,
                  "generators": [generator.get_state() for generator in generators], "outcome": asdict(outcome),
                  "loss_sum": loss_sum, "right": right, "seen": seen, **({"best": best} if scores else {})},
             )  # fmt: skip
@@ -307,7 +310,9 @@ def train(
         model.load_state_dict(best["model"])
     if finishes:
         started = time.perf_counter()
-        countermeasure.finish(model, TrainContext(countering, epochs - 1, epochs, autocast, clean=clean))
+        countermeasure.after_training(
+            model, TrainContext(countermeasure_rng, epochs - 1, epochs, autocast, clean=clean)
+        )
         outcome.train_seconds += time.perf_counter() - started
     if test_pixels is not None:
         changed = scores or finishes

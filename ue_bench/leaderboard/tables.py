@@ -51,7 +51,7 @@ def _markdown_panel(panel: Panel) -> list[str]:
         f"Data: {formats.data(panel)}, fingerprint {panel.dataset.fingerprint}.",
         f"{formats.seeds(panel)}.",
         formats.test_set(panel),
-        "Linf and RMS in grey levels (of 255), PSNR in dB, measured on the stored 8-bit images.",
+        "Linf and RMS in gray levels (of 255), PSNR in dB, measured on the stored 8-bit images.",
         *formats.remarks(panel),
     ]
     notes = [f"\\* {_code(column)}: {_plain(note)}" for column, note in noted.items()]

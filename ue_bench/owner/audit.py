@@ -11,8 +11,8 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ..budget import Changes, Measurement
 from ..errors import UserError, ValidationError
+from ..store.perturbation import Changes, Measurement
 from ..store.schema import Budget
 from .pictures import digest
 
@@ -48,7 +48,7 @@ def read_bound(text: str) -> Bound:
     except (ValueError, ZeroDivisionError):
         raise UserError(f"cannot read budget {text!r}", f"write it like one of: {FORMS}") from None
     if kind in ("linf", "rms") and limit > 1:
-        raise UserError(f"budget {text!r} is on the [0, 1] scale", f"write {kind} {above}/255 for grey levels")
+        raise UserError(f"budget {text!r} is on the [0, 1] scale", f"write {kind} {above}/255 for gray levels")
     if numbers[2]:
         limit = limit**2
     return Bound(cast(Kind, kind or "mse"), limit, text.strip())
@@ -119,7 +119,7 @@ class Report:
     budgets: list[Verdict]
     raised: float  # share of the changed values
     lowered: float
-    mean_change: list[float]  # red, green, blue, in grey levels
+    mean_change: list[float]  # red, green, blue, in gray levels
     unchanged: Names
     constant: Names
     black: Names
@@ -304,7 +304,7 @@ def text(report: Report) -> str:
         red, green, blue = report.mean_change
         one_sided = " - one-sided" if min(report.raised, report.lowered) <= ONE_SIDED else ""
         lines.append(f"signs       {report.raised:.1%} of the changed values up, {report.lowered:.1%} down{one_sided}")
-        lines.append(f"mean change {red:+.2f} red, {green:+.2f} green, {blue:+.2f} blue, in grey levels")
+        lines.append(f"mean change {red:+.2f} red, {green:+.2f} green, {blue:+.2f} blue, in gray levels")
     lines += [
         f"{what:<11} {found.count:,} images: {found}"
         for what, found in (("unchanged", report.unchanged), ("constant", report.constant), ("black", report.black))

@@ -22,21 +22,21 @@ from ..errors import UserError
 from .pictures import Pixels, digest
 
 if TYPE_CHECKING:
-    from ..base import Protector
+    from ..contract.plugin import Protector
 
 FORMAT = "ue-bench key 1"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One protected image: the digest of its clean pixels, whether recovery is exact, and the file was grey.
+    """One protected image: the digest of its clean pixels, whether recovery is exact, and the file was gray.
 
     ``sidecar`` is what has to be added to the recovered pixels, compressed; None where nothing is stored.
     """
 
     clean: bytes
     exact: bool
-    grey: bool
+    gray: bool
     sidecar: bytes | None = None
 
     def restored(self, recovered: Pixels) -> Pixels:
@@ -50,18 +50,18 @@ class Entry:
         return recovered + missing
 
 
-def entry(clean: Pixels, recovered: Pixels, grey: bool, lossless: bool) -> Entry:
+def entry(clean: Pixels, recovered: Pixels, gray: bool, lossless: bool) -> Entry:
     """The entry of an image whose clean pixels come back as ``recovered``."""
     exact = bool(np.array_equal(clean, recovered))
     sidecar = None
     if lossless and not exact:
         sidecar = zlib.compress((clean - recovered).tobytes(), 9)  # modulo 256: no sign to store
-    return Entry(digest(clean), exact, grey, sidecar)
+    return Entry(digest(clean), exact, gray, sidecar)
 
 
 def merged(a: Entry, b: Entry) -> Entry:
     """The entry of two files whose protected pixels are the same. If the clean ones were not, none are vouched for."""
-    return replace(a, grey=a.grey and b.grey) if a.clean == b.clean else Entry(bytes(16), False, False)
+    return replace(a, gray=a.gray and b.gray) if a.clean == b.clean else Entry(bytes(16), False, False)
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Key:
 
     def protector(self) -> Protector:
         """The protector. Raises UserError when it is not installed, or has no such parameters here."""
-        from ..registry import registry
+        from ..catalogue.registry import registry
 
         return cast("Protector", registry().create("protector", self.name, self.parameters))
 
@@ -100,7 +100,7 @@ def encode(key: Key) -> bytes:
         "images/protected": _bytes(b"".join(key.images)).reshape(-1, 16),
         "images/clean": _bytes(b"".join(e.clean for e in entries)).reshape(-1, 16),
         "images/exact": np.array([e.exact for e in entries], np.uint8),
-        "images/grey": np.array([e.grey for e in entries], np.uint8),
+        "images/grey": np.array([e.gray for e in entries], np.uint8),
         "sidecar/data": _bytes(b"".join(sidecars)),
         "sidecar/end": np.cumsum([len(s) for s in sidecars], dtype=np.int64),
     }
@@ -129,8 +129,8 @@ def load(path: Path) -> Key:
         ends = stored["sidecar/end"].tolist()
         data = stored["sidecar/data"].tobytes()
         entries = {
-            protected.tobytes(): Entry(clean.tobytes(), bool(exact), bool(grey), data[start:end] or None)
-            for protected, clean, exact, grey, start, end in zip(
+            protected.tobytes(): Entry(clean.tobytes(), bool(exact), bool(gray), data[start:end] or None)
+            for protected, clean, exact, gray, start, end in zip(
                 stored["images/protected"], stored["images/clean"], stored["images/exact"], stored["images/grey"],
                 [0, *ends][:-1], ends, strict=True,
             )

@@ -10,9 +10,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from ..contract.imageset import release
 from ..errors import UserError, ValidationError
-from ..imageset import release
-from ..stored import Stored
+from ..store.image_readers import Stored
 from . import folders, pictures
 from .audit import Batch, Names
 

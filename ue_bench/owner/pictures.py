@@ -22,27 +22,27 @@ if TYPE_CHECKING:
 Pixels = NDArray[np.uint8]
 Format = Literal["png", "jpeg"]
 SUFFIX: dict[Format, str] = {"png": ".png", "jpeg": ".jpg"}
-GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L")
+GRAY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L")
 
 
 @dataclass(frozen=True)
 class Picture:
     """An upright image: ``pixels`` H x W x 3, ``alpha`` H x W, ``profile`` the ICC profile of the pixels.
 
-    ``grey``: whether the file had one channel of colour. ``notes``: what was lost or changed on the way here.
+    ``gray``: whether the file had one channel of colour. ``notes``: what was lost or changed on the way here.
     """
 
     pixels: Pixels
     alpha: Pixels | None = None
     profile: bytes | None = None
-    grey: bool = False
+    gray: bool = False
     notes: tuple[str, ...] = ()
 
 
 def read(content: bytes) -> Picture:
     """The image in an encoded file.
 
-    EXIF orientation is applied. Grey becomes three equal channels, 16 bits a channel become 8. CMYK, and grey with a
+    EXIF orientation is applied. Gray becomes three equal channels, 16 bits a channel become 8. CMYK, and gray with a
     profile of its own, become sRGB; the profile of colours that stay as they are is kept.
 
     Raises UserError, whose message does not name the file, for what cannot be decoded, holds several frames, or has
@@ -75,7 +75,7 @@ def _picture(image: Image.Image) -> Picture:
     if image.getexif().get(0x0112, 1) in range(2, 9):
         notes.append("turned upright as its EXIF orientation says")
     profile = image.info.get("icc_profile")
-    grey = image.mode in GREY_MODES
+    gray = image.mode in GRAY_MODES
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
         # Pillow gives 16 bits in both; colours of 16 bits it has cut to 8 itself.
@@ -84,7 +84,7 @@ def _picture(image: Image.Image) -> Picture:
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         alpha = np.asarray(layer.getchannel("A"))
-        image = layer.convert("RGB") if not grey else layer.getchannel("R")
+        image = layer.convert("RGB") if not gray else layer.getchannel("R")
     converted = _converted(image, profile, notes)
     kept = profile if converted is None and profile and profile[16:20] == b"RGB " else None
     if profile and converted is None and kept is None:
@@ -92,11 +92,11 @@ def _picture(image: Image.Image) -> Picture:
     if converted is None and image.mode in ("CMYK", "LAB", "YCbCr", "HSV"):
         notes.append(f"{image.mode} became RGB without a profile")
     pixels = np.asarray(converted if converted is not None else image.convert("RGB"))
-    return Picture(pixels, alpha, kept, grey and converted is None, tuple(notes))
+    return Picture(pixels, alpha, kept, gray and converted is None, tuple(notes))
 
 
 def _converted(image: Image.Image, profile: bytes | None, notes: list[str]) -> Image.Image | None:
-    """CMYK and grey images in sRGB by the profile they come with; None where there is none, or it cannot be used."""
+    """CMYK and gray images in sRGB by the profile they come with; None where there is none, or it cannot be used."""
     space = {b"CMYK": "CMYK", b"GRAY": "L"}.get(profile[16:20]) if profile else None
     if profile is None or space is None or image.mode != space:
         return None
@@ -107,19 +107,19 @@ def _converted(image: Image.Image, profile: bytes | None, notes: list[str]) -> I
         found = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
     except (ImageCms.PyCMSError, OSError, ValueError):
         return None
-    notes.append(f"{'CMYK' if space == 'CMYK' else 'grey'} became sRGB by its profile")
+    notes.append(f"{'CMYK' if space == 'CMYK' else 'gray'} became sRGB by its profile")
     return found
 
 
-def encode(pixels: Pixels, like: Picture, kind: Format = "png", grey: bool = False) -> bytes:
+def encode(pixels: Pixels, like: Picture, kind: Format = "png", gray: bool = False) -> bytes:
     """``pixels`` (H x W x 3) as a file, with transparency and profile of ``like``.
 
-    ``grey`` stores one channel where all three are equal. JPEG has quality 95 and full chroma resolution; raises
+    ``gray`` stores one channel where all three are equal. JPEG has quality 95 and full chroma resolution; raises
     UserError when it would have to be transparent.
     """
     from PIL import Image
 
-    one_channel = grey and bool((pixels == pixels[..., :1]).all())
+    one_channel = gray and bool((pixels == pixels[..., :1]).all())
     image = Image.fromarray(pixels[..., 0] if one_channel else pixels)
     stream = io.BytesIO()
     if kind == "jpeg":

@@ -18,18 +18,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import __version__, budget
-from ..context import Context, publish
+from .. import __version__
+from ..contract.context import Context, publish
+from ..contract.imageset import ImageSet
 from ..errors import EnvironmentProblem, UserError
-from ..imageset import ImageSet
 from ..keys import digest as digest_of
+from ..store import perturbation
 from ..store.artifacts import load_images, save_images
 from . import files, folders, keyfile, pictures
-from .lending import Report, lend
+from .contexts import Report, owner_context
 from .recovering import batch_size, recover_each
 
 if TYPE_CHECKING:
-    from ..base import Protector
+    from ..contract.plugin import Protector
 
 Size = tuple[int, int]
 FORMAT = "ue-bench protect 1"
@@ -56,10 +57,12 @@ class Request:
     cache_dir: Path | None = None
     data_dir: Path | None = None
 
-    def lend(self, report: Report) -> contextlib.AbstractContextManager[Context]:
+    def owner_context(self, report: Report) -> contextlib.AbstractContextManager[Context]:
         """The context in which the protector works."""
         assert self.seed is not None  # ``begin`` chose one
-        return lend(self.seed, self.device, self.threads, self.precision, report, self.cache_dir, self.data_dir)
+        return owner_context(
+            self.seed, self.device, self.threads, self.precision, report, self.cache_dir, self.data_dir
+        )
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Seen:
     file: folders.File
     content: str
     size: Size
-    grey: bool
+    gray: bool
     transparent: bool
     profile: bytes | None
     notes: tuple[str, ...]
@@ -84,7 +87,7 @@ class Done:
     images: dict[bytes, keyfile.Entry] = field(default_factory=dict)
     digests: dict[str, bytes] = field(default_factory=dict)  # of what was written, as in ``images``
     arrays: dict[str, Any] = field(default_factory=dict)
-    measured: budget.Measurement = field(default_factory=budget.Measurement)
+    measured: perturbation.Measurement = field(default_factory=perturbation.Measurement)
     squares: int = 0  # of what recovery misses where it is possible
     values: int = 0
     lost: list[str] = field(default_factory=list)  # cannot be recovered at all
@@ -127,7 +130,7 @@ def protect(request: Request, report: Report) -> dict[str, Any]:
     for number, group in enumerate(groups, 1):
         text = f", size {number} of {len(groups)}" if len(groups) > 1 else ""
         try:
-            with request.lend(report) as ctx:
+            with request.owner_context(report) as ctx:
                 clean, protected = protect_group(request, group, listing.classes, content, ctx, kept, text)
                 write_group(request, group, clean, protected, names, ctx, done, text)
         except UserError as error:
@@ -163,7 +166,7 @@ def look(listing: folders.Listing, size: int | None, report: Report) -> tuple[li
         except UserError as error:
             return error.message
         return Seen(
-            file, hashlib.sha256(content).hexdigest()[:32], picture.pixels.shape[:2], picture.grey,
+            file, hashlib.sha256(content).hexdigest()[:32], picture.pixels.shape[:2], picture.gray,
             picture.alpha is not None, profiles.setdefault(picture.profile, picture.profile), picture.notes,
         )  # fmt: skip
 
@@ -283,7 +286,7 @@ def protect_group(
     )  # fmt: skip
     if not (folder / "set").exists():
         made = protector.protect(clean, ctx)
-        budget.check(protector, clean, made)
+        perturbation.check(protector, clean, made)
         publish(folder / "set", lambda target: save_images(target, made))
     kept.append(folder)
     return clean, load_images(folder / "set")
@@ -302,8 +305,8 @@ def write_group(
     """Write the files of images of one size, measure them, and try to recover them."""
     recovers = request.protector.recovers()
     if recovers and not done.arrays:
-        done.arrays = request.protector.key(clean, ctx)
-    ctx = replace(ctx, key=done.arrays)
+        done.arrays = request.protector.recovery_key(clean, ctx)
+    ctx = replace(ctx, recovery_key=done.arrays)
 
     def store(place: int) -> pictures.Pixels | str:
         seen = group[place]
@@ -364,7 +367,7 @@ def _try_recovery(
             if not request.lossless:
                 done.lost.append(seen.file.name)
             recovered = after
-        entry, digest = keyfile.entry(before, recovered, seen.grey, request.lossless), pictures.digest(after)
+        entry, digest = keyfile.entry(before, recovered, seen.gray, request.lossless), pictures.digest(after)
         done.digests[seen.file.name] = digest
         done.images[digest] = keyfile.merged(done.images.get(digest, entry), entry)
         if undone and not entry.exact:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..command_tools import usable_device
 from ..errors import EnvironmentProblem, UserError, ValidationError
+from ..progress import usable_device
 from . import files, folders, keyfile, pictures
-from .lending import Report, lend
+from .contexts import Report, owner_context
 
 if TYPE_CHECKING:
-    from ..base import Protector
-    from ..context import Context
+    from ..contract.context import Context
+    from ..contract.plugin import Protector
 
 BATCH_PIXELS = 2**20
 
@@ -82,8 +82,10 @@ def recover(
     files.check_writable(out)
     names = folders.renamed([file.name for file in found], ".png")
     done = 0
-    with lend(key.seed, usable_device(device or key.device), key.threads, key.precision, report, cache_dir) as ctx:
-        ctx = replace(ctx, key=key.arrays)
+    with owner_context(
+        key.seed, usable_device(device or key.device), key.threads, key.precision, report, cache_dir
+    ) as ctx:
+        ctx = replace(ctx, recovery_key=key.arrays)
         for batch in _batches(todo):
             _recover_batch(
                 batch, protector, ctx, {t.file.name: out / names[t.file.name] for t in batch}, force, outcome
@@ -202,7 +204,7 @@ def _write(
         there = _pixels(target)
         if there is None or not np.array_equal(there, recovered):
             raise UserError(f"{target} exists already and is something else", "use --force")
-    files.write(target, pictures.encode(recovered, image, grey=entry is not None and entry.grey))
+    files.write(target, pictures.encode(recovered, image, gray=entry is not None and entry.gray))
     if exact:
         outcome.exact.append(name)
     elif entry is None:

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from ..context import publish
+from ..contract.context import publish
+from ..contract.imageset import ImageSet
 from ..errors import EnvironmentProblem
-from ..imageset import ImageSet
 
 
 def save_images(folder: Path, data: ImageSet) -> None:

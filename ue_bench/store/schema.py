@@ -44,7 +44,7 @@ class Metrics(_Record):
 class Budget(_Record):
     """The perturbation as measured on the stored 8-bit images, beside what the protector declares.
 
-    Linf and RMS in grey levels (of 255); L2 on the [0, 1] scale; L0 in changed pixels; PSNR in dB (null when nothing
+    Linf and RMS in gray levels (of 255); L2 on the [0, 1] scale; L0 in changed pixels; PSNR in dB (null when nothing
     changed). Means are over images; ``over_8`` is the fraction of values changed by more than 8 levels.
     """
 

@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .. import clean
-from ..base import Countermeasure
-from ..combine import has, purifiers
-from ..context import Context
-from ..imageset import ImageSet
+from ..contract import clean_data
+from ..contract.combination import has, purifiers
+from ..contract.context import Context
+from ..contract.imageset import ImageSet
+from ..contract.plugin import Countermeasure
 from ..seeds import derive
 from .findings import Finding, Findings
 from .pictures import sample
@@ -37,7 +37,7 @@ def check_countermeasure(
     """
     findings = Findings()
     _declared(findings, countermeasure)
-    clean.check(countermeasure, len(data))
+    clean_data.check(countermeasure, len(data))
     owned = sample(data, countermeasure.clean_images, derive(seed, "clean images"))
     some = sample(data, images, derive(seed, "sample"))
 
@@ -48,8 +48,14 @@ def check_countermeasure(
         ("purify", lambda: _check_purify(findings, countermeasure, some, context, seed)),
         ("augment", lambda: check_augment(findings, countermeasure, some, ctx, seed)),
         ("loss", lambda: check_loss(findings, countermeasure, some, context(seed), seed, build)),
-        ("score", lambda: check_network(findings, countermeasure, "score", some, context(seed), build)),
-        ("finish", lambda: check_network(findings, countermeasure, "finish", some, context(seed), build)),
+        (
+            "selection_score",
+            lambda: check_network(findings, countermeasure, "selection_score", some, context(seed), build),
+        ),
+        (
+            "after_training",
+            lambda: check_network(findings, countermeasure, "after_training", some, context(seed), build),
+        ),
     ]
     for stage, step in steps:
         if has(countermeasure, stage):
@@ -62,7 +68,7 @@ def check_countermeasure(
 def _declared(findings: Findings, countermeasure: Countermeasure) -> None:
     """What the class says of itself."""
     findings.stage = "declares"
-    methods = [m for m in ("purify", "augment", "loss", "score", "finish") if has(countermeasure, m)]
+    methods = [m for m in ("purify", "augment", "loss", "selection_score", "after_training") if has(countermeasure, m)]
     says = [f"it has {', '.join(methods)}" if methods else "it changes nothing: none of the methods is its own"]
     if countermeasure.uses_labels:
         says.append("labels are read or changed")
@@ -101,6 +107,6 @@ def _check_purify(
         findings.check("blind", blind, "labels make no difference" if blind else "reads labels without uses_labels")
     [seconds] = [again.seconds] if again.seconds > LONG_SECONDS else shortest(device, lambda: purify(data, seed))
     note_cost(findings, seconds, max(again.memory_mb, other.memory_mb), len(data), device)
-    dear = any(part.dear for part in purifiers(countermeasure))
+    dear = any(part.cache_purified for part in purifiers(countermeasure))
     if 1000 * seconds / len(data) > DEAR_MILLISECONDS and not dear:
-        findings.note("dear", "purified sets are not kept, and made for every cell: set dear = True")
+        findings.note("dear", "purified sets are not kept, and made for every cell: set cache_purified = True")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import clean
-from ..imageset import ImageSet
+from ..contract import clean_data
+from ..contract.imageset import ImageSet
 
 Floats = NDArray[np.float64]
 LARGEST_SIDE = 32  # of what likeness is judged by
@@ -26,7 +26,7 @@ def pictures(count: int = 60, size: tuple[int, int] = (32, 32), classes: int = 3
 
 def sample(data: ImageSet, count: int, seed: int) -> ImageSet:
     """Some images of ``data`` in random order, balanced over classes; all of them where there are no more."""
-    where = clean.draw(data.labels, count, seed)
+    where = clean_data.draw(data.labels, count, seed)
     return ImageSet(data.images[where], data.labels[where], data.class_names, data.source)
 
 

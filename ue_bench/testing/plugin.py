@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ..base import Countermeasure, Plugin, Protector, Victim
-from ..context import Context
-from ..imageset import ImageSet
+from ..contract.context import Context
+from ..contract.imageset import ImageSet
+from ..contract.plugin import Countermeasure, Plugin, Protector, Victim
 from . import Finding, check_countermeasure, check_protector, check_victim, failures, pictures
 
 Conformance = Callable[..., list[Finding]]

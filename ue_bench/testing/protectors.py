@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..base import Protector
-from ..budget import Measurement
-from ..context import Context
+from ..contract.context import Context
+from ..contract.imageset import ImageSet
+from ..contract.plugin import Protector
 from ..errors import UserError
-from ..imageset import ImageSet
 from ..owner.audit import Audit, Batch, read_bound
 from ..seeds import derive
+from ..store.perturbation import Measurement
 from .findings import Finding, Findings
 from .pictures import sample
 from .sets import check_order, check_set, note_change
@@ -54,8 +54,8 @@ def _check(findings: Findings, protector: Protector, data: ImageSet, ctx: Contex
     note_cost(findings, min(run.seconds for run in runs), max(run.memory_mb for run in runs[1:]), len(data), ctx.device)
     if protector.recovers():
         findings.stage = "recover"
-        key = trial(lambda: protector.key(data, contexts[0]), ctx.device, 1, findings).result
-        _check_recover(findings, protector, data, made, replace(contexts[0], key=key))
+        key = trial(lambda: protector.recovery_key(data, contexts[0]), ctx.device, 1, findings).result
+        _check_recover(findings, protector, data, made, replace(contexts[0], recovery_key=key))
 
 
 def _check_budget(findings: Findings, protector: Protector, clean: ImageSet, made: ImageSet) -> None:

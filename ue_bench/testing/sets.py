@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..imageset import ImageSet
+from ..contract.imageset import ImageSet
 from .findings import Findings
 from .pictures import likeness
 

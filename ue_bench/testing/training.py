@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..base import Countermeasure
-from ..context import Context, TrainContext
-from ..imageset import ImageSet
+from ..contract.context import Context, TrainContext
+from ..contract.imageset import ImageSet
+from ..contract.plugin import Countermeasure
 from ..seeds import derive
 from .findings import Findings
 from .sets import check_order
@@ -133,12 +133,12 @@ class Recorder:
     def __init__(self, build: Build, data: ImageSet, ctx: Context) -> None:
         import torch
 
-        from ..engine.loop import Victim
+        from ..engine.loop import ShiftedInput
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(0, "initial weights"))
             network = build(data.num_classes, data.size)
-        self.model = Victim(network, 0.5).to(ctx.device).to(memory_format=torch.channels_last).train()
+        self.model = ShiftedInput(network, 0.5).to(ctx.device).to(memory_format=torch.channels_last).train()
         self.seen: Tensor | None = None
         self.model.register_forward_pre_hook(self.keep)
 
@@ -238,9 +238,9 @@ def check_network(
     (found, weights), (_, repeated), (_, others) = first.result, again.result, other.result
     parameters = [name for name, _ in start.named_parameters()]
     changed = [n for n in parameters if not torch.equal(weights[n], start.state_dict()[n])]
-    if method == "score":
+    if method == "selection_score":
         finite = isinstance(found, (int, float)) and math.isfinite(found)
-        findings.check("score", finite, f"{found:.4g}" if finite else f"{found!r} is not a finite number")
+        findings.check("selection_score", finite, f"{found:.4g}" if finite else f"{found!r} is not a finite number")
         findings.check("weights", not changed, f"{len(changed)} changed" if changed else "as before")
     else:
         finite = all(bool(torch.isfinite(weights[n]).all()) for n in parameters)

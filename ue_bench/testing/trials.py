@@ -14,11 +14,11 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from .. import machine
-from ..context import Context
+from ..catalogue.loading import one_line
+from ..contract.context import Context
+from ..contract.imageset import ImageSet
 from ..engine import memory
 from ..errors import UserError
-from ..imageset import ImageSet
-from ..plugins import one_line
 from .findings import Findings
 
 T = TypeVar("T")

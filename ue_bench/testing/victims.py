@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..base import Victim
-from ..context import Context
-from ..imageset import ImageSet
+from ..contract.context import Context
+from ..contract.imageset import ImageSet
+from ..contract.plugin import Victim
 from ..seeds import derive
 from .findings import Finding, Findings
 from .pictures import sample
@@ -53,7 +53,7 @@ def _check_build(findings: Findings, victim: Victim, data: ImageSet, ctx: Contex
     )
     findings.note("randomness", "another seed gives other weights" if differs else "every seed gives the same weights",
                   random=differs)  # fmt: skip
-    _check_optimiser(findings, victim)
+    _check_optimizer(findings, victim)
     return made.to(ctx.device).to(memory_format=torch.channels_last)
 
 
@@ -64,14 +64,14 @@ def _equal(a: nn.Module, b: nn.Module) -> bool:
     return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
 
 
-def _check_optimiser(findings: Findings, victim: Victim) -> None:
+def _check_optimizer(findings: Findings, victim: Victim) -> None:
     """Whether a protocol takes the fields that the architecture asks for."""
     from pydantic import ValidationError as PydanticError
 
-    from ..base import format_value
-    from ..engine.protocol import protocol
+    from ..contract.plugin import format_value
+    from ..contract.protocol import protocol
 
-    asked = victim.optimiser()
+    asked = victim.optimizer()
     if not asked:
         return
     try:
@@ -79,10 +79,10 @@ def _check_optimiser(findings: Findings, victim: Victim) -> None:
     except PydanticError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        findings.check("optimiser", False, f"no protocol takes it: {where}: {first['msg']}")
+        findings.check("optimizer", False, f"no protocol takes it: {where}: {first['msg']}")
     else:
         shown = ", ".join(f"{name}={format_value(value)}" for name, value in asked.items())
-        findings.check("optimiser", True, f"asks for {shown}", **asked)
+        findings.check("optimizer", True, f"asks for {shown}", **asked)
 
 
 def _check_forward(findings: Findings, model: nn.Module, data: ImageSet, ctx: Context) -> None:

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class Stripes(Protector):
-    """Horizontal stripes of ``levels`` grey levels: class c (from 0) has c + 1 periods over the image's height."""
+    """Horizontal stripes of ``levels`` gray levels: class c (from 0) has c + 1 periods over the image's height."""
 
     name: ClassVar[str] = "hello-stripes"
 
-    levels: int = Field(8, ge=1, le=64, description="height of a stripe in grey levels (of 255)")
+    levels: int = Field(8, ge=1, le=64, description="height of a stripe in gray levels (of 255)")
 
     @property
     def budget(self) -> str:

@@ -20,7 +20,7 @@ class Recipe:
     timesteps: int = 1000  # noise levels
     schedule: Literal["linear", "cosine"] = "linear"  # variances 1e-4 to 0.02, or those of improved diffusion
     deepest: int | None = None  # train this many noise levels, the lowest; ours: a purifier needs no others
-    steps: int = 800_000  # of the optimiser
+    steps: int = 800_000  # of the optimizer
     batch: int = 128
     learning_rate: float = 2e-4
     warmup: int = 5000  # steps of a linear rise

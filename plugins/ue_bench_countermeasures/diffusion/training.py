@@ -114,14 +114,14 @@ def own_weights(data: ImageSet, recipe: Recipe, ctx: Context) -> Weights:
 
 
 class _Run:
-    """One training: its network, average, optimiser and how far it is."""
+    """One training: its network, average, optimizer and how far it is."""
 
     def __init__(self, network: nn.Module, scheduler: Any, recipe: Recipe, device: str, amp: bool) -> None:
         from diffusers.training_utils import EMAModel
 
         self.network, self.scheduler, self.recipe, self.device, self.amp = network, scheduler, recipe, device, amp
         self.average: Any = EMAModel(network.parameters(), decay=recipe.ema)
-        self.optimiser = torch.optim.Adam(network.parameters(), recipe.learning_rate)
+        self.optimizer = torch.optim.Adam(network.parameters(), recipe.learning_rate)
         self.step, self.seconds = 0, 0.0
         self.shown = math.nan  # the loss, smoothed
         self.sum, self.curve = 0.0, list[dict[str, float]]()
@@ -129,14 +129,14 @@ class _Run:
     def resume(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds, self.shown = state["step"], state["seconds"], state["shown"]
         self.sum, self.curve = state["sum"], state["curve"]
 
     def state(self) -> dict[str, Any]:
         return {
             "network": self.network.state_dict(), "average": self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(), "step": self.step, "seconds": self.seconds, "shown": self.shown,
+            "optimizer": self.optimizer.state_dict(), "step": self.step, "seconds": self.seconds, "shown": self.shown,
             "sum": self.sum, "curve": self.curve,
         }  # fmt: skip
 
@@ -167,21 +167,21 @@ class _Run:
         self.network.eval()
 
     def take(self, data: ImageSet) -> float:
-        """One step of the optimiser; its loss. Everything random follows from the seed and the step."""
+        """One step of the optimizer; its loss. Everything random follows from the seed and the step."""
         recipe = self.recipe
         random = torch.Generator("cpu").manual_seed(derive(recipe.seed, "step", self.step))
         x = batch(data.images, recipe, self.step, random).to(self.device)
         level = torch.randint(recipe.levels, (len(x),), generator=random).to(self.device)
         noise = torch.randn(x.shape, generator=random).to(self.device)
-        for group in self.optimiser.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(recipe, self.step)
         with self._dropout(), torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.amp):
             predicted = self.network(self.scheduler.add_noise(x, noise, level), level).sample
             loss = F.mse_loss(predicted.float(), noise)
-            self.optimiser.zero_grad(set_to_none=True)
+            self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
         nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip)
-        self.optimiser.step()
+        self.optimizer.step()
         self.average.step(self.network.parameters())
         return float(loss.detach())
 

@@ -1,0 +1,167 @@
+"""Toy plugins: one of every kind of parameter, and countermeasures that leave a mark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from ue_bench.catalogue.registry import Register, Registry
+from ue_bench.contract.context import Context, TrainContext
+from ue_bench.contract.imageset import ImageSet
+from ue_bench.contract.plugin import Countermeasure, Dataset, InputPath, Plugin, Preprocessing, Protector, Ratio, Victim
+from ue_bench.contract.protocol import Protocol
+from ue_bench.grid.plan import Cell, Data
+from ue_bench.store.schema import DatasetInfo
+
+
+class Toy(Protector):
+    """Has a parameter of every sort."""
+
+    name: ClassVar[str] = "toy"
+
+    count: int = Field(3, ge=-1000, le=1000)
+    scale: float = 1.0
+    eps: Ratio = Field(8 / 255, gt=0, le=1)
+    radius: Ratio | None = None
+    text: str = "plain"
+    mode: Literal["class", "sample"] = "class"
+    flag: bool = False
+
+    def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
+        return data.with_images(np.minimum(data.images, 250) + np.uint8(self.count))
+
+
+class Clean(Protector):
+    name: ClassVar[str] = "clean"
+
+    def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
+        return data
+
+
+class Needy(Protector):
+    """Needs a parameter, and can be given a file."""
+
+    name: ClassVar[str] = "needy"
+
+    path: InputPath
+    other: InputPath | None = None
+
+
+class Plain(Countermeasure):
+    name: ClassVar[str] = "plain"
+
+
+class Brighter(Preprocessing):
+    name: ClassVar[str] = "brighter"
+
+    by: int = Field(1, ge=0, le=100)
+
+    def purify(self, data: ImageSet, ctx: Context) -> ImageSet:
+        return data.with_images(data.images + np.uint8(self.by))
+
+
+class Doubler(Preprocessing):
+    name: ClassVar[str] = "doubler"
+    cache_purified: ClassVar[bool] = True
+
+    def purify(self, data: ImageSet, ctx: Context) -> ImageSet:
+        return data.with_images(data.images * np.uint8(2))
+
+
+class Halver(Countermeasure):
+    name: ClassVar[str] = "halver"
+
+    def augment(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        return x / 2, y
+
+
+class Procedure(Countermeasure):
+    name: ClassVar[str] = "procedure"
+
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor, ctx: TrainContext) -> Tensor:
+        return nn.functional.cross_entropy(model(x), y)
+
+
+class Other(Procedure):
+    name: ClassVar[str] = "other"
+
+
+class Linear(Victim):
+    name: ClassVar[str] = "linear"
+
+    width: int = 1
+
+    def build(self, num_classes: int, image_size: tuple[int, int]) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(3 * image_size[0] * image_size[1], num_classes))
+
+
+class Files(Dataset):
+    """A data set from one ``.npz`` in the data folder, that counts how often it is read."""
+
+    name: ClassVar[str] = "files"
+    loads: ClassVar[list[str]] = []
+
+    def files(self, data_dir: Path) -> list[Path]:
+        return [data_dir / "set.npz"]
+
+    def load(self, split: str, ctx: Context) -> ImageSet:
+        self.loads.append(split)
+        with np.load(ctx.data_dir / "set.npz") as archive:
+            names = tuple(archive[f"{split}_names"])
+            return ImageSet(archive[f"{split}_x"], archive[f"{split}_y"], names, "toy set")
+
+
+TOYS: list[type[Plugin]] = [Toy, Clean, Needy, Plain, Brighter, Doubler, Halver, Procedure, Other, Linear, Files]
+PROTOCOL = Protocol(
+    name="toy", version=1, summary="", source="", batch=4, epochs=2, learning_rate=0.1, schedule="cosine"
+)
+
+
+def toy_registry() -> Registry:
+    found = Registry()
+    register = Register(found, "toys 1.0")
+    for plugin in TOYS:
+        register(plugin.kind, plugin.name, f"{__name__}:{plugin.__name__}", plugin.name)
+    return found
+
+
+def random_set(count: int = 10, size: int = 8, seed: int = 0, classes: int = 2) -> ImageSet:
+    rng = np.random.default_rng(seed)
+    names = tuple("abcdefgh"[:classes])
+    return ImageSet(
+        rng.integers(0, 100, (count, size, size, 3), dtype=np.uint8), np.arange(count, dtype=np.int64) % classes, names
+    )
+
+
+def write_set(folder: Path, train: ImageSet, test: ImageSet) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays: dict[str, Any] = {}
+    for split, data in (("train", train), ("test", test)):
+        arrays |= {f"{split}_x": data.images, f"{split}_y": data.labels, f"{split}_names": np.array(data.class_names)}
+    np.savez(folder / "set.npz", **arrays)
+
+
+def toy_data(train: str = "train", test: str = "test") -> Data:
+    info = DatasetInfo(
+        selector="files", source="toys", train=10, test=4, classes=2, height=8, width=8, fingerprint="f" * 16
+    )
+    return Data(Files(), "artifact", info, train, test)
+
+
+def toy_cell(**changes: Any) -> Cell:
+    fields: dict[str, Any] = {
+        "data": toy_data(),
+        "protector": Toy(),
+        "countermeasure": Brighter(),
+        "victim": Linear(),
+        "protocol": PROTOCOL,
+        "seed": 0,
+        "fraction": 1.0,
+        "precision": "fp32",
+    }
+    return Cell(**(fields | changes))

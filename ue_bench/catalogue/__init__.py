@@ -1,0 +1,1 @@
+"""Finding plugins, boards and protocols, and the selectors that name them."""

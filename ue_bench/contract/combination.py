@@ -1,0 +1,97 @@
+"""Countermeasures joined with ``+``: they act in the order they are written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ..errors import UserError
+from .clean_data import with_clean_data
+from .plugin import Countermeasure, Plugin
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from .context import Context, TrainContext
+    from .imageset import ImageSet
+
+
+class Combination(Countermeasure):
+    """Several countermeasures in a row, none of them a training procedure."""
+
+    name: ClassVar[str] = "+"
+    members: tuple[Countermeasure, ...]
+
+    @property
+    def selector(self) -> str:
+        return "+".join(m.selector for m in self.members)
+
+    def identity(self) -> dict[str, Any]:
+        return {"combination": [m.identity() for m in self.members]}
+
+    @property
+    def passes(self) -> float:
+        return max(m.passes for m in self.members)
+
+    @property
+    def clean_images(self) -> int:
+        return max(m.clean_images for m in self.members)  # each member has the first of the same ones
+
+    def purify(self, data: ImageSet, ctx: Context) -> ImageSet:
+        for member in purifiers(self):
+            data = member.purify(data, with_clean_data(ctx, member))
+        return data
+
+    def augment(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        for member in self.members:
+            if member.overrides("augment"):
+                x, y = member.augment(x, y, generator)
+        return x, y
+
+    def selection_score(self, model: nn.Module, ctx: TrainContext) -> float:
+        [judge] = [m for m in self.members if m.overrides("selection_score")]
+        return judge.selection_score(model, with_clean_data(ctx, judge))
+
+    def after_training(self, model: nn.Module, ctx: TrainContext) -> None:
+        for member in self.members:
+            if member.overrides("after_training"):
+                member.after_training(model, with_clean_data(ctx, member))
+
+
+class CombinedProcedure(Combination):
+    """Several countermeasures in a row, exactly one of them a training procedure."""
+
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor, ctx: TrainContext) -> Tensor:
+        [procedure] = [m for m in self.members if m.overrides("loss")]
+        return procedure.loss(model, x, y, with_clean_data(ctx, procedure))
+
+
+def parts(countermeasure: Countermeasure) -> tuple[Countermeasure, ...]:
+    """The members of a combination, or the countermeasure itself."""
+    return countermeasure.members if isinstance(countermeasure, Combination) else (countermeasure,)
+
+
+def purifiers(countermeasure: Countermeasure) -> list[Countermeasure]:
+    """Members that change stored images, in order."""
+    return [m for m in parts(countermeasure) if m.overrides("purify")]
+
+
+def has(countermeasure: Countermeasure, method: str) -> bool:
+    """Whether a part of ``countermeasure`` has its own ``method``."""
+    return any(part.overrides(method) for part in parts(countermeasure))
+
+
+def combine(first: Plugin, second: Plugin) -> Combination:
+    """``first+second``. Raises UserError when both are training procedures, or both choose an evaluation."""
+    assert isinstance(first, Countermeasure)
+    assert isinstance(second, Countermeasure)
+    members = parts(first) + parts(second)
+    for method, what in (
+        ("loss", "are both training procedures"),
+        ("selection_score", "both choose which weights are kept"),
+    ):
+        rivals = [m.selector for m in members if m.overrides(method)]
+        if len(rivals) > 1:
+            raise UserError(f"{' and '.join(rivals)} {what}", "combine at most one of them")
+    procedures = [m for m in members if m.overrides("loss")]
+    return (CombinedProcedure if procedures else Combination)(members=members)

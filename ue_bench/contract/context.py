@@ -1,0 +1,247 @@
+"""What the harness lends a plugin while it works."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from ..keys import digest
+from ..seeds import derive
+from .imageset import ImageSet, release
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+T = TypeVar("T")
+
+
+def _silent(done: float, total: float, text: str) -> None:
+    """Progress nobody listens to."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CleanDataAccess:
+    """What the contexts of purification and of training have in common: the clean data of the thief."""
+
+    clean: ImageSet | None = field(default=None, repr=False)
+
+    @property
+    def clean_data(self) -> ImageSet:
+        """Unprotected versions of as many training images as the countermeasure's ``clean_images`` says.
+
+        In random order, balanced over classes. The same images for every protector; a countermeasure that asks for
+        fewer has the first of them. Raises RuntimeError when none were asked for.
+        """
+        if self.clean is None:
+            raise RuntimeError("no clean data here: a countermeasure says with clean_images how many images it needs")
+        return self.clean
+
+
+@dataclass(frozen=True)
+class Context(CleanDataAccess):
+    """Device, randomness, scratch space, artifacts and progress for one piece of work.
+
+    ``device`` is a torch device name; ``seed`` belongs to this piece of work and nothing else; ``scratch`` is a
+    folder that disappears afterwards; ``data_dir`` is where datasets are looked for and downloaded to; ``precision`` is
+    ``bf16`` or ``fp32``, for the layers of networks; ``recovery_key`` holds what a protector needs to recover images;
+    ``learn_from`` are the training images where test images are to be protected, see ``learning``.
+    """
+
+    device: str
+    seed: int
+    scratch: Path
+    artifacts: Path
+    data_dir: Path
+    report: Callable[[float, float, str], None] = _silent
+    open_dataset: Callable[[str, str], ImageSet] | None = field(default=None, repr=False)
+    precision: str = "fp32"
+    recovery_key: Mapping[str, NDArray[Any]] = field(default_factory=dict, repr=False)
+    learn_from: ImageSet | None = field(default=None, repr=False)
+
+    def rng(self, *axes: object) -> np.random.Generator:
+        """A NumPy generator of its own for ``axes``."""
+        return np.random.default_rng(derive(self.seed, *axes))
+
+    def generator(self, *axes: object) -> torch.Generator:
+        """A torch generator on the device of this context for ``axes``."""
+        import torch
+
+        return torch.Generator(self.device).manual_seed(derive(self.seed, *axes))
+
+    def autocast(self) -> torch.autocast:
+        """A context manager in which the layers of networks run in this context's precision."""
+        import torch
+
+        return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def progress(self, items: Iterable[T], text: str, total: int | None = None) -> Iterator[T]:
+        """Pass ``items`` through and report how far they are."""
+        if total is None:
+            total = len(items)  # type: ignore[arg-type]  # callers give a total with bare iterators
+        for done, item in enumerate(items):
+            self.report(done, total, text)
+            yield item
+        self.report(total, total, text)
+
+    def dataset(self, selector: str, split: str = "train") -> ImageSet:
+        """Another dataset, for instance one of natural images to hide."""
+        if self.open_dataset is None:
+            raise RuntimeError("this context has no access to datasets")
+        return self.open_dataset(selector, split)
+
+    def learning(self, data: ImageSet) -> tuple[ImageSet, Context]:
+        """The images that a protector learns from to protect ``data``, and the context to learn in.
+
+        These are ``data`` and this context, save where test images are protected: then the training images, in the
+        context in which they would be protected, so that what was learnt is shared.
+        """
+        if self.learn_from is None:
+            return data, self
+        return self.learn_from, replace(self, learn_from=None)
+
+    def _named(self, key: Any) -> Any:
+        """``key``, another one where protectors learn from other images than those they protect."""
+        return key if self.learn_from is None else {"learnt from": self.learn_from.fingerprint, "key": key}
+
+    def store_images(self, shape: tuple[int, ...], chunks: Iterable[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        """Write ``chunks`` of images one after the other and return them as one memory-mapped array.
+
+        ``shape`` is N x H x W x 3. Only a chunk at a time is in memory, so the set may be larger than memory.
+        Raises ValueError when the chunks do not add up to ``shape``.
+        """
+        handle, name = tempfile.mkstemp(suffix=".npy", dir=self.scratch)
+        written = 0
+        with os.fdopen(handle, "wb") as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": tuple(shape)}
+            np.lib.format.write_array_header_1_0(file, header)
+            for chunk in chunks:
+                if chunk.dtype != np.uint8 or chunk.shape[1:] != tuple(shape[1:]):
+                    raise ValueError(f"expected uint8 images of shape {shape[1:]}, got {chunk.dtype} {chunk.shape}")
+                file.write(np.ascontiguousarray(chunk).data)
+                written += len(chunk)
+        if written != shape[0]:
+            raise ValueError(f"expected {shape[0]} images, got {written}")
+        stored: NDArray[np.uint8] = np.load(name, mmap_mode="r")
+        return stored
+
+    def map_images(
+        self,
+        data: ImageSet,
+        change: Callable[[NDArray[np.uint8], slice], NDArray[np.uint8]],
+        text: str,
+        batch: int = 500,
+    ) -> ImageSet:
+        """``data`` with ``change(images, where)`` applied to consecutive batches."""
+        parts = list(range(0, len(data), batch))
+
+        def changed() -> Iterator[NDArray[np.uint8]]:
+            for start in self.progress(parts, text):
+                where = slice(start, min(start + batch, len(data)))
+                yield change(data.images[where], where)
+                release(data.images)
+
+        return data.with_images(self.store_images(data.images.shape, changed()))
+
+    def cached(self, key: Any, make: Callable[[Path], None]) -> Path:
+        """The artifact folder for ``key`` (plain data), made by ``make(folder)`` when it does not exist yet.
+
+        The folder appears whole or not at all. Where several processes want the same one, one makes it and the others
+        wait.
+        """
+        target = self.artifacts / "plugin" / digest(self._named(key))
+        if target.exists():
+            return target
+        locks = self.artifacts / "scratch"
+        locks.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(locks / f"{target.name}.lock")  # it ends with its process
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            self.report(0, 1, "wait for another worker")
+            lock.acquire()
+        try:
+            if not target.exists():
+                publish(target, make)
+        finally:
+            lock.release()
+        return target
+
+    def checkpoint_dir(self, key: Any) -> Path:
+        """A folder that outlives a killed process, for the state of long work. Remove it when the work is done."""
+        folder = self.artifacts / "unfinished" / digest(self._named(key))
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def network(self, data: ImageSet, victim: str) -> nn.Module:
+        """An untrained classifier for ``data``, on the device; ``victim`` is a selector."""
+        from ..grid.surrogates import network
+
+        return network(self, data, victim)
+
+    def surrogate(self, data: ImageSet, victim: str, countermeasure: str = "vanilla", **recipe: Any) -> nn.Module:
+        """A classifier trained on ``data``, in eval mode and frozen; it takes pixels in [0, 1], N x 3 x H x W.
+
+        ``victim`` and ``countermeasure`` are selectors, ``recipe`` fields of a protocol such as ``epochs=40``. Trained
+        once and kept: protectors that ask for the same network share it. Killed, it continues with its next epoch.
+        Where test images are protected, it is the one of the training images.
+        """
+        from ..grid.surrogates import surrogate
+        from .protocol import Protocol
+
+        protocol = Protocol(name="surrogate", version=1, summary="", source="", **recipe)
+        data, ctx = self.learning(data)
+        return surrogate(ctx, data, victim, protocol, countermeasure)
+
+    def checkpoints(
+        self, data: ImageSet, victim: str, count: int, countermeasure: str = "vanilla", **recipe: Any
+    ) -> list[nn.Module]:
+        """``count`` states of one such classifier, after equal numbers of epochs; the last one is fully trained.
+
+        Raises UserError when ``recipe`` has fewer epochs.
+        """
+        from ..grid.surrogates import checkpoints
+        from .protocol import Protocol
+
+        protocol = Protocol(name="surrogate", version=1, summary="", source="", **recipe)
+        data, ctx = self.learning(data)
+        return checkpoints(ctx, data, victim, protocol, countermeasure, count)
+
+
+def publish(target: Path, make: Callable[[Path], None]) -> None:
+    """Fill a temporary folder beside ``target`` and rename it there, so that ``target`` is whole or absent."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".making-{os.getpid()}-", dir=target.parent))
+    try:
+        make(temporary)
+        temporary.chmod(0o755)  # mkdtemp's folders are private, but a cache may be shared
+        try:
+            temporary.rename(target)
+        except OSError:
+            if not target.exists():  # else another process was first, with the same content
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class TrainContext(CleanDataAccess):
+    """What a training procedure may use in one step.
+
+    ``generator`` lives on the training device; ``epoch`` counts from 0; ``autocast`` is a context manager factory for
+    the precision of this run.
+    """
+
+    generator: torch.Generator
+    epoch: int
+    epochs: int
+    autocast: Callable[[], Any]

@@ -1,0 +1,106 @@
+"""Protocols: named, versioned training recipes, one TOML file each."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ..catalogue.registry import did_you_mean
+from ..errors import UserError
+
+# Values for one optimizer mean nothing to another.
+OF_THE_OPTIMIZER = {"optimizer", "learning_rate", "momentum", "nesterov", "weight_decay"}
+
+
+class Protocol(BaseModel):
+    """How a victim is trained. Raise ``version`` whenever a change moves results."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    version: int = Field(ge=1)
+    summary: str
+    source: str = Field(description="where the recipe comes from")
+    batch: int = Field(ge=1)
+    steps: int | None = Field(None, ge=1, description="length in optimizer steps; give this or epochs")
+    epochs: int | None = Field(None, ge=1, description="length in passes over the training set")
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    learning_rate: float = Field(gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1, description="decay of the mean of gradients; Adam's first beta")
+    nesterov: bool = Field(False, description="sgd only")
+    weight_decay: float = Field(5e-4, ge=0, description="added to the gradient; adamw shrinks weights by it instead")
+    schedule: Literal["multistep", "cosine", "onecycle"]
+    milestones: tuple[float, ...] = Field((), description="multistep: fractions of the whole length")
+    factor: float = Field(0.1, gt=0, description="multistep: multiplier at each milestone")
+    warmup: float = Field(0.2, ge=0, lt=1, description="onecycle: fraction of the length that rises linearly")
+    clip: float | None = Field(None, gt=0, description="largest gradient norm")
+    flip: bool = True
+    crop: Literal["pad", "resized"] = Field("pad", description="zero-padded random crop, or random area and aspect")
+    pad: int = Field(4, ge=0)
+    shift: float = Field(0.0, description="subtracted from pixels in [0, 1]")
+    eval_every: int = Field(1, ge=1, description="epochs between points of the curve")
+    overrides: dict[str, dict[str, Any]] = Field({}, description="fields that differ under a named countermeasure")
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Protocol:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give either steps or epochs")
+        return self
+
+    @model_validator(mode="after")
+    def _nesterov_is_of_sgd(self) -> Protocol:
+        if self.nesterov and self.optimizer != "sgd":
+            raise ValueError(f"nesterov belongs to sgd, not to {self.optimizer}")
+        return self
+
+    def under(self, countermeasures: list[str], optimizer: dict[str, Any]) -> Protocol:
+        """This recipe as it applies to an architecture's ``optimizer`` fields and to named countermeasures.
+
+        A countermeasure has the last word, save on the rates of an optimizer that the architecture has replaced. Where
+        the optimizer is another than this recipe's, momentum and nesterov are their defaults unless given beside it.
+        """
+        changed = dict(optimizer)
+        replaced = changed.get("optimizer", self.optimizer) != self.optimizer
+        for name in countermeasures:
+            fields = self.overrides.get(name, {})
+            changed |= {k: v for k, v in fields.items() if not (replaced and k in OF_THE_OPTIMIZER)}
+        if {"steps", "epochs"} & set(changed):
+            changed = {"steps": None, "epochs": None} | changed
+        if changed.get("optimizer", self.optimizer) != self.optimizer:
+            changed = {k: Protocol.model_fields[k].default for k in ("momentum", "nesterov")} | changed
+        return Protocol(**{**self.model_dump(), **changed}) if changed else self
+
+    def length(self, steps_per_epoch: int) -> int:
+        """Optimizer steps in all."""
+        return self.steps if self.steps is not None else (self.epochs or 0) * steps_per_epoch
+
+    def rate(self, step: int, total: int) -> float:
+        """Learning rate of optimizer step ``step`` (from 0) of ``total``."""
+        done = step / total
+        if self.schedule == "multistep":
+            return self.learning_rate * self.factor ** sum(done >= m for m in self.milestones)
+        if self.schedule == "cosine":
+            return self.learning_rate * (1 + math.cos(math.pi * done)) / 2
+        if done < self.warmup:
+            return self.learning_rate * (step + 1) / (self.warmup * total + 1)
+        return self.learning_rate * (1 - done) / (1 - self.warmup)
+
+
+def names() -> list[str]:
+    """Protocols that come with ue-bench."""
+    found = [f.name for f in files("ue_bench.protocols").iterdir()]
+    return sorted(name.removesuffix(".toml") for name in found if name.endswith(".toml"))
+
+
+@cache
+def protocol(name: str) -> Protocol:
+    """The protocol of that name. Raises UserError with the nearest names when there is none."""
+    if name not in names():
+        raise UserError(f"no protocol {name!r}", did_you_mean(name, names()))
+    text = files("ue_bench.protocols").joinpath(f"{name}.toml").read_text(encoding="utf-8")
+    return Protocol(name=name, **tomllib.loads(text))

@@ -1,1 +1,0 @@
-"""Evasion: classifiers that were trained on clean images are shown protected test images."""

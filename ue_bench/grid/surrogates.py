@@ -1,0 +1,143 @@
+"""Networks that protectors attack: trained by the harness's own loop, once, and shared."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from ..catalogue.registry import registry
+from ..contract.combination import purifiers
+from ..contract.context import Context
+from ..contract.imageset import ImageSet
+from ..contract.plugin import Countermeasure, Victim
+from ..contract.protocol import Protocol
+from ..errors import UserError
+from ..seeds import derive
+from .plan import ENGINE_REVISION, protocol_identity
+
+if TYPE_CHECKING:
+    from torch import nn
+
+LAST = "weights.pt"
+
+
+def network(ctx: Context, data: ImageSet, victim: str) -> nn.Module:
+    """An untrained classifier for ``data``, its weights drawn from the seed of ``ctx``."""
+    import torch
+
+    net = cast(Victim, _one("victim", victim))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(ctx.seed, "initial weights"))
+        built = net.build(data.num_classes, data.size)
+    return built.to(ctx.device).to(memory_format=torch.channels_last)
+
+
+def surrogate(ctx: Context, data: ImageSet, victim: str | Victim, recipe: Protocol, countermeasure: str) -> nn.Module:
+    """A trained classifier of pixels in [0, 1], in eval mode and frozen, on the device of ``ctx``.
+
+    One artifact for each data, victim, recipe, countermeasure, seed and precision, whoever asks for it. A training that
+    was killed continues with its next epoch and ends with the same network. Raises UserError when ``victim`` or
+    ``countermeasure`` is not one plugin, or the latter changes stored images.
+    """
+    [found] = _trained(ctx, data, victim, recipe, countermeasure, {})
+    return found
+
+
+def checkpoints(
+    ctx: Context, data: ImageSet, victim: str, recipe: Protocol, countermeasure: str, count: int
+) -> list[nn.Module]:
+    """``count`` states of one such classifier, after equal numbers of its epochs; the last one is trained to the end.
+
+    Raises UserError also when the recipe has fewer epochs than ``count``, or is given in steps.
+    """
+    epochs = recipe.epochs or 0
+    if epochs < count:
+        raise UserError(f"{count} states of a network that is trained for {epochs} epochs", "fewer states, more epochs")
+    ends = [round(epochs * number / count) for number in range(1, count)]
+    return _trained(ctx, data, victim, recipe, countermeasure, {end: f"epoch-{end}.pt" for end in ends})
+
+
+def training_passes(countermeasure: str) -> float:
+    """Network passes that training under ``countermeasure``, a selector, costs for each image it sees; 1 is plain."""
+    passes: float = _one("countermeasure", countermeasure).passes
+    return passes
+
+
+def artifact(
+    fingerprint: str, net: Victim, recipe: Protocol, training: Countermeasure, seed: int, precision: str
+) -> dict[str, Any]:
+    """Key of the artifact that holds ``net`` trained on the images with ``fingerprint``; ``recipe`` as it applies."""
+    return {
+        "surrogate": ENGINE_REVISION,
+        "data": fingerprint,
+        "victim": net.identity(),
+        "recipe": protocol_identity(recipe),
+        "countermeasure": training.identity(),
+        "seed": seed,
+        "precision": precision,
+    }
+
+
+def _trained(
+    ctx: Context, data: ImageSet, victim: str | Victim, recipe: Protocol, countermeasure: str, early: dict[int, str]
+) -> list[nn.Module]:
+    """The network after the epochs ``early``, which names their files, and at its end."""
+    import torch
+
+    from ..engine import loop
+
+    net = victim if isinstance(victim, Victim) else cast(Victim, _one("victim", victim))
+    training = cast(Countermeasure, _one("countermeasure", countermeasure))
+    if any(purifiers(training)):
+        raise UserError(f"{countermeasure} changes stored images", "a surrogate is trained on them as they are")
+    if type(net).pretrain is not Victim.pretrain:
+        raise UserError(f"{net.selector} learns without labels first", "a surrogate is trained with them alone")
+    if training.clean_images:
+        raise UserError(f"{countermeasure} needs clean data beside the training set", "a surrogate has none")
+    recipe = recipe.under([training.name], net.optimizer())
+    key = artifact(data.fingerprint, net, recipe, training, ctx.seed, ctx.precision)
+    key |= {"after epochs": sorted(early)} if early else {}
+
+    def build() -> nn.Module:
+        return net.build(data.num_classes, data.size)
+
+    def make(folder: Path) -> None:
+        kept = ctx.checkpoint_dir(key)
+        unfinished = kept / "state.pt"
+
+        def write(what: Any, file: Path) -> None:
+            fresh = file.with_suffix(".new")
+            torch.save(what, fresh)
+            fresh.replace(file)
+
+        def save(state: dict[str, Any]) -> None:
+            if state["epoch"] in early:  # first: whoever continues after this epoch must find it
+                write(state["model"], kept / early[state["epoch"]])
+            write(state, unfinished)
+
+        state = torch.load(unfinished, map_location=ctx.device) if unfinished.exists() else None
+        model, _ = loop.train(
+            build, data, None, recipe, training, ctx.device, ctx.precision, ctx.seed,
+            lambda done, total, text: ctx.report(done, total, f"{text} surrogate"), state, save,
+        )  # fmt: skip
+        torch.save(model.state_dict(), folder / LAST)
+        for file in early.values():
+            shutil.copyfile(kept / file, folder / file)
+        shutil.rmtree(kept)
+
+    folder = ctx.cached(key, make)
+    found: list[nn.Module] = []
+    for file in [*early.values(), LAST]:
+        with torch.random.fork_rng(devices=[]):  # what build draws is overwritten
+            model = loop.ShiftedInput(build(), recipe.shift)
+        model.load_state_dict(torch.load(folder / file, map_location="cpu"))
+        found.append(model.to(ctx.device).to(memory_format=torch.channels_last).eval().requires_grad_(False))
+    return found
+
+
+def _one(kind: str, selector: str) -> Any:
+    found = registry().resolve(kind, selector)
+    if len(found) != 1:
+        raise UserError(f"{selector!r} is {len(found)} {kind}s", "a surrogate needs one")
+    return found[0]

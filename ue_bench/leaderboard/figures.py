@@ -1,0 +1,156 @@
+"""Figures of images: which of them to show, perturbation maps, and grids with crisp pixels."""
+
+from __future__ import annotations
+
+import io
+import re
+import tempfile
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from ..errors import EnvironmentProblem, UserError
+from ..seeds import derive
+
+Picture = NDArray[np.uint8]
+SIDE = 96  # smaller pictures are enlarged to this longer side or a little more
+GAP, WIDE_GAP = 4, 16  # pixels between pictures, and between groups of them
+FONT_SIZE, INK, GROUND = 14, "#1a1a1a", "#ffffff"
+NAME_WIDTH = 140  # pixels a row's name may take
+HEADING_LINES = 5
+MAX_PIXELS = 80_000_000  # Pillow, for one, warns when it opens more
+
+
+def check_output(out: Path, *suffixes: str) -> None:
+    """Refuse ``out`` before any work is done for it.
+
+    Raises UserError when it exists or ends in none of ``suffixes``, EnvironmentProblem when its folder cannot be
+    written.
+    """
+    if out.suffix.lower() not in suffixes:
+        raise UserError(f"--out {out} does not end in {' or '.join(suffixes)}", "the suffix says the format")
+    try:
+        if out.exists():
+            raise UserError(f"{out} exists already", "remove it or choose another --out")
+        with tempfile.TemporaryFile(dir=out.parent):
+            pass
+    except OSError as error:
+        raise EnvironmentProblem(f"cannot write {out}: {error.strerror}", "choose another --out") from error
+
+
+def write_output(out: Path, content: bytes) -> None:
+    """Write ``out`` whole or not at all. Raises EnvironmentProblem when that fails."""
+    unfinished = out.with_name(out.name + ".new")
+    try:
+        unfinished.write_bytes(content)
+        unfinished.replace(out)
+    except OSError as error:
+        raise EnvironmentProblem(f"cannot write {out}: {error.strerror}", "choose another --out") from error
+
+
+def spread(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
+    """Rows of ``count`` images in the order of their labels: a random choice, as even over classes as can be."""
+    order = np.random.default_rng(derive(seed, "figure")).permutation(len(labels))
+    seen: Counter[int] = Counter()
+    turns = []  # 0 for the first image of its class in that order, 1 for the second
+    for label in labels[order].tolist():
+        turns.append(seen[label])
+        seen[label] += 1
+    chosen = np.sort(order[np.argsort(turns, kind="stable")[:count]])
+    return chosen[np.argsort(labels[chosen], kind="stable")]
+
+
+def perturbation_map(clean: Picture, protected: Picture) -> Picture:
+    """|protected - clean|, H x W x 3, stretched from its smallest value to its largest onto 0 to 255.
+
+    All channels are stretched alike. Where all values are the same there is nothing to stretch: black for no
+    perturbation, white for an even one.
+    """
+    change = np.abs(protected.astype(np.int16) - clean)
+    low, high = int(change.min()), int(change.max())
+    if low == high:
+        return np.full(change.shape, 255 if high else 0, np.uint8)
+    stretched: Picture = np.rint((change - low) * (255 / (high - low))).astype(np.uint8)
+    return stretched
+
+
+def picture_grid(
+    rows: Sequence[Sequence[Picture]], names: Sequence[str], groups: Sequence[tuple[str, int]], hint: str
+) -> bytes:
+    """A PNG file of pictures, H x W x 3 and of one size, in rows with their names to the left.
+
+    ``groups`` are headings, each with the number of columns below it; a row may end early. Small pictures are enlarged
+    by a whole factor, each pixel becoming a square. Letters that the font lacks lose their accents or become '?'.
+
+    Raises UserError with ``hint`` when the picture would be too large to open.
+    """
+    height, width = rows[0][0].shape[:2]
+    scale = max(1, -(-SIDE // max(height, width)))
+    height, width = height * scale, width * scale
+    font = ImageFont.load_default(FONT_SIZE)
+    assert isinstance(font, ImageFont.FreeTypeFont)  # as it is whenever a size is given
+    line = sum(font.getmetrics())
+
+    labels = [_lines(name, NAME_WIDTH, max(1, height // line), font) for name in names]
+    x = GAP + max((round(font.getlength(text)) + 2 * GAP for label in labels for text in label if text), default=0)
+    margin = x - 2 * GAP  # where names end
+    lefts: list[int] = []
+    headings: list[tuple[int, list[str]]] = []  # the middle of each, and its lines
+    for heading, columns in groups:
+        taken = columns * (width + GAP) - GAP
+        room = max(taken, SIDE) if heading else taken
+        lefts += [x + (room - taken) // 2 + column * (width + GAP) for column in range(columns)]
+        headings.append((x + room // 2, _lines(heading, room, HEADING_LINES, font)))
+        x += room + WIDE_GAP
+    right = x - WIDE_GAP + GAP
+    top = GAP + (max(len(text) for _, text in headings) * line + GAP if any(h for h, _ in groups) else 0)
+    pitch = max(height, line) + GAP
+    bottom = top + len(rows) * pitch
+    if right * bottom > MAX_PIXELS:
+        raise UserError(f"a picture of {right} x {bottom} pixels is too large to be of use", hint)
+
+    canvas = Image.new("RGB", (right, bottom), GROUND)
+    draw = ImageDraw.Draw(canvas)
+    for middle, text in headings:
+        for number, part in enumerate(text):
+            draw.text((middle, top - GAP - (len(text) - number) * line), part, INK, font, anchor="ma")
+    for number, (row, label) in enumerate(zip(rows, labels, strict=True)):
+        y = top + number * pitch
+        for index, part in enumerate(label):
+            middle = y + (2 * index + 1 - len(label)) * line // 2 + max(height, line) // 2
+            draw.text((margin, middle), part, INK, font, anchor="rm")
+        for left, picture in zip(lefts, row, strict=False):
+            enlarged = Image.fromarray(picture).resize((width, height), Image.Resampling.NEAREST)
+            canvas.paste(enlarged, (left, y))
+    stream = io.BytesIO()
+    canvas.save(stream, "PNG", optimize=True)
+    return stream.getvalue()
+
+
+def _lines(text: str, width: int, most: int, font: ImageFont.FreeTypeFont) -> list[str]:
+    """``text`` in at most ``most`` lines of ``width`` pixels, cut after separators where it can be."""
+    split = unicodedata.normalize("NFKD", text)
+    # The font that Pillow ships knows ASCII and little else; its boxes would say less than the letters below accents.
+    rest = "".join(c for c in split if not unicodedata.combining(c)).encode("ascii", "replace").decode()
+    rest = re.sub(r"[\s\x00-\x1f\x7f]+", " ", rest).strip()
+    lines: list[str] = []
+    while rest and len(lines) < most:
+        end = 1
+        while end < len(rest) and font.getlength(rest[: end + 1]) <= width:
+            end += 1
+        if end < len(rest):
+            for separators in (r"[ ,\[]", r"[_./-]"):
+                cuts = [match.end() for match in re.finditer(separators, rest[:end])]
+                if cuts:
+                    end = cuts[-1]
+                    break
+        lines.append(rest[:end].strip())
+        rest = rest[end:].lstrip()
+    if rest:
+        lines[-1] = lines[-1][:-3] + "..."
+    return lines or [""]
