@@ -361,7 +361,7 @@ class Finisher(Countermeasure):
         (Keeper(), set()),
         (Keeper(fault="changes"), {"selection_score weights"}),
         (Keeper(fault="random"), {"selection_score seed", "selection_score generators"}),
-        (Keeper(fault="nan"), {"selection_score score"}),
+        (Keeper(fault="nan"), {"selection_score selection_score"}),
         (Finisher(), set()),
         (Finisher(fault="global"), {"after_training seed", "after_training generators"}),
         (Finisher(fault="nan"), {"after_training weights"}),
