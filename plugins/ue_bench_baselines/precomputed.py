@@ -33,6 +33,7 @@ class Precomputed(Protector):
     """
 
     name: ClassVar[str] = "precomputed"
+    changes_images: ClassVar[bool] = False  # what is in the file was someone else's decision
 
     path: InputPath = Field(description="folder of PNG files, or .npz, .npy or .safetensors file")
     linf: Annotated[Ratio, Field(gt=0, le=1)] | None = Field(

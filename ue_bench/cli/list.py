@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
 from .. import __version__
 from ..catalogue.registry import KIND_NAMES, Entry, registry
-from .common import json_option, say
+from .common import json_option, print_json, say
 
 KINDS = [*(f"{k}s" for k in KIND_NAMES), "boards", "protocols"]
 
@@ -34,7 +33,7 @@ def command(kind: str, as_json: bool) -> None:
     else:
         rows = [_entry(e, detailed=as_json) for e in registry().of_kind(kind.removesuffix("s"))]
     if as_json:
-        print(json.dumps(rows, indent=1, ensure_ascii=False))
+        print_json(rows)
         return
     width = max((len(r["name"]) for r in rows), default=0)
     for row in rows:

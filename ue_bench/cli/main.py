@@ -8,7 +8,8 @@ from importlib import import_module
 import click
 
 from .. import __version__
-from ..errors import UserError
+from ..errors import UserError, disk_problem
+from ..output import printable
 from .common import say
 
 COMMANDS = {
@@ -98,6 +99,7 @@ def cli(traceback: bool) -> None:
 
 def main() -> None:
     """Entry point of the ``ue-bench`` script."""
+    printable()
     try:
         code = cli(standalone_mode=False)
     except UserError as error:
@@ -112,6 +114,12 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output left, as `head` does
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        problem = disk_problem(error)
+        if problem is None:
+            raise
+        _complain(problem)
+        sys.exit(problem.exit_code)
     sys.exit(code if isinstance(code, int) else 0)
 
 

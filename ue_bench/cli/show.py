@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..catalogue.registry import KIND_NAMES, Entry, describe_property, did_you_mean, registry
-from .common import json_option
+from .common import json_option, print_json
 
 if TYPE_CHECKING:
     from ..contract.plugin import Plugin
@@ -25,7 +24,7 @@ def command(name: str, as_json: bool) -> None:
     """Show one plugin, board, protocol or set: what it does, where it comes from, its parameters or members."""
     found = _find(name)
     if as_json:
-        print(json.dumps(found, indent=1, ensure_ascii=False, default=str))
+        print_json(found, default=str)
         return
     for thing in found:
         print(f"{thing.pop('name')} ({thing.pop('kind')})")
