@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from ..catalogue.selectors import write_text
 from ..errors import UserError
+from ..files import absent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,7 +66,7 @@ def digest_path(path: Path) -> str:
         elif path.is_dir():
             files = sorted(p for p in path.rglob("*") if p.is_file())
         else:
-            raise UserError(f"no file or folder at {path}", "check the path")
+            raise absent(path)
         for file in files:
             digest.update(b"file" if file == path else os.fsencode(file.relative_to(path).as_posix()))
             with file.open("rb") as handle:
