@@ -75,7 +75,7 @@ def obstacle(board: BoardInfo, result: Result) -> str:
     """Why this version of ue-bench cannot compute the cell of ``result``; empty where it can."""
     version = board.protocol_versions.get(result.protocol)
     old = [("protocol", result.protocol, "version", result.protocol_version, version)]
-    old += _revisions(board, getattr(result, "cell", None) or {})  # results of the first schema do not hold their cell
+    old += _revisions(board, result.cell or {})  # results of the first schema do not hold their cell
     for kind, name, what, then, now in old:
         if then != now:
             measured = f"Measured with {' '.join(filter(None, [kind, name]))}, {what} {then}"
