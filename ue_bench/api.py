@@ -37,10 +37,12 @@ if TYPE_CHECKING:
         digest_path,
         find_input,
     )
-    from .errors import EnvironmentProblem, UserError, ValidationError
+    from .engine.divergence import DivergenceCheck, check_finite, not_finite
+    from .errors import Diverged, EnvironmentProblem, UserError, ValidationError
     from .files import check_file, class_folders, visible_files
     from .grid.opening import find_protector, open_dataset, open_protector
     from .grid.surrogates import training_passes
+    from .keys import json_ready
     from .leaderboard.figures import check_output, picture_grid, write_output
     from .progress import ProgressLine, usable_device
     from .seeds import derive
@@ -51,6 +53,8 @@ _HOMES = {
     "Context": "contract.context",
     "Countermeasure": "contract.plugin",
     "Dataset": "contract.plugin",
+    "Diverged": "errors",
+    "DivergenceCheck": "engine.divergence",
     "EnvironmentProblem": "errors",
     "ImageSet": "contract.imageset",
     "InputPath": "contract.plugin",
@@ -68,6 +72,7 @@ _HOMES = {
     "ValidationError": "errors",
     "Victim": "contract.plugin",
     "check_file": "files",
+    "check_finite": "engine.divergence",
     "check_output": "leaderboard.figures",
     "class_folders": "files",
     "derive": "seeds",
@@ -77,6 +82,8 @@ _HOMES = {
     "kept_images": "atomic",
     "load_arrays": "atomic",
     "load_checkpoint": "atomic",
+    "json_ready": "keys",
+    "not_finite": "engine.divergence",
     "open_dataset": "grid.opening",
     "open_noise": "store.image_readers",
     "open_protector": "grid.opening",
@@ -106,6 +113,8 @@ __all__ = [
     "Context",
     "Countermeasure",
     "Dataset",
+    "Diverged",
+    "DivergenceCheck",
     "EnvironmentProblem",
     "ImageSet",
     "InputPath",
@@ -123,6 +132,7 @@ __all__ = [
     "ValidationError",
     "Victim",
     "check_file",
+    "check_finite",
     "check_output",
     "class_folders",
     "derive",
@@ -130,9 +140,11 @@ __all__ = [
     "find_input",
     "find_protector",
     "hookimpl",
+    "json_ready",
     "kept_images",
     "load_arrays",
     "load_checkpoint",
+    "not_finite",
     "open_dataset",
     "open_noise",
     "open_protector",

@@ -43,7 +43,7 @@ def seal(folder: Path) -> None:
         sums[path.relative_to(folder).as_posix()] = file_checksum(path)
         _settle(path)
     manifest = folder / MANIFEST
-    manifest.write_text(json.dumps(sums, indent=0), encoding="utf-8")
+    manifest.write_text(json.dumps(sums, indent=0, allow_nan=False), encoding="utf-8")
     _settle(manifest)
     for inner in [folder, *(p for p in folder.rglob("*") if p.is_dir() and not p.is_symlink())]:
         sync(inner)

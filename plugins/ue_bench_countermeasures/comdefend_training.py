@@ -7,7 +7,6 @@ the number of its steps.
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -21,9 +20,9 @@ from safetensors.torch import save as to_bytes
 
 from ue_bench.api import (
     Context,
+    DivergenceCheck,
     ImageSet,
     UserError,
-    ValidationError,
     derive,
     load_checkpoint,
     save_checkpoint,
@@ -56,7 +55,7 @@ def fit(data: ImageSet, recipe: Recipe, device: str, checkpoint: Path, report: R
 
     The folder ``checkpoint`` holds the state of the run: one that was killed continues there and ends with the same
     weights; the caller removes it. A folder in which a run with other settings was begun is refused with UserError.
-    Raises ValidationError when the loss is not finite.
+    Raises Diverged with the step when a loss or a weight is not finite.
     """
     recipe = replace(recipe, batch=min(recipe.batch, len(data)))
     network = untrained(recipe).to(device).to(memory_format=torch.channels_last)
@@ -69,14 +68,15 @@ def fit(data: ImageSet, recipe: Recipe, device: str, checkpoint: Path, report: R
         network.load_state_dict(stored["network"])
         optimizer.load_state_dict(stored["optimizer"])
         done = stored["steps"]
+    divergence = DivergenceCheck(recipe.steps, "ComDefend")
     while done < recipe.steps:
         found = step(network, optimizer, data, recipe, done, device)
         done += 1
+        divergence.add(found)
         if done % REPORT_EVERY == 0 or done == recipe.steps:
-            if not math.isfinite(value := float(found)):
-                raise ValidationError(f"ComDefend's loss is {value} at step {done}", "choose a lower learning rate")
-            report(done, recipe.steps, f"train ComDefend, loss {value:.4f}")
+            report(done, recipe.steps, f"train ComDefend, loss {float(found):.4f}")
         if done % SAVE_EVERY == 0 or done == recipe.steps:
+            divergence.check(done, network)
             parts = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
             save_checkpoint(state, {"settings": settings, "steps": done, **parts})
     return network.eval().requires_grad_(False)
@@ -128,7 +128,8 @@ def own(data: ImageSet, recipe: Recipe, ctx: Context) -> Path:
 def write(path: Path, network: ComDefendNetwork, record: dict[str, Any]) -> None:
     """The weights, with ``record`` in the file's metadata."""
     weights = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
-    write_atomically(path, to_bytes(weights, {RECORD: json.dumps({"divisor": network.divisor, **record})}))
+    record_text = json.dumps({"divisor": network.divisor, **record}, allow_nan=False)
+    write_atomically(path, to_bytes(weights, {RECORD: record_text}))
 
 
 def load(path: Path, device: str) -> ComDefendNetwork:

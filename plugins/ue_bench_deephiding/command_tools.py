@@ -21,7 +21,7 @@ def begin(out: Path, settings: dict[str, Any], name: str) -> None:
     Raises UserError otherwise.
     """
     record = out / name
-    text = json.dumps(settings)
+    text = json.dumps(settings, allow_nan=False)
     try:
         if out.exists() and not out.is_dir():
             raise UserError(f"{out} is a file", "choose a folder")

@@ -171,7 +171,7 @@ def _extractor(
 def _claim(checkpoint: Path, settings: dict[str, Any]) -> None:
     """Make ``checkpoint`` the folder of the run with ``settings``, and of no other."""
     checkpoint.mkdir(parents=True, exist_ok=True)
-    note, text = checkpoint / "run.json", json.dumps(settings, indent=1)
+    note, text = checkpoint / "run.json", json.dumps(settings, indent=1, allow_nan=False)
     if note.exists() and note.read_text(encoding="utf-8") != text:
         raise UserError(f"{checkpoint} holds an unfinished training with other settings", "finish or remove it")
     write_atomically(note, text)

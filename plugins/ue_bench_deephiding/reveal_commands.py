@@ -217,7 +217,7 @@ def logos(
     found = extraction(network, data.images[:images], bank, device, report)
     if as_json:
         record = {"dataset": selector, "images": images, "logos": len(bank), "results": [asdict(f) for f in found]}
-        print(json.dumps(record, indent=1))
+        print(json.dumps(record, indent=1, allow_nan=False))
         return
     print(f"{len(bank)} logos in {images} images of {selector}")
     rows = [(f.channel, f"{f.psnr:.1f}", f"{f.ssim:.3f}", f"{100 * f.identified:.1f}") for f in found]

@@ -56,7 +56,7 @@ def fit(
         "recipe": asdict(recipe),
         "precision": ctx.precision,
     }
-    settings = json.loads(json.dumps(settings))  # tuples are lists in the record
+    settings = json.loads(json.dumps(settings, allow_nan=False))  # tuples are lists in the record
     if recipe.gan != "off" and min(padded(side) for side in data.size) < SMALLEST:
         raise UserError(f"images of {data.size[0]} x {data.size[1]} are too small for the discriminator", "use gan=off")
     claim(checkpoint, settings)
@@ -126,7 +126,7 @@ def weights_checksum(weights: dict[str, torch.Tensor]) -> str:
 def claim(checkpoint: Path, settings: dict[str, Any]) -> None:
     """Make ``checkpoint`` the folder of the run with ``settings``, and of no other."""
     checkpoint.mkdir(parents=True, exist_ok=True)
-    note, text = checkpoint / "run.json", json.dumps(settings, indent=1)
+    note, text = checkpoint / "run.json", json.dumps(settings, indent=1, allow_nan=False)
     if note.exists() and note.read_text(encoding="utf-8") != text:
         raise UserError(f"{checkpoint} holds an unfinished training with other settings", "finish or remove it")
     write_atomically(note, text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,38 @@ def test_a_second_run_into_the_same_folder_is_refused(ue_bench: Command, tmp_pat
 
 
 @pytest.mark.slow
+def test_a_cell_that_diverges_has_no_accuracy(
+    ue_bench: Command, computed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ue_bench_victims.resnet import ResNet9
+
+    monkeypatch.setattr(ResNet9, "optimizer", lambda self: {"learning_rate": 1e30})
+    failed = ue_bench("run", *GRID, "-C", "^gray+cutout")
+    assert failed.code == 1
+    assert "diverged at step" in failed.err
+    assert "0 of 1 cells have results" in failed.err
+    assert list((tmp_path / "out" / "results").rglob("*.json")) == []
+    [row] = ue_bench("status", "--json", *GRID, "-C", "^gray+cutout").json
+    assert (row["state"], row["kind"]) == ("failed", "diverged")
+    assert re.match(r"diverged at step \d+ of \d+: .* not finite", row["error"])
+    stored = json.loads((tmp_path / "out" / "failures" / f"{row['key']}.json").read_text(encoding="utf-8"))
+    assert (stored["kind"], stored["error"]) == ("diverged", row["error"])
+    assert f"failed   {row['id']}  diverged at step" in ue_bench("status", *GRID, "-C", "^gray+cutout").out
+
+
+def test_a_cell_that_learned_nothing_says_so(
+    ue_bench: Command, computed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ue_bench_victims.resnet import ResNet9
+
+    monkeypatch.setattr(ResNet9, "optimizer", lambda self: {"learning_rate": 1e-30})
+    done = ue_bench("run", *GRID, "-C", "^gray+cutout")
+    assert done.code == 0, done.err
+    assert "1 cell ended at chance on its own training data" in " ".join(done.out.split())
+    [result] = ue_bench("run", "--json", *GRID, "-C", "^gray+cutout").json
+    assert result["metrics"]["learned"] is False
+
+
 def test_workers_compute_what_this_process_does(
     ue_bench: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ import torch
 from ue_bench.contract.context import Context
 from ue_bench.contract.imageset import ImageSet
 from ue_bench.engine import loop
-from ue_bench.errors import UserError
+from ue_bench.errors import Diverged, UserError
 from ue_bench.grid.surrogates import Surrogates
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -149,3 +149,9 @@ def test_there_are_no_more_states_than_epochs(ctx: Context) -> None:
 def test_mistakes(ctx: Context, victim: str, countermeasure: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         ctx.surrogate(images(), victim, countermeasure, **RECIPE)
+
+
+def test_one_that_diverges_is_not_kept(ctx: Context) -> None:
+    with pytest.raises(Diverged, match=r"diverged at step \d of 6: .* not finite"):
+        ctx.surrogate(images(), NET, **(RECIPE | {"learning_rate": 1e30}))
+    assert not (ctx.artifacts / "plugin").exists() or list((ctx.artifacts / "plugin").iterdir()) == []

@@ -433,3 +433,26 @@ def test_a_read_only_results_folder_is_the_users_to_mend(tmp_path: Path) -> None
 def test_a_folder_without_results_has_none(tmp_path: Path) -> None:
     assert ResultStore(tmp_path / "nowhere").results() == []
     assert ResultStore(tmp_path / "nowhere").failures() == []
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_no_file_holds_what_is_no_number(store: ResultStore, bad: float) -> None:
+    metrics = result().metrics.model_copy(update={"accuracy_last": bad})
+    with pytest.raises(ValueError, match="JSON"):
+        store.write(result(metrics=metrics), CURVE)
+    with pytest.raises(ValueError, match="JSON"):
+        store.write(result(), CURVE.model_copy(update={"loss_train": [bad]}))
+    with pytest.raises(ValueError, match="JSON"):
+        json_text({"intra": bad})
+    assert store.results() == []
+
+
+def test_older_failures_and_results_are_read_as_what_they_were(store: ResultStore) -> None:
+    store.write_failure(FAILURE)
+    [path] = (store.out / "failures").glob("*.json")
+    old = {k: v for k, v in json.loads(path.read_text(encoding="utf-8")).items() if k != "kind"}
+    path.write_text(json.dumps(old), encoding="utf-8")
+    assert [f.kind for f in store.failures()] == ["error"]
+    store.write_failure(FAILURE.model_copy(update={"kind": "diverged"}))
+    assert [f.kind for f in store.failures()] == ["diverged"]
+    assert Metrics.model_validate({k: v for k, v in result().metrics.model_dump().items() if k != "learned"}).learned

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
 import click
 
 from ..machine import cache_dir as default_cache
-from .common import cache_option, json_option, say
+from .common import cache_option, json_option, print_json, say
 
 KINDS = ("datasets", "protected", "purified", "features", "plugin", "unfinished", "scratch")
 
@@ -29,7 +28,7 @@ def info(cache_dir: Path | None, as_json: bool) -> None:
     store = ArtifactStore((cache_dir or default_cache()).absolute())
     if as_json:
         kinds = {kind: {"artifacts": count, "bytes": size} for kind, (count, size) in store.sizes().items()}
-        print(json.dumps({"folder": str(store.root), "kinds": kinds}, indent=1))
+        print_json({"folder": str(store.root), "kinds": kinds})
         return
     print(store.root)
     for kind, (count, size) in store.sizes().items():
@@ -65,7 +64,7 @@ def verify(cache_dir: Path | None, as_json: bool) -> int:
     store = ArtifactStore((cache_dir or default_cache()).absolute())
     count, damaged = store.verify([kind for kind in KINDS if kind != "scratch"])
     if as_json:
-        print(json.dumps({"folder": str(store.root), "checked": count, "damaged": [asdict(d) for d in damaged]}))
+        print_json({"folder": str(store.root), "checked": count, "damaged": [asdict(d) for d in damaged]})
     else:
         for one in damaged:
             print(f"{one.kind}/{one.name}: {one.reason}; removed")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,7 +70,7 @@ def command(
     titles = printed.TITLES | raeg.TITLES
     if table_name is None:
         lines = [f"{name:<11} {title}" for name, title in titles.items()]
-        print(json.dumps(titles, indent=1) if as_json else "\n".join(lines))
+        print_json(titles) if as_json else print("\n".join(lines))
         return 0
     if table_name not in titles:
         raise UserError(f"no table {table_name!r}", did_you_mean(table_name, list(titles)))

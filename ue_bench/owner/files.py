@@ -72,7 +72,10 @@ def _write(path: Path, content: bytes, mode: int) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Plain data at ``path``, for its owner's eyes only; file names of any encoding survive."""
-    write_private(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "surrogateescape"))
+    write_private(
+        path,
+        (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "surrogateescape"),
+    )
 
 
 def read_json(path: Path) -> Any:

@@ -75,7 +75,9 @@ class Work:
 
             def fill(target: Path) -> None:
                 save_images(target, protected)
-                (target / "members.json").write_text(json.dumps([_member(s) for s in group]), encoding="utf-8")
+                (target / "members.json").write_text(
+                    json.dumps([_member(s) for s in group], allow_nan=False), encoding="utf-8"
+                )
 
             publish(folder / "set", fill)
             places = list(range(len(group)))

@@ -30,7 +30,7 @@ def save_images(folder: Path, data: ImageSet) -> None:
             file.write(np.ascontiguousarray(data.images[part]).data)
     np.save(folder / "labels.npy", data.labels)
     meta = {"class_names": list(data.class_names), "source": data.source, "fingerprint": data.fingerprint}
-    (folder / "images.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
+    (folder / "images.json").write_text(json.dumps(meta, indent=1, allow_nan=False), encoding="utf-8")
 
 
 def load_images(folder: Path) -> ImageSet:

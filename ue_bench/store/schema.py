@@ -47,7 +47,8 @@ class Metrics(_Record):
     """Accuracies on the clean test set and on the last epoch's training batches, in percent.
 
     ``accuracy_last`` is the headline. ``accuracy_peak`` picks its epoch on the test set: an oracle, kept apart.
-    ``accuracy_train`` is null where a training procedure changes images or labels inside its loss.
+    ``accuracy_train`` is null where a training procedure changes images or labels inside its loss. ``learned`` is false
+    where training ended at chance on its own training images: such a victim says nothing about protection.
     """
 
     accuracy_last: Percent
@@ -55,6 +56,7 @@ class Metrics(_Record):
     peak_epoch: Positive
     accuracy_train: Percent | None
     loss_train: float
+    learned: bool = True
 
 
 class Budget(_Record):
@@ -186,12 +188,16 @@ class Result(Measured):
 
 
 class Failure(_Record):
-    """A cell that could not be computed. Never read as a result."""
+    """A cell that could not be computed. Never read as a result.
+
+    ``kind`` is ``diverged`` where a training of its victim, or of a network it needs, was no longer finite.
+    """
 
     version: Literal[1] = 1
     key: Key
     id: str
     attempts: Count
+    kind: Literal["error", "diverged"] = "error"
     error: str
     failed: str
 
@@ -223,6 +229,8 @@ def as_json(record: BaseModel) -> dict[str, Any]:
     """Return plain data, floats kept short enough for a diff and a 2 KB file; those of a cell as they are."""
     plain: dict[str, Any] = record.model_dump(mode="json")
     cell = plain.pop("cell", None)
+    if isinstance(record, Result) and record.metrics.learned:  # said only where it is odd, as in older results
+        del plain["metrics"]["learned"]
     found: dict[str, Any] = _rounded(plain)
     return found if cell is None else found | {"cell": cell}
 

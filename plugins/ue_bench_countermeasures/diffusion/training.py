@@ -25,9 +25,9 @@ from torch.nn import functional as F
 
 from ue_bench.api import (
     Context,
+    DivergenceCheck,
     ImageSet,
     UserError,
-    ValidationError,
     derive,
     load_checkpoint,
     save_checkpoint,
@@ -60,8 +60,8 @@ def fit(
     there and ends with the same weights; the caller removes it. A folder in which a run with other settings was begun
     is refused with UserError. ``more`` is added to the record.
 
-    Raises UserError when the size does not suit the network, ValidationError when training fails, EnvironmentProblem
-    without diffusers.
+    Raises UserError when the size does not suit the network, Diverged when a loss or a weight is not finite,
+    EnvironmentProblem without diffusers.
     """
     library = diffusers()
     if recipe.size % recipe.multiple:
@@ -106,7 +106,7 @@ def fit(
         "seconds": round(run.seconds, 1),
         "curve": run.curve,
     }
-    (out / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (out / RECORD).write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def own_weights(data: ImageSet, recipe: Recipe, ctx: Context) -> Weights:
@@ -150,7 +150,8 @@ class _Run:
         }  # fmt: skip
 
     def train(self, data: ImageSet, report: Report, save: Callable[[dict[str, Any]], None]) -> None:
-        """All steps that are left. Raises ValidationError when the loss is not finite."""
+        """All steps that are left. Raises Diverged when a loss or a weight is not finite."""
+        divergence = DivergenceCheck(self.recipe.steps, "the diffusion model")
         every = max(1, self.recipe.steps // POINTS)
         started = time.monotonic() - self.seconds
         saved = time.monotonic()
@@ -160,9 +161,7 @@ class _Run:
             self.step += 1
             self.seconds = time.monotonic() - started
             if not math.isfinite(loss):
-                raise ValidationError(
-                    f"the loss of the diffusion model is {loss} at step {self.step}", "choose a lower learning rate"
-                )
+                raise divergence.diverged("loss", self.step)
             self.sum += loss
             self.shown = loss if math.isnan(self.shown) else self.shown + (loss - self.shown) / REPORTED
             if self.step % every == 0 or self.step == self.recipe.steps:
@@ -171,8 +170,10 @@ class _Run:
                 self.sum = 0.0
             report(self.step, self.recipe.steps, f"train diffusion model, loss {self.shown:.4f}")
             if time.monotonic() - saved >= SAVE_SECONDS:
+                divergence.check(self.step, self.network)
                 save(self.state())
                 saved = time.monotonic()
+        divergence.check(self.step, self.network)
         self.network.eval()
 
     def take(self, data: ImageSet) -> float:
@@ -233,7 +234,7 @@ def learning_rate(recipe: Recipe, step: int) -> float:
 def _claim(checkpoint: Path, settings: dict[str, Any]) -> None:
     """Make ``checkpoint`` the folder of the run with ``settings``, and of no other."""
     checkpoint.mkdir(parents=True, exist_ok=True)
-    note, text = checkpoint / "run.json", json.dumps(settings, indent=1)
+    note, text = checkpoint / "run.json", json.dumps(settings, indent=1, allow_nan=False)
     if note.exists() and note.read_text(encoding="utf-8") != text:
         raise UserError(f"{checkpoint} holds an unfinished training with other settings", "finish or remove it")
     write_atomically(note, text)

@@ -164,6 +164,7 @@ def _records(cell: Cell, outcome: loop.Outcome, peak_mb: float, work: Work) -> t
             peak_epoch=peak_epoch,
             accuracy_train=outcome.accuracy_train[-1],
             loss_train=outcome.loss_train[-1],
+            learned=outcome.learned,
         ),
         budget=schema.Budget(**made["budget"]),
         cost=schema.Cost(
