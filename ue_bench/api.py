@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     )
     from .catalogue.registry import Register
     from .contract.context import Context, TrainContext
-    from .contract.imageset import ImageSet
+    from .contract.imageset import ImageSet, release
     from .contract.plugin import (
         Countermeasure,
         Dataset,
@@ -92,6 +92,7 @@ _HOMES = {
     "replacing": "atomic",
     "save_arrays": "atomic",
     "save_checkpoint": "atomic",
+    "release": "contract.imageset",
     "ssim": "store.perturbation",
     "training_passes": "grid.surrogates",
     "usable_device": "progress",
@@ -150,6 +151,7 @@ __all__ = [
     "open_protector",
     "open_stored",
     "picture_grid",
+    "release",
     "replacing",
     "save_arrays",
     "save_checkpoint",

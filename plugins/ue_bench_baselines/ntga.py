@@ -74,6 +74,14 @@ class NTGA(Protector):
     def budget(self) -> str:
         return budget("linf", self.eps)
 
+    @property
+    def largest_image(self) -> int:
+        return 2**18  # measured: 190 bytes a pixel of each image in a block
+
+    @property
+    def one_size(self) -> bool:
+        return True  # one surrogate learns from all images of a block
+
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         if len(data) < 2:
             raise UserError(f"ntga needs two images, not {len(data)}", "one to protect and one to validate on")

@@ -60,6 +60,14 @@ class TUE(Protector):
     def budget(self) -> str:
         return budget("linf", self.eps)
 
+    @property
+    def largest_image(self) -> int:
+        return 2**18  # measured: 200 bytes a pixel of each image in a batch
+
+    @property
+    def one_size(self) -> bool:
+        return True  # classes are pushed apart over the whole set
+
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         checkpoint = ctx.checkpoint_dir({"tue": self.identity(), "data": data.fingerprint, "seed": ctx.seed})
         noise = self.craft(data, ctx, checkpoint / "state.pt")

@@ -222,6 +222,10 @@ class Raeg(Protector):
         seen = self.length(images) * self.setting("batch") / max(1, images)
         return NetworkCost(self.target_names[0], len(self.target_names) * (self.targets_recipe["epochs"] + 3 * seen))
 
+    @property
+    def largest_image(self) -> int:
+        return 2**18 if self.uses_networks else 2**20  # of a pixel in width 64 there are some 2 kB; not measured beyond
+
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         """Protected images, rounded to 8 bits."""
         from .apply import protect

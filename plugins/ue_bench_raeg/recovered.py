@@ -60,6 +60,10 @@ class Recovered(Protector):
         return self.of.uses_networks
 
     @property
+    def largest_image(self) -> int:
+        return self.of.largest_image  # and recovery takes no more
+
+    @property
     def one_size(self) -> bool:
         return self.of.one_size
 

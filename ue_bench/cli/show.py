@@ -79,6 +79,7 @@ def _plugin(entry: Entry, selector: str) -> dict[str, Any]:
         "paper": plugin.paper,
         "note": getattr(plugin, "identity_note", ""),
         **_clean_images(entry, selector),
+        **_largest_image(entry, selector),
         "revision": plugin.revision,
         "distribution": entry.distribution,
         "cost": _cost(entry, selector),
@@ -106,6 +107,14 @@ def _clean_images(entry: Entry, selector: str) -> dict[str, int]:
 
     plugin = _one(entry, selector)
     return {"clean_images": plugin.clean_images} if isinstance(plugin, Countermeasure) and plugin.clean_images else {}
+
+
+def _largest_image(entry: Entry, selector: str) -> dict[str, str]:
+    """The largest image that a protector takes."""
+    from ..contract.plugin import Protector, megapixels
+
+    plugin = _one(entry, selector)
+    return {"largest image": megapixels(plugin.largest_image)} if isinstance(plugin, Protector) else {}
 
 
 def _asked(entry: Entry, selector: str) -> str:

@@ -76,7 +76,8 @@ class Context(CleanDataAccess):
     ``device`` is a torch device name; ``seed`` belongs to this piece of work and nothing else; ``scratch`` is a
     folder that disappears afterwards; ``data_dir`` is where datasets are looked for and downloaded to; ``precision`` is
     ``bf16`` or ``fp32``, for the layers of networks; ``recovery_key`` holds what a protector needs to recover images;
-    ``learn_from`` are the training images where test images are to be protected, see ``learning``.
+    ``learn_from`` are the training images where test images are to be protected, see ``learning``; ``secret`` says that
+    this is a data owner's work, whose randomness nobody else may know, see ``method_seed``.
     """
 
     device: str
@@ -90,6 +91,18 @@ class Context(CleanDataAccess):
     recovery_key: Mapping[str, NDArray[Any]] = field(default_factory=dict, repr=False)
     learn_from: ImageSet | None = field(default=None, repr=False)
     networks: Networks | None = field(default=None, repr=False)
+    secret: bool = False
+
+    def method_seed(self, published: int, chosen: int | None = None) -> int:
+        """Return the seed of what a method draws once for all, such as a filter or a centre a class.
+
+        On a board that is the seed the authors published, so that everybody's images are the same. Whoever knows it can
+        draw the same and subtract it: for a data owner it is derived from their own seed, 63 bits of it. ``chosen`` is
+        the plugin's parameter where it has one: a value other than the published is taken as it is, by both.
+        """
+        if chosen is not None and chosen != published:
+            return chosen
+        return derive(self.seed, "method") if self.secret else published
 
     def rng(self, *axes: object) -> np.random.Generator:
         """A NumPy generator of its own for ``axes``."""
@@ -152,6 +165,7 @@ class Context(CleanDataAccess):
                     raise ValueError(f"expected uint8 images of shape {shape[1:]}, got {chunk.dtype} {chunk.shape}")
                 file.write(np.ascontiguousarray(chunk).data)
                 written += len(chunk)
+                del chunk  # not kept while the next one is made
         if written != shape[0]:
             raise ValueError(f"expected {shape[0]} images, got {written}")
         stored: NDArray[np.uint8] = np.load(name, mmap_mode="r")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -272,6 +273,15 @@ class Protector(Plugin):
         """
         return 1
 
+    @property
+    def largest_image(self) -> int:
+        """Pixels of the largest image that is taken, in some 8 GB of memory; ``check_size`` refuses larger ones.
+
+        512 x 512 where networks are trained or attacked, whose layers hold about 2 kB a pixel for each image of a
+        batch, else 100 million.
+        """
+        return 2**18 if self.uses_networks else 100_000_000
+
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         """Protected images in the same order, shape and with the same labels. Never sees test images."""
         raise NotImplementedError
@@ -296,6 +306,22 @@ class Protector(Plugin):
     def recovers(cls) -> bool:
         """Whether this class has its own ``recover``."""
         return cls.recover is not Protector.recover
+
+
+def check_size(protector: Protector, size: tuple[int, int]) -> None:
+    """Raise UserError when images of ``size``, height and width, are larger than ``protector`` takes."""
+    height, width = size
+    if height * width > protector.largest_image:
+        side = math.isqrt(protector.largest_image)
+        raise UserError(
+            f"{protector.name} takes images of up to {megapixels(protector.largest_image)}, not {width}x{height}",
+            f"bring them to {side}x{side} or less (--size of 'ue-bench protect', size= of a dataset)",
+        )
+
+
+def megapixels(pixels: int) -> str:
+    """``8.39 megapixels``."""
+    return f"{pixels / 1e6:.3g} megapixels"
 
 
 class Countermeasure(Plugin):

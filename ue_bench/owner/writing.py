@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..contract.context import Context, publish
 from ..contract.imageset import ImageSet
+from ..contract.plugin import check_size
 from ..errors import EnvironmentProblem, UserError
 from ..store import perturbation
 from ..store.artifacts import load_images, read_json, save_images
@@ -56,10 +57,11 @@ class Work:
 
     def protect(self, group: list[Seen], ctx: Context, text: str) -> None:
         """Protect images of one size and write them. The pixels stay in the cache, in a folder of ``done.cached``."""
+        protector = self.request.protector
+        check_size(protector, group[0].size)
         clean, group = self._load(group, ctx, text)
         if not group:
             return
-        protector = self.request.protector
         folder = ctx.checkpoint_dir(
             {"folder": self.original, "protector": protector.identity(), "seed": ctx.seed, "size": group[0].size,
              "resized": self.request.size, "precision": ctx.precision, "device": ctx.device,
