@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from .contract.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from .catalogue.registry import Register
     from .contract.context import Context, TrainContext
     from .contract.imageset import ImageSet
     from .contract.plugin import (
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
         Victim,
         digest_path,
     )
+    from .contract.registration import Register
     from .errors import EnvironmentProblem, UserError, ValidationError
     from .grid.opening import find_protector, open_dataset, open_protector
     from .grid.surrogates import training_passes
@@ -49,7 +49,7 @@ _HOMES = {
     "ProgressLine": "progress",
     "Protector": "contract.plugin",
     "Ratio": "contract.plugin",
-    "Register": "catalogue.registry",
+    "Register": "contract.registration",
     "Stored": "store.image_readers",
     "TrainContext": "contract.context",
     "UserError": "errors",

@@ -42,9 +42,9 @@ def test_list_reports_broken_distributions(ue_bench: Command, monkeypatch: pytes
 
 
 def test_list_says_why_a_plugin_is_not_available(ue_bench: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ue_bench.catalogue.registry import Entry
+    from ue_bench.contract.registration import PluginRecord
 
-    broken = Entry("victim", "net", "nowhere_at_all:Net", "gone", (), "stranger 1.0")
+    broken = PluginRecord("victim", "net", "nowhere_at_all:Net", "gone", (), "stranger 1.0")
     monkeypatch.setitem(registry().entries, ("victim", "net"), broken)
     [row] = [r for r in ue_bench("list", "victims", "--json").json if r["name"] == "net"]
     assert row["available"] is False

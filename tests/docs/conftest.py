@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from ue_bench.catalogue.registry import Register, Registry, registry
+from ue_bench.catalogue.registry import Registry, registry
+from ue_bench.contract.registration import Register
 
 from .helpers import EXAMPLE
 

@@ -11,11 +11,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from ue_bench.catalogue import boards, loading
+from ue_bench.catalogue import boards, loading, protocols
 from ue_bench.catalogue.registry import Registry
 from ue_bench.cli.common import SETTING_OPTIONS, TABLE_OPTIONS
 from ue_bench.cli.main import COMMANDS, cli
-from ue_bench.contract import protocol
 from ue_bench.errors import EnvironmentProblem, NothingSelected, UserError, ValidationError
 
 from .helpers import PAGES, find_command, label, page, rows, section, shell_commands, spans
@@ -71,7 +70,7 @@ class TestCommandLine:
         given = command.make_context("ue-bench", rest, parent=click.Context(cli)).params
         board = boards.board(given.get("board_name") or "demo")
         if given.get("protocol"):
-            protocol.protocol(given["protocol"])
+            protocols.protocol(given["protocol"])
         for option, kind in SELECTORS.items():
             if given.get(option):
                 assert names.resolve(kind, given[option], getattr(board, f"{kind}s", ()))

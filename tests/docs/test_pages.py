@@ -14,9 +14,9 @@ import pytest
 
 from ue_bench import api
 from ue_bench.api import Context, Countermeasure, Dataset, ImageSet, Plugin, Protector, Register, Victim
-from ue_bench.catalogue import boards
+from ue_bench.catalogue import boards, protocols
 from ue_bench.catalogue.registry import Registry
-from ue_bench.contract import hookspecs, protocol
+from ue_bench.contract import hookspecs
 from ue_bench.store import schema
 from ue_bench.store.perturbation import check
 
@@ -130,19 +130,19 @@ class TestProtocolsAndBoards:
 
     def test_protocols(self) -> None:
         documented = [row for row in rows(self.text) if len(row) == 12]
-        assert documented == [protocol_row(protocol.protocol(n)) for n in protocol.names()]
+        assert documented == [protocol_row(protocols.protocol(n)) for n in protocols.names()]
 
     def test_sources(self) -> None:
-        protocols = section(self.text, "## Protocols")
-        documented = {row[0].strip("`"): row[1] for row in rows(protocols) if len(row) == 2}
-        assert list(documented) == protocol.names()
-        for name, text in documented.items():
-            source = protocol.protocol(name).source.partition(";")[0]
-            assert text.startswith(source)
+        text = section(self.text, "## Protocols")
+        documented = {row[0].strip("`"): row[1] for row in rows(text) if len(row) == 2}
+        assert list(documented) == protocols.names()
+        for name, shown in documented.items():
+            source = protocols.protocol(name).source.partition(";")[0]
+            assert shown.startswith(source)
 
     def test_overrides(self) -> None:
         documented = [(row[0].strip("`"), row[1].strip("`")) for row in rows(self.text) if len(row) == 3]
-        actual = [(n, c) for n in protocol.names() for c in protocol.protocol(n).overrides]
+        actual = [(n, c) for n in protocols.names() for c in protocols.protocol(n).overrides]
         assert documented == actual
 
     def test_victims(self, names: Registry) -> None:
@@ -238,7 +238,7 @@ class TestCountermeasures:
 def test_changelog_names_every_plugin_protocol_and_board(names: Registry) -> None:
     built_in = {e.name for e in names.entries.values() if e.distribution.startswith("ue-bench ")}
     mentioned = set(spans(page("CHANGELOG.md")))
-    assert (built_in | set(protocol.names()) | set(boards.names())) - mentioned == set()
+    assert (built_in | set(protocols.names()) | set(boards.names())) - mentioned == set()
 
 
 def test_variables_of_the_environment(tmp_path: Path) -> None:

@@ -102,8 +102,8 @@ def command(
 def _kinds(text: str) -> list[str]:
     """The kinds of plugins that a selector can stand for. Raises UserError with the nearest names when it is none."""
     from ..catalogue import selectors
-    from ..catalogue.registry import did_you_mean, registry
-    from ..errors import UserError
+    from ..catalogue.registry import registry
+    from ..errors import UserError, did_you_mean
 
     names = registry()
     wanted = [part.name for term in selectors.parse(text) for part in term.parts]

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from ..catalogue import boards
-from ..catalogue.boards import Board
 from ..errors import UserError
 
 if TYPE_CHECKING:
+    from ..contract.board import Board
     from ..grid.plan import Cell, Data, Planned, TrainStage
     from ..grid.stages import RunEnvironment
 
@@ -49,8 +48,10 @@ TABLE_OPTIONS = [
 SETTING_OPTIONS = [
     click.option("-V", "--victim", "victims", multiple=True, help="Selectors; the board's by default."),
     dataset_option,
-    click.option("--board", "board_name", default="demo", show_default=True, help="The grid to fill."),
-    click.option("--protocol", help="A training recipe instead of the board's."),
+    click.option(
+        "--board", "board_name", default="demo", show_default=True, help="The grid to fill: a board or a TOML file."
+    ),
+    click.option("--protocol", help="A training recipe, or a TOML file, instead of the board's."),
     click.option("--seeds", help="Such as 0,1,2 or 0-4; the board's by default."),
     fraction_option,
     click.option("--precision", type=click.Choice(["auto", "bf16", "fp32"]), default="auto", show_default=True),
@@ -156,8 +157,8 @@ def grid(
 ) -> Grid:
     """Resolve what the user asked for. Loads the dataset, because its fingerprint is part of every key."""
     from .. import machine
+    from ..catalogue import boards, protocols
     from ..catalogue.registry import registry
-    from ..contract import protocol as protocols
     from ..contract.plugin import Countermeasure, Dataset, Protector, Victim
     from ..grid import plan, stages
     from ..schedule.devices import slots

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from ..catalogue import boards
-from ..catalogue.boards import Board
 from .common import json_option, say
 
 if TYPE_CHECKING:
+    from ..contract.board import Board
     from ..leaderboard.board import BoardInfo
     from ..store.schema import Result
 
@@ -23,6 +23,7 @@ def board_info(board: Board) -> BoardInfo:
     from ..leaderboard.board import BoardInfo
 
     names = registry()
+    argument = shlex.quote(board.argument or board.name)
 
     def selectors(kind: str, texts: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(p.selector for p in names.resolve(kind, texts))
@@ -34,8 +35,12 @@ def board_info(board: Board) -> BoardInfo:
         countermeasures=selectors("countermeasure", board.countermeasures),
         protectors=selectors("protector", board.protectors),
         reference=selectors("protector", board.reference),
-        command=f"ue-bench run --board {board.name} --protector all --countermeasure all",
+        clean=selectors("protector", (board.clean,))[0],
+        plain=selectors("countermeasure", (board.plain,))[0],
+        argument=board.argument,
+        command=f"ue-bench run --board {argument} --protector all --countermeasure all",
         notes=board.notes,
+        column_notes=names.identity_notes(),
     )
 
 
@@ -44,11 +49,14 @@ def command() -> None:
     """Build a board's pages from its results, or check them."""
 
 
-_board = click.option("--board", "board_name", default="demo", show_default=True, help="The board to show.")
+_board = click.option(
+    "--board", "board_name", default="demo", show_default=True, help="The board to show, or a TOML file."
+)
 _out = click.option("--out", type=click.Path(path_type=Path), help="Results folder; ue-bench-results/BOARD by default.")
 
 
 def _results(board_name: str, out: Path | None) -> tuple[list[Result], BoardInfo, Path]:
+    from ..catalogue import boards
     from ..errors import NothingSelected
     from ..store.results import ResultStore
 
@@ -56,7 +64,8 @@ def _results(board_name: str, out: Path | None) -> tuple[list[Result], BoardInfo
     folder = out or Path("ue-bench-results") / board.name
     results = ResultStore(folder).results()
     if not results:
-        raise NothingSelected(f"no results in {folder}", f"fill it with 'ue-bench run --board {board.name}'")
+        argument = shlex.quote(board.argument or board.name)
+        raise NothingSelected(f"no results in {folder}", f"fill it with 'ue-bench run --board {argument}'")
     return results, board_info(board), folder
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..catalogue.registry import did_you_mean, registry
+from ..catalogue.registry import registry
 from ..catalogue.selectors import write_text
-from ..errors import UserError
+from ..errors import UserError, did_you_mean
 from .common import Grid, evasion_only_options, grid, json_option, say, setting_options
 
 if TYPE_CHECKING:

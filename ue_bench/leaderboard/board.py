@@ -6,15 +6,6 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-IDENTITY = (
-    "No-op: at sigma 0.1 and kernel 3 this filter returns every 8-bit image unchanged. "
-    "It repeats vanilla with the same seed: equal to it on a CPU, off by run noise on a GPU; not robustness."
-)
-
-
-def _identities() -> dict[str, str]:
-    return {"gaussian-filter": IDENTITY, "gaussian-filter[sigma=0.1]": IDENTITY}
-
 
 @dataclass(frozen=True)
 class BoardInfo:
@@ -28,14 +19,17 @@ class BoardInfo:
     description: str = ""
     countermeasures: tuple[str, ...] = ()  # columns, in order; empty: whatever the results hold
     protectors: tuple[str, ...] = ()  # rows the board wants; other rows are shown all the same
-    reference: tuple[str, ...] = ("none", "noise")  # rows to compare with, sorted first
+    reference: tuple[str, ...] = ()  # rows to compare with, sorted first
+    clean: str = ""  # the row without protection
+    plain: str = ""  # the column without a countermeasure
+    argument: str = ""  # names the board on a command line, such as a file; the name where nothing is given
     command: str = ""  # reproduces the whole board
     notes: tuple[str, ...] = ()
-    column_notes: Mapping[str, str] = field(default_factory=_identities)  # countermeasure -> what a reader must know
+    column_notes: Mapping[str, str] = field(default_factory=dict)  # countermeasure -> why it changes nothing
 
     def cell_command(self, protector: str, countermeasure: str, extra: Mapping[str, str] | None = None) -> str:
         """The command line that computes one cell again; ``extra`` maps further options to their values."""
-        words = ["ue-bench run --board", shlex.quote(self.name)]
+        words = ["ue-bench run --board", shlex.quote(self.argument or self.name)]
         for option, value in {"protector": protector, "countermeasure": countermeasure, **(extra or {})}.items():
             words += [f"--{option}", _quoted(value)]
         return " ".join(words)
