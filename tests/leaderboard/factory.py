@@ -16,6 +16,9 @@ BOARD = BoardInfo(
     countermeasures=("vanilla", "jpeg[quality=10]"),
     protectors=("none", "em", "ar"),
     reference=("none", "noise"),
+    clean="none",
+    plain="vanilla",
+    column_notes={"gaussian-filter": "No-op: at sigma 0.1 nothing changes."},
     command="ue-bench run --board tiny",
 )
 
