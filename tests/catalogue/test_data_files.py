@@ -56,7 +56,15 @@ class TestBoards:
         assert (board.reference, board.clean, board.plain) == (("@reference",), "@clean", "@plain")
 
     def test_a_name_with_a_slash_is_a_file_whatever_it_ends_in(self) -> None:
-        assert boards.board(write("sub/board", BOARD)).name == "board"
+        board = boards.board(write("sub/board", BOARD))
+        assert (board.name, board.argument) == ("board", "sub/board")
+        write("board", BOARD.replace('"smoke"', '"./recipe"'))
+        write("recipe", PROTOCOL)
+        board = boards.board("./board")
+        assert boards.board(board.argument) == board
+        recipe = protocols.protocol(board.protocol)
+        assert recipe.name.startswith("recipe#")
+        assert protocols.protocol(recipe.name) == recipe
 
     def test_a_protocol_is_looked_for_beside_the_board(self) -> None:
         write("sub/recipe.toml", PROTOCOL)

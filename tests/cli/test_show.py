@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from conftest import Install
 
 from ue_bench.catalogue import loading
 from ue_bench.catalogue.registry import registry
 from ue_bench.grid import cost
-
-from conftest import Install
 
 from .conftest import Command
 
@@ -72,6 +71,8 @@ def test_show_takes_the_file_of_a_board_or_protocol(ue_bench: Command, tmp_path:
     [found] = ue_bench("show", "recipe.toml", "--json").json
     assert (found["kind"], found["epochs"]) == ("protocol", 2)
     assert ue_bench("show", found["name"], "--json").json == [found]
+    selector = "imagefolder[path=photos/2020]"  # a slash, and yet no file
+    assert ue_bench("show", selector, "--json").json[0]["name"] == "imagefolder"
     assert ue_bench("show", "gone.toml").err == "ue-bench: no file gone.toml\n  hint: check the path\n"
 
 

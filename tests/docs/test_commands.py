@@ -65,6 +65,10 @@ def documented_flags(text: str) -> set[str]:
 
 @pytest.mark.parametrize(("where", "words"), COMMAND_LINES, ids=lambda v: v if isinstance(v, str) else " ".join(v))
 class TestCommandLine:
+    @pytest.fixture(autouse=True)
+    def with_own_files(self, own_files: None) -> None:
+        """Commands may name them."""
+
     def test_parses_and_names_things_that_exist(self, where: str, words: list[str], names: Registry) -> None:
         command, rest = find_command(cli, words)
         given = command.make_context("ue-bench", rest, parent=click.Context(cli)).params

@@ -37,7 +37,7 @@ def board(argument: str) -> Board:
     """
     if data_files.is_path(argument):
         file = data_files.read_path(Path(argument))
-        found = _board(file, argument=str(Path(argument).expanduser()))
+        found = _board(file, argument=argument)
     else:
         record = data_files.find(registry().boards, "board", argument)
         if record.distribution == data_files.OURS:
@@ -58,7 +58,7 @@ def _board(file: data_files.DataFile, argument: str) -> Board:
     fields: dict[str, Any] = {"title": file.name, **file.fields}
     recipe = fields.get("protocol")
     if file.folder is not None and isinstance(recipe, str) and data_files.is_path(recipe):
-        fields["protocol"] = str(file.folder / Path(recipe).expanduser())
+        fields["protocol"] = data_files.argument_of(file.folder / Path(recipe).expanduser())
     whole = data_files.DataFile(file.name, file.label, fields, file.folder)
     return data_files.validated(Board, whole, {"name": file.name, "argument": argument})
 

@@ -45,6 +45,11 @@ def is_path(text: str) -> bool:
     return "/" in text or os.sep in text or text.endswith(".toml")
 
 
+def argument_of(path: Path) -> str:
+    """Return ``path`` as text that is read as a path."""
+    return str(path) if is_path(str(path)) else f"./{path}"
+
+
 def find(records: Mapping[str, DataRecord], kind: str, name: str) -> DataRecord:
     """Return the record of that name. Raises UserError with the nearest names when there is none."""
     if name not in records:

@@ -32,15 +32,20 @@ def protocol(argument: str) -> Protocol:
 
     Raises UserError with the nearest names when there is none, ValidationError when it holds what no protocol can.
     """
-    shown, path = SHOWN.fullmatch(argument), path_of(argument)
-    if not data_files.is_path(path):
+    if not is_file(argument):
         return of_record(data_files.find(registry().protocols, "protocol", argument))
+    path, shown = path_of(argument), SHOWN.fullmatch(argument)
     recipe = _of_file(Path(path))
     if shown and not recipe.name.endswith(f"#{shown['digest']}"):
         raise UserError(
             f"{path} is another protocol than {argument}: it is {recipe.name}", "give the file that was used"
         )
     return recipe
+
+
+def is_file(argument: str) -> bool:
+    """Whether ``argument`` is a file, or what ``protocol`` calls one, rather than a registered name."""
+    return data_files.is_path(argument) or SHOWN.fullmatch(argument) is not None
 
 
 def path_of(argument: str) -> str:

@@ -56,10 +56,10 @@ def command(name: str, as_json: bool) -> None:
 
 
 def _find(name: str) -> list[dict[str, Any]]:
-    if data_files.is_path(protocols.path_of(name)):
-        return [_file(name)]
     names = registry()
     bare = name.partition("[")[0]
+    if protocols.is_file(name) and not any((kind, bare) in names.entries for kind in KIND_NAMES):
+        return [_file(name)]
     found = [_plugin(names.entries[kind, bare], name) for kind in KIND_NAMES if (kind, bare) in names.entries]
     found += [
         {"name": name, "kind": f"set of {named.kind}s", "summary": named.summary, "members": named.members}
