@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         Ratio,
         Victim,
         digest_path,
+        find_input,
     )
     from .contract.registration import Register
     from .errors import EnvironmentProblem, UserError, ValidationError
@@ -58,6 +59,7 @@ _HOMES = {
     "check_output": "leaderboard.figures",
     "derive": "seeds",
     "digest_path": "contract.plugin",
+    "find_input": "contract.plugin",
     "find_protector": "grid.opening",
     "open_dataset": "grid.opening",
     "open_protector": "grid.opening",
@@ -100,6 +102,7 @@ __all__ = [
     "check_output",
     "derive",
     "digest_path",
+    "find_input",
     "find_protector",
     "hookimpl",
     "open_dataset",

@@ -13,7 +13,7 @@ from ue_bench.catalogue.registry import registry
 from ue_bench.contract.board import Board
 from ue_bench.contract.registration import Register, Registrations
 from ue_bench.errors import EnvironmentProblem, UserError, ValidationError
-from ue_bench.grid.plan import protocol_identity
+from ue_bench.grid.cell import protocol_identity
 
 BOARD = """
 dataset = "demo[train_per_class=4]"

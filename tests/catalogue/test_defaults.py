@@ -15,7 +15,7 @@ import pytest
 from ue_bench.catalogue.registry import registry
 from ue_bench.contract.protocol import Protocol
 from ue_bench.contract.registration import KIND_NAMES
-from ue_bench.grid.plan import ENGINE_REVISION
+from ue_bench.grid.cell import ENGINE_REVISION
 
 RECORD = Path(__file__).with_name("defaults.json")
 

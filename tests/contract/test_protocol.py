@@ -9,7 +9,7 @@ from ue_bench.catalogue import protocols
 from ue_bench.catalogue.protocols import protocol
 from ue_bench.contract.protocol import Protocol
 from ue_bench.errors import UserError
-from ue_bench.grid.plan import protocol_identity
+from ue_bench.grid.cell import protocol_identity
 
 BASE: dict[str, Any] = {
     "name": "x",

@@ -20,6 +20,7 @@ from ue_bench.catalogue.registry import Registry
 from ue_bench.contract import hookspecs
 from ue_bench.contract.board import Board
 from ue_bench.contract.protocol import Protocol
+from ue_bench.grid.surrogates import Surrogates
 from ue_bench.store import schema
 from ue_bench.store.perturbation import check
 
@@ -86,7 +87,7 @@ class TestPlugins:
     def test_context_is_documented(self) -> None:
         names = (*Context.__dataclass_fields__, *vars(Context), *vars(Context.__base__))
         public = {n for n in names if not n.startswith("_")}
-        private = {"artifacts", "report", "open_dataset", "clean"}  # what the methods are made of
+        private = {"artifacts", "report", "open_dataset", "clean", "networks"}  # what the methods are made of
         table = " ".join(row[0] for row in rows(section(PLUGINS, "## Context")))
         assert {n for n in public - private if not re.search(rf"`{n}\b", table)} == set()
 
@@ -106,7 +107,7 @@ def snippet_class(kind: type[Plugin]) -> type[Plugin]:
 class TestSnippets:
     @pytest.fixture
     def ctx(self, tmp_path: Path) -> Context:
-        return Context("cpu", 0, tmp_path, tmp_path, tmp_path)
+        return Context("cpu", 0, tmp_path, tmp_path, tmp_path, networks=Surrogates())
 
     @pytest.fixture
     def blobs(self, ctx: Context) -> ImageSet:

@@ -19,7 +19,10 @@ BOARD = BoardInfo(
     clean="none",
     plain="vanilla",
     column_notes={"gaussian-filter": "No-op: at sigma 0.1 nothing changes."},
-    command="ue-bench run --board tiny",
+    dataset="cifar10",
+    victims=("resnet18",),
+    protocol="fast",
+    protocol_versions={"fast": 1, "full": 1},
 )
 
 
@@ -72,7 +75,7 @@ def result(protector: str = "em", countermeasure: str = "vanilla", accuracy: flo
         "protocol_version": 1,
         "seed": 0,
         "fraction": 1.0,
-        "precision": "float32",
+        "precision": "fp32",
         "attempts": 1,
         "finished": "2026-01-02T03:04:05Z",
     }

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from ue_bench.catalogue.registry import registry
@@ -28,16 +30,18 @@ def test_means_are_the_printed_ones(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TITLES)
-def test_every_row_is_a_protector(name: str) -> None:
+def test_every_row_is_a_protector(name: str, tmp_path: Path) -> None:
     """Two rows of a table are two protectors, and columns are countermeasures."""
     found = table(name)
-    texts = [row.selector(7, "ue_bench/photos") for row in found.rows]
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    texts = [row.selector(7, str(photos)) for row in found.rows]
     assert len({text for text in texts if text}) == len(found.rows)
     for text in texts:
         assert text is not None
         [plugin] = registry().resolve("protector", text)
         assert ("retrain=true,train_steps=7" in plugin.selector) is (
-            "{steps}" in "".join(row.protector for row in found.rows if row.selector(7, "ue_bench/photos") == text)
+            "{steps}" in "".join(row.protector for row in found.rows if row.selector(7, str(photos)) == text)
         )
     if found.columns != COSINES:
         columns = registry().resolve("countermeasure", found.columns)

@@ -72,8 +72,6 @@ def _check(label: str, found: Board) -> None:
             selectors = getattr(found, key)
             if key == "dataset":
                 selectors = selectors.replace("{data_dir}", ".")
-            plugins = registry().resolve(kind, selectors)
-            if key in ONE and len(plugins) != 1:
-                raise UserError(f"{selectors!r} is {len(plugins)} {kind}s", f"name one {kind}")
+            registry().one(kind, selectors) if key in ONE else registry().resolve(kind, selectors)
     except UserError as error:
         raise ValidationError(f"{label}: {key}: {error.message}", error.hint) from None

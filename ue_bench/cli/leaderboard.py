@@ -12,36 +12,8 @@ import click
 from .common import json_option, say
 
 if TYPE_CHECKING:
-    from ..contract.board import Board
     from ..leaderboard.board import BoardInfo
     from ..store.schema import Result
-
-
-def board_info(board: Board) -> BoardInfo:
-    """What the pages need to know of a board; selectors in canonical form."""
-    from ..catalogue.registry import registry
-    from ..leaderboard.board import BoardInfo
-
-    names = registry()
-    argument = shlex.quote(board.argument or board.name)
-
-    def selectors(kind: str, texts: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(p.selector for p in names.resolve(kind, texts))
-
-    return BoardInfo(
-        name=board.name,
-        title=board.title,
-        description=board.description,
-        countermeasures=selectors("countermeasure", board.countermeasures),
-        protectors=selectors("protector", board.protectors),
-        reference=selectors("protector", board.reference),
-        clean=selectors("protector", (board.clean,))[0],
-        plain=selectors("countermeasure", (board.plain,))[0],
-        argument=board.argument,
-        command=f"ue-bench run --board {argument} --protector all --countermeasure all",
-        notes=board.notes,
-        column_notes=names.identity_notes(),
-    )
 
 
 @click.group("leaderboard")
@@ -58,15 +30,18 @@ _out = click.option("--out", type=click.Path(path_type=Path), help="Results fold
 def _results(board_name: str, out: Path | None) -> tuple[list[Result], BoardInfo, Path]:
     from ..catalogue import boards
     from ..errors import NothingSelected
+    from ..leaderboard.board import board_info
+    from ..leaderboard.commands import empty_board_command
     from ..store.results import ResultStore
 
     board = boards.board(board_name)
     folder = out or Path("ue-bench-results") / board.name
     results = ResultStore(folder).results()
+    info = board_info(board)
     if not results:
-        argument = shlex.quote(board.argument or board.name)
-        raise NothingSelected(f"no results in {folder}", f"fill it with 'ue-bench run --board {argument}'")
-    return results, board_info(board), folder
+        there = f" --out {shlex.quote(str(out))}" if out else ""
+        raise NothingSelected(f"no results in {folder}", f"fill it with '{empty_board_command(info)}{there}'")
+    return results, info, folder
 
 
 @command.command("build")

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+
+from ..catalogue import protocols
+from ..catalogue.registry import registry
+from ..contract.board import Board
+from ..errors import UserError
+from ..grid.cell import ENGINE_REVISION
 
 
 @dataclass(frozen=True)
 class BoardInfo:
-    """The plan of a board: which rows and columns it wants, and how to fill it.
+    """The plan of a board: which rows and columns it wants, and what its cells are unless something else is asked for.
 
     Selectors are canonical, as they stand in a result.
     """
@@ -23,19 +29,69 @@ class BoardInfo:
     clean: str = ""  # the row without protection
     plain: str = ""  # the column without a countermeasure
     argument: str = ""  # names the board on a command line, such as a file; the name where nothing is given
-    command: str = ""  # reproduces the whole board
+    dataset: str = ""  # empty: its name in results is not known without its files
+    victims: tuple[str, ...] = ()
+    protocol: str = ""
+    seeds: tuple[int, ...] = (0,)
+    protocol_versions: Mapping[str, int] = field(default_factory=dict)  # those that this version of ue-bench has
+    engine_revision: int | None = None  # that of this version of ue-bench; None: not compared
+    revision: Callable[[str, str], int | None] | None = None  # kind, name -> revision of the plugin that is here
     notes: tuple[str, ...] = ()
     column_notes: Mapping[str, str] = field(default_factory=dict)  # countermeasure -> why it changes nothing
 
-    def cell_command(self, protector: str, countermeasure: str, extra: Mapping[str, str] | None = None) -> str:
-        """The command line that computes one cell again; ``extra`` maps further options to their values."""
-        words = ["ue-bench run --board", shlex.quote(self.argument or self.name)]
-        for option, value in {"protector": protector, "countermeasure": countermeasure, **(extra or {})}.items():
-            words += [f"--{option}", _quoted(value)]
-        return " ".join(words)
+
+def board_info(board: Board) -> BoardInfo:
+    """Return what the pages need to know of a board; selectors in canonical form."""
+
+    def selectors(kind: str, texts: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(p.selector for p in registry().resolve(kind, texts))
+
+    recipe = protocols.protocol(board.protocol)
+    return BoardInfo(
+        name=board.name,
+        title=board.title,
+        description=board.description,
+        countermeasures=selectors("countermeasure", board.countermeasures),
+        protectors=selectors("protector", board.protectors),
+        reference=selectors("protector", board.reference),
+        clean=registry().one("protector", board.clean).selector,
+        plain=registry().one("countermeasure", board.plain).selector,
+        argument=board.argument,
+        dataset=_dataset(board),
+        victims=selectors("victim", board.victims),
+        protocol=recipe.name,
+        seeds=board.seeds,
+        protocol_versions=_versions() | {recipe.name: recipe.version},
+        engine_revision=ENGINE_REVISION,
+        revision=_revision,
+        notes=board.notes,
+        column_notes=registry().identity_notes(),
+    )
 
 
-def _quoted(value: str) -> str:
-    """In single quotes always: a reader who changes a name to one with brackets needs them."""
-    quoted = shlex.quote(value)
-    return quoted if quoted.startswith(("'", '"')) else f"'{value}'"
+def _versions() -> dict[str, int]:
+    """Return the versions of the registered protocols, save those that cannot be read."""
+    versions = {}
+    for name in protocols.names():
+        with suppress(UserError):
+            versions[name] = protocols.protocol(name).version
+    return versions
+
+
+def _revision(kind: str, name: str) -> int | None:
+    """Return the revision of a plugin as it is installed; None where it is not."""
+    try:
+        return registry().find(kind, name).plugin_class.revision
+    except UserError:
+        return None
+
+
+def _dataset(board: Board) -> str:
+    """Return the board's dataset as results name it; empty where that takes files, which pages do without."""
+    if "{data_dir}" in board.dataset:
+        return ""
+    try:
+        [dataset] = registry().resolve("dataset", board.dataset)
+        return dataset.selector
+    except UserError:
+        return ""

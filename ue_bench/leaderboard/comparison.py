@@ -153,6 +153,6 @@ def setting(cells: Sequence[Any], victim: str) -> str:
     first = cells[0]
     seeds = len({cell.seed for cell in cells})
     return (
-        f"Measured: {first.data.plugin.selector} ({first.data.info.source}, {first.data.info.train:,} images), "
+        f"Measured: {first.data.info.selector} ({first.data.info.source}, {first.data.info.train:,} images), "
         f"{victim}, protocol {first.protocol.name} v{first.protocol.version}, {first.precision}, n = {seeds}."
     )
