@@ -31,7 +31,9 @@ def _kind(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
 @json_option
 def command(kind: str, as_json: bool) -> None:
     """List protectors, countermeasures, victims, datasets, boards, protocols or tables."""
-    if kind in DATA:
+    if kind == "tables":
+        rows = [_row(r.name, r.distribution, r.summary) for _, r in sorted(registry().tables.items())]
+    elif kind in DATA:
         records: dict[str, DataRecord] = getattr(registry(), kind)
         rows = [_data(record) for _, record in sorted(records.items())]
     else:
@@ -65,10 +67,15 @@ def _plugin(record: PluginRecord, detailed: bool) -> dict[str, Any]:
     return row
 
 
+def _row(name: str, distribution: str, summary: str = "") -> dict[str, Any]:
+    """What every row has, for things that are no plugins."""
+    row: dict[str, Any] = {"name": name, "summary": summary, "tags": [], "parameters": {}}
+    return row | {"distribution": distribution, "available": True, "reason": ""}
+
+
 def _data(record: DataRecord) -> dict[str, Any]:
-    """A row for a board, protocol or table; one that cannot be read says why."""
-    row: dict[str, Any] = {"name": record.name, "summary": "", "tags": [], "parameters": {}}
-    row |= {"distribution": record.distribution, "available": True, "reason": ""}
+    """A row for a board or protocol; one that cannot be read says why."""
+    row = _row(record.name, record.distribution)
     try:
         return row | _contents(record)
     except UserError as error:
@@ -76,13 +83,10 @@ def _data(record: DataRecord) -> dict[str, Any]:
 
 
 def _contents(record: DataRecord) -> dict[str, Any]:
-    from ..catalogue import boards, data_files, protocols
+    from ..catalogue import boards, protocols
 
     if record.kind == "board":
         board = boards.of_record(record)
         return {"summary": board.description, "dataset": board.dataset, "protocol": board.protocol}
-    if record.kind == "protocol":
-        recipe = protocols.of_record(record)
-        return {"summary": recipe.summary, "source": recipe.source, "version": recipe.version}
-    fields = data_files.read_record(record).fields
-    return {"summary": str(fields.get("title", "")), "source": str(fields.get("source", ""))}
+    recipe = protocols.of_record(record)
+    return {"summary": recipe.summary, "source": recipe.source, "version": recipe.version}

@@ -71,9 +71,7 @@ def _find(name: str) -> list[dict[str, Any]]:
     if name in names.protocols:
         found.append(_protocol(name, names.protocols[name].distribution))
     if name in names.tables:
-        record = names.tables[name]
-        about = {"name": name, "kind": "table", "distribution": record.distribution}
-        found.append(about | dict(data_files.read_record(record).fields))
+        found.append({"kind": "table", **asdict(names.tables[name])})
     if not found:
         known = {n for _, n in names.entries} | {f"@{n}" for _, n in names.sets}
         known |= {*names.boards, *names.protocols, *names.tables}

@@ -79,7 +79,7 @@ class NamedSet:
 
 @dataclass(frozen=True)
 class DataRecord:
-    """A registered board, protocol or table.
+    """A registered board or protocol.
 
     ``source`` is a TOML file of a package, written ``package:folder/file.toml``, or what such a file would hold.
     """
@@ -87,6 +87,16 @@ class DataRecord:
     kind: str
     name: str
     source: str | Mapping[str, Any]
+    distribution: str
+
+
+@dataclass(frozen=True)
+class TableRecord:
+    """A registered table of a paper: the function that makes it, and what ``list`` says of it."""
+
+    name: str
+    target: str
+    summary: str
     distribution: str
 
 
@@ -98,7 +108,7 @@ class Registrations:
     sets: dict[tuple[str, str], NamedSet] = field(default_factory=dict)
     boards: dict[str, DataRecord] = field(default_factory=dict)
     protocols: dict[str, DataRecord] = field(default_factory=dict)
-    tables: dict[str, DataRecord] = field(default_factory=dict)
+    tables: dict[str, TableRecord] = field(default_factory=dict)
 
 
 class Register:
@@ -135,9 +145,13 @@ class Register:
         """Register a protocol, given as for ``board``."""
         self._add(self._registrations.protocols, "protocol", name, source)
 
-    def table(self, name: str, source: str | Mapping[str, Any]) -> None:
-        """Register a table of printed numbers, given as for ``board``."""
-        self._add(self._registrations.tables, "table", name, source)
+    def table(self, name: str, target: str, summary: str) -> None:
+        """Register a table of a paper. ``target``, written ``package.module:function``, returns the table."""
+        _check_name(name, "a table")
+        taken = self._registrations.tables.get(name)
+        if taken:
+            raise ValueError(f"table {name!r} is already registered by {taken.distribution}")
+        self._registrations.tables[name] = TableRecord(name, target, summary, self._distribution)
 
     def _add(self, records: dict[str, DataRecord], kind: str, name: str, source: str | Mapping[str, Any]) -> None:
         _check_name(name, f"a {kind}")
