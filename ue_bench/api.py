@@ -29,12 +29,13 @@ if TYPE_CHECKING:
     )
     from .contract.registration import Register
     from .errors import EnvironmentProblem, UserError, ValidationError
+    from .files import check_file, class_folders, visible_files
     from .grid.opening import find_protector, open_dataset, open_protector
     from .grid.surrogates import training_passes
     from .leaderboard.figures import check_output, picture_grid, write_output
     from .progress import ProgressLine, usable_device
     from .seeds import derive
-    from .store.image_readers import Stored, open_stored
+    from .store.image_readers import Stored, StoredNoise, open_noise, open_stored
     from .store.perturbation import ssim
 
 _HOMES = {
@@ -52,22 +53,27 @@ _HOMES = {
     "Ratio": "contract.plugin",
     "Register": "contract.registration",
     "Stored": "store.image_readers",
+    "StoredNoise": "store.image_readers",
     "TrainContext": "contract.context",
     "UserError": "errors",
     "ValidationError": "errors",
     "Victim": "contract.plugin",
+    "check_file": "files",
     "check_output": "leaderboard.figures",
+    "class_folders": "files",
     "derive": "seeds",
     "digest_path": "contract.plugin",
     "find_input": "contract.plugin",
     "find_protector": "grid.opening",
     "open_dataset": "grid.opening",
+    "open_noise": "store.image_readers",
     "open_protector": "grid.opening",
     "open_stored": "store.image_readers",
     "picture_grid": "leaderboard.figures",
     "ssim": "store.perturbation",
     "training_passes": "grid.surrogates",
     "usable_device": "progress",
+    "visible_files": "files",
     "write_output": "leaderboard.figures",
 }
 
@@ -95,22 +101,27 @@ __all__ = [
     "Ratio",
     "Register",
     "Stored",
+    "StoredNoise",
     "TrainContext",
     "UserError",
     "ValidationError",
     "Victim",
+    "check_file",
     "check_output",
+    "class_folders",
     "derive",
     "digest_path",
     "find_input",
     "find_protector",
     "hookimpl",
     "open_dataset",
+    "open_noise",
     "open_protector",
     "open_stored",
     "picture_grid",
     "ssim",
     "training_passes",
     "usable_device",
+    "visible_files",
     "write_output",
 ]

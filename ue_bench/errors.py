@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -30,6 +31,16 @@ class EnvironmentProblem(UserError):
     """A missing package, device, file or permission."""
 
     exit_code = 3
+
+
+def disk_problem(error: OSError) -> EnvironmentProblem | None:
+    """``error`` in one line where the disk is what is wrong: full, or not to be written any more."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE):
+        return None
+    where = f" ({error.filename})" if error.filename else ""
+    return EnvironmentProblem(
+        f"{error.strerror}{where}", "make room or choose other folders; the same command continues"
+    )
 
 
 class ValidationError(UserError):

@@ -66,6 +66,10 @@ class NTGA(Protector):
     readout: bool = Field(False, description="end the surrogate in a linear layer; the release's ends in erf")
 
     @property
+    def classes_needed(self) -> int:
+        return 2
+
+    @property
     def budget(self) -> str:
         return budget("linf", self.eps)
 

@@ -204,6 +204,11 @@ class Raeg(Protector):
         return passes * per_pass
 
     @property
+    def classes_needed(self) -> int:
+        """Two where the generator has to be trained against classifiers."""
+        return 2 if self.weights is None else 1
+
+    @property
     def uses_networks(self) -> bool:
         return self.weights is None  # protection itself is in float32, always
 

@@ -39,6 +39,10 @@ class Reversible(WithPreset):
     max_threshold: int = Field(64, ge=1, le=64, description="largest prediction error that is expanded to hide data")
 
     @property
+    def classes_needed(self) -> int:
+        return 2
+
+    @property
     def attack_passes(self) -> float:
         """Network passes that the adversarial example of an image takes."""
         raise NotImplementedError

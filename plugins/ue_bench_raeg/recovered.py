@@ -38,6 +38,7 @@ class Recovered(Protector):
     """
 
     name: ClassVar[str] = "recovered"
+    changes_images: ClassVar[bool] = False  # the aim is that all come back
     paper: ClassVar[str] = "Invertible Image Dataset Protection, ICME 2022, arXiv 2112.14420"
 
     of: Annotated[Protector, BeforeValidator(_reversible), WithJsonSchema({"type": "string"})] = Field(
@@ -61,6 +62,10 @@ class Recovered(Protector):
     @property
     def one_size(self) -> bool:
         return self.of.one_size
+
+    @property
+    def classes_needed(self) -> int:
+        return self.of.classes_needed
 
     def cost(self, images: int) -> NetworkCost | None:
         """That of the protector; recovery is not counted."""

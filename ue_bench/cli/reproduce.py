@@ -13,7 +13,7 @@ from ..catalogue.registry import registry
 from ..catalogue.selectors import write_text
 from ..errors import UserError, did_you_mean
 from ..grid.grid import Grid
-from .common import evasion_only_options, json_option, resolved, say, setting_options
+from .common import evasion_only_options, json_option, print_json, resolved, say, setting_options
 
 if TYPE_CHECKING:
     from ..grid.cell import Cell
@@ -104,7 +104,7 @@ def command(
     failed = wanted.fill(Progress(), jobs)
     found = compare(table, selectors, wanted.cells, _measured(table, wanted))
     if as_json:
-        print(json.dumps([c.plain() for c in found], indent=1, ensure_ascii=False))
+        print_json([c.plain() for c in found])
     else:
         print("\n".join(c.markdown() if markdown else c.text() for c in found), end="")
     return 1 if failed or not all(c.complete for c in found) else 0

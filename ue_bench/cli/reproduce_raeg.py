@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..catalogue.registry import registry
 from ..errors import UserError
 from ..grid.grid import Grid
-from .common import resolved, say
+from .common import print_json, resolved, say
 
 if TYPE_CHECKING:
     from ..grid.cell import Cell
@@ -71,7 +70,7 @@ def reproduce(
     selectors = {label: _one("protector", ask.protector).selector for label, ask in asked.items()}
     found = Comparison(table, _setting(work), selectors, measured)
     if as_json:
-        print(json.dumps(found.plain(), indent=1, ensure_ascii=False))
+        print_json(found.plain())
     else:
         print(found.markdown() if markdown else found.text(), end="")
     return 1 if any(failed) or any(set(own) != set(asked) for own in measured.values()) else 0

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from ..keys import digest
+from ..locks import hold
 from ..seeds import derive
 from .imageset import ImageSet, release
 
@@ -185,17 +185,9 @@ class Context(CleanDataAccess):
             return target
         locks = self.artifacts / "scratch"
         locks.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(locks / f"{target.name}.lock")  # it ends with its process
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            self.report(0, 1, "wait for another worker")
-            lock.acquire()
-        try:
+        with hold(locks / f"{target.name}.lock", lambda advice: self.report(0, 1, "wait for another worker")):
             if not target.exists():
                 publish(target, make)
-        finally:
-            lock.release()
         return target
 
     def checkpoint_dir(self, key: Any) -> Path:

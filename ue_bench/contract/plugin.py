@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from ..catalogue.selectors import write_text
 from ..errors import UserError
+from ..files import absent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,7 +66,7 @@ def digest_path(path: Path) -> str:
         elif path.is_dir():
             files = sorted(p for p in path.rglob("*") if p.is_file())
         else:
-            raise UserError(f"no file or folder at {path}", "check the path")
+            raise absent(path)
         for file in files:
             digest.update(b"file" if file == path else os.fsencode(file.relative_to(path).as_posix()))
             with file.open("rb") as handle:
@@ -231,9 +232,13 @@ class NetworkCost:
 
 
 class Protector(Plugin):
-    """Makes images unlearnable. ``budget`` declares the bound it keeps, such as ``linf 8/255``, or ``none``."""
+    """Makes images unlearnable. ``budget`` declares the bound it keeps, such as ``linf 8/255``, or ``none``.
+
+    ``changes_images`` is false where images that are left as they were are a right result, not a failure.
+    """
 
     kind: ClassVar[str] = "protector"
+    changes_images: ClassVar[bool] = True
 
     @property
     def budget(self) -> str:
@@ -258,6 +263,14 @@ class Protector(Plugin):
         Where they need not, images of different sizes are protected in groups of one size each.
         """
         return self.uses_networks
+
+    @property
+    def classes_needed(self) -> int:
+        """How many classes must have images: two where an image is moved by what tells its class from others.
+
+        Fewer are refused before protection starts.
+        """
+        return 1
 
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         """Protected images in the same order, shape and with the same labels. Never sees test images."""

@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from ..errors import UserError
+from ..output import printable
 from .devices import Slot
 
 REPORT_EVERY = 0.25  # seconds between progress messages
@@ -58,6 +59,7 @@ def main() -> None:
     _die_with(parent)
     with contextlib.suppress(OSError):
         os.dup2(2, 1)  # stdout is for data: what a plugin prints goes to stderr
+    printable()
     try:
         slot, target, settings = pickle.loads(connection.recv_bytes())
         while True:

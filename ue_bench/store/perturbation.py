@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..contract.imageset import ImageSet, release
-from ..errors import ValidationError
+from ..errors import UserError, ValidationError
 from .schema import Budget
 
 if TYPE_CHECKING:
@@ -103,6 +104,21 @@ def measure(clean: ImageSet, protected: ImageSet, declared: str) -> Budget:
         found.add(clean.images[part], protected.images[part])
         release(protected.images)
     return found.result(declared)
+
+
+def check_classes(protector: Protector, labels: Iterable[Any]) -> None:
+    """Raise UserError when ``labels`` are of too few classes: protection would leave their images as they are."""
+    if len(set(labels)) < protector.classes_needed:
+        count = {2: "two"}.get(protector.classes_needed, str(protector.classes_needed))
+        raise UserError(
+            f"{protector.name} needs images of {count} classes",
+            "what tells classes apart moves them: add images of another class, or choose another protector",
+        )
+
+
+def unchanged(protector: Protector, measured: Budget) -> bool:
+    """Return whether not a pixel of a set was changed by a protector that should have."""
+    return protector.changes_images and measured.linf_max == 0
 
 
 def check(protector: Protector, clean: ImageSet, protected: ImageSet) -> None:

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from filelock import FileLock, Timeout
 from pydantic import BaseModel
 from pydantic import ValidationError as PydanticError
 
 from ..errors import EnvironmentProblem, ValidationError
+from ..locks import hold
 from .schema import Curve, Failure, Result, as_json, json_text
 
 R = TypeVar("R", bound=BaseModel)
@@ -88,19 +88,16 @@ class ResultStore:
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the folder for one filling run. The lock ends with the process, however that ends."""
-        lock = FileLock(self.out / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
+
+        def busy(advice: str) -> None:
             raise EnvironmentProblem(
-                f"another run is filling {self.out}", "wait for it, or choose another folder with --out"
-            ) from None
-        try:
+                f"another run is filling {self.out}", f"{advice}, or choose another folder with --out"
+            )
+
+        with hold(self.out / ".lock", busy):
             for stale in self.out.glob("*/**/.writing-*"):
                 stale.unlink(missing_ok=True)
             yield
-        finally:
-            lock.release()
 
     def results(self) -> list[Result]:
         """All results, sorted by id. Raises ValidationError that names a file which is not one."""

@@ -133,6 +133,7 @@ class ProtectTestStage(ArtifactStage):
     def fill(self, folder: Path, work: Work) -> None:
         train = stored_split(work.artifacts, self.data, "train")
         test = chosen_test_images(self.data, self.images, work.artifacts)
+        perturbation.check_classes(self.protector, train.labels.tolist())
         with work.context(self.seed, self.precision, learn_from=train) as ctx:
             started = time.perf_counter()
             protected = self.protector.protect(test, ctx)

@@ -70,6 +70,7 @@ class ProtectStage(ArtifactStage):
 
     def fill(self, folder: Path, work: Work) -> None:
         clean = stored_split(work.artifacts, self.data, "train")
+        perturbation.check_classes(self.protector, clean.labels.tolist())
         with work.context(self.stage_seed, self.precision) as ctx:
             started = time.perf_counter()
             protected = self.protector.protect(clean, ctx)
