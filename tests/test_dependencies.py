@@ -150,8 +150,9 @@ ORDINARY_WORDS = {
     "gray": "ue_bench/owner/pictures.py",  # the kind of image
     "demo": "*",  # the board
     "recovered": "ue_bench/cli/recover.py",  # the default folder
-    "none": "ue_bench/contract/plugin.py ue_bench/errors.py ue_bench/owner/audit.py ue_bench/store/image_readers.py "
+    "none": "ue_bench/contract/plugin.py ue_bench/errors.py ue_bench/owner/audit.py ue_bench/store/array_files.py "
     "ue_bench/testing/protectors.py ue_bench/grid/stages/evade.py",  # no bound, or nothing to list
+    "noise": "ue_bench/store/image_readers.py",  # the name of an array
 }
 
 
