@@ -12,6 +12,15 @@ from typing import TYPE_CHECKING, Any
 from .contract.hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from .atomic import (
+        kept_images,
+        load_arrays,
+        load_checkpoint,
+        replacing,
+        save_arrays,
+        save_checkpoint,
+        write_atomically,
+    )
     from .contract.context import Context, TrainContext
     from .contract.imageset import ImageSet
     from .contract.plugin import (
@@ -65,15 +74,22 @@ _HOMES = {
     "digest_path": "contract.plugin",
     "find_input": "contract.plugin",
     "find_protector": "grid.opening",
+    "kept_images": "atomic",
+    "load_arrays": "atomic",
+    "load_checkpoint": "atomic",
     "open_dataset": "grid.opening",
     "open_noise": "store.image_readers",
     "open_protector": "grid.opening",
     "open_stored": "store.image_readers",
     "picture_grid": "leaderboard.figures",
+    "replacing": "atomic",
+    "save_arrays": "atomic",
+    "save_checkpoint": "atomic",
     "ssim": "store.perturbation",
     "training_passes": "grid.surrogates",
     "usable_device": "progress",
     "visible_files": "files",
+    "write_atomically": "atomic",
     "write_output": "leaderboard.figures",
 }
 
@@ -114,14 +130,21 @@ __all__ = [
     "find_input",
     "find_protector",
     "hookimpl",
+    "kept_images",
+    "load_arrays",
+    "load_checkpoint",
     "open_dataset",
     "open_noise",
     "open_protector",
     "open_stored",
     "picture_grid",
+    "replacing",
+    "save_arrays",
+    "save_checkpoint",
     "ssim",
     "training_passes",
     "usable_device",
     "visible_files",
+    "write_atomically",
     "write_output",
 ]

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from ue_bench.api import Context, ImageSet, UserError, derive
+from ue_bench.api import Context, ImageSet, UserError, derive, load_checkpoint, save_checkpoint
 
 from .pgd import to_levels, to_unit
 from .quantise import keep_linf, perturb
@@ -132,8 +132,8 @@ class Confusion:
 
     def play(self, state: Path, rounds: int) -> None:
         """Rounds to the end; the file ``state`` holds the last step that was saved."""
-        if state.exists():
-            self.resume(torch.load(state, map_location=self.ctx.device))
+        if (stored := load_checkpoint(state, self.ctx.device)) is not None:
+            self.resume(stored)
         length = self.game_steps + self.judge_steps
         while self.round < rounds:
             so_far = f", lowest accuracy {self.score:.1%}" if self.scores else ""
@@ -148,9 +148,7 @@ class Confusion:
             if self.step == length:
                 self.judge()
             if self.step % SAVE_EVERY == 0:  # 0 is a round's end
-                unfinished = state.with_suffix(".new")
-                torch.save(self.state(), unfinished)
-                unfinished.replace(state)
+                save_checkpoint(state, self.state())
         self.ctx.report(1, 1, f"lowest accuracy {self.score:.1%}")
 
     def state(self) -> dict[str, Any]:

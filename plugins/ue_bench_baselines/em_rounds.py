@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ue_bench.api import Context, ImageSet
+from ue_bench.api import Context, ImageSet, load_checkpoint, save_checkpoint
 
 from .pgd import descend, to_levels, to_unit
 
@@ -52,17 +52,15 @@ class MinMin:
 
     def play(self, state: Path, stop_error: float, max_rounds: int) -> None:
         """Rounds until the network errs on at most ``stop_error``; the file ``state`` holds the last one that ended."""
-        if state.exists():
-            self.resume(torch.load(state, map_location=self.ctx.device))
+        if (stored := load_checkpoint(state, self.ctx.device)) is not None:
+            self.resume(stored)
         while self.error > stop_error and self.rounds < max_rounds:
             self.train()
             (self.perturb_classes if self.by_class else self.perturb_images)()
             self.rounds += 1
             self.error = self.measure()
             self.ctx.report(self.rounds, max_rounds, f"rounds, error {self.error:.1%}")
-            unfinished = state.with_suffix(".new")
-            torch.save(self.state(), unfinished)
-            unfinished.replace(state)
+            save_checkpoint(state, self.state())
 
     def state(self) -> dict[str, Any]:
         return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict(), "noise": self.noise,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ue_bench.api import Context, ImageSet
+from ue_bench.api import Context, ImageSet, load_checkpoint, save_checkpoint
 
 from .pgd import to_unit
 
@@ -130,16 +130,14 @@ class RobustMinMin:
 
     def play(self, state: Path) -> None:
         """Train to the end; the file ``state`` holds the last training step that was saved."""
-        if state.exists():
-            self.resume(torch.load(state, map_location=self.ctx.device))
+        if (stored := load_checkpoint(state, self.ctx.device)) is not None:
+            self.resume(stored)
         while self.trained < self.train_steps:
             self.ctx.report(self.trained, self.train_steps, "train")
             self.train()
             self.trained += 1
             if self.trained % SAVE_EVERY == 0 or self.trained == self.train_steps:
-                unfinished = state.with_suffix(".new")
-                torch.save(self.state(), unfinished)
-                unfinished.replace(state)
+                save_checkpoint(state, self.state())
 
     def state(self) -> dict[str, Any]:
         return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict(),

@@ -19,10 +19,18 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
-from ue_bench.api import Context, ImageSet, UserError, ValidationError, derive
+from ue_bench.api import (
+    Context,
+    ImageSet,
+    UserError,
+    ValidationError,
+    derive,
+    load_checkpoint,
+    save_checkpoint,
+    write_atomically,
+)
 
 from .comdefend_network import ComDefendNetwork, loss
-from .saving import save
 from .tiles import SIDE, draw
 
 Report = Callable[[float, float, str], None]
@@ -55,8 +63,7 @@ def fit(data: ImageSet, recipe: Recipe, device: str, checkpoint: Path, report: R
     optimizer = torch.optim.Adam(network.parameters(), recipe.learning_rate)
     settings = {"data": data.fingerprint, "recipe": asdict(recipe)}
     state, done = checkpoint / "state.pt", 0
-    if state.exists():
-        stored = torch.load(state, map_location=device)
+    if (stored := load_checkpoint(state, device)) is not None:
         if stored["settings"] != settings:
             raise UserError(f"{checkpoint} holds an unfinished training with other settings", "finish or remove it")
         network.load_state_dict(stored["network"])
@@ -71,7 +78,7 @@ def fit(data: ImageSet, recipe: Recipe, device: str, checkpoint: Path, report: R
             report(done, recipe.steps, f"train ComDefend, loss {value:.4f}")
         if done % SAVE_EVERY == 0 or done == recipe.steps:
             parts = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
-            save(state, {"settings": settings, "steps": done, **parts})
+            save_checkpoint(state, {"settings": settings, "steps": done, **parts})
     return network.eval().requires_grad_(False)
 
 
@@ -121,9 +128,7 @@ def own(data: ImageSet, recipe: Recipe, ctx: Context) -> Path:
 def write(path: Path, network: ComDefendNetwork, record: dict[str, Any]) -> None:
     """The weights, with ``record`` in the file's metadata."""
     weights = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
-    unfinished = path.with_name(path.name + ".new")
-    unfinished.write_bytes(to_bytes(weights, {RECORD: json.dumps({"divisor": network.divisor, **record})}))
-    unfinished.replace(path)
+    write_atomically(path, to_bytes(weights, {RECORD: json.dumps({"divisor": network.divisor, **record})}))
 
 
 def load(path: Path, device: str) -> ComDefendNetwork:

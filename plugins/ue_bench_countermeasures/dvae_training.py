@@ -15,10 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ue_bench.api import Context, ImageSet, derive
+from ue_bench.api import Context, ImageSet, derive, load_checkpoint, save_checkpoint
 
 from .dvae_network import Disentangler, Parts, loss
-from .saving import save
 
 WEIGHT, STRICT = 0.01, 0.5  # of the rate in the loss; the second where LOW nats or fewer are free
 LOW = 0.99
@@ -71,8 +70,7 @@ class Purifier:
         per_epoch = len(data) // batch
         steps, done = self.epochs * per_epoch, 0
         state = self.folder / f"{stage}.pt"
-        if state.exists():
-            stored = torch.load(state, map_location=self.ctx.device)
+        if (stored := load_checkpoint(state, self.ctx.device)) is not None:
             network.load_state_dict(stored["network"])
             optimizer.load_state_dict(stored["optimizer"])
             done = stored["steps"]
@@ -92,7 +90,8 @@ class Purifier:
             if done % REPORT_EVERY == 0 or done == steps:
                 self.ctx.report(done, steps, f"d-vae, {stage} training, loss {float(found):.4f}")
             if done % SAVE_EVERY == 0 or done == steps:
-                save(state, {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "steps": done})
+                parts = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
+                save_checkpoint(state, {**parts, "steps": done})
         return network.eval().requires_grad_(False)
 
     def step(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import ClassVar
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ue_bench.api import Context, Countermeasure, ImageSet, UserError
+from ue_bench.api import Context, Countermeasure, ImageSet, UserError, load_arrays, save_arrays
 
 Numbers = NDArray[np.float64]
 Images = NDArray[np.uint8]
@@ -73,9 +72,8 @@ class OrthogonalProjection(Countermeasure):
         values = 3 * data.size[0] * data.size[1]
         bound = values**-0.5  # of torch's linear layers
         weights, done = ctx.rng("weights").uniform(-bound, bound, (data.num_classes, values)), 0
-        if state.exists():
-            with np.load(state) as stored:
-                weights, done = stored["weights"], int(stored["epochs"])
+        if (stored := load_arrays(state)) is not None:
+            weights, done = stored["weights"], int(stored["epochs"])
         while done < self.epochs:
             ctx.report(done, self.epochs, f"{self.selector}: epochs of the linear classifier")
             passed = sum(0 < mark <= done for mark in (self.epochs // 2, self.epochs * 3 // 4))
@@ -84,9 +82,7 @@ class OrthogonalProjection(Countermeasure):
                 where = slice(start, min(start + self.batch, len(data)))
                 weights -= rate * gradient(weights, data.images[where], data.labels[where])
             done += 1
-            unfinished = state.with_name(f".{os.getpid()}.npz")
-            np.savez(unfinished, weights=weights, epochs=done)
-            unfinished.replace(state)
+            save_arrays(state, {"weights": weights, "epochs": np.array(done)})
         return weights
 
 

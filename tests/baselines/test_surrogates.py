@@ -120,6 +120,16 @@ class TestEM:
         assert game.rounds <= 12
         assert game.noise.abs().max() <= 8 / 255 + 1e-6
 
+    def test_a_damaged_state_is_not_resumed(self, ctx: Context, caplog: pytest.LogCaptureFixture) -> None:
+        state = ctx.scratch / "state.pt"
+        whole = EM(**QUICK_EM).game(colours(), ctx)
+        whole.play(state, 0, 1)
+        state.write_bytes(state.read_bytes()[:-100])
+        again = EM(**QUICK_EM).game(colours(), ctx)
+        again.play(state, 0, 1)
+        assert torch.equal(again.noise, whole.noise)
+        assert "is not used" in caplog.text
+
     def test_noise_may_leave_the_box_by_one_step(self, ctx: Context) -> None:
         data = colours().with_images(np.where(colours().images > 110, 255, 0).astype(np.uint8))
         game = EM(**QUICK_EM).game(data, ctx)

@@ -108,13 +108,58 @@ def test_a_cell_that_fails_is_recorded_and_tried_again(
     assert list((tmp_path / "out" / "failures").iterdir()) == []
 
 
-def test_a_corrupt_result_is_named(ue_bench: Command, tmp_path: Path) -> None:
-    path = tmp_path / "out" / "results" / "none" / "x.json"
-    path.parent.mkdir(parents=True)
-    path.write_text("{", encoding="utf-8")
-    found = ue_bench("status", *GRID)
+def test_a_corrupt_result_is_set_aside_and_its_cell_computed_again(
+    ue_bench: Command, computed: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert ue_bench("run", *GRID).code == 0
+    first = metrics(tmp_path / "out")
+    [path, *_] = sorted((tmp_path / "out" / "results").rglob("*.json"))
+    path.write_text(path.read_text(encoding="utf-8").replace('"seed": 0', '"seed": 7'), encoding="utf-8")
+    shown = ue_bench("status", *GRID)
+    assert shown.code == 0
+    assert shown.out.splitlines()[-1] == "1 done, 0 failed, 1 missing"
+    assert f"{path} is not used (seed is 7, but 0 in the cell)" in caplog.text
+    del computed[:]
+    assert ue_bench("run", *GRID).code == 0
+    assert len(computed) == 1
+    assert [p.name for p in (tmp_path / "out" / "results" / "bad").rglob("*.json")] == [path.name]
+    shutil.rmtree(tmp_path / "out" / "results" / "bad")
+    assert metrics(tmp_path / "out") == first
+
+
+def test_a_damaged_set_costs_no_wrong_number(
+    ue_bench: Command, computed: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert ue_bench("run", *GRID).code == 0
+    first = metrics(tmp_path / "out")
+    shutil.rmtree(tmp_path / "out")
+    for file in (tmp_path / "cache").rglob("images.npy"):
+        content = bytearray(file.read_bytes())
+        content[128:] = bytes(255 - value for value in content[128:])  # all pixels, not the header
+        file.chmod(0o644)
+        file.write_bytes(content)
+    assert ue_bench("run", *GRID).code == 0
+    assert metrics(tmp_path / "out") == first
+    assert "removed datasets/" in caplog.text
+    assert "removed protected/" in caplog.text
+
+
+def test_the_cache_is_verified(ue_bench: Command, computed: list[str], tmp_path: Path) -> None:
+    assert ue_bench("run", *GRID).code == 0
+    whole = ue_bench("cache", "verify")
+    assert (whole.code, whole.out) == (0, "")
+    assert "ue-bench: 2 artifacts, 0 damaged" in whole.err
+    [file] = (tmp_path / "cache" / "protected").rglob("images.npy")
+    file.chmod(0o644)
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    found = ue_bench("cache", "verify", "--json")
     assert found.code == 4
-    assert f"{path} is not a result" in found.err
+    assert found.json["checked"] == 2
+    assert [(d["kind"], d["reason"]) for d in found.json["damaged"]] == [("protected", "images.npy is damaged")]
+    assert not file.exists()
+    assert ue_bench("cache", "verify").code == 0
+    assert ue_bench("cache", "clear").code == 0
+    assert not list((tmp_path / "cache").rglob("images.npy"))
 
 
 def test_reference_rows_are_always_part_of_the_grid(ue_bench: Command) -> None:

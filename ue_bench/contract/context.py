@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..atomic import publish as publish
+from ..checksums import whole
 from ..keys import digest
 from ..locks import hold
 from ..seeds import derive
@@ -177,21 +178,26 @@ class Context(CleanDataAccess):
     def cached(self, key: Any, make: Callable[[Path], None]) -> Path:
         """The artifact folder for ``key`` (plain data), made by ``make(folder)`` when it does not exist yet.
 
-        The folder appears whole or not at all. Where several processes want the same one, one makes it and the others
-        wait.
+        The folder appears whole or not at all, its files are read-only, and they are compared with their checksums when
+        a process first uses them: a damaged one is made anew. Where several processes want the same one, one makes it
+        and the others wait.
         """
         target = self.artifacts / "plugin" / digest(self._named(key))
-        if target.exists():
+        if whole(target):
             return target
         locks = self.artifacts / "scratch"
         locks.mkdir(parents=True, exist_ok=True)
         with hold(locks / f"{target.name}.lock", lambda advice: self.report(0, 1, "wait for another worker")):
-            if not target.exists():
+            if not whole(target):
                 publish(target, make)
         return target
 
     def checkpoint_dir(self, key: Any) -> Path:
-        """A folder that outlives a killed process, for the state of long work. Remove it when the work is done."""
+        """A folder that outlives a killed process, for the state of long work. Remove it when the work is done.
+
+        ``save_checkpoint`` and ``save_arrays`` write files there that ``load_checkpoint`` and ``load_arrays`` believe
+        only when they are whole and of this ``key``.
+        """
         folder = self.artifacts / "unfinished" / digest(self._named(key))
         folder.mkdir(parents=True, exist_ok=True)
         return folder
@@ -224,22 +230,6 @@ class Context(CleanDataAccess):
         if self.networks is None:
             raise RuntimeError("this context trains no networks: 'networks' says who does, as in ue_bench.testing")
         return self.networks
-
-
-def publish(target: Path, make: Callable[[Path], None]) -> None:
-    """Fill a temporary folder beside ``target`` and rename it there, so that ``target`` is whole or absent."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".making-{os.getpid()}-", dir=target.parent))
-    try:
-        make(temporary)
-        temporary.chmod(0o755)  # mkdtemp's folders are private, but a cache may be shared
-        try:
-            temporary.rename(target)
-        except OSError:
-            if not target.exists():  # else another process was first, with the same content
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @dataclass(frozen=True)

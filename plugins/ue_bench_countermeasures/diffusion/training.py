@@ -23,7 +23,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ue_bench.api import Context, ImageSet, UserError, ValidationError, derive
+from ue_bench.api import (
+    Context,
+    ImageSet,
+    UserError,
+    ValidationError,
+    derive,
+    load_checkpoint,
+    save_checkpoint,
+    write_atomically,
+)
 
 from .process import resized, to_model
 from .recipe import Recipe
@@ -77,9 +86,9 @@ def fit(
     scheduler = library.DDPMScheduler(**recipe.scheduler)
     run = _Run(network, scheduler, recipe, device, amp)
     file = checkpoint / "state.pt"
-    if file.exists():
-        run.resume(torch.load(file, map_location=device))
-    run.train(data, report, lambda state: _save(file, state))
+    if (state := load_checkpoint(file, device)) is not None:
+        run.resume(state)
+    run.train(data, report, lambda state: save_checkpoint(file, state))
     run.average.copy_to(network.parameters())
     library.DDPMPipeline(unet=network, scheduler=scheduler).save_pretrained(out)
     record = {
@@ -227,11 +236,4 @@ def _claim(checkpoint: Path, settings: dict[str, Any]) -> None:
     note, text = checkpoint / "run.json", json.dumps(settings, indent=1)
     if note.exists() and note.read_text(encoding="utf-8") != text:
         raise UserError(f"{checkpoint} holds an unfinished training with other settings", "finish or remove it")
-    note.write_text(text, encoding="utf-8")
-
-
-def _save(file: Path, state: dict[str, Any]) -> None:
-    """Whole or not at all: this is written by processes that get killed."""
-    unfinished = file.with_suffix(".new")
-    torch.save(state, unfinished)
-    unfinished.replace(file)
+    write_atomically(note, text)

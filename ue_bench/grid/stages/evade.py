@@ -272,6 +272,7 @@ class EvadeStage(Stage):
             )
         result = EvasionResult(
             key=cell.key,
+            cell=cell.identity(),
             id=cell.id,
             dataset=cell.data.info,
             images=len(original),

@@ -147,6 +147,7 @@ def _records(cell: Cell, outcome: loop.Outcome, peak_mb: float, work: Work) -> t
     made = read_json(ProtectStage.of(cell).folder(work.artifacts) / "protect.json")
     result = schema.Result(
         key=cell.key,
+        cell=cell.identity(),
         id=cell.id,
         dataset=cell.data.info,
         protector=cell.protector.selector,
