@@ -21,7 +21,6 @@ if TYPE_CHECKING:
         save_checkpoint,
         write_atomically,
     )
-    from .catalogue.registry import Register
     from .contract.context import Context, TrainContext
     from .contract.imageset import ImageSet, release
     from .contract.plugin import (
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
         digest_path,
         find_input,
     )
+    from .contract.registration import Register
     from .engine.divergence import DivergenceCheck, check_finite, not_finite
     from .errors import Diverged, EnvironmentProblem, UserError, ValidationError
     from .files import check_file, class_folders, visible_files
@@ -64,7 +64,7 @@ _HOMES = {
     "ProgressLine": "progress",
     "Protector": "contract.plugin",
     "Ratio": "contract.plugin",
-    "Register": "catalogue.registry",
+    "Register": "contract.registration",
     "Stored": "store.image_readers",
     "StoredNoise": "store.image_readers",
     "TrainContext": "contract.context",

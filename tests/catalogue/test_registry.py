@@ -3,10 +3,12 @@ from __future__ import annotations
 import pytest
 from toys import Needy, Toy, toy_registry
 
-from ue_bench.catalogue.registry import Register, Registry, describe, did_you_mean, registry
+from ue_bench.catalogue.describe import describe
+from ue_bench.catalogue.registry import Registry, registry
 from ue_bench.contract.combination import Combination
 from ue_bench.contract.plugin import Plugin
-from ue_bench.errors import EnvironmentProblem, NothingSelected, UserError
+from ue_bench.contract.registration import Register
+from ue_bench.errors import EnvironmentProblem, NothingSelected, UserError, did_you_mean
 
 
 def names(plugins: list[Plugin]) -> list[str]:
@@ -174,6 +176,11 @@ def test_kinds_and_repetitions_are_checked() -> None:
         register("victim", "net", "x:Y", "")
     with pytest.raises(ValueError, match="@few is already registered"):
         register.set("victim", "few", ["net"], "")
+    register.table("printed", "x:table", "")
+    with pytest.raises(ValueError, match=r"table 'printed' is already registered by first 1\.0"):
+        register.table("printed", "x:other", "")
+    with pytest.raises(ValueError, match="'a b' cannot be the name of a table"):
+        register.table("a b", "x:table", "")
     with pytest.raises(ValueError, match="no kind 'vicitm'"):
         register("vicitm", "net2", "x:X", "")
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from ue_bench.catalogue.registry import Entry, registry
+from ue_bench.catalogue.registry import registry
+from ue_bench.contract.registration import PluginRecord
 
 from .conftest import Command
 
@@ -42,7 +43,7 @@ def test_json_has_the_numbers(ue_bench: Command) -> None:
     assert median["purify changes"]["values"]["percent"] > 20
     assert median["purify randomness"]["values"] == {"random": False}
     assert idle["purify changes"]["values"]["max"] == 0
-    assert "weight of 1.9e-22" in idle["declares identity"]["text"]
+    assert "returns every 8-bit image unchanged" in idle["declares identity"]["text"]
     assert findings(rows, "ops")["protect budget"]["values"] == {"declared": "pixels 1", "measured": 1.0}
     assert findings(rows, "linear")["build parameters"]["values"] == {"parameters": 30730}
 
@@ -83,7 +84,7 @@ def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "faulty_plugins.py").write_text(FAULTY)
     monkeypatch.syspath_prepend(str(tmp_path))
     for kind, name in (("countermeasure", "turned"), ("protector", "bold"), ("countermeasure", "needy")):
-        entry = Entry(kind, name, f"faulty_plugins:{name.capitalize()}", "faulty", (), "stranger 1.0")
+        entry = PluginRecord(kind, name, f"faulty_plugins:{name.capitalize()}", "faulty", (), "stranger 1.0")
         monkeypatch.setitem(registry().entries, (kind, name), entry)
 
 

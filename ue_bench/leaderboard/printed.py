@@ -8,8 +8,7 @@ from functools import cache
 from importlib.resources import files
 from statistics import fmean
 
-from ..catalogue.registry import did_you_mean
-from ..errors import UserError
+from ..errors import UserError, did_you_mean
 
 STEPS, NATURAL = "{steps}", "{natural}"
 
