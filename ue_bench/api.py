@@ -23,20 +23,10 @@ if TYPE_CHECKING:
     )
     from .contract.context import Context, TrainContext
     from .contract.imageset import ImageSet, release
-    from .contract.plugin import (
-        Countermeasure,
-        Dataset,
-        InputPath,
-        NetworkCost,
-        Plugin,
-        Preprocessing,
-        Protector,
-        Ratio,
-        Victim,
-        digest_path,
-        find_input,
-    )
+    from .contract.inputs import InputPath, digest_path, find_input
+    from .contract.plugin import Countermeasure, Dataset, NetworkCost, Plugin, Preprocessing, Protector, Victim
     from .contract.registration import Register
+    from .contract.values import Ratio
     from .engine.divergence import DivergenceCheck, check_finite, not_finite
     from .errors import Diverged, EnvironmentProblem, UserError, ValidationError
     from .files import check_file, class_folders, visible_files
@@ -57,13 +47,13 @@ _HOMES = {
     "DivergenceCheck": "engine.divergence",
     "EnvironmentProblem": "errors",
     "ImageSet": "contract.imageset",
-    "InputPath": "contract.plugin",
+    "InputPath": "contract.inputs",
     "NetworkCost": "contract.plugin",
     "Plugin": "contract.plugin",
     "Preprocessing": "contract.plugin",
     "ProgressLine": "progress",
     "Protector": "contract.plugin",
-    "Ratio": "contract.plugin",
+    "Ratio": "contract.values",
     "Register": "contract.registration",
     "Stored": "store.image_readers",
     "StoredNoise": "store.image_readers",
@@ -76,8 +66,8 @@ _HOMES = {
     "check_output": "leaderboard.figures",
     "class_folders": "files",
     "derive": "seeds",
-    "digest_path": "contract.plugin",
-    "find_input": "contract.plugin",
+    "digest_path": "contract.inputs",
+    "find_input": "contract.inputs",
     "find_protector": "grid.opening",
     "kept_images": "atomic",
     "load_arrays": "atomic",

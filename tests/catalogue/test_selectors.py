@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toys import Toy, toy_registry
 
-from ue_bench.catalogue.selectors import Part, Term, parse, scalar, write_text
-from ue_bench.contract.plugin import Plugin, format_value
+from ue_bench.catalogue.selectors import Part, Term, parse
+from ue_bench.contract.plugin import Plugin
+from ue_bench.contract.values import format_value, scalar, write_text
 from ue_bench.errors import UserError
 
 

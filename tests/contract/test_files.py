@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ue_bench.contract.plugin import digest_path
+from ue_bench.contract.inputs import digest_path
 from ue_bench.errors import EnvironmentProblem, UserError, ValidationError
 from ue_bench.files import check_file, class_folders, visible_files
 from ue_bench.grid.data import _stamp

@@ -9,7 +9,8 @@ from toys import Needy, toy_registry
 
 from ue_bench.catalogue.registry import registry
 from ue_bench.catalogue.selectors import parse
-from ue_bench.contract.plugin import Plugin, digest_path, find_input, name_and_digest
+from ue_bench.contract.inputs import digest_path, find_input, name_and_digest
+from ue_bench.contract.plugin import Plugin
 from ue_bench.errors import UserError
 from ue_bench.grid.surrogates import training_passes
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from toys import PROTOCOL, Brighter, Clean, Doubler, Halver, Linear, Needy, Plain, Toy, planned, toy_cell, toy_data
 
 from ue_bench.contract.combination import combine
-from ue_bench.contract.plugin import digest_path
+from ue_bench.contract.inputs import digest_path
 from ue_bench.contract.protocol import Protocol
 from ue_bench.errors import UserError
 from ue_bench.grid.cell import Cell, cells

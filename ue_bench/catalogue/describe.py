@@ -34,7 +34,7 @@ def describe_property(spec: dict[str, Any]) -> str:
     if low is not None or high is not None:
         text += f" {'' if low is None else low}..{'' if high is None else high}"
     if "default" in spec:
-        from ..contract.plugin import format_value
+        from ..contract.values import format_value
 
         default = spec["default"]
         shown = default if isinstance(default, str) else format_value(default, body.get("format") == "ratio")

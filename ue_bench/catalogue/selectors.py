@@ -9,15 +9,14 @@ a quote inside it, which is written twice. This module only reads the text; the 
 from __future__ import annotations
 
 import itertools
-import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from ..contract.values import Value, scalar
 from ..errors import UserError
 
 NAME = re.compile(r"[A-Za-z0-9_.*?-]+")
-Value = str | int | float | bool | None
 
 
 @dataclass(frozen=True)
@@ -39,31 +38,6 @@ class Term:
 
     parts: tuple[Part, ...]
     exclude: bool = False
-
-
-def scalar(text: str) -> Value:
-    """A bare value: true, false, null, an integer, a number, else the text itself."""
-    text = text.strip()
-    words: dict[str, Value] = {"true": True, "false": False, "null": None}
-    if text in words:
-        return words[text]
-    for convert in (int, float):
-        try:
-            number = convert(text)
-        except ValueError:
-            continue
-        if math.isfinite(number):  # "inf" and "nan" are words: no number that a key can hold
-            return number
-    return text
-
-
-def write_text(text: str) -> str:
-    """``text`` as a parameter value: quoted where it would be read as something else."""
-    plain = text and scalar(text) == text and not set("[],") & set(text) and text[0] not in "'\""
-    if plain:
-        return text
-    quote = '"' if "'" in text else "'"
-    return quote + text.replace(quote, 2 * quote) + quote
 
 
 class _Reader:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..catalogue.registry import registry
-from ..catalogue.selectors import write_text
+from ..contract.values import write_text
 from ..errors import UserError, did_you_mean
 from ..grid.grid import Grid
 from .common import evasion_only_options, json_option, print_json, resolved, say, setting_options

@@ -190,6 +190,6 @@ def _setting(work: Work) -> str:
 
 def quoted(path: Path) -> str:
     """A path as a value of a selector that may itself stand in double quotes."""
-    from ..catalogue.selectors import write_text
+    from ..contract.values import write_text
 
     return write_text(str(path.expanduser().absolute()))

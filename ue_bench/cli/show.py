@@ -147,7 +147,8 @@ def _largest_image(record: PluginRecord, selector: str) -> dict[str, str]:
 
 def _asked(record: PluginRecord, selector: str) -> str:
     """Fields of the protocol that a victim changes; empty where there are none."""
-    from ..contract.plugin import Victim, format_value
+    from ..contract.plugin import Victim
+    from ..contract.values import format_value
 
     victim = _one(record, selector)
     if not isinstance(victim, Victim):

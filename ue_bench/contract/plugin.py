@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-import os
-import re
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
-from ..catalogue.selectors import write_text
 from ..errors import UserError
-from ..files import absent
+from .inputs import content_digest, find_input, has_path, with_paths
+from .values import format_value, read_ratio
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,121 +21,6 @@ if TYPE_CHECKING:
 
     from .context import Context, TrainContext
     from .imageset import ImageSet
-
-
-def _ratio(value: Any) -> Any:
-    """``8/255`` or ``0.8/255`` as a number, because the field writes its budgets that way."""
-    if isinstance(value, str) and "/" in value:
-        try:
-            above, below = value.split("/")
-            return float(above) / float(below)
-        except (ValueError, ZeroDivisionError) as error:
-            raise ValueError(f"{value!r} is not a fraction") from error
-    return value
-
-
-Ratio = Annotated[float, BeforeValidator(_ratio), Field(json_schema_extra={"format": "ratio"})]
-"""A float that may be written, and is shown, as a fraction: ``8/255``."""
-
-
-InputPath = Annotated[Path, AfterValidator(Path.expanduser)]
-"""What the plugin reads; ``~`` is the home folder.
-
-Its content enters the key. Results show its last part and the first digits of its content's digest, as in
-``noise.npy#3f2a91bc``, and such a name can be given in place of a path.
-"""
-
-SHOWN_DIGITS = 8  # of a digest in a selector
-_NAME_AND_DIGEST = re.compile(rf"(.+)#([0-9a-f]{{{SHOWN_DIGITS}}})")
-
-
-@cache
-def digest_path(path: Path) -> str:
-    """SHA-256 (first 32 digits) of a file, or of the names and contents of a folder's files.
-
-    Read once a process. Raises UserError when nothing is there or something cannot be read.
-    """
-    digest = hashlib.sha256()
-    try:
-        if path.is_file():
-            files = [path]
-        elif path.is_dir():
-            files = sorted(p for p in path.rglob("*") if p.is_file())
-        else:
-            raise absent(path)
-        for file in files:
-            digest.update(b"file" if file == path else os.fsencode(file.relative_to(path).as_posix()))
-            with file.open("rb") as handle:
-                digest.update(hashlib.file_digest(handle, "sha256").digest())
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}", "check the path and its permissions") from error
-    return digest.hexdigest()[:32]
-
-
-def name_and_digest(path: Path) -> str:
-    """How results name an input: ``noise.npy#3f2a91bc``, which tells files of one name apart and names no folder.
-
-    Raises UserError like ``digest_path``.
-    """
-    name = Path(os.path.abspath(path)).name  # noqa: PTH100  ".." by its own name, a link by the name it has
-    return f"{name}#{_content(path)[:SHOWN_DIGITS]}"
-
-
-def _content(path: Path) -> str:
-    """The digest of what ``path`` means now: in another current folder it is another file."""
-    if not path.exists():
-        raise UserError(f"no file or folder at {path}", "check the path")  # as it was given
-    return digest_path(path.absolute())
-
-
-def find_input(path: Path, folders: Iterable[Path] = ()) -> Path:
-    """``path``, or what it stands for where it is written as in results: ``noise.npy#3f2a91bc``.
-
-    That is looked for as ``noise.npy`` in the current folder, then in ``folders``, and must have this digest. A file
-    whose name does end in such digits is itself. Raises UserError when there is none with this digest.
-    """
-    written = _NAME_AND_DIGEST.fullmatch(path.name)
-    if written is None or path.exists():
-        return path
-    name, digest = written.groups()
-    there = [folder.absolute() / path.with_name(name) for folder in (Path(), *folders)]
-    there = [candidate for candidate in there if candidate.exists()]
-    for candidate in there:
-        if _content(candidate).startswith(digest):
-            return candidate
-    hint = "run from its folder, or give its path"
-    if there:
-        hint += f"; the one here is {name_and_digest(there[0])}"
-    raise UserError(f"the file {name} with digest {digest} is not here", hint)
-
-
-def _has_path(value: Any) -> bool:
-    return isinstance(value, Path) or (isinstance(value, (list, tuple)) and any(map(_has_path, value)))
-
-
-def _with_paths(value: Any, change: Callable[[Path], Any]) -> Any:
-    """``value`` with every path in it changed."""
-    if isinstance(value, Path):
-        return change(value)
-    return type(value)(_with_paths(v, change) for v in value) if _has_path(value) else value
-
-
-def format_value(value: Any, ratio: bool = False) -> str:
-    """A parameter value as a selector writes it; with ``ratio``, ``8/255`` or ``0.8/255`` for what is exactly that."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if value is None:
-        return "null"
-    if isinstance(value, Path):
-        return write_text(name_and_digest(value))
-    if isinstance(value, float):
-        for digits in range(3 if ratio and 0 < value < 1 else 0):
-            if round(value * 255, digits) / 255 == value:
-                return f"{round(value * 255, digits):g}/255"
-        return repr(value)
-    if isinstance(value, (list, tuple)):
-        return "[" + ",".join(format_value(v) for v in value) + "]"
-    return write_text(value) if isinstance(value, str) else str(value)
 
 
 class Plugin(BaseModel):
@@ -162,7 +42,7 @@ class Plugin(BaseModel):
     def _find_inputs(cls, value: Any, info: ValidationInfo) -> Any:
         """A path that is written as in results, as the path that it stands for."""
         folders = (info.context or {}).get("folders", ())
-        return _with_paths(value, lambda path: find_input(path, folders))
+        return with_paths(value, lambda path: find_input(path, folders))
 
     @property
     def selector(self) -> str:
@@ -173,7 +53,7 @@ class Plugin(BaseModel):
         shown = []
         for field, value in self.changed().items():
             markers = _metadata(type(self).model_fields[field])
-            ratio = any(isinstance(m, BeforeValidator) and m.func is _ratio for m in markers)
+            ratio = any(isinstance(m, BeforeValidator) and m.func is read_ratio for m in markers)
             shown.append(f"{field}={format_value(value, ratio)}")
         return f"{self.name}[{','.join(shown)}]" if shown else self.name
 
@@ -194,7 +74,7 @@ class Plugin(BaseModel):
         """
         changed = self.changed()
         values = self.model_dump(mode="json", include=set(changed))
-        values |= {field: _with_paths(value, _content) for field, value in changed.items() if _has_path(value)}
+        values |= {field: with_paths(value, content_digest) for field, value in changed.items() if has_path(value)}
         return {"name": self.name, "revision": self.revision, "parameters": values}
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
 from ..errors import Diverged
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 class DivergenceCheck:
@@ -28,6 +30,8 @@ class DivergenceCheck:
 
         Raises Diverged with the first step whose loss is not finite, or else with the name of what is not.
         """
+        import torch
+
         losses, self.losses = self.losses, []
         if losses:
             bad = torch.isfinite(torch.stack(losses)).logical_not().nonzero()
@@ -44,14 +48,15 @@ class DivergenceCheck:
 
 def check_finite(values: Tensor, what: str) -> None:
     """Raise Diverged unless all ``values``, which ``what`` names, are finite. Waits for the device."""
-    if not torch.isfinite(values).all():
+    if not values.isfinite().all():
         raise Diverged(what)
 
 
-@torch.no_grad()
 def not_finite(network: nn.Module) -> str:
     """Name of the first weight or running statistic of ``network`` that is not finite, or nothing."""
-    values = {name: value for name, value in network.state_dict().items() if value.is_floating_point()}
+    import torch
+
+    values = {name: value.detach() for name, value in network.state_dict().items() if value.is_floating_point()}
     if not values:
         return ""
     finite = torch.stack([torch.isfinite(value).all() for value in values.values()])

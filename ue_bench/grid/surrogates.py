@@ -13,7 +13,8 @@ from ..catalogue.selectors import parse
 from ..contract.combination import purifiers
 from ..contract.context import Context
 from ..contract.imageset import ImageSet
-from ..contract.plugin import Countermeasure, Plugin, Victim, name_and_digest
+from ..contract.inputs import name_and_digest
+from ..contract.plugin import Countermeasure, Plugin, Victim
 from ..contract.protocol import Protocol
 from ..errors import UserError
 from ..seeds import derive

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalogue.selectors import write_text
+from ..contract.values import write_text
 from ..errors import UserError, ValidationError
 from ..files import absent
 from . import image_folders

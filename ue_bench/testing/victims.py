@@ -69,7 +69,7 @@ def _check_optimizer(findings: Findings, victim: Victim) -> None:
     from pydantic import ValidationError as PydanticError
 
     from ..catalogue.protocols import protocol
-    from ..contract.plugin import format_value
+    from ..contract.values import format_value
 
     asked = victim.optimizer()
     if not asked:
