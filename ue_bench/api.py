@@ -13,6 +13,7 @@ from .contract.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from .catalogue.registry import Register
+    from .catalogue.selectors import write_text
     from .contract.context import Context, TrainContext
     from .contract.imageset import ImageSet
     from .contract.plugin import (
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         Victim,
         digest_path,
     )
+    from .contract.table import Ask, Line, Setting, Table
     from .errors import EnvironmentProblem, UserError, ValidationError
     from .grid.opening import find_protector, open_dataset, open_protector
     from .grid.surrogates import training_passes
@@ -37,12 +39,14 @@ if TYPE_CHECKING:
     from .store.perturbation import ssim
 
 _HOMES = {
+    "Ask": "contract.table",
     "Context": "contract.context",
     "Countermeasure": "contract.plugin",
     "Dataset": "contract.plugin",
     "EnvironmentProblem": "errors",
     "ImageSet": "contract.imageset",
     "InputPath": "contract.plugin",
+    "Line": "contract.table",
     "NetworkCost": "contract.plugin",
     "Plugin": "contract.plugin",
     "Preprocessing": "contract.plugin",
@@ -50,7 +54,9 @@ _HOMES = {
     "Protector": "contract.plugin",
     "Ratio": "contract.plugin",
     "Register": "catalogue.registry",
+    "Setting": "contract.table",
     "Stored": "store.image_readers",
+    "Table": "contract.table",
     "TrainContext": "contract.context",
     "UserError": "errors",
     "ValidationError": "errors",
@@ -67,6 +73,7 @@ _HOMES = {
     "training_passes": "grid.surrogates",
     "usable_device": "progress",
     "write_output": "leaderboard.figures",
+    "write_text": "catalogue.selectors",
 }
 
 
@@ -79,12 +86,14 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "Ask",
     "Context",
     "Countermeasure",
     "Dataset",
     "EnvironmentProblem",
     "ImageSet",
     "InputPath",
+    "Line",
     "NetworkCost",
     "Plugin",
     "Preprocessing",
@@ -92,7 +101,9 @@ __all__ = [
     "Protector",
     "Ratio",
     "Register",
+    "Setting",
     "Stored",
+    "Table",
     "TrainContext",
     "UserError",
     "ValidationError",
@@ -110,4 +121,5 @@ __all__ = [
     "training_passes",
     "usable_device",
     "write_output",
+    "write_text",
 ]

@@ -77,6 +77,16 @@ class NamedSet:
     summary: str
 
 
+@dataclass(frozen=True)
+class TableEntry:
+    """A registered table of a paper: the function that makes it, and what ``list`` says of it."""
+
+    name: str
+    target: str
+    summary: str
+    distribution: str
+
+
 class Register:
     """What ``ue_bench_register`` receives. Call it for every plugin; nothing is imported."""
 
@@ -100,6 +110,15 @@ class Register:
             raise ValueError(f"the set @{name} is already registered")
         self._registry.sets[kind, name] = NamedSet(kind, name, tuple(members), summary)
 
+    def table(self, name: str, target: str, summary: str) -> None:
+        """Register a table of a paper. ``target``, written ``package.module:function``, returns the table."""
+        if not selectors.NAME.fullmatch(name) or set("*?") & set(name):
+            raise ValueError(f"{name!r} cannot be the name of a table")
+        taken = self._registry.tables.get(name)
+        if taken:
+            raise ValueError(f"table {name!r} is already registered by {taken.distribution}")
+        self._registry.tables[name] = TableEntry(name, target, summary, self._distribution)
+
 
 @dataclass
 class Registry:
@@ -107,6 +126,7 @@ class Registry:
 
     entries: dict[tuple[str, str], Entry] = field(default_factory=dict)
     sets: dict[tuple[str, str], NamedSet] = field(default_factory=dict)
+    tables: dict[str, TableEntry] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
     def of_kind(self, kind: str) -> list[Entry]:
