@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from ue_bench.api import Context, Victim
 from ue_bench.catalogue.registry import registry
 from ue_bench.engine.loop import default_precision
+from ue_bench.grid.surrogates import Surrogates
 from ue_bench_baselines.pgd import boxed, descend, to_unit
 from ue_bench_baselines.shift import Draws
 
@@ -34,7 +35,7 @@ def one_thread() -> None:
 
 @pytest.fixture
 def ctx(tmp_path: Path) -> Context:
-    return Context("cpu", 0, tmp_path, tmp_path, tmp_path, precision=default_precision("cpu"))
+    return Context("cpu", 0, tmp_path, tmp_path, tmp_path, precision=default_precision("cpu"), networks=Surrogates())
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 from ue_bench.catalogue import loading
 from ue_bench.catalogue.registry import registry
-from ue_bench.grid.stages import RunEnvironment
+from ue_bench.grid.environment import RunEnvironment
 
 Install = Callable[..., None]
 

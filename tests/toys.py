@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from types import SimpleNamespace
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 import torch
@@ -15,7 +17,9 @@ from ue_bench.contract.context import Context, TrainContext
 from ue_bench.contract.imageset import ImageSet
 from ue_bench.contract.plugin import Countermeasure, Dataset, InputPath, Plugin, Preprocessing, Protector, Ratio, Victim
 from ue_bench.contract.protocol import Protocol
-from ue_bench.grid.plan import Cell, Data
+from ue_bench.grid.cell import Cell, Data
+from ue_bench.grid.planner import Planned, plan
+from ue_bench.grid.stages.base import Stage, Stores
 from ue_bench.store.schema import DatasetInfo
 
 
@@ -165,3 +169,21 @@ def toy_cell(**changes: Any) -> Cell:
         "precision": "fp32",
     }
     return Cell(**(fields | changes))
+
+
+class _Known:
+    """Stands for stored results: those whose key ``exists`` knows."""
+
+    def __init__(self, kind: str, exists: Callable[[str, str], bool]) -> None:
+        self.kind, self.exists = kind, exists
+
+    def __contains__(self, key: str) -> bool:
+        return self.exists(self.kind, key)
+
+
+def planned(targets: Iterable[Stage], exists: Callable[[str, str], bool] = lambda kind, key: False) -> list[Planned]:
+    """Plan ``targets`` where ``exists(kind, key)`` says what is stored."""
+    stores: Any = SimpleNamespace(
+        artifacts=SimpleNamespace(has=exists), trained=_Known("result", exists), evaded=_Known("evasion", exists)
+    )
+    return plan(targets, cast(Stores, stores))

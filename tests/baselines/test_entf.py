@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ue_bench.api import Context, ImageSet, UserError
 from ue_bench.catalogue.registry import registry
+from ue_bench.grid.surrogates import Surrogates
 from ue_bench_baselines import entf, pgd
 from ue_bench_baselines.embedding import centroids, embedding
 from ue_bench_baselines.entf import EntF
@@ -161,7 +162,7 @@ class TestReference:
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Context:
     """Artifacts that outlive a test: the reference model is trained once."""
     folder = tmp_path_factory.mktemp("entf")
-    return Context(device="cpu", seed=0, scratch=folder, artifacts=folder, data_dir=folder)
+    return Context(device="cpu", seed=0, scratch=folder, artifacts=folder, data_dir=folder, networks=Surrogates())
 
 
 class TestEntanglement:

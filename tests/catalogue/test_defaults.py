@@ -14,7 +14,7 @@ import pytest
 
 from ue_bench.catalogue.registry import KIND_NAMES, registry
 from ue_bench.contract.protocol import Protocol
-from ue_bench.grid.plan import ENGINE_REVISION
+from ue_bench.grid.cell import ENGINE_REVISION
 
 RECORD = Path(__file__).with_name("defaults.json")
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from conftest import Install
 
 from ue_bench.catalogue import loading
 from ue_bench.catalogue.registry import registry
 from ue_bench.errors import EnvironmentProblem
-
-from conftest import Install
 
 GOOD = """
 from ue_bench.api import Countermeasure, hookimpl

@@ -11,6 +11,7 @@ import pytest
 
 from ue_bench.cli.main import main
 from ue_bench.schedule import local
+from ue_bench.schedule.worker import Report
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,17 @@ def ue_bench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     return run
 
 
+class Unheard(Report):
+    """A report that goes nowhere."""
+
+    def __init__(self) -> None: ...
+
+    def __call__(self, done: float, total: float, text: str) -> None: ...
+
+    def warn(self, text: str) -> None:
+        print(f"warning: {text}", file=sys.stderr)
+
+
 class InProcess:
     """The scheduler's part, without worker processes: every task in its turn, in this process."""
 
@@ -63,7 +75,7 @@ class InProcess:
         for task in tasks:
             self.computed.append(task.label)
             try:
-                run(task.payload, self.slots[0], self.settings, lambda *r: None, 1)
+                run(task.payload, self.slots[0], self.settings, Unheard(), 1)
             except UserError as error:
                 failed[task.key] = str(error)
             except Exception as error:

@@ -7,11 +7,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from toys import planned
 
 from ue_bench.catalogue.registry import registry
+from ue_bench.contract.context import silent
 from ue_bench.errors import UserError
-from ue_bench.grid.evasion_plan import EvadeStage, EvasionCell, stages
-from ue_bench.grid.plan import Cell, Data
+from ue_bench.grid.cell import Cell, Data
+from ue_bench.grid.data import stored_dataset
+from ue_bench.grid.environment import RunEnvironment
+from ue_bench.grid.evasion import EvasionCell
+from ue_bench.grid.stages.evade import EvadeStage
+from ue_bench.keys import digest
 from ue_bench.store.evasion import EvasionStore
 from ue_bench.store.results import ResultStore
 
@@ -122,11 +128,10 @@ class TestCells:
     @pytest.fixture
     def cell(self, ue_bench: Command, tmp_path: Path) -> EvasionCell:
         from ue_bench.contract.protocol import protocol
-        from ue_bench.grid import stages as work
 
         [data] = registry().resolve("dataset", f"npz[path={tmp_path / 'stripes.npz'}]")
-        env = work.RunEnvironment(tmp_path / "cache", tmp_path, tmp_path / "out")
-        stored: Data = work.dataset(data, env, lambda *r: None)  # type: ignore[arg-type]
+        env = RunEnvironment(tmp_path / "cache", tmp_path, tmp_path / "out")
+        stored: Data = stored_dataset(data, env, silent)  # type: ignore[arg-type]
         parts: list[Any] = [
             registry().resolve(kind, name)[0]
             for kind, name in (("protector", "lsp"), ("countermeasure", "jpeg"), ("victim", VICTIM))
@@ -148,25 +153,25 @@ class TestCells:
         ]  # fmt: skip
         assert len({c.key for c in [cell, *changed]}) == 9
         assert len({c.id for c in [cell, *changed]}) == 8  # precision is in no id
-        assert cell.key != Cell.key.func(cell)  # type: ignore[attr-defined]  # nor is it that of a training cell
+        assert cell.key != digest(Cell.identity(cell))  # nor is it that of a training cell
 
     def test_stages_wait_for_what_they_need(self, cell: EvasionCell) -> None:
         evade = EvadeStage(cell)
-        planned = {p.stage.key: p for p in stages([cell], lambda kind, key: False)}
-        assert list(planned) == [s.key for s in (evade.classifier, evade.protect, evade.purify, evade)]
-        assert planned[evade.key].needs == (evade.classifier.key, evade.protect.key, evade.purify.key)
-        assert planned[evade.protect.key].needs == ()  # lsp asks no network
-        left = stages([cell], lambda kind, key: kind in ("plugin", "protected"))
+        waits = {p.stage.key: p.needs for p in planned([evade])}
+        assert list(waits) == [s.key for s in (evade.classifier, evade.protect, evade.purify, evade)]
+        assert waits[evade.key] == (evade.classifier.key, evade.protect.key, evade.purify.key)
+        assert waits[evade.protect.key] == ()  # lsp asks no network
+        left = planned([evade], lambda kind, key: kind in ("plugin", "protected"))
         assert [p.stage.key for p in left] == [evade.purify.key, evade.key]
-        assert stages([cell], lambda kind, key: kind == "evasion") == []
+        assert planned([evade], lambda kind, key: kind == "evasion") == []
 
     def test_a_protector_waits_for_the_classifier_that_it_may_attack(self, cell: EvasionCell) -> None:
         from dataclasses import replace
 
         [other] = registry().resolve("protector", ATTACK)
         attacked = EvadeStage(replace(cell, protector=other))
-        planned = {p.stage.key: p for p in stages([attacked.cell], lambda kind, key: False)}
-        assert planned[attacked.protect.key].needs == (attacked.classifier.key,)
+        waits = {p.stage.key: p.needs for p in planned([attacked])}
+        assert waits[attacked.protect.key] == (attacked.classifier.key,)
 
     def test_too_many_images(self, cell: EvasionCell) -> None:
         with pytest.raises(UserError, match="31 test images are wanted, there are 30"):

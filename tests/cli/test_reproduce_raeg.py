@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from ue_bench.cli.evade import Evasion
+from ue_bench.grid.grid import Grid
 from ue_bench.leaderboard import raeg
 from ue_bench.store.evasion import EvasionStore
 from ue_bench_raeg import generator
@@ -120,7 +120,7 @@ def test_an_unseen_classifier(ue_bench: Command, computed: list[str], monkeypatc
     # No mean of fewer attacks than were asked for.
     [lost] = Path("out/evasion").glob("raeg*/median-resnet9*.json")
     lost.unlink()
-    monkeypatch.setattr(Evasion, "fill", lambda *arguments: False)
+    monkeypatch.setattr(Grid, "fill", lambda *arguments: {})
     done = ue_bench(*command, "--unseen", "linear", "--json")
     assert done.code == 1
     assert rows(done.json)["Full Implementation acc_defended"]["measured"] == {}

@@ -8,7 +8,20 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from toys import PROTOCOL, Brighter, Clean, Files, Linear, Plain, Toy, random_set, toy_cell, toy_data, write_set
+from toys import (
+    PROTOCOL,
+    Brighter,
+    Clean,
+    Files,
+    Linear,
+    Plain,
+    Toy,
+    planned,
+    random_set,
+    toy_cell,
+    toy_data,
+    write_set,
+)
 
 from ue_bench.contract import clean_data
 from ue_bench.contract.combination import combine
@@ -16,9 +29,11 @@ from ue_bench.contract.context import Context, TrainContext
 from ue_bench.contract.imageset import ImageSet
 from ue_bench.contract.plugin import Countermeasure
 from ue_bench.errors import UserError
-from ue_bench.grid import plan
-from ue_bench.grid.plan import Cell, Data
-from ue_bench.grid.stages import RunEnvironment, dataset, execute
+from ue_bench.grid.cell import Cell, Data, cells
+from ue_bench.grid.data import stored_dataset as dataset
+from ue_bench.grid.environment import RunEnvironment
+from ue_bench.grid.stages.base import Work
+from ue_bench.grid.stages.train import TrainStage
 from ue_bench.store.artifacts import ArtifactStore
 from ue_bench.store.results import ResultStore
 
@@ -88,8 +103,8 @@ def nothing_lent() -> Iterator[None]:
 def compute(cell: Cell, env: RunEnvironment) -> list[tuple[str, str, ImageSet]]:
     """Run ``cell`` through all its stages, training included; what was lent on the way."""
     store = ArtifactStore(env.cache_dir)
-    for planned in plan.stages([cell], lambda kind, key: kind != "result" and store.has(kind, key)):
-        execute(planned.stage, env, silent)
+    for one in planned([TrainStage(cell)], lambda kind, key: kind != "result" and store.has(kind, key)):
+        one.stage.run(Work(env))
     found = list(Owner.lent)
     Owner.lent.clear()
     return found
@@ -181,7 +196,7 @@ def test_contexts_of_no_cell_have_none(tmp_path: Path) -> None:
 def test_more_than_there_are_is_a_user_error_before_anything_runs(data: Data, env: RunEnvironment) -> None:
     grid = (data, [Toy()], [Plain(), Owner(count=31)], [Linear()], PROTOCOL, [0], 1.0, "fp32")
     with pytest.raises(UserError, match=r"owner\[count=31\] needs 31 clean images, the training set has 30"):
-        plan.cells(*grid)
+        cells(*grid)
     with pytest.raises(UserError, match="needs 31 clean images"):
         compute(toy_cell(data=data, countermeasure=Owner(count=31)), env)
 

@@ -8,7 +8,7 @@ from pydantic import ValidationError as PydanticError
 from ue_bench.contract import protocol as protocols
 from ue_bench.contract.protocol import Protocol, protocol
 from ue_bench.errors import UserError
-from ue_bench.grid.plan import protocol_identity
+from ue_bench.grid.cell import protocol_identity
 
 BASE: dict[str, Any] = {
     "name": "x",

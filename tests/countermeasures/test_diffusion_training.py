@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 
 from ue_bench.api import EnvironmentProblem, ImageSet, UserError, ValidationError, open_dataset
 from ue_bench.cli.main import cli
+from ue_bench.grid.surrogates import Surrogates
 from ue_bench_countermeasures.diffusion import training
 from ue_bench_countermeasures.diffusion.recipe import PRESETS, Recipe
 from ue_bench_countermeasures.diffusion.weights import locate
@@ -171,7 +172,14 @@ class TestFit:
 def context(tmp_path: Path) -> Any:
     from ue_bench.api import Context
 
-    return Context(device="cpu", seed=0, scratch=tmp_path, artifacts=tmp_path / "artifacts", data_dir=tmp_path)
+    return Context(
+        device="cpu",
+        seed=0,
+        scratch=tmp_path,
+        artifacts=tmp_path / "artifacts",
+        data_dir=tmp_path,
+        networks=Surrogates(),
+    )
 
 
 class TestBatch:

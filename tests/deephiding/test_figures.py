@@ -19,9 +19,11 @@ from PIL import Image
 from ue_bench.api import EnvironmentProblem, UserError, ValidationError
 from ue_bench.catalogue.registry import registry
 from ue_bench.cli.main import cli
-from ue_bench.grid import stages
-from ue_bench.grid.plan import ProtectStage
-from ue_bench.grid.stages import RunEnvironment
+from ue_bench.contract.context import silent
+from ue_bench.grid.data import stored_dataset
+from ue_bench.grid.environment import RunEnvironment
+from ue_bench.grid.stages.base import Work
+from ue_bench.grid.stages.protect import ProtectStage
 from ue_bench.leaderboard import figures
 from ue_bench_deephiding import curves
 from ue_bench_deephiding.protector import SHIPPED, DeepHiding
@@ -66,11 +68,11 @@ class TestSheet:
             registry().resolve("dataset", "npz[path=set.npz]"),
             registry().resolve("protector", selector),
         )
-        place = RunEnvironment(Path("cache").absolute(), Path("cache").absolute(), Path("out").absolute())
-        data = stages.dataset(dataset, place, lambda *report: None)
+        env = RunEnvironment(Path("cache").absolute(), Path("cache").absolute(), Path("out").absolute())
+        data = stored_dataset(dataset, env, silent)
         with monkeypatch.context() as patched:
             patched.setattr(DeepHiding, "bank", kept)
-            stages.execute(ProtectStage(data, protector, seed, "fp32"), place, lambda *report: None)
+            ProtectStage(data, protector, seed, "fp32").run(Work(env))
         [found] = banks
         return found
 

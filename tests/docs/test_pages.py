@@ -17,6 +17,7 @@ from ue_bench.api import Context, Countermeasure, Dataset, ImageSet, Plugin, Pro
 from ue_bench.catalogue import boards
 from ue_bench.catalogue.registry import Registry
 from ue_bench.contract import hookspecs, protocol
+from ue_bench.grid.surrogates import Surrogates
 from ue_bench.store import schema
 from ue_bench.store.perturbation import check
 
@@ -72,7 +73,7 @@ class TestPlugins:
     def test_context_is_documented(self) -> None:
         names = (*Context.__dataclass_fields__, *vars(Context), *vars(Context.__base__))
         public = {n for n in names if not n.startswith("_")}
-        private = {"artifacts", "report", "open_dataset", "clean"}  # what the methods are made of
+        private = {"artifacts", "report", "open_dataset", "clean", "networks"}  # what the methods are made of
         table = " ".join(row[0] for row in rows(section(PLUGINS, "## Context")))
         assert {n for n in public - private if not re.search(rf"`{n}\b", table)} == set()
 
@@ -92,7 +93,7 @@ def snippet_class(kind: type[Plugin]) -> type[Plugin]:
 class TestSnippets:
     @pytest.fixture
     def ctx(self, tmp_path: Path) -> Context:
-        return Context("cpu", 0, tmp_path, tmp_path, tmp_path)
+        return Context("cpu", 0, tmp_path, tmp_path, tmp_path, networks=Surrogates())
 
     @pytest.fixture
     def blobs(self, ctx: Context) -> ImageSet:

@@ -8,10 +8,18 @@ import torch
 from toys import PROTOCOL, Linear, Plain, Toy, toy_cell
 
 from ue_bench.catalogue.registry import registry
-from ue_bench.cli import plan as cli_plan
-from ue_bench.contract.plugin import NetworkCost, Protector
+from ue_bench.contract.plugin import NetworkCost, Protector, Victim
+from ue_bench.engine import speed
 from ue_bench.grid import cost
-from ue_bench.grid.plan import TrainStage, epochs, stages
+from ue_bench.grid.cell import epochs
+from ue_bench.grid.stages.protect import LEAST_PASSES, ProtectStage
+from ue_bench.grid.stages.train import TrainStage
+
+
+def victim() -> Victim:
+    [found] = registry().resolve("victim", "resnet9[width=4,blocks=1]")
+    assert isinstance(found, Victim)
+    return found
 
 
 class Dear(Toy):
@@ -27,11 +35,9 @@ def test_epochs_are_passes_over_the_set() -> None:
     assert epochs(short, 4) == 3
 
 
-def test_dear_protection_weighs_as_much_as_it_trains() -> None:
-    cheap, dear = (stages([toy_cell(protector=p)], lambda *_: False) for p in (Toy(), Dear()))
-    assert cheap[0].weight == 0.5
-    own = toy_cell()
-    assert dear[0].weight == pytest.approx(30 / epochs(own.recipe, own.data.info.train))
+def test_protection_weighs_as_many_passes_as_it_makes() -> None:
+    assert ProtectStage.of(toy_cell(protector=Toy())).cost().weight == LEAST_PASSES
+    assert ProtectStage.of(toy_cell(protector=Dear())).cost().weight == 30
 
 
 def test_what_a_victim_learns_before_its_training_weighs_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,35 +49,39 @@ def test_what_a_victim_learns_before_its_training_weighs_too(monkeypatch: pytest
         toy_cell(victim=Linear(), countermeasure=Plain()),
         toy_cell(victim=Learner(), countermeasure=Plain()),
     )
-    [*_, last] = stages([plain], lambda *_: False)
-    assert last.weight == 1
-    [*_, last] = stages([learner], lambda *_: False)
-    assert last.weight == pytest.approx(1 + 30 / epochs(learner.recipe, 10))  # 10 images
+    alone = epochs(plain.recipe, 10)  # 10 images
+    assert TrainStage(plain).cost().weight == pytest.approx(alone)
+    assert TrainStage(learner).cost().weight == pytest.approx(alone + 30)
     asked: list[NetworkCost] = []
-    monkeypatch.setattr(cost, "seconds", lambda found, *rest: asked.append(found) or 5.0)
+
+    def seconds(network: NetworkCost, *rest: Any) -> float:
+        asked.append(network)
+        return 5.0
+
+    monkeypatch.setattr(cost, "seconds", seconds)
     wanted: Any = SimpleNamespace(env=SimpleNamespace(device="cpu", threads=1), data=learner.data, cells=[learner])
-    assert cli_plan._seconds(TrainStage(learner), wanted) == 10
-    assert asked == [NetworkCost("mlp", 30.0), NetworkCost("linear", epochs(learner.recipe, 10))]
+    assert cost.stage_seconds(TrainStage(learner), wanted) == 10
+    assert sorted(asked, key=lambda n: n.victim) == [NetworkCost("linear", alone), NetworkCost("mlp", 30.0)]
 
 
 def test_a_pass_is_timed_by_training_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds are those of the clock, over all images that were passed."""
     now = iter(range(100))
-    monkeypatch.setattr(cost.time, "perf_counter", lambda: float(next(now)))
-    monkeypatch.setattr(cost, "LEAST_SECONDS", 2.5)
-    cost.seconds_a_pass.cache_clear()
-    found = cost.seconds_a_pass("resnet9[width=4,blocks=1]", 10, (8, 8), "cpu", "fp32", 1)
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: float(next(now)))
+    monkeypatch.setattr(speed, "LEAST_SECONDS", 2.5)
+    speed.seconds_a_pass.cache_clear()
+    found = speed.seconds_a_pass(victim(), 10, (8, 8), "cpu", "fp32", 1)
     # Begun at 0, looked at the clock after steps 1 and 2 (at 1 and 2) and 3 (at 3), read it at 4.
     assert found == pytest.approx(4 / (3 * 64))
     many = cost.seconds(NetworkCost("resnet9[width=4,blocks=1]", 5.0), 1000, 10, (8, 8), "cpu", "fp32", 1)
     assert many == pytest.approx(5000 * found)
-    cost.seconds_a_pass.cache_clear()
+    speed.seconds_a_pass.cache_clear()
 
 
 def test_timing_disturbs_nothing() -> None:
-    cost.seconds_a_pass.cache_clear()
+    speed.seconds_a_pass.cache_clear()
     before, threads = torch.get_rng_state(), torch.get_num_threads()
-    assert cost.seconds_a_pass("resnet9[width=4,blocks=1]", 3, (8, 8), "cpu", "fp32", threads + 1) > 0
+    assert speed.seconds_a_pass(victim(), 3, (8, 8), "cpu", "fp32", threads + 1) > 0
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.get_num_threads() == threads
 

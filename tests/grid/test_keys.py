@@ -8,13 +8,16 @@ from typing import Any, ClassVar
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from toys import PROTOCOL, Brighter, Clean, Doubler, Halver, Linear, Needy, Plain, Toy, toy_cell, toy_data
+from toys import PROTOCOL, Brighter, Clean, Doubler, Halver, Linear, Needy, Plain, Toy, planned, toy_cell, toy_data
 
 from ue_bench.contract.combination import combine
 from ue_bench.contract.plugin import digest_path
 from ue_bench.contract.protocol import Protocol
 from ue_bench.errors import UserError
-from ue_bench.grid.plan import Cell, ProtectStage, PurifyStage, TrainStage, cells, stages
+from ue_bench.grid.cell import Cell, cells
+from ue_bench.grid.stages.protect import ProtectStage
+from ue_bench.grid.stages.purify import PurifyStage
+from ue_bench.grid.stages.train import TrainStage
 from ue_bench.keys import canonical_json, digest
 from ue_bench.seeds import derive
 
@@ -237,6 +240,10 @@ def grid(**changes: Any) -> list[Cell]:
     return cells(**(axes | changes))
 
 
+def goals(cells: list[Cell]) -> list[TrainStage]:
+    return [TrainStage(cell) for cell in cells]
+
+
 def test_the_grid_is_whole_and_ordered_by_rows() -> None:
     found = grid()
     assert len({c.key for c in found}) == 16
@@ -245,25 +252,25 @@ def test_the_grid_is_whole_and_ordered_by_rows() -> None:
 
 
 def test_stages_are_shared_and_come_before_what_needs_them() -> None:
-    planned = stages(grid(), lambda kind, key: False)
-    count = {kind: sum(p.stage.kind == kind for p in planned) for kind in ("protected", "purified", "result")}
+    found = planned(goals(grid()))
+    count = {kind: sum(p.stage.kind == kind for p in found) for kind in ("protected", "purified", "result")}
     assert count == {"protected": 4, "purified": 4, "result": 16}
     seen: set[str] = set()
-    for p in planned:
+    for p in found:
         assert set(p.needs) <= seen
         seen.add(p.stage.key)
-    doubled = [p for p in planned if p.stage.kind == "result" and "doubler" in p.stage.label]
+    doubled = [p for p in found if p.stage.kind == "result" and "doubler" in p.stage.label]
     assert {len(p.needs) for p in doubled} == {2}
 
 
 def test_what_exists_is_not_planned() -> None:
     wanted = grid()
-    assert stages(wanted, lambda kind, key: kind == "result") == []
+    assert planned(goals(wanted), lambda kind, key: kind == "result") == []
     first = wanted[0].key
-    planned = stages(wanted[:1] + wanted[-1:], lambda kind, key: key == first)
-    assert {p.stage.kind for p in planned} == {"protected", "purified", "result"}
-    assert all("clean" not in p.stage.label for p in planned)
-    [train] = stages(wanted[:1], lambda kind, key: kind == "protected")
+    found = planned(goals(wanted[:1] + wanted[-1:]), lambda kind, key: key == first)
+    assert {p.stage.kind for p in found} == {"protected", "purified", "result"}
+    assert all("clean" not in p.stage.label for p in found)
+    [train] = planned(goals(wanted[:1]), lambda kind, key: kind == "protected")
     assert train.needs == ()
 
 

@@ -10,16 +10,31 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from toys import Brighter, Clean, Doubler, Files, Halver, Linear, Plain, Toy, random_set, toy_cell, write_set
+from toys import (
+    Brighter,
+    Clean,
+    Doubler,
+    Files,
+    Halver,
+    Linear,
+    Plain,
+    Toy,
+    planned,
+    random_set,
+    toy_cell,
+    write_set,
+)
 
 from ue_bench.contract.combination import combine
 from ue_bench.contract.context import Context
 from ue_bench.contract.imageset import ImageSet
 from ue_bench.engine import loop
 from ue_bench.errors import ValidationError
-from ue_bench.grid.plan import Cell, Data, TrainStage
-from ue_bench.grid.plan import stages as plan_stages
-from ue_bench.grid.stages import RunEnvironment, dataset, execute
+from ue_bench.grid.cell import Cell, Data
+from ue_bench.grid.data import stored_dataset as dataset
+from ue_bench.grid.environment import RunEnvironment
+from ue_bench.grid.stages.base import Work
+from ue_bench.grid.stages.train import TrainStage
 from ue_bench.store.artifacts import ArtifactStore, load_images, read_json
 from ue_bench.store.results import ResultStore
 
@@ -117,8 +132,8 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> Trained:
 
 def compute(cell: Cell, env: RunEnvironment) -> None:
     store = ArtifactStore(env.cache_dir)
-    for planned in plan_stages([cell], lambda kind, key: kind != "result" and store.has(kind, key)):
-        execute(planned.stage, env, silent)
+    for one in planned([TrainStage(cell)], lambda kind, key: kind != "result" and store.has(kind, key)):
+        one.stage.run(Work(env))
 
 
 def test_a_cell_trains_on_protected_and_is_measured_on_clean_images(
@@ -263,7 +278,7 @@ def test_a_protected_set_is_made_once_and_kept(data: Data, env: RunEnvironment, 
     stage = TrainStage(cell).protect
     folder = env.cache_dir / "protected" / stage.key
     before = folder.stat().st_mtime_ns
-    execute(stage, env, silent)
+    stage.run(Work(env))
     compute(toy_cell(data=data, protector=Toy(count=5), countermeasure=Plain()), env)
     assert folder.stat().st_mtime_ns == before
     assert len(list((env.cache_dir / "protected").iterdir())) == 1

@@ -14,6 +14,7 @@ from ue_bench.contract.context import Context
 from ue_bench.contract.imageset import ImageSet
 from ue_bench.engine import loop
 from ue_bench.errors import UserError
+from ue_bench.grid.surrogates import Surrogates
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NET = "resnet9[width=4,blocks=1]"
@@ -22,7 +23,7 @@ RECIPE: dict[str, Any] = {"batch": 8, "epochs": 3, "learning_rate": 0.1, "schedu
 
 @pytest.fixture
 def ctx(tmp_path: Path) -> Context:
-    return Context("cpu", 3, tmp_path, tmp_path / "artifacts", tmp_path)
+    return Context("cpu", 3, tmp_path, tmp_path / "artifacts", tmp_path, networks=Surrogates())
 
 
 def images() -> ImageSet:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,6 @@ from ue_bench.schedule.local import Event, Scheduler, Task
 
 from . import targets
 from .helpers import Outcome, read_log, slots
-
-
-@pytest.fixture(autouse=True)
-def small_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers import the main module of the process that starts them: spare them pytest."""
-    main = sys.modules["__main__"]
-    monkeypatch.setattr(main, "__spec__", None)
-    monkeypatch.delattr(main, "__file__", raising=False)
 
 
 @pytest.fixture

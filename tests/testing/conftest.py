@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from ue_bench.api import Context, ImageSet
+from ue_bench.grid.surrogates import Surrogates
 from ue_bench.testing import pictures
 
 
@@ -16,7 +17,7 @@ def _one_thread(one_thread: None) -> None:
 @pytest.fixture
 def ctx(tmp_path: Path) -> Context:
     (tmp_path / "scratch").mkdir()
-    return Context("cpu", 0, tmp_path / "scratch", tmp_path / "artifacts", tmp_path / "data")
+    return Context("cpu", 0, tmp_path / "scratch", tmp_path / "artifacts", tmp_path / "data", networks=Surrogates())
 
 
 @pytest.fixture

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import sys
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from ..catalogue import boards
-from ..catalogue.boards import Board
 from ..errors import UserError
 
 if TYPE_CHECKING:
-    from ..grid.plan import Cell, Data, Planned, TrainStage
-    from ..grid.stages import RunEnvironment
+    from ..grid.grid import Grid
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -94,30 +92,6 @@ def _with(options: Sequence[Callable[[F], F]], command: F) -> F:
     return command
 
 
-@dataclass(frozen=True)
-class Grid:
-    """A resolved request: the cells of the table, and where they are computed and kept."""
-
-    board: Board
-    data: Data
-    cells: list[Cell]
-    env: RunEnvironment
-
-    def planned(self, last: type[TrainStage] | None = None) -> list[Planned]:
-        """Stages still to compute, up to the results or to another ``last`` stage of each cell."""
-        from ..grid import plan
-        from ..store.artifacts import ArtifactStore
-        from ..store.results import ResultStore
-
-        artifacts = ArtifactStore(self.env.cache_dir)
-        have = {r.key for r in ResultStore(self.env.out).results()}
-        return plan.stages(
-            self.cells,
-            lambda kind, key: key in have if kind == "result" else artifacts.has(kind, key),
-            last or plan.TrainStage,
-        )
-
-
 def say(text: str) -> None:
     """A line for the user; stdout is for data."""
     print(text, file=sys.stderr, flush=True)
@@ -137,64 +111,35 @@ def parse_seeds(text: str) -> list[int]:
     return list(dict.fromkeys(found))
 
 
-def grid(
-    protectors: tuple[str, ...],
-    countermeasures: tuple[str, ...],
-    victims: tuple[str, ...],
-    dataset: str | None,
-    board_name: str,
-    protocol: str | None,
-    seeds: str | None,
-    fraction: float,
-    precision: str,
-    devices: str,
-    out: Path | None,
-    data_dir: Path | None,
-    cache_dir: Path | None,
-    threads: int,
-    report: Callable[[float, float, str], None],
-) -> Grid:
-    """Resolve what the user asked for. Loads the dataset, because its fingerprint is part of every key."""
-    from .. import machine
-    from ..catalogue.registry import registry
-    from ..contract import protocol as protocols
-    from ..contract.plugin import Countermeasure, Dataset, Protector, Victim
-    from ..grid import plan, stages
-    from ..schedule.devices import slots
+def loading() -> Callable[[float, float, str], None]:
+    """Return a report that prints a line now and then while a dataset is loaded."""
+    last = time.monotonic()
 
-    board = boards.board(board_name)
-    names = registry()
-    wanted = names.resolve("protector", protectors or board.protectors, (*board.reference, *board.protectors))
-    reference = names.resolve("protector", board.reference)  # always part of the grid, whatever is excluded
-    rows = [*reference, *(p for p in wanted if p not in reference)]
-    columns = names.resolve("countermeasure", countermeasures or board.countermeasures, board.countermeasures)
-    nets = names.resolve("victim", victims or board.victims, board.victims)
-    recipe = protocols.protocol(protocol or board.protocol)
-    cache = (cache_dir or machine.cache_dir()).absolute()
-    data_folder = (data_dir or machine.data_dir(cache)).absolute()
-    sets = names.resolve("dataset", dataset or board.dataset.replace("{data_dir}", str(data_folder)))
-    base_seeds = parse_seeds(seeds) if seeds else list(board.seeds)
-    if len(sets) != 1:
-        raise UserError("one dataset at a time", "run the command once for each")
-    device = slots(devices, 1, threads)[0].device
-    if precision == "auto":
-        [precision] = [d.precision for d in machine.devices() if d.name == device]
-    env = stages.RunEnvironment(
-        cache_dir=cache,
-        data_dir=data_folder,
-        out=(out or Path("ue-bench-results") / board.name).absolute(),
-        device=device,
-        threads=threads,
-    )
-    data = stages.dataset(cast(Dataset, sets[0]), env, report)
-    cells = plan.cells(
-        data,
-        cast(list[Protector], rows),
-        cast(list[Countermeasure], columns),
-        cast(list[Victim], nets),
-        recipe,
-        base_seeds,
-        fraction,
-        precision,
-    )
-    return Grid(board, data, cells, env)
+    def report(done: float, total: float, text: str) -> None:
+        nonlocal last
+        if time.monotonic() - last > 2:
+            last = time.monotonic()
+            say(f"ue-bench: {text} {done / max(total, 1):.0%}")
+
+    return report
+
+
+def resolved(*, board_name: str, seeds: str | None = None, **options: Any) -> Grid:
+    """Return the grid that these options of the command line describe."""
+    from ..grid.grid import Request, resolve
+
+    request = Request(board=board_name, seeds=parse_seeds(seeds) if seeds else None, **options)
+    return resolve(request, loading())
+
+
+def print_json(value: Any) -> None:
+    """Print plain data. Raises ValueError when it holds a number that JSON has not."""
+    print(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=str))
+
+
+def shown(path: Path) -> str:
+    """Return ``path`` relative to here where that is shorter."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

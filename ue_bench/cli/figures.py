@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -12,14 +11,11 @@ from .common import (
     data_dir_option,
     dataset_option,
     devices_option,
-    grid,
     jobs_option,
+    loading,
     say,
     threads_option,
 )
-
-if TYPE_CHECKING:
-    from ..contract.plugin import Protector
 
 
 @click.group("figures")
@@ -61,50 +57,36 @@ def perturbations(
     \b
     ue-bench figures perturbations -P 'lsp,ar,ops' --out perturbations.png
     """
-    from ..catalogue.registry import registry
     from ..errors import UserError
-    from ..grid.plan import Planned, ProtectStage
+    from ..grid.filling import fill
+    from ..grid.grid import Request, resolve
+    from ..grid.progress import Progress
+    from ..grid.stages.protect import ProtectStage
     from ..leaderboard import figures
     from ..store.artifacts import ArtifactStore, load_images
-    from .run import fill, loading
 
     figures.check_output(out, ".png")
-    wanted = grid(
-        protectors=protectors,
-        countermeasures=(),
-        victims=(),
-        dataset=dataset,
-        board_name=board_name,
-        protocol=None,
-        seeds=str(seed),
-        fraction=1.0,
-        precision="auto",
-        devices=devices,
-        out=None,
-        data_dir=data_dir,
-        cache_dir=cache_dir,
-        threads=threads,
-        report=loading(),
-    )
-    # Only what was asked for: a grid would have its reference rows beside that.
-    everything = (*wanted.board.reference, *wanted.board.protectors)
-    columns = cast("list[Protector]", registry().resolve("protector", protectors or everything, everything))
-    stages = [ProtectStage(wanted.data, column, seed, wanted.cells[0].precision) for column in columns]
-
-    store = ArtifactStore(wanted.env.cache_dir)
-    clean = load_images(store.path("datasets", wanted.data.artifact) / "train")
-    selector = wanted.data.plugin.selector
+    request = Request(
+        board=board_name, protectors=protectors, dataset=dataset, seeds=[seed], devices=devices, threads=threads,
+        data_dir=data_dir, cache_dir=cache_dir, reference=not protectors,
+    )  # fmt: skip
+    grid = resolve(request, loading())
+    stages = list(dict.fromkeys(ProtectStage.of(cell) for cell in grid.cells))
+    store = ArtifactStore(grid.env.cache_dir)
+    clean = load_images(store.path("datasets", grid.data.artifact) / "train")
+    selector = grid.data.plugin.selector
     if len(clean) < images:
         raise UserError(f"{selector} holds {len(clean)} training images, not {images}", "give fewer --images")
-    planned = [Planned(stage, (), 1.0) for stage in stages if not store.has(stage.kind, stage.key)]
-    if planned and fill(wanted, planned, devices, jobs, threads):
+    if not all(store.has(stage.kind, stage.key) for stage in stages) and fill(
+        stages, grid.env, devices, jobs, Progress()
+    ):
         say("ue-bench: no figure without these sets")
         return 1
     chosen = figures.spread(clean.labels, images, seed)
     originals = clean.images[chosen]
     rows = [[image] for image in originals]
     for stage in stages:
-        protected = load_images(store.path(stage.kind, stage.key)).images[chosen]
+        protected = load_images(stage.folder(store)).images[chosen]
         for row, before, after in zip(rows, originals, protected, strict=True):
             row += [after, figures.perturbation_map(before, after)]
     names = [clean.class_names[label] for label in clean.labels[chosen]]

@@ -9,34 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from ..catalogue import boards
-from ..catalogue.boards import Board
 from .common import json_option, say
 
 if TYPE_CHECKING:
     from ..leaderboard.board import BoardInfo
     from ..store.schema import Result
-
-
-def board_info(board: Board) -> BoardInfo:
-    """What the pages need to know of a board; selectors in canonical form."""
-    from ..catalogue.registry import registry
-    from ..leaderboard.board import BoardInfo
-
-    names = registry()
-
-    def selectors(kind: str, texts: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(p.selector for p in names.resolve(kind, texts))
-
-    return BoardInfo(
-        name=board.name,
-        title=board.title,
-        description=board.description,
-        countermeasures=selectors("countermeasure", board.countermeasures),
-        protectors=selectors("protector", board.protectors),
-        reference=selectors("protector", board.reference),
-        command=f"ue-bench run --board {board.name} --protector all --countermeasure all",
-        notes=board.notes,
-    )
 
 
 @click.group("leaderboard")
@@ -50,6 +27,7 @@ _out = click.option("--out", type=click.Path(path_type=Path), help="Results fold
 
 def _results(board_name: str, out: Path | None) -> tuple[list[Result], BoardInfo, Path]:
     from ..errors import NothingSelected
+    from ..leaderboard.board import board_info
     from ..store.results import ResultStore
 
     board = boards.board(board_name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +12,11 @@ import click
 from ..catalogue.registry import did_you_mean, registry
 from ..catalogue.selectors import write_text
 from ..errors import UserError
-from .common import Grid, evasion_only_options, grid, json_option, say, setting_options
+from ..grid.grid import Grid
+from .common import evasion_only_options, json_option, resolved, say, setting_options
 
 if TYPE_CHECKING:
-    from ..grid.plan import Cell, Planned
+    from ..grid.cell import Cell
     from ..leaderboard.printed import PrintedTable
 
 
@@ -64,6 +64,7 @@ def command(
     \b
     ue-bench reproduce tableD --board cifar10-micro --natural photos
     """
+    from ..grid.progress import Progress
     from ..leaderboard import printed, raeg
     from ..leaderboard.comparison import compare
 
@@ -99,8 +100,8 @@ def command(
     if dry_run:
         from .plan import show
 
-        return show(wanted, _planned(table, wanted), as_json)
-    failed = _fill(table, wanted, devices, jobs, threads)
+        return show(wanted, wanted.missing(), as_json)
+    failed = wanted.fill(Progress(), jobs)
     found = compare(table, selectors, wanted.cells, _measured(table, wanted))
     if as_json:
         print(json.dumps([c.plain() for c in found], indent=1, ensure_ascii=False))
@@ -134,51 +135,28 @@ def _quoted(path: Path | None) -> str | None:
 
 def _grid(table: PrintedTable, protectors: list[str], **options: Any) -> Grid:
     """The cells of the table and no others: a board's reference rows are not part of it."""
-    from ..leaderboard.printed import COSINES
-    from .run import loading
-
-    columns = ("vanilla",) if table.columns == COSINES else table.columns
-    whole = grid(tuple(protectors), columns, report=loading(), **options)
-    own = {p.selector for p in registry().resolve("protector", protectors)}
-    return replace(whole, cells=[cell for cell in whole.cells if cell.protector.selector in own])
-
-
-def _planned(table: PrintedTable, wanted: Grid) -> list[Planned]:
-    """Stages still to compute."""
-    from ..grid.plan import FeatureStage, TrainStage
+    from ..grid.stages.features import FeatureStage
     from ..leaderboard.printed import COSINES
 
-    return wanted.planned(FeatureStage if table.columns == COSINES else TrainStage)
-
-
-def _fill(table: PrintedTable, wanted: Grid, devices: str, jobs: int | None, threads: int) -> bool:
-    from ..store.results import ResultStore
-    from .run import fill
-
-    store = ResultStore(wanted.env.out)
-    store.create()
-    with store.lock():
-        return fill(wanted, _planned(table, wanted), devices, jobs, threads)
+    features = table.columns == COSINES
+    columns = ("vanilla",) if features else table.columns
+    whole = resolved(protectors=tuple(protectors), countermeasures=columns, reference=False, **options)
+    return whole.with_cells(whole.cells, FeatureStage if features else None)
 
 
 def _measured(table: PrintedTable, wanted: Grid) -> Callable[[Cell], Mapping[str, float]]:
     """What gives the measured numbers of a cell, by column of the table."""
-    from ..grid.plan import FeatureStage
+    from ..grid.stages.base import Stores
     from ..leaderboard.printed import COSINES
-    from ..store.artifacts import ArtifactStore, read_json
-    from ..store.results import ResultStore
 
-    artifacts = ArtifactStore(wanted.env.cache_dir)
-    results = {r.key: r.metrics.accuracy_last for r in ResultStore(wanted.env.out).results()}
+    stores = Stores(wanted.env)
 
-    def cosines(cell: Cell) -> Mapping[str, float]:
-        stage = FeatureStage(cell)
-        if not artifacts.has(stage.kind, stage.key):
+    def values(cell: Cell) -> Mapping[str, float]:
+        numbers = wanted.goal(cell).measured(stores)
+        if numbers is None:
             return {}
-        found = read_json(artifacts.path(stage.kind, stage.key) / "features.json")
-        return {column: found[column] for column in COSINES}
+        if table.columns == COSINES:
+            return {column: numbers[column] for column in COSINES}
+        return {cell.countermeasure.selector: numbers["accuracy"]}
 
-    def accuracies(cell: Cell) -> Mapping[str, float]:
-        return {cell.countermeasure.selector: results[cell.key]} if cell.key in results else {}
-
-    return cosines if table.columns == COSINES else accuracies
+    return values

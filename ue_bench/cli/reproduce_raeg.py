@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..catalogue.registry import registry
 from ..errors import UserError
-from .common import Grid, grid, say
-from .evade import Evasion
+from ..grid.grid import Grid
+from .common import resolved, say
 
 if TYPE_CHECKING:
-    from ..grid.plan import Cell
+    from ..grid.cell import Cell
     from ..leaderboard.raeg import Ask, Table
     from ..leaderboard.statistics import Estimate
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 class Work:
     """Cells of a table: of evasion, by victims that may be known and by the unseen one, and of training."""
 
-    evasion: Evasion
-    unseen: Evasion | None
+    evasion: Grid
+    unseen: Grid | None
     training: Grid
 
 
@@ -48,6 +48,7 @@ def reproduce(
     **options: Any,
 ) -> int:
     """Compute the table ``name`` and print it; see ``ue-bench reproduce``."""
+    from ..grid.progress import Progress
     from ..leaderboard import raeg
     from ..leaderboard.raeg_comparison import Comparison
 
@@ -62,9 +63,9 @@ def reproduce(
     work = _work(table, unseen, images, transfer, devices=devices, threads=threads, **options)
     if dry_run:
         return _show(work, as_json)
-    failed = [e.fill(devices, jobs, threads) for e in (work.evasion, work.unseen) if e and e.cells]
+    failed = [e.fill(Progress(), jobs) for e in (work.evasion, work.unseen) if e and e.cells]
     if work.training.cells:
-        failed.append(_train(work.training, devices, jobs, threads))
+        failed.append(work.training.fill(Progress(), jobs))
     measured = _measured(table, work)
     asked = {line.label: line.ask for line in table.lines if line.ask}
     selectors = {label: _one("protector", ask.protector).selector for label, ask in asked.items()}
@@ -82,13 +83,14 @@ def _one(kind: str, selector: str) -> Any:
 
 
 def _work(table: Table, unseen: str | None, images: int | None, transfer: bool, **options: Any) -> Work:
-    from ..grid.evasion_plan import EvasionCell
+    from ..grid.evasion import EvasionCell
+    from ..grid.stages.evade import EvadeStage
 
     asks = [line.ask for line in table.lines if line.ask]
     whole = _grid(asks, **options)
 
-    def evasion(cells: Iterable[Cell]) -> Evasion:
-        return Evasion.from_cells(whole, [EvasionCell.of(cell, images, transfer) for cell in cells])
+    def evasion(cells: Iterable[Cell]) -> Grid:
+        return whole.with_cells([EvasionCell.of(cell, images, transfer) for cell in cells], EvadeStage)
 
     shown = _cells(whole, [ask for ask in asks if not ask.trained and not ask.unseen])
     strangers = [ask for ask in asks if ask.unseen]
@@ -98,17 +100,15 @@ def _work(table: Table, unseen: str | None, images: int | None, transfer: bool, 
         if len({cell.victim.selector for cell in apart.cells}) > 1:
             raise UserError(f"--unseen {unseen} is several victims", "one is needed")
         other = evasion(_cells(apart, strangers))
-    trained = replace(whole, cells=_cells(whole, [ask for ask in asks if ask.trained]))
+    trained = whole.with_cells(_cells(whole, [ask for ask in asks if ask.trained]))
     return Work(evasion(shown), other, trained)
 
 
 def _grid(asks: Sequence[Ask], **options: Any) -> Grid:
     """Every protector with every countermeasure."""
-    from .run import loading
-
     protectors = tuple(dict.fromkeys(ask.protector for ask in asks))
     countermeasures = tuple(dict.fromkeys(c for ask in asks for c in ask.countermeasures))
-    return grid(protectors, countermeasures, report=loading(), **options)
+    return resolved(protectors=protectors, countermeasures=countermeasures, **options)
 
 
 def _cells(whole: Grid, asks: Sequence[Ask]) -> list[Cell]:
@@ -126,23 +126,13 @@ def _pairs(ask: Ask) -> list[tuple[str, str]]:
     return [(protector, repr(_one("countermeasure", c))) for c in ask.countermeasures]
 
 
-def _train(wanted: Grid, devices: str, jobs: int | None, threads: int) -> bool:
-    from ..store.results import ResultStore
-    from .run import fill
-
-    store = ResultStore(wanted.env.out)
-    store.create()
-    with store.lock():
-        return fill(wanted, wanted.planned(), devices, jobs, threads)
-
-
 def _show(work: Work, as_json: bool) -> int:
     from .plan import show
 
     cells = [*work.evasion.cells, *(work.unseen.cells if work.unseen else []), *work.training.cells]
-    stages = {p.stage.key: p for e in (work.evasion, work.unseen) if e for p in e.planned()}
-    stages |= {p.stage.key: p for p in work.training.planned()}
-    return show(replace(work.training, cells=cells), list(stages.values()), as_json)
+    stages = {p.stage.key: p for e in (work.evasion, work.unseen) if e for p in e.missing()}
+    stages |= {p.stage.key: p for p in work.training.missing()}
+    return show(work.training.with_cells(cells), list(stages.values()), as_json)
 
 
 def _measured(table: Table, work: Work) -> dict[str, dict[tuple[str, ...], Estimate]]:
@@ -151,7 +141,7 @@ def _measured(table: Table, work: Work) -> dict[str, dict[tuple[str, ...], Estim
     from ..store.evasion import EvasionStore
     from ..store.results import ResultStore
 
-    out = work.evasion.grid.env.out
+    out = work.evasion.env.out
     shown = {r.key: r for r in EvasionStore(out).results()}
     trained = {r.key: r.metrics.accuracy_last for r in ResultStore(out).results()}
 

@@ -130,7 +130,7 @@ def _cost(entry: Entry, selector: str) -> str:
         return ""
     from .. import machine
     from ..grid.cost import seconds
-    from .progress import duration
+    from ..grid.progress import duration
 
     device = slots("auto", 1, 1)[0].device
     [precision] = [d.precision for d in machine.devices() if d.name == device]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
-from .common import grid, grid_options, json_option
+from .common import grid_options, json_option, print_json, resolved
 
 
 @click.command("status")
@@ -16,14 +15,13 @@ from .common import grid, grid_options, json_option
 def command(as_json: bool, **options: Any) -> int:
     """Show which cells of a board have results, which failed and which are missing."""
     from ..store.results import ResultStore
-    from .run import loading
 
-    wanted = grid(report=loading(), **options)
-    store = ResultStore(wanted.env.out)
+    grid = resolved(**options)
+    store = ResultStore(grid.env.out)
     done = {r.key: r for r in store.results()}
     failed = {f.key: f for f in store.failures()}
     rows = []
-    for cell in wanted.cells:
+    for cell in grid.cells:
         state = "done" if cell.key in done else "failed" if cell.key in failed else "missing"
         row: dict[str, Any] = {"id": cell.id, "key": cell.key, "state": state}
         if state == "done":
@@ -32,7 +30,7 @@ def command(as_json: bool, **options: Any) -> int:
             row["error"] = failed[cell.key].error
         rows.append(row)
     if as_json:
-        print(json.dumps(rows, indent=1))
+        print_json(rows)
         return 0
     for row in rows:
         more = f"{row['accuracy']:.1f}" if "accuracy" in row else row.get("error", "")

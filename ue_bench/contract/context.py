@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -25,8 +25,29 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def _silent(done: float, total: float, text: str) -> None:
-    """Progress nobody listens to."""
+Report = Callable[[float, float, str], None]
+"""Takes the steps done, their total and what is being done."""
+
+
+def silent(done: float, total: float, text: str) -> None:
+    """Ignore a report of progress."""
+
+
+class Networks(Protocol):
+    """Trains the classifiers that protectors attack; the harness supplies one with the context of a stage."""
+
+    def network(self, ctx: Context, data: ImageSet, victim: str) -> nn.Module:
+        """Return an untrained classifier, see :meth:`Context.network`."""
+
+    def surrogate(
+        self, ctx: Context, data: ImageSet, victim: str, countermeasure: str, recipe: Mapping[str, Any]
+    ) -> nn.Module:
+        """Return a trained classifier, see :meth:`Context.surrogate`."""
+
+    def checkpoints(
+        self, ctx: Context, data: ImageSet, victim: str, countermeasure: str, recipe: Mapping[str, Any], count: int
+    ) -> list[nn.Module]:
+        """Return states of one training, see :meth:`Context.checkpoints`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +83,12 @@ class Context(CleanDataAccess):
     scratch: Path
     artifacts: Path
     data_dir: Path
-    report: Callable[[float, float, str], None] = _silent
+    report: Report = silent
     open_dataset: Callable[[str, str], ImageSet] | None = field(default=None, repr=False)
     precision: str = "fp32"
     recovery_key: Mapping[str, NDArray[Any]] = field(default_factory=dict, repr=False)
     learn_from: ImageSet | None = field(default=None, repr=False)
+    networks: Networks | None = field(default=None, repr=False)
 
     def rng(self, *axes: object) -> np.random.Generator:
         """A NumPy generator of its own for ``axes``."""
@@ -183,38 +205,33 @@ class Context(CleanDataAccess):
         return folder
 
     def network(self, data: ImageSet, victim: str) -> nn.Module:
-        """An untrained classifier for ``data``, on the device; ``victim`` is a selector."""
-        from ..grid.surrogates import network
-
-        return network(self, data, victim)
+        """Return an untrained classifier for ``data``, on the device; ``victim`` is a selector."""
+        return self._networks().network(self, data, victim)
 
     def surrogate(self, data: ImageSet, victim: str, countermeasure: str = "vanilla", **recipe: Any) -> nn.Module:
-        """A classifier trained on ``data``, in eval mode and frozen; it takes pixels in [0, 1], N x 3 x H x W.
+        """Return a classifier trained on ``data``, in eval mode and frozen; it takes pixels in [0, 1], N x 3 x H x W.
 
         ``victim`` and ``countermeasure`` are selectors, ``recipe`` fields of a protocol such as ``epochs=40``. Trained
         once and kept: protectors that ask for the same network share it. Killed, it continues with its next epoch.
         Where test images are protected, it is the one of the training images.
         """
-        from ..grid.surrogates import surrogate
-        from .protocol import Protocol
-
-        protocol = Protocol(name="surrogate", version=1, summary="", source="", **recipe)
         data, ctx = self.learning(data)
-        return surrogate(ctx, data, victim, protocol, countermeasure)
+        return self._networks().surrogate(ctx, data, victim, countermeasure, recipe)
 
     def checkpoints(
         self, data: ImageSet, victim: str, count: int, countermeasure: str = "vanilla", **recipe: Any
     ) -> list[nn.Module]:
-        """``count`` states of one such classifier, after equal numbers of epochs; the last one is fully trained.
+        """Return ``count`` states of one such classifier, after equal numbers of epochs; the last is fully trained.
 
         Raises UserError when ``recipe`` has fewer epochs.
         """
-        from ..grid.surrogates import checkpoints
-        from .protocol import Protocol
-
-        protocol = Protocol(name="surrogate", version=1, summary="", source="", **recipe)
         data, ctx = self.learning(data)
-        return checkpoints(ctx, data, victim, protocol, countermeasure, count)
+        return self._networks().checkpoints(ctx, data, victim, countermeasure, recipe, count)
+
+    def _networks(self) -> Networks:
+        if self.networks is None:
+            raise RuntimeError("this context trains no networks: 'networks' says who does, as in ue_bench.testing")
+        return self.networks
 
 
 def publish(target: Path, make: Callable[[Path], None]) -> None:

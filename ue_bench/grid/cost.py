@@ -1,59 +1,34 @@
-"""How long network passes take on this machine: measured, not remembered."""
+"""How long stages take on this machine: measured, not remembered."""
 
 from __future__ import annotations
 
-import time
-from functools import cache
 from typing import cast
 
+from ..catalogue.registry import registry
 from ..contract.plugin import NetworkCost, Victim
-
-LEAST_SECONDS = 0.7  # a measurement goes on for, so that a tick of the clock is nothing
-
-
-@cache
-def seconds_a_pass(
-    victim: str, classes: int, size: tuple[int, int], device: str, precision: str, threads: int
-) -> float:
-    """Seconds for forward and backward of one image of ``size``, from training steps on random images.
-
-    In batches of 64 on a CPU and of 512 elsewhere, for a second or so. Raises UserError when ``victim`` is not one.
-    """
-    import torch
-    from torch.nn import functional as F
-
-    from ..catalogue.registry import registry
-
-    [plugin] = registry().resolve("victim", victim)
-    before = torch.get_num_threads()
-    on = torch.device(device)
-    torch.set_num_threads(threads)
-    try:
-        with torch.random.fork_rng(devices=[on] if on.type == "cuda" else []):
-            network = cast(Victim, plugin).build(classes, size).to(on).to(memory_format=torch.channels_last)
-            batch = 64 if on.type == "cpu" else 512
-            x = torch.rand(batch, 3, *size, device=on).to(memory_format=torch.channels_last)
-        y = torch.zeros(batch, dtype=torch.long, device=on)
-
-        def step() -> None:
-            with torch.autocast(on.type, torch.bfloat16, enabled=precision == "bf16"):
-                logits = network(x)
-            F.cross_entropy(logits.float(), y).backward()  # type: ignore[no-untyped-call]
-            if on.type == "cuda":
-                torch.cuda.synchronize(on)
-
-        step()  # the first one prepares what the others use
-        steps, started = 0, time.perf_counter()
-        while not steps or time.perf_counter() - started < LEAST_SECONDS:
-            step()
-            steps += 1
-        return (time.perf_counter() - started) / (steps * batch)
-    finally:
-        torch.set_num_threads(before)
+from ..engine.speed import seconds_a_pass
+from .grid import Grid
+from .stages.base import Stage
 
 
 def seconds(
     cost: NetworkCost, images: int, classes: int, size: tuple[int, int], device: str, precision: str, threads: int
 ) -> float:
-    """Seconds of protecting so many images of ``size`` on one worker."""
-    return cost.passes * images * seconds_a_pass(cost.victim, classes, size, device, precision, threads)
+    """Return the seconds that so many images of ``size`` spend in the network of ``cost`` on one worker.
+
+    Raises UserError when its victim is not one.
+    """
+    [victim] = registry().resolve("victim", cost.victim)
+    one = seconds_a_pass(cast(Victim, victim), classes, size, device, precision, threads)
+    return cost.passes * images * one
+
+
+def stage_seconds(stage: Stage, grid: Grid) -> float | None:
+    """Return how long ``stage`` will spend in networks on this machine; None where it uses none."""
+    cost, info = stage.cost(), grid.data.info
+    size, precision = (info.height, info.width), grid.cells[0].precision
+    known = [
+        seconds(network, cost.images, info.classes, size, grid.env.device, precision, grid.env.threads)
+        for network in cost.networks
+    ]
+    return sum(known) if known else None

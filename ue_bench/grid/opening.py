@@ -1,21 +1,22 @@
-"""Data for commands that plugins bring, where no stage lends a context."""
+"""Data, protectors and contexts for code that runs outside a stage: commands of plugins, notebooks, checks."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
-from .. import machine
-from ..contract.context import Context, _silent
+from ..catalogue.registry import registry
+from ..contract.context import Context, Report, silent
 from ..contract.imageset import ImageSet
+from ..contract.plugin import Dataset, Protector
 from ..errors import UserError
-
-if TYPE_CHECKING:
-    from ..contract.plugin import Dataset, Protector
-    from .plan import Data
-    from .stages import RunEnvironment
+from ..store.artifacts import ArtifactStore
+from .cell import Data
+from .data import open_context, stored_dataset, stored_split
+from .environment import RunEnvironment
+from .stages.protect import ProtectStage
 
 
 def open_dataset(
@@ -23,30 +24,25 @@ def open_dataset(
     split: str = "train",
     data_dir: Path | None = None,
     cache_dir: Path | None = None,
-    report: Callable[[float, float, str], None] = _silent,
+    report: Report = silent,
 ) -> tuple[str, ImageSet]:
-    """The canonical selector of one dataset, which names no folder of this machine, and its images of ``split``.
+    """Return the canonical selector of one dataset, which names no folder of this machine, and its images of ``split``.
 
     The set is loaded into the cache once, as ``ue-bench run`` does, and is memory-mapped. Folders default as in
     ``run``: UE_BENCH_CACHE or the user's cache folder, UE_BENCH_DATA or ``data`` in it.
 
     Raises UserError when ``selector`` is not one dataset, and whatever loading it raises.
     """
-    from ..store.artifacts import ArtifactStore, load_images
-
     stored, env = _stored(selector, data_dir, cache_dir, report)
-    images = load_images(ArtifactStore(env.cache_dir).path("datasets", stored.artifact) / split)
-    return stored.plugin.selector, images
+    return stored.plugin.selector, stored_split(ArtifactStore(env.cache_dir), stored, split)
 
 
 def find_protector(selector: str) -> Protector:
-    """The one protector that ``selector`` stands for. Raises UserError when it stands for none or for several."""
-    from ..catalogue.registry import registry
-
-    found = registry().resolve("protector", selector)
-    if len(found) != 1:
-        raise UserError(f"{selector!r} is {len(found)} protectors", "one is needed")
-    return cast("Protector", found[0])
+    """Return the protector that ``selector`` stands for. Raises UserError when it stands for none or for several."""
+    protectors = registry().resolve("protector", selector)
+    if len(protectors) != 1:
+        raise UserError(f"{selector!r} is {len(protectors)} protectors", "one is needed")
+    return cast(Protector, protectors[0])
 
 
 @contextlib.contextmanager
@@ -56,35 +52,29 @@ def open_protector(
     seed: int = 0,
     data_dir: Path | None = None,
     cache_dir: Path | None = None,
-    report: Callable[[float, float, str], None] = _silent,
+    report: Report = silent,
 ) -> Iterator[tuple[Protector, ImageSet, Context]]:
-    """One protector, the training images of one dataset, and the context in which it would protect them.
+    """Give one protector, the training images of one dataset, and the context in which it would protect them.
 
     The context is that of ``ue-bench run --seeds SEED``, but on the CPU: its ``rng`` draws the same. Folders default as
     in ``open_dataset``. Raises UserError when one of the selectors does not stand for one thing.
     """
-    from ..store.artifacts import ArtifactStore, load_images
-    from .plan import ProtectStage
-    from .stages import _context
+    from ..store.artifacts import ArtifactStore
 
     protector = find_protector(selector)
     stored, env = _stored(dataset, data_dir, cache_dir, report)
     store = ArtifactStore(env.cache_dir)
-    images = load_images(store.path("datasets", stored.artifact) / "train")
-    with _context(env, store, ProtectStage(stored, protector, seed, "fp32").stage_seed, report) as ctx:
-        yield protector, images, ctx
+    seed = ProtectStage(stored, protector, seed, "fp32").stage_seed
+    with open_context(env, store, seed, report) as ctx:
+        yield protector, stored_split(store, stored, "train"), ctx
 
 
 def _stored(
-    selector: str, data_dir: Path | None, cache_dir: Path | None, report: Callable[[float, float, str], None]
+    selector: str, data_dir: Path | None, cache_dir: Path | None, report: Report
 ) -> tuple[Data, RunEnvironment]:
-    """One dataset as it lies in the cache, and the folders around it."""
-    from ..catalogue.registry import registry
-    from .stages import RunEnvironment, dataset
-
-    found = registry().resolve("dataset", selector)
-    if len(found) != 1:
-        raise UserError(f"{selector!r} is {len(found)} datasets", "one is needed")
-    cache = (cache_dir or machine.cache_dir()).absolute()
-    env = RunEnvironment(cache, (data_dir or machine.data_dir(cache)).absolute(), out=cache)
-    return dataset(cast("Dataset", found[0]), env, report), env
+    """Return one dataset as it lies in the cache, and the folders around it."""
+    datasets = registry().resolve("dataset", selector)
+    if len(datasets) != 1:
+        raise UserError(f"{selector!r} is {len(datasets)} datasets", "one is needed")
+    env = RunEnvironment.of(cache_dir, data_dir)
+    return stored_dataset(cast(Dataset, datasets[0]), env, report), env

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,12 +15,34 @@ from ..contract.plugin import Countermeasure, Victim
 from ..contract.protocol import Protocol
 from ..errors import UserError
 from ..seeds import derive
-from .plan import ENGINE_REVISION, protocol_identity
+from .cell import ENGINE_REVISION, protocol_identity
 
 if TYPE_CHECKING:
     from torch import nn
 
 LAST = "weights.pt"
+
+
+class Surrogates:
+    """Trains surrogates through the engine and keeps them in the store: what a context calls ``networks``."""
+
+    def network(self, ctx: Context, data: ImageSet, victim: str) -> nn.Module:
+        return network(ctx, data, victim)
+
+    def surrogate(
+        self, ctx: Context, data: ImageSet, victim: str, countermeasure: str, recipe: Mapping[str, Any]
+    ) -> nn.Module:
+        return surrogate(ctx, data, victim, _protocol(recipe), countermeasure)
+
+    def checkpoints(
+        self, ctx: Context, data: ImageSet, victim: str, countermeasure: str, recipe: Mapping[str, Any], count: int
+    ) -> list[nn.Module]:
+        return checkpoints(ctx, data, victim, _protocol(recipe), countermeasure, count)
+
+
+def _protocol(recipe: Mapping[str, Any]) -> Protocol:
+    """Return the recipe of a surrogate; its name and version are in the key of every trained one."""
+    return Protocol(name="surrogate", version=1, summary="", source="", **recipe)
 
 
 def network(ctx: Context, data: ImageSet, victim: str) -> nn.Module:

@@ -6,6 +6,9 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ..catalogue.boards import Board
+from ..catalogue.registry import registry
+
 IDENTITY = (
     "No-op: at sigma 0.1 and kernel 3 this filter returns every 8-bit image unchanged. "
     "It repeats vanilla with the same seed: equal to it on a CPU, off by run noise on a GPU; not robustness."
@@ -39,6 +42,25 @@ class BoardInfo:
         for option, value in {"protector": protector, "countermeasure": countermeasure, **(extra or {})}.items():
             words += [f"--{option}", _quoted(value)]
         return " ".join(words)
+
+
+def board_info(board: Board) -> BoardInfo:
+    """Return what the pages need to know of a board; selectors in canonical form."""
+    names = registry()
+
+    def selectors(kind: str, texts: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(p.selector for p in names.resolve(kind, texts))
+
+    return BoardInfo(
+        name=board.name,
+        title=board.title,
+        description=board.description,
+        countermeasures=selectors("countermeasure", board.countermeasures),
+        protectors=selectors("protector", board.protectors),
+        reference=selectors("protector", board.reference),
+        command=f"ue-bench run --board {board.name} --protector all --countermeasure all",
+        notes=board.notes,
+    )
 
 
 def _quoted(value: str) -> str:

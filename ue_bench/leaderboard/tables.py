@@ -143,14 +143,16 @@ CSV: dict[str, Callable[[Panel, Row, Cell], Any]] = {
 
 def csv(board: BoardInfo, panels: Sequence[Panel]) -> str:
     """One line a cell. ``accuracy`` is the mean over ``n`` seeds in percent; the interval is empty at n = 1."""
-    frame = _frame((panel, row, cell) for panel in panels for row in panel.rows for cell in row.cells.values())
-    frame.insert(0, "board", board.name)
-    return str(frame.to_csv(index=False, lineterminator="\n"))
+    table = frame(panels)
+    table.insert(0, "board", board.name)
+    return str(table.to_csv(index=False, lineterminator="\n"))
 
 
-def _frame(cells: Iterable[tuple[Panel, Row, Cell]]) -> pandas.DataFrame:
+def frame(panels: Sequence[Panel]) -> pandas.DataFrame:
+    """Return one row a cell; see ``CSV`` for the columns."""
     import pandas as pd
 
+    cells = [(panel, row, cell) for panel in panels for row in panel.rows for cell in row.cells.values()]
     lines = [[read(*cell) for read in CSV.values()] for cell in cells]
     return pd.DataFrame(lines, columns=pd.Index(CSV), dtype=object)
 

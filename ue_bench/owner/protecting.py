@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import __version__
-from ..contract.context import Context, publish
+from ..contract.context import Context, Report, publish
 from ..contract.imageset import ImageSet
 from ..errors import EnvironmentProblem, UserError
 from ..keys import digest as digest_of
 from ..store import perturbation
 from ..store.artifacts import load_images, save_images
 from . import files, folders, keyfile, pictures
-from .contexts import Report, owner_context
+from .contexts import owner_context
 from .recovering import batch_size, recover_each
 
 if TYPE_CHECKING:

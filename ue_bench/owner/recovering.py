@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from ..errors import EnvironmentProblem, UserError, ValidationError
 from ..progress import usable_device
 from . import files, folders, keyfile, pictures
-from .contexts import Report, owner_context
+from .contexts import owner_context
 
 if TYPE_CHECKING:
-    from ..contract.context import Context
+    from ..contract.context import Context, Report
     from ..contract.plugin import Protector
 
 BATCH_PIXELS = 2**20

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import pickle
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from typing import Any
 
 from . import worker
@@ -28,7 +26,7 @@ PATIENCE = 5.0  # seconds a worker gets to leave by itself
 
 @dataclass(frozen=True)
 class Event:
-    """What happened: started, progress, done, failed, crashed (to be retried) or stopping."""
+    """What happened: started, progress, warning, done, failed, crashed (to be retried) or stopping."""
 
     kind: str
     task: Task | None = None
@@ -42,9 +40,18 @@ class Event:
 @dataclass
 class _Worker:
     slot: Slot
-    process: BaseProcess
+    process: subprocess.Popen[bytes]
     connection: Connection
     task: Task | None = None
+
+    @property
+    def dead(self) -> bool:
+        return self.process.poll() is not None
+
+    def kill(self) -> None:
+        """Kill it, and what it started: it leads a process group of its own."""
+        with suppress(OSError):
+            os.killpg(self.process.pid, signal.SIGKILL)
 
 
 @dataclass
@@ -125,13 +132,16 @@ class Scheduler:
         if kind == "progress":
             self.on_event(Event("progress", task, one.slot.name, what, more))
             return
+        if kind == "warning":
+            self.on_event(Event("warning", task, one.slot.name, text=what))
+            return
         one.task = None
         if kind == "done":
             graph.finish(task)
             self.on_event(Event("done", task))
             return
         if kind == "failed":  # an error can leave a process unusable, a CUDA context for instance
-            one.process.kill()
+            one.kill()
             self._bury(one)
         self._fail(graph, task, what, more)
 
@@ -154,7 +164,7 @@ class Scheduler:
     def _free_slot(self) -> Slot | None:
         """A slot where a task can start, one with an idle worker if possible."""
         for one in [w for w in self._workers if w.task is None]:
-            if one.process.exitcode is None:
+            if not one.dead:
                 return one.slot
             self._bury(one)
         taken = [w.slot for w in self._workers]
@@ -165,39 +175,29 @@ class Scheduler:
         for one in self._workers:
             if one.slot == slot:
                 return one
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        # Not a daemon, because those may have no children of their own, such as those of a data loader.
-        arguments = (theirs, os.getpid(), slot, self.target, self.settings)
-        process = context.Process(target=worker.main, args=arguments, daemon=False)
-        with _inherited(slot):
-            process.start()
-        theirs.close()
-        self._workers.append(_Worker(slot, process, ours))
+        self._workers.append(_Worker(slot, *worker.start(slot, self.target, self.settings)))
         return self._workers[-1]
 
     def _ready(self) -> list[_Worker]:
         """Workers that have something to say or are dead. Wakes up now and then, so that Ctrl-C is seen."""
         heard = wait([w.connection for w in self._workers], timeout=0.5)
         # A connection does not close while a child of a dead worker holds it: ask for the exit code as well.
-        return [w for w in self._workers if w.connection in heard or w.process.exitcode is not None]
+        return [w for w in self._workers if w.connection in heard or w.dead]
 
     def _bury(self, dead: _Worker) -> str:
         """Forget a worker; a new one is started when a task needs it. Returns how it ended."""
         dead.connection.close()
-        if dead.process.exitcode is None:
-            dead.process.join(PATIENCE)
-        if dead.process.exitcode is None:
-            dead.process.kill()
-            dead.process.join()
+        with suppress(subprocess.TimeoutExpired):
+            dead.process.wait(PATIENCE)
+        dead.kill()  # it, or what it left behind
         self._workers.remove(dead)
-        return _ending(dead.process.exitcode or 0)
+        return _ending(dead.process.wait())
 
     def _stop(self) -> None:
         """End all workers: idle ones leave when their connection closes, the others are killed."""
         for one in self._workers:
             if one.task is not None:
-                one.process.kill()
+                one.kill()
             one.connection.close()
         for one in list(self._workers):
             self._bury(one)
@@ -225,26 +225,6 @@ class Scheduler:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-@contextmanager
-def _inherited(slot: Slot) -> Iterator[None]:
-    """What a worker must have before its first import: its number of threads, and deafness to Ctrl-C."""
-    threads = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = str(slot.threads)
-    blocked = None
-    if hasattr(signal, "pthread_sigmask"):
-        resource_tracker.ensure_running()  # when it starts it unblocks SIGINT: before, not meanwhile
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        if threads is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = threads
-        if blocked is not None:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def _receive(connection: Connection) -> tuple[str, Any, Any] | None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib
+import json
 import multiprocessing
 import os
 import pickle
 import signal
+import subprocess
 import sys
 import threading
 import time
 import traceback
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from typing import Any
 
 from ..errors import UserError
@@ -23,16 +25,41 @@ REPORT_EVERY = 0.25  # seconds between progress messages
 PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 
-def main(connection: Connection, parent: int, slot: Slot, target: str, settings: dict[str, Any]) -> None:
-    """Serve tasks from ``connection`` until it closes.
+# What a worker runs first: it finds modules where the driver does. The driver's own script is never imported, so that
+# a script may call the scheduler without a main guard.
+BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from ue_bench.schedule.worker import main; main()"
 
-    ``target`` is ``module:function``; it is called as ``function(payload, slot, settings, report, attempt)``.
+
+def start(slot: Slot, target: str, settings: dict[str, Any]) -> tuple[subprocess.Popen[bytes], Connection]:
+    """Start a worker for ``slot``; return its process and the connection from which it serves tasks.
+
+    ``target`` is ``module:function``; it is called as ``function(payload, slot, settings, report, attempt)``. The
+    worker leads a session of its own: Ctrl-C on the terminal does not reach it.
     """
+    ours, theirs = multiprocessing.Pipe()
+    file = theirs.fileno()
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", BOOT, json.dumps(sys.path), str(file), str(os.getpid())],
+        pass_fds=[file],
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": str(slot.threads)},
+        start_new_session=True,
+    )
+    theirs.close()
+    with contextlib.suppress(OSError):  # it has died already, which the driver will find
+        ours.send_bytes(pickle.dumps((slot, target, settings)))
+    return process, ours
+
+
+def main() -> None:
+    """Serve tasks until the connection closes: what the process that ``start`` makes does."""
+    connection, parent = Connection(int(sys.argv[2])), int(sys.argv[3])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides what Ctrl-C means
     _die_with(parent)
     with contextlib.suppress(OSError):
         os.dup2(2, 1)  # stdout is for data: what a plugin prints goes to stderr
     try:
+        slot, target, settings = pickle.loads(connection.recv_bytes())
         while True:
             message = connection.recv_bytes()
             with Report(connection) as report:
@@ -95,6 +122,12 @@ class Report:
             line = _printable(" ".join(str(text).split()))
             self._connection.send(("progress", min(fraction, 1.0) if fraction > 0 else 0.0, line))
 
+    def warn(self, text: str) -> None:
+        """Send a line that the user should read."""
+        with self._lock:
+            if not self._over:
+                self._connection.send(("warning", _printable(" ".join(text.split())), ""))
+
 
 def _die_with(parent: int) -> None:
     """Leave when the driver is gone, even if it was killed: nobody would read what this worker finds."""
@@ -105,8 +138,6 @@ def _die_with(parent: int) -> None:
 
 
 def _watch(parent: int) -> None:
-    driver = multiprocessing.parent_process()
-    sentinels = [driver.sentinel] if driver else []  # readable when the driver ends
-    while os.getppid() == parent and not wait(sentinels, timeout=0.5):
-        pass
+    while os.getppid() == parent:
+        time.sleep(0.5)
     os._exit(1)

@@ -94,11 +94,15 @@ class ResultStore:
 
     def write(self, result: Result, curve: Curve) -> None:
         """Record a finished cell; its earlier failure, if any, is forgotten."""
-        for ending in ("json", "txt"):
-            (self.out / "failures" / f"{result.key}.{ending}").unlink(missing_ok=True)
+        self.forget_failure(result.key)
         write_atomically(self.out / "curves" / f"{curve.key}.json", _line(curve))
         name = f"{slug(result.countermeasure)}-{slug(result.victim)}-{result.protocol}-s{result.seed}-{result.key[:8]}"
         write_atomically(self.out / "results" / slug(result.protector) / f"{name}.json", _pretty(result))
+
+    def forget_failure(self, key: str) -> None:
+        """Remove what is recorded of an earlier failure of the stage with that key."""
+        for ending in ("json", "txt"):
+            (self.out / "failures" / f"{key}.{ending}").unlink(missing_ok=True)
 
     def write_failure(self, failure: Failure, trace: str = "") -> None:
         """Record why a cell failed, and the traceback if there is one, in place of its earlier failure."""

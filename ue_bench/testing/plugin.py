@@ -10,6 +10,7 @@ import pytest
 from ..contract.context import Context
 from ..contract.imageset import ImageSet
 from ..contract.plugin import Countermeasure, Plugin, Protector, Victim
+from ..grid.surrogates import Surrogates
 from . import Finding, check_countermeasure, check_protector, check_victim, failures, pictures
 
 Conformance = Callable[..., list[Finding]]
@@ -19,7 +20,7 @@ Conformance = Callable[..., list[Finding]]
 def ctx(tmp_path: Path) -> Context:
     """A context on the CPU with seed 0, all of whose folders are the test's own."""
     (tmp_path / "scratch").mkdir()
-    return Context("cpu", 0, tmp_path / "scratch", tmp_path / "artifacts", tmp_path / "data")
+    return Context("cpu", 0, tmp_path / "scratch", tmp_path / "artifacts", tmp_path / "data", networks=Surrogates())
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 import time
-from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -13,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from ..schedule.devices import Slot
 from ..schedule.local import Event, Task
 
 SILENCE = 60  # seconds off a terminal, after which a task that is at work says so
@@ -38,30 +38,43 @@ def shorten(label: str, width: int) -> str:
 
 
 class Progress:
-    """Follows the events of a scheduler. Use as a context manager; pass ``on_event`` to the scheduler."""
+    """Follows the computation of stages: a live display on a terminal or in a notebook, a line an event elsewhere."""
 
-    def __init__(self, tasks: list[Task], cached: int, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
-        self.total, self.cached = len(tasks), cached
-        self.weight = sum(t.weight for t in tasks)
+        self.tasks: list[Task] = []
+        self.cached = 0
+        self.weight = 0.0
         self.done: list[Task] = []
         self.failed: list[Event] = []
         self.running: dict[str, tuple[Task, str, float, str]] = {}
         self.started = self.spoken = time.monotonic()
         self.stopping = False
         self.live = Live(get_renderable=self.render, console=self.console, refresh_per_second=4, transient=True)
-        self.interactive = self.console.is_terminal and not self.console.is_dumb_terminal
+        terminal = self.console.is_terminal and not self.console.is_dumb_terminal
+        self.interactive = terminal or self.console.is_jupyter
 
-    def __enter__(self) -> Progress:
+    def begin(self, tasks: list[Task], targets: int, missing: int, workers: list[Slot]) -> None:
+        """Say how much there is to compute, and start the display."""
+        self.tasks, self.cached = tasks, targets - missing
+        self.weight = sum(t.weight for t in tasks)
+        self.done, self.failed, self.running = [], [], {}
+        self.started = self.spoken = time.monotonic()
+        if not tasks:
+            self.line(f"ue-bench: nothing to compute, all {self.cached} cells have results")
+            return
+        work = f"{missing} of {targets} cells to compute, {self.cached} cached"
+        names = ", ".join(worker.name for worker in workers)
+        self.line(f"ue-bench: {work}, on {len(workers)} worker{'s' if len(workers) > 1 else ''} ({names})")
         if self.interactive:
             self.live.start()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.interactive:
+    def end(self) -> None:
+        """Stop the display, and say what was done."""
+        if self.interactive and self.live.is_started:
             self.live.stop()
+        if self.tasks:
+            self.line(f"ue-bench: computed {len(self.done)} stages in {duration(time.monotonic() - self.started)}")
 
     def on_event(self, event: Event) -> None:
         """Take note of ``event`` and, off a terminal, print a line."""
@@ -69,6 +82,9 @@ class Progress:
         if event.kind == "stopping":
             self.stopping = True
             self.line("stopping: no new work is started; Ctrl-C again stops at once")
+            return
+        if event.kind == "warning":
+            self.line(f"warning: {event.text}")
             return
         assert task is not None
         if event.kind == "started":
@@ -105,7 +121,7 @@ class Progress:
     def summary(self) -> str:
         """``12/26, eta 3:10``, with the number that failed if there are any."""
         failed = f", {len(self.failed)} failed" if self.failed else ""
-        return f"{len(self.done)}/{self.total}{failed}, eta {self.eta()}"
+        return f"{len(self.done)}/{len(self.tasks)}{failed}, eta {self.eta()}"
 
     def finished(self) -> float:
         """Weight of what is done, running tasks counted in part."""
@@ -124,7 +140,7 @@ class Progress:
         """The live display: one line of totals, one a running task."""
         running = list(self.running.values())
         counts = [
-            f"{len(self.done)}/{self.total} done",
+            f"{len(self.done)}/{len(self.tasks)} done",
             f"[red]{len(self.failed)} failed[/]" if self.failed else "",
             f"{len(running)} running",
             f"eta {self.eta()}",

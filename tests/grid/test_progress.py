@@ -5,12 +5,15 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from ue_bench.cli.progress import Progress, duration, shorten
+from ue_bench.grid.progress import Progress, duration, shorten
+from ue_bench.schedule.devices import Slot
 from ue_bench.schedule.local import Event, Task
 
-from .helpers import task
-
 LONG = "demo[train_per_class=20,test_per_class=10]/deephiding[secret=7]/jpeg[quality=10]/resnet18[width=64]/tiny/s0"
+
+
+def task(name: str, weight: float = 1.0) -> Task:
+    return Task(name, f"task {name}", None, weight=weight)
 
 
 class Clock:
@@ -26,12 +29,14 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("ue_bench.cli.progress.time.monotonic", clock)
+    monkeypatch.setattr("ue_bench.grid.progress.time.monotonic", clock)
     return clock
 
 
 def plain(tasks: list[Task], cached: int = 0) -> Progress:
-    return Progress(tasks, cached, Console(file=StringIO(), force_terminal=False))
+    progress = Progress(Console(file=StringIO(), force_terminal=False))
+    progress.begin(tasks, len(tasks) + cached, len(tasks), [Slot("cpu#0", "cpu", 1)])
+    return progress
 
 
 def screen(progress: Progress, width: int = 80) -> list[str]:
@@ -69,35 +74,40 @@ def test_shorten(width: int, text: str) -> None:
 
 def test_a_line_an_event_off_a_terminal(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     tasks = [task(name) for name in "abcd"]
-    with plain(tasks) as progress:
-        progress.on_event(Event("started", tasks[0], "cpu#0"))
-        progress.on_event(Event("progress", tasks[0], "cpu#0", 0.5, "epoch 1/2"))
-        clock.now += 60
-        progress.on_event(Event("done", tasks[0]))
-        progress.on_event(Event("started", tasks[1], "cpu#0"))
-        progress.on_event(Event("crashed", tasks[1], text="SIGKILL"))
-        progress.on_event(Event("failed", tasks[1], text="ValueError: no"))
-        progress.on_event(Event("stopping"))
-        progress.on_event(Event("crashed", tasks[2], text="SIGKILL"))
+    progress = plain(tasks)
+    progress.on_event(Event("started", tasks[0], "cpu#0"))
+    progress.on_event(Event("progress", tasks[0], "cpu#0", 0.5, "epoch 1/2"))
+    clock.now += 60
+    progress.on_event(Event("done", tasks[0]))
+    progress.on_event(Event("started", tasks[1], "cpu#0"))
+    progress.on_event(Event("crashed", tasks[1], text="SIGKILL"))
+    progress.on_event(Event("failed", tasks[1], text="ValueError: no"))
+    progress.on_event(Event("stopping"))
+    progress.on_event(Event("crashed", tasks[2], text="SIGKILL"))
+    progress.on_event(Event("warning", tasks[3], text="nothing changed"))
+    progress.end()
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [
+        "ue-bench: 4 of 4 cells to compute, 0 cached, on 1 worker (cpu#0)",
         "done    1/4, eta 3:00  task a",
         "crashed 1/4, eta 3:00  task b: SIGKILL; trying once more",
         "failed  1/4, 1 failed, eta 2:00  task b: ValueError: no",
         "stopping: no new work is started; Ctrl-C again stops at once",
         "crashed 1/4, 1 failed, eta 2:00  task c: SIGKILL; run again to try it again",
+        "warning: nothing changed",
+        "ue-bench: computed 1 stages in 1:00",
     ]
 
 
 def test_long_work_gives_a_sign_of_life_off_a_terminal(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     tasks = [task(name) for name in "ab"]
-    with plain(tasks) as progress:
-        progress.on_event(Event("started", tasks[0], "cpu#0"))
-        for second in range(1, 301):
-            clock.now += 1
-            progress.on_event(Event("progress", tasks[0], "cpu#0", second / 600, f"train, loss {second}"))
-    lines = capsys.readouterr().err.splitlines()
+    progress = plain(tasks)
+    progress.on_event(Event("started", tasks[0], "cpu#0"))
+    for second in range(1, 301):
+        clock.now += 1
+        progress.on_event(Event("progress", tasks[0], "cpu#0", second / 600, f"train, loss {second}"))
+    lines = capsys.readouterr().err.splitlines()[1:]
     assert lines[0] == "at work 0/2, eta 18:59  task a: train, loss 61, 10%"
     assert len(lines) == 4
 
@@ -172,19 +182,22 @@ def test_brackets_are_no_markup() -> None:
 def test_terminal_shows_failures_above_and_leaves_nothing_else() -> None:
     console = Console(file=StringIO(), force_terminal=True, width=80)
     tasks = [task("a"), task("b")]
-    with Progress(tasks, 0, console) as progress:
-        progress.on_event(Event("started", tasks[0], "cpu#0"))
-        progress.on_event(Event("failed", tasks[0], text="ValueError: [no]"))
-        progress.on_event(Event("done", tasks[1]))
-        assert progress.live.is_started
+    progress = Progress(console)
+    progress.begin(tasks, 2, 2, [Slot("cpu#0", "cpu", 1)])
+    progress.on_event(Event("started", tasks[0], "cpu#0"))
+    progress.on_event(Event("failed", tasks[0], text="ValueError: [no]"))
+    progress.on_event(Event("done", tasks[1]))
+    assert progress.live.is_started
+    progress.end()
     assert not progress.live.is_started
     assert isinstance(console.file, StringIO)
     shown = console.file.getvalue()
     assert "task a: ValueError: [no]" in shown
     assert "done    " not in shown
-    assert shown.endswith("\x1b[2K")  # the last line is cleared
+    assert "\x1b[2K" in shown  # the display is cleared
+    assert shown.endswith("ue-bench: computed 1 stages in 0:00\n")
 
 
 def test_dumb_terminal_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
-    assert not Progress([task("a")], 0, Console(file=StringIO(), force_terminal=True)).interactive
+    assert not Progress(Console(file=StringIO(), force_terminal=True)).interactive

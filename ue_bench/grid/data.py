@@ -1,0 +1,106 @@
+"""Datasets as stored, memory-mapped sets."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..catalogue.registry import registry
+from ..contract.context import Context, Report
+from ..contract.imageset import ImageSet
+from ..contract.plugin import Dataset
+from ..errors import ValidationError
+from ..keys import digest
+from ..store import schema
+from ..store.artifacts import ArtifactStore, load_images, save_images
+from .cell import Data
+from .environment import RunEnvironment
+from .surrogates import Surrogates
+
+
+def stored_dataset(plugin: Dataset, env: RunEnvironment, report: Report) -> Data:
+    """Load ``plugin`` into the store, unless it is there and its files and parameters have not changed since.
+
+    Raises ValidationError when training and test set do not fit together, or one of them is empty.
+    """
+    store = ArtifactStore(env.cache_dir)
+    identity = plugin.identity()  # first: it says in one line what is not there
+    key = digest({"dataset": identity, "files": [_stamp(path) for path in plugin.files(env.data_dir)]})
+
+    def fill(folder: Path) -> None:
+        with open_context(env, store, 0, report) as ctx:
+            train, test = plugin.load("train", ctx), plugin.load("test", ctx)
+            _check_splits(plugin, train, test)
+            save_images(folder / "train", train)
+            save_images(folder / "test", test)
+
+    folder = store.make("datasets", key, fill)
+    train, test = load_images(folder / "train"), load_images(folder / "test")
+    info = schema.DatasetInfo(
+        selector=plugin.selector,
+        source=train.source or plugin.name,
+        train=len(train),
+        test=len(test),
+        classes=train.num_classes,
+        height=train.size[0],
+        width=train.size[1],
+        fingerprint=digest([train.fingerprint, test.fingerprint])[:16],
+    )
+    return Data(plugin, key, info, train.fingerprint, test.fingerprint)
+
+
+def stored_split(store: ArtifactStore, data: Data, split: str) -> ImageSet:
+    """Open the stored images of ``split``, "train" or "test"."""
+    return load_images(store.path("datasets", data.artifact) / split)
+
+
+def _check_splits(plugin: Dataset, train: ImageSet, test: ImageSet) -> None:
+    if train.class_names != test.class_names:
+        odd = sorted(set(train.class_names) ^ set(test.class_names))
+        how = f"different classes: {', '.join(odd[:5])}" if odd else "the same classes in another order"
+        raise ValidationError(
+            f"training and test set of {plugin.selector} have {how}",
+            "both need the same class names in the same order",
+        )
+    if train.size != test.size:
+        raise ValidationError(
+            f"training images of {plugin.selector} are {train.size}, test images {test.size}",
+            "bring them to one size with size=...",
+        )
+    if not len(train) or not len(test):
+        raise ValidationError(
+            f"{plugin.selector} has {len(train)} training and {len(test)} test images", "both need some"
+        )
+
+
+def _stamp(path: Path) -> Any:
+    """Return what tells that a file or folder changed, without reading it."""
+    if path.is_dir():
+        return [path.name, [_stamp(p) for p in sorted(path.iterdir())]]
+    status = path.stat()
+    return [path.name, status.st_size, status.st_mtime_ns]
+
+
+@contextlib.contextmanager
+def open_context(
+    env: RunEnvironment,
+    store: ArtifactStore,
+    seed: int,
+    report: Report,
+    precision: str = "fp32",
+    learn_from: ImageSet | None = None,
+) -> Iterator[Context]:
+    """Give a context to work in, with a scratch folder that is gone afterwards."""
+
+    def open_dataset(selector: str, split: str) -> ImageSet:
+        [plugin] = registry().resolve("dataset", selector)
+        assert isinstance(plugin, Dataset)
+        return stored_split(store, stored_dataset(plugin, env, report), split)
+
+    with store.scratch() as scratch:
+        yield Context(
+            env.device, seed, scratch, store.root, env.data_dir, report, open_dataset, precision,
+            learn_from=learn_from, networks=Surrogates(),
+        )  # fmt: skip

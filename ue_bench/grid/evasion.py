@@ -1,0 +1,86 @@
+"""Cells of evasion: classifiers that were trained on clean images are shown protected test images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from ..contract.combination import has, parts
+from ..contract.plugin import Victim
+from ..contract.protocol import Protocol
+from ..errors import UserError
+from .cell import ENGINE_REVISION, Cell, protocol_identity
+
+REVISION = 1  # raise when a change moves results of evasion alone
+
+
+@dataclass(frozen=True)
+class EvasionCell(Cell):
+    """A classifier trained on clean images, and test images that were protected and then processed.
+
+    ``countermeasure`` acts on the test images. ``images`` of them, balanced over classes; None for all. ``transfer``
+    gives the classifier a seed of its own. Without it, one that a protector attacks is the same network, if victim,
+    recipe and precision are the same too: that is the white-box setting.
+    """
+
+    images: int | None = None
+    transfer: bool = False
+
+    @classmethod
+    def of(cls, cell: Cell, images: int | None, transfer: bool) -> EvasionCell:
+        """Return the cell of evasion with the choices of ``cell``.
+
+        Raises UserError when they have no meaning for a trained network.
+        """
+        countermeasure, test = cell.countermeasure, cell.data.info.test
+        trains = any(has(countermeasure, method) for method in ("loss", "selection_score", "after_training"))
+        if trains or any(part.uses_labels for part in parts(countermeasure)):
+            raise UserError(
+                f"{countermeasure.selector} trains networks or reads labels: it does nothing for a trained classifier",
+                "choose what changes images alone; 'ue-bench list countermeasures' names sets of them",
+            )
+        if type(cell.victim).pretrain is not Victim.pretrain:
+            raise UserError(f"{cell.victim.selector} learns without labels first", "choose another classifier")
+        if images is not None and images > test:
+            raise UserError(f"{images:,} test images are wanted, there are {test:,}", "ask for fewer")
+        chosen = None if images == test else images
+        return cls(
+            cell.data, cell.protector, countermeasure, cell.victim, cell.protocol, cell.seed, 1.0, cell.precision,
+            chosen, transfer,
+        )  # fmt: skip
+
+    @property
+    def recipe(self) -> Protocol:
+        """How the classifier is trained, under the name that surrogates have, so that it is the same network."""
+        named = self.protocol.model_copy(update={"name": "surrogate", "version": 1, "eval_every": 1})
+        return named.under(["vanilla"], self.victim.optimizer())
+
+    @cached_property
+    def id(self) -> str:
+        fields = [
+            self.data.plugin.selector + ("" if self.images is None else f"@{self.images}"),
+            self.protector.selector,
+            self.countermeasure.selector,
+            self.victim.selector,
+            self.protocol.name,
+            f"s{self.seed}",
+            "transfer" if self.transfer else "evasion",
+        ]
+        return "/".join(fields)
+
+    def identity(self) -> dict[str, Any]:
+        return {
+            "evasion": REVISION,
+            "engine": ENGINE_REVISION,
+            "train": self.data.train_fingerprint,
+            "test": self.data.test_fingerprint,
+            "images": self.images,
+            "protector": self.protector.identity(),
+            "countermeasure": self.countermeasure.identity(),
+            "victim": self.victim.identity(),
+            "recipe": protocol_identity(self.recipe),
+            "transfer": self.transfer,
+            "seed": self.seed,
+            "precision": self.precision,
+        }

@@ -1,0 +1,110 @@
+"""Protecting a training set, and what the stages after it take from there."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...contract import clean_data
+from ...contract.context import Context
+from ...contract.imageset import ImageSet
+from ...contract.plugin import Countermeasure, Protector
+from ...keys import digest
+from ...seeds import derive
+from ...store import perturbation
+from ...store.artifacts import ArtifactStore, load_images
+from ...store.artifacts import save_images as save
+from ...store.schema import json_text
+from ..cell import Cell, Data
+from ..data import stored_split
+from .base import ArtifactStage, Cost, Work
+
+LEAST_PASSES = 2.0  # over the set, that protection without networks counts for in the order of work
+
+
+@dataclass(frozen=True)
+class ProtectStage(ArtifactStage):
+    """Protect a training set. Shared by all cells with that set, protector and seed."""
+
+    data: Data
+    protector: Protector
+    seed: int
+    precision: str  # of networks, where the protector uses any
+
+    kind = "protected"
+
+    @classmethod
+    def of(cls, cell: Cell) -> ProtectStage:
+        """Return the stage that protects the training images of ``cell``."""
+        return cls(cell.data, cell.protector, cell.seed, cell.precision)
+
+    @cached_property
+    def key(self) -> str:
+        networks = {"precision": self.precision} if self.protector.uses_networks else {}
+        return digest(
+            {
+                "train": self.data.train_fingerprint,
+                "protector": self.protector.identity(),
+                "seed": self.stage_seed,
+                **networks,
+            }
+        )
+
+    @property
+    def stage_seed(self) -> int:
+        return derive(self.seed, "protect")
+
+    @property
+    def label(self) -> str:
+        return f"protect {self.data.plugin.selector}/{self.protector.selector}/s{self.seed}"
+
+    def cost(self) -> Cost:
+        images = self.data.info.train
+        network = self.protector.cost(images)
+        return Cost(images, (network,)) if network else Cost(images, other=LEAST_PASSES)
+
+    def fill(self, folder: Path, work: Work) -> None:
+        clean = stored_split(work.artifacts, self.data, "train")
+        with work.context(self.stage_seed, self.precision) as ctx:
+            started = time.perf_counter()
+            protected = self.protector.protect(clean, ctx)
+            seconds = time.perf_counter() - started
+            perturbation.check(self.protector, clean, protected)
+            save(folder, protected)
+            measured = perturbation.measure(clean, protected, self.protector.budget)
+        made = {"label": self.label, "seconds": seconds, "budget": measured.model_dump()}
+        (folder / "protect.json").write_text(json_text(made), encoding="utf-8")
+
+    def training_images(self, fraction: float, store: ArtifactStore, ctx: Context) -> ImageSet:
+        """Open the protected set, or a mixture in which a seeded choice of ``1 - fraction`` stays as it was."""
+        protected = load_images(self.folder(store))
+        if fraction == 1:
+            return protected
+        clean = stored_split(store, self.data, "train")
+        order = np.random.default_rng(derive(self.seed, "fraction")).permutation(len(clean))
+        keep = np.zeros(len(clean), dtype=bool)
+        keep[order[: int(fraction * len(clean) + 1e-9)]] = True  # the floor, also where 0.29 * 100 is 28.999...
+
+        def mix(images: np.ndarray[Any, Any], where: slice) -> np.ndarray[Any, Any]:
+            return np.where(keep[where, None, None, None], protected.images[where], images)
+
+        return ctx.map_images(clean, mix, "mix")
+
+    def with_clean_data(self, ctx: Context, countermeasure: Countermeasure, store: ArtifactStore) -> Context:
+        """Return ``ctx`` with the unprotected training images that ``countermeasure`` needs.
+
+        They are the same ones against every protector.
+        """
+        if not countermeasure.clean_images:
+            return ctx
+        train = stored_split(store, self.data, "train")
+        clean_data.check(countermeasure, len(train))
+        where = clean_data.draw(train.labels, countermeasure.clean_images, derive(self.seed, "clean images"))
+        parts = (train.images[where[start : start + 500]] for start in range(0, len(where), 500))
+        images = ctx.store_images((len(where), *train.images.shape[1:]), parts)
+        return replace(ctx, clean=ImageSet(images, train.labels[where], train.class_names, train.source))

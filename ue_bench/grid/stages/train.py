@@ -1,0 +1,185 @@
+"""Training a victim on a protected set and measuring it: the stage that yields a cell's result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from ...contract import clean_data
+from ...contract.combination import purifiers
+from ...contract.imageset import ImageSet
+from ...contract.plugin import NetworkCost
+from ...seeds import derive
+from ...store import schema
+from ...store.artifacts import load_images, read_json
+from ..cell import Cell, epochs
+from ..data import stored_split
+from .base import Cost, Stage, Stores, Work
+from .protect import ProtectStage
+from .purify import PurifyStage, is_cached
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ...engine import loop
+
+
+@dataclass(frozen=True)
+class TrainStage(Stage):
+    """Train and evaluate the victim of a cell."""
+
+    cell: Cell
+
+    kind = "result"
+    keeps_failure = True
+
+    @property
+    def protect(self) -> ProtectStage:
+        """The stage that protects the training images."""
+        return ProtectStage.of(self.cell)
+
+    @property
+    def purify(self) -> PurifyStage:
+        """The stage that purifies them, needed where the countermeasure keeps what it purified."""
+        return PurifyStage.of(self.cell)
+
+    @property
+    def key(self) -> str:
+        return self.cell.key
+
+    @property
+    def label(self) -> str:
+        return self.cell.id
+
+    def needs(self) -> Sequence[Stage]:
+        return training_needs(self.cell)
+
+    def cost(self) -> Cost:
+        return training_cost(self.cell)
+
+    def exists(self, stores: Stores) -> bool:
+        return self.key in stores.trained
+
+    def measured(self, stores: Stores) -> Mapping[str, float] | None:
+        result = stores.trained.get(self.key)
+        if result is None:
+            return None
+        psnr = float("inf") if result.budget.psnr is None else result.budget.psnr  # nothing changed
+        return {"accuracy": result.metrics.accuracy_last, "psnr": psnr, "ssim": result.budget.ssim}
+
+    def run(self, work: Work) -> None:
+        from ...engine import memory
+
+        if work.stores.results.has(self.key):
+            return
+        memory.reset(work.env.device)
+        _, outcome, _ = train_victim(self.cell, work)
+        peak = memory.peak_mb(work.env.device)
+        work.stores.results.write(*_records(self.cell, outcome, peak, work))
+
+
+def training_needs(cell: Cell) -> Sequence[Stage]:
+    """Return the stages that yield the images which the victim of ``cell`` is trained on."""
+    protect = ProtectStage.of(cell)
+    return (protect, PurifyStage.of(cell)) if is_cached(cell.countermeasure) else (protect,)
+
+
+def training_cost(cell: Cell) -> Cost:
+    """Return the expected work of training the victim of ``cell``."""
+    images = cell.data.info.train
+    passes = cell.countermeasure.passes * epochs(cell.recipe, images)
+    before = cell.victim.cost(images)
+    networks = (NetworkCost(cell.victim.selector, passes), *([before] if before else []))
+    return Cost(images, networks)
+
+
+def train_victim(cell: Cell, work: Work) -> tuple[nn.Module, loop.Outcome, ImageSet]:
+    """Train the victim of ``cell``; return it, how its training went, and the images it was trained on."""
+    from ...engine import loop
+
+    protect, purify = ProtectStage.of(cell), PurifyStage.of(cell)
+    with work.context(purify.stage_seed) as ctx:
+        test = stored_split(work.artifacts, cell.data, "test")
+        ctx = protect.with_clean_data(ctx, cell.countermeasure, work.artifacts)
+        if is_cached(cell.countermeasure):
+            train = load_images(purify.folder(work.artifacts))
+        else:
+            train = protect.training_images(cell.fraction, work.artifacts, ctx)
+            if cell.countermeasure.overrides("purify"):
+                train = cell.countermeasure.purify(train, ctx)
+        for purifier in purifiers(cell.countermeasure):
+            if getattr(purifier, "apply_to_test", False):
+                test = purifier.purify(test, clean_data.with_clean_data(ctx, purifier))
+        alone = replace(ctx, seed=derive(cell.seed, "pretrain"), precision=cell.precision, clean=None)
+        pretrained = cell.victim.pretrain(train, alone)
+
+        def build() -> nn.Module:
+            network = cell.victim.build(train.num_classes, train.size)
+            unknown = network.load_state_dict(pretrained, strict=False).unexpected_keys
+            if unknown:
+                raise ValueError(f"{cell.victim.selector} learnt {unknown[0]}, which its network does not have")
+            return network
+
+        model, outcome = loop.train(
+            build,
+            train,
+            test,
+            cell.recipe,
+            cell.countermeasure,
+            work.env.device,
+            cell.precision,
+            derive(cell.seed, "train"),
+            work.report,
+            clean=ctx.clean,
+        )
+    return model, outcome, train
+
+
+def _records(cell: Cell, outcome: loop.Outcome, peak_mb: float, work: Work) -> tuple[schema.Result, schema.Curve]:
+    """Return what is stored of a finished training."""
+    last = outcome.accuracy_last
+    assert last is not None  # there is a test set
+    # A network that is changed after training may come to more than any point of the curve.
+    points = [*zip(outcome.accuracy_test, outcome.epochs, strict=True), (last, outcome.epochs[-1])]
+    peak_accuracy, peak_epoch = max(points, key=lambda point: point[0])  # the first of equals
+    made = read_json(ProtectStage.of(cell).folder(work.artifacts) / "protect.json")
+    result = schema.Result(
+        key=cell.key,
+        id=cell.id,
+        dataset=cell.data.info,
+        protector=cell.protector.selector,
+        countermeasure=cell.countermeasure.selector,
+        victim=cell.victim.selector,
+        protocol=cell.protocol.name,
+        protocol_version=cell.protocol.version,
+        seed=cell.seed,
+        fraction=cell.fraction,
+        precision=cell.precision,
+        metrics=schema.Metrics(
+            accuracy_last=last,
+            accuracy_peak=peak_accuracy,
+            peak_epoch=peak_epoch,
+            accuracy_train=outcome.accuracy_train[-1],
+            loss_train=outcome.loss_train[-1],
+        ),
+        budget=schema.Budget(**made["budget"]),
+        cost=schema.Cost(
+            protect_seconds=made["seconds"],
+            train_seconds=outcome.train_seconds,
+            images_per_second=outcome.images_per_second,
+            peak_memory_mb=peak_mb,
+        ),
+        environment=work.env.record(),
+        attempts=work.attempt,
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    curve = schema.Curve(
+        key=cell.key,
+        epoch=outcome.epochs,
+        accuracy_test=outcome.accuracy_test,
+        accuracy_train=outcome.accuracy_train,
+        loss_train=outcome.loss_train,
+    )
+    return result, curve

@@ -1,0 +1,90 @@
+"""Results as Python has them: a sequence with tables, frames and headline numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, overload
+
+from ..catalogue.boards import Board
+from ..store.schema import Failure, Result
+from . import tables
+from .board import BoardInfo, board_info
+from .statistics import Panel, panels
+
+if TYPE_CHECKING:
+    import pandas
+
+
+class Results(Sequence[Result]):
+    """The results of a board's cells, sorted by id.
+
+    ``failures`` are cells that failed when they were last tried, ``missing`` the ids of cells without a result.
+    Accuracies are those of the victim on clean test images, in percent: lower is better protection.
+    """
+
+    def __init__(
+        self,
+        board: Board,
+        results: Iterable[Result],
+        failures: Sequence[Failure] = (),
+        missing: Sequence[str] = (),
+    ) -> None:
+        self.board = board
+        self.failures = tuple(failures)
+        self.missing = tuple(missing)
+        self._results = tuple(results)
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    @overload
+    def __getitem__(self, index: int) -> Result: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Result, ...]: ...
+    def __getitem__(self, index: int | slice) -> Result | tuple[Result, ...]:
+        return self._results[index]
+
+    def __repr__(self) -> str:
+        more = [f"{len(self.failures)} failed"] if self.failures else []
+        more += [f"{len(self.missing)} missing"] if self.missing else []
+        return f"<{', '.join([f'{len(self)} results of board {self.board.name}', *more])}>"
+
+    @property
+    def info(self) -> BoardInfo:
+        """The board as its pages show it: rows and columns in canonical form."""
+        return board_info(self.board)
+
+    def panels(self) -> list[Panel]:
+        """Return the results in tables of what may be compared: one dataset, victim, protocol, precision, fraction."""
+        return panels(self._results, self.info)
+
+    def table(self) -> str:
+        """Return the tables as plain text, as ``ue-bench run`` prints them."""
+        return "\n".join(tables.terminal(panel) for panel in self.panels())
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return one row a cell: means over seeds with intervals, and the measured perturbation."""
+        return tables.frame(self.panels())
+
+    def worst(self) -> pandas.DataFrame:
+        """Return one row a protector: its mean over the board's columns, and the countermeasure that breaks it most.
+
+        ``mean`` is missing where a column is; ``worst_accuracy`` is then a lower bound, and ``complete`` False.
+        """
+        import pandas as pd
+
+        rows = [
+            {
+                "dataset": panel.dataset.selector,
+                "victim": panel.victim,
+                "protector": row.protector,
+                "mean": row.mean.mean if row.mean else None,
+                "worst_countermeasure": row.worst.countermeasure if row.worst else None,
+                "worst_accuracy": row.worst.mean if row.worst else None,
+                "complete": row.complete,
+                "n": row.n[0],
+            }
+            for panel in self.panels()
+            for row in panel.rows
+        ]
+        return pd.DataFrame(rows)
