@@ -46,6 +46,7 @@ class TestPlugins:
         parameters = list(inspect.signature(Register.__call__).parameters)[1:]
         assert f"`register({', '.join(parameters[:-1])}, tags=())`" in PLUGINS
         assert f"`register.set({argument_list(Register.set)})`" in PLUGINS
+        assert f"`register.table({argument_list(Register.table)})`" in PLUGINS
 
     @pytest.mark.parametrize("name", api.__all__)
     def test_public_name_is_mentioned(self, name: str) -> None:
@@ -116,6 +117,14 @@ class TestSnippets:
         assert faded.shape == x.shape
         assert torch.equal(labels, y)
         assert snippet_class(Victim)().build(4, (8, 8))(faded).shape == (4, 4)
+
+    def test_table(self) -> None:
+        [block] = blocks(section(PLUGINS, "## Tables of papers"), "python")
+        found: dict[str, object] = {}
+        exec(compile(block, "docs/plugins.md, Tables", "exec", dont_inherit=True), found)
+        table = found["table_2"](strength="5")  # type: ignore[operator]
+        assert table.lines[1].protectors == ("hello-stripes[strength=5]",)
+        assert [setting.name for setting in table.settings] == ["strength"]
 
     def test_registration(self) -> None:
         [block] = blocks(section(PLUGINS, "## The distribution"), "python")
