@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         Ratio,
         Victim,
         digest_path,
+        find_input,
     )
     from .contract.table import Ask, Line, Setting, Table
     from .errors import EnvironmentProblem, UserError, ValidationError
@@ -64,6 +65,7 @@ _HOMES = {
     "check_output": "leaderboard.figures",
     "derive": "seeds",
     "digest_path": "contract.plugin",
+    "find_input": "contract.plugin",
     "find_protector": "grid.opening",
     "open_dataset": "grid.opening",
     "open_protector": "grid.opening",
@@ -111,6 +113,7 @@ __all__ = [
     "check_output",
     "derive",
     "digest_path",
+    "find_input",
     "find_protector",
     "hookimpl",
     "open_dataset",

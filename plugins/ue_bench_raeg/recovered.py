@@ -47,7 +47,8 @@ class Recovered(Protector):
     @property
     def selector(self) -> str:
         inner = self.of.selector
-        quoted = inner if inner == self.of.name else f'"{inner}"' if '"' not in inner else f"'{inner}'"
+        quote = "'" if '"' in inner and "'" not in inner else '"'
+        quoted = inner if inner == self.of.name else quote + inner.replace(quote, 2 * quote) + quote
         return f"{self.name}[of={quoted}]"
 
     def identity(self) -> dict[str, Any]:

@@ -108,6 +108,12 @@ class TestFaults:
         assert "ue-bench: needy cannot be checked: needy needs a package (pip install it)" in found.err
         assert ue_bench("check", *SMALL, "needy,turned").code == 4
 
+    def test_a_file_that_is_not_there_does_not_stop_the_others(self, ue_bench: Command) -> None:
+        found = ue_bench("check", *SMALL, "precomputed[path=nowhere.npy]", "gray")
+        assert found.code == 2
+        assert "gray (countermeasure)" in found.out
+        assert "ue-bench: precomputed cannot be checked: no file or folder at nowhere.npy" in found.err
+
 
 @pytest.mark.parametrize(
     ("name", "message"),

@@ -8,8 +8,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from ue_bench.api import open_dataset
 from ue_bench.catalogue import boards
 from ue_bench.schedule import local
 
@@ -145,3 +147,41 @@ def test_workers_compute_what_this_process_does(
     monkeypatch.setattr(local, "Scheduler", InProcess)
     assert ue_bench("run", *GRID).code == 0
     assert metrics(tmp_path / "out") == by_workers
+
+
+def test_files_of_one_name_are_rows_of_their_own_and_their_names_can_be_given_again(
+    ue_bench: Command, computed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, clean = open_dataset("demo[train_per_class=4,test_per_class=3]", cache_dir=tmp_path / "cache")
+    for number, name in enumerate("ab"):
+        (tmp_path / name).mkdir()
+        np.save(tmp_path / name / "noise.npy", np.minimum(clean.images, 250) + np.uint8(number + 1))
+    grid = ["run", *GRID[:6], "-C", "vanilla", *GRID[10:-1], str(tmp_path / "out")]
+
+    done = ue_bench(*grid, "--json", "-P", "precomputed[path=a/noise.npy],precomputed[path=b/noise.npy]")
+    files = [path.name for path in (tmp_path / "out" / "results").rglob("*.json")]
+    names = sorted(row["protector"] for row in done.json if row["protector"] != "none")
+
+    assert done.code == 0, done.err
+    assert len(set(names)) == 2
+    assert len(files) == 3
+    assert str(tmp_path) not in done.out
+    before = len(computed)
+    for name in names:
+        given = [ue_bench_in(tmp_path / folder, ue_bench, monkeypatch, *grid, "-P", name) for folder in "ab"]
+        assert sorted(found.code for found in given) == [0, 2]
+        [refused] = [found.err for found in given if found.code]
+        assert f"the file noise.npy with digest {name[-9:-1]} is not here" in refused
+    assert len(computed) == before
+
+
+def ue_bench_in(folder: Path, ue_bench: Command, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Finished:
+    monkeypatch.chdir(folder)
+    return ue_bench(*arguments)
+
+
+def test_a_board_without_results_is_told_how_to_be_filled_where_it_was_looked_for(ue_bench: Command) -> None:
+    found = ue_bench("leaderboard", "build", "--out", "my results")
+    hint = "fill it with 'ue-bench run --board demo --protector all --countermeasure all --out 'my results''"
+    assert found.code == 5
+    assert hint in found.err

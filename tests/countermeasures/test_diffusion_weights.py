@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ue_bench.api import EnvironmentProblem, UserError, ValidationError
+from ue_bench.api import EnvironmentProblem, UserError, ValidationError, digest_path
 from ue_bench_countermeasures.diffusion import weights as module
 from ue_bench_countermeasures.diffusion.weights import locate
 from ue_bench_countermeasures.purifiers import Avatar, DiffPure
@@ -98,7 +98,7 @@ class TestKey:
         assert kind(model=tiny_model(tmp_path / "other", seed=1)).identity() != plugin.identity()
 
     def test_selector_shows_no_folder(self, kind: Any, model: Path) -> None:
-        assert kind(model=str(model)).selector == f"{kind.name}[model=model]"
+        assert kind(model=str(model)).selector == f"{kind.name}[model=model#{digest_path(model)[:8]}]"
 
     def test_holds_nothing_where_no_model_is_used(self, kind: Any, hub: Path) -> None:
         if kind is not LeJcdp:

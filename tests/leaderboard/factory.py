@@ -16,7 +16,10 @@ BOARD = BoardInfo(
     countermeasures=("vanilla", "jpeg[quality=10]"),
     protectors=("none", "em", "ar"),
     reference=("none", "noise"),
-    command="ue-bench run --board tiny",
+    dataset="cifar10",
+    victims=("resnet18",),
+    protocol="fast",
+    protocol_versions={"fast": 1, "full": 1},
 )
 
 
@@ -69,7 +72,7 @@ def result(protector: str = "em", countermeasure: str = "vanilla", accuracy: flo
         "protocol_version": 1,
         "seed": 0,
         "fraction": 1.0,
-        "precision": "float32",
+        "precision": "fp32",
         "attempts": 1,
         "finished": "2026-01-02T03:04:05Z",
     }

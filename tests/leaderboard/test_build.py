@@ -100,8 +100,8 @@ HOSTILE = ["<b>", "</script><script>alert(1)</script>", "\"'><img src=x onerror=
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_names_are_text_and_never_markup(name: str) -> None:
-    texts = {"title": name, "description": name, "notes": (name,), "command": name}
-    plain = page(grid({"em": (1.0, 2.0)}), title="t", description="d", notes=("n",), command="c")
+    texts = {"title": name, "description": name, "notes": (name,)}
+    plain = page(grid({"em": (1.0, 2.0)}), title="t", description="d", notes=("n",))
     found = page([*grid({name: (1.0, 2.0)}, source=name, device=name, declared=name)], **texts)
     assert [tag for tag, _ in found.tags if tag != "wbr"] == [tag for tag, _ in plain.tags if tag != "wbr"]
     assert name in found.attributes("data-name")
@@ -139,7 +139,9 @@ def test_headers_can_be_sorted_by_keyboard() -> None:
 def test_detail_tells_how_a_cell_was_made() -> None:
     results = grid(ROWS)
     cell = details(page(results), "em", "jpeg[quality=10]")
-    assert cell["command"] == "ue-bench run --board tiny --protector 'em' --countermeasure 'jpeg[quality=10]'"
+    assert cell["command"] == (
+        "ue-bench run --board tiny --protector 'em' --countermeasure 'jpeg[quality=10]' --precision fp32"
+    )
     assert cell["accuracy"] == "84.8 %"
     assert cell["certainty"] == "n = 1: no interval over seeds exists; test-set standard error (binomial) 0.36"
     [made] = [r for r in results if (r.protector, r.countermeasure) == ("em", "jpeg[quality=10]")]
@@ -152,13 +154,17 @@ def test_shared_facts_of_a_panel() -> None:
     [shared] = json.loads(page(grid(ROWS)).data)["panels"]
     assert ["fingerprint", "f" * 32] in shared
     assert ["protocol", "fast, version 1"] in shared
-    assert ["precision", "float32"] in shared
+    assert ["precision", "fp32"] in shared
 
 
-def test_command_names_the_victim_only_where_it_matters() -> None:
-    results = grid(ROWS) + grid({"ops": (1.0, 2.0)}, victim="vgg11")
-    command = details(page(results), "ops", "vanilla")["command"]
-    assert str(command).endswith("--countermeasure 'vanilla' --victim 'vgg11'")
+@pytest.mark.parametrize("others", [[], grid(ROWS)], ids=["alone", "beside the board's"])
+def test_command_names_what_is_not_the_boards_whatever_else_is_there(others: list[Result]) -> None:
+    odd = {"victim": "vgg11", "fraction": 0.25, "seed": 3, "selector": "cifar10[size=8]", "fingerprint": "0" * 32}
+    command = details(page([*others, result("ops", **odd, protocol="full")]), "ops", "vanilla")["command"]
+    assert command == (
+        "ue-bench run --board tiny --protector 'ops' --countermeasure 'vanilla' --dataset 'cifar10[size=8]' "
+        "--victim 'vgg11' --protocol 'full' --seeds 3 --fraction 0.25 --precision fp32"
+    )
 
 
 def test_command_quotes_for_the_shell() -> None:

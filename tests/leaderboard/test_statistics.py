@@ -123,10 +123,9 @@ def test_reference_rows_first_then_the_best_mean_then_incomplete_rows() -> None:
     "change",
     [
         {"fingerprint": "0" * 32},
-        {"selector": "cifar100"},
         {"protocol": "full"},
         {"protocol_version": 2},
-        {"precision": "bfloat16"},
+        {"precision": "bf16"},
         {"victim": "vgg11"},
         {"fraction": 0.5},
     ],
@@ -136,6 +135,15 @@ def test_what_differs_is_never_averaged(change: dict[str, Any]) -> None:
     found = panels([result(accuracy=10.0), result(accuracy=90.0, seed=1, **change)], BOARD)
     assert sorted(panel.rows[0].cells["vanilla"].mean for panel in found) == [10.0, 90.0]
     assert [panel.n for panel in found] == [(1, 1), (1, 1)]
+
+
+def test_the_same_images_under_another_name_are_the_same_data() -> None:
+    names = ("imagefolder[path=photos#00000001]", "imagefolder[path=copy#00000002]")
+    results = [result("em", c, selector=name) for c, name in zip(("vanilla", "gray"), names, strict=True)]
+
+    [panel] = panels(results, BOARD)
+
+    assert set(panel.rows[0].cells) == {"vanilla", "gray"}
 
 
 def test_two_results_of_one_seed_are_not_two_seeds() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ue_bench.api import Context, ImageSet, Protector, UserError
+from ue_bench.api import Context, ImageSet, Protector, UserError, digest_path
 from ue_bench.catalogue.registry import registry
 from ue_bench.store.perturbation import measure
 from ue_bench_raeg import fit
@@ -52,10 +52,12 @@ def test_the_key_of_a_protector_that_learns_is_used(
     assert measure(data, back, "none").psnr > 35
 
 
-def test_the_selector_names_no_folder_and_can_be_read_again(tmp_path: Path) -> None:
+def test_the_selector_names_no_folder_and_can_be_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = file_of(tmp_path, 0.0)
     found = resolve(f'recovered[of="raeg[weights={path}]"]')
-    assert found.selector == f'recovered[of="raeg[weights={path.name}]"]'
+    assert found.selector == f'recovered[of="raeg[weights={path.name}#{digest_path(path)[:8]}]"]'
+    monkeypatch.chdir(tmp_path)
+    assert resolve(found.selector).identity() == found.identity()
     assert resolve("recovered[of=rae-igsm]").selector == "recovered[of=rae-igsm]"
     nested = "recovered[of=\"raeg[preset=micro,targets='resnet9[blocks=1]']\"]"
     assert resolve(nested).selector == nested
@@ -67,7 +69,7 @@ def test_what_is_in_the_weights_is_in_the_identity(tmp_path: Path) -> None:
     one, other = file_of(tmp_path, 0.0), tmp_path / "elsewhere" / "generator-0.0.safetensors"
     other.write_bytes(file_of(tmp_path, 0.002).read_bytes())
     keys = [Recovered(of=Raeg(weights=path)) for path in (one, other)]
-    assert keys[0].selector == keys[1].selector
+    assert keys[0].selector != keys[1].selector
     assert keys[0].identity() != keys[1].identity()
     assert Recovered(of=Raeg(preset="micro")).identity() != Raeg(preset="micro").identity()
 

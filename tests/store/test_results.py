@@ -61,7 +61,9 @@ def test_a_result_survives_storing(store: ResultStore) -> None:
     store.write(result(), CURVE)
     assert store.results() == [result()]
     [path] = (store.out / "results").rglob("*.json")
-    assert path.relative_to(store.out).as_posix() == "results/lsp/jpeg-quality-10-resnet18-fast-s0-01234567.json"
+    assert (
+        path.relative_to(store.out).as_posix() == "results/lsp/jpeg-quality-10-resnet18-fast-s0-0123456789abcdef.json"
+    )
     assert json.loads((store.out / "curves" / f"{KEY}.json").read_text(encoding="utf-8"))["accuracy_test"] == [10.0]
 
 
@@ -104,10 +106,55 @@ def test_a_result_with_the_longest_plausible_names_has_at_most_2_kb(store: Resul
 
 @pytest.mark.parametrize(
     ("text", "name"),
-    [("jpeg[quality=10]", "jpeg-quality-10"), ("a+b", "a-b"), ("[]", "x"), ("é", "x"), ("p" * 300, "p" * 80)],
+    [
+        ("jpeg[quality=10]", "jpeg-quality-10"),
+        ("a+b", "a-b"),
+        ("[]", "x"),
+        ("é", "x"),
+        ("p" * 300, "p" * 80),
+        ("..", "x"),
+        ("a.", "a"),
+    ],
 )
 def test_selectors_as_file_names(text: str, name: str) -> None:
     assert slug(text) == name
+
+
+def test_results_whose_names_and_first_digits_are_equal_are_both_kept(store: ResultStore) -> None:
+    first, second = result(key="01234567" + "a" * 24), result(key="01234567" + "b" * 24, fraction=0.5)
+    for one in (first, second):
+        store.write(one, CURVE)
+
+    assert [r.key for r in store.results()] == [first.key, second.key]
+    assert store.has(first.key)
+    assert store.has(second.key)
+    assert not store.has("01234567" + "c" * 24)
+
+
+def test_names_that_differ_in_case_alone_are_files_of_their_own_on_every_file_system(store: ResultStore) -> None:
+    for number, victim in enumerate(["Net", "net", "NET"]):
+        store.write(result(key=f"{number}" * 32, victim=victim), CURVE)
+
+    names = [path.name.lower() for path in (store.out / "results").rglob("*.json")]
+    assert len(set(names)) == 3
+
+
+def test_a_result_under_a_name_of_before_is_found_and_replaced_where_it_is(store: ResultStore) -> None:
+    store.write(result(), CURVE)
+    [path] = (store.out / "results").rglob("*.json")
+    old = path.rename(path.with_name("jpeg-quality-10-resnet18-fast-s0-01234567.json"))
+
+    assert store.has(KEY)
+    store.write(result(attempts=2), CURVE)
+
+    assert list((store.out / "results").rglob("*.json")) == [old]
+    assert store.results() == [result(attempts=2)]
+
+
+def test_a_protocol_of_ones_own_may_have_any_name(store: ResultStore) -> None:
+    store.write(result(protocol="../mine/x"), CURVE)
+    [path] = (store.out / "results").rglob("*.json")
+    assert path.name == "jpeg-quality-10-resnet18-mine-x-s0-0123456789abcdef.json"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 1}', "\udcff"])

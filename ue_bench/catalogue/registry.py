@@ -8,6 +8,7 @@ import importlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EnvironmentProblem, NothingSelected, UserError
@@ -141,13 +142,16 @@ class Registry:
             raise UserError(f"no {kind} {name!r}", did_you_mean(name, known))
         return entry
 
-    def create(self, kind: str, name: str, parameters: dict[str, Any]) -> Plugin:
-        """A plugin with these parameters. Raises UserError that names the valid ones with their ranges."""
+    def create(self, kind: str, name: str, parameters: dict[str, Any], folders: Iterable[Path] = ()) -> Plugin:
+        """A plugin with these parameters. Raises UserError that names the valid ones with their ranges.
+
+        ``folders`` is where inputs written as ``NAME#DIGEST`` are looked for beside the current folder.
+        """
         from pydantic import ValidationError as PydanticError
 
         found = self.find(kind, name).plugin_class
         try:
-            return found(**parameters)
+            return found.model_validate(parameters, context={"folders": tuple(folders)})
         except PydanticError as error:
             first = error.errors()[0]
             parameter = str(first["loc"][0]) if first["loc"] else ""
@@ -160,29 +164,34 @@ class Registry:
             where = f"{name}[{parameter}={first['input']}]" if parameter else name
             raise UserError(f"{where}: {reason}", f"parameters: {valid}") from None
 
-    def resolve(self, kind: str, text: str | Iterable[str], everything: Iterable[str] = ()) -> list[Plugin]:
+    def resolve(
+        self, kind: str, text: str | Iterable[str], everything: Iterable[str] = (), folders: Iterable[Path] = ()
+    ) -> list[Plugin]:
         """Plugins that selectors stand for, in order and without repetition.
 
-        ``everything`` is what ``all`` means: the list of the board. Combinations ``a+b`` need a kind that can be
-        combined, which is countermeasures. Raises UserError for names and parameters that do not exist, and
-        NothingSelected when nothing is left.
+        ``everything`` is what ``all`` means: the list of the board. ``folders`` are those of ``create``. Combinations
+        ``a+b`` need a kind that can be combined, which is countermeasures. Raises UserError for names and parameters
+        that do not exist, and NothingSelected when nothing is left.
         """
-        chosen: dict[str, Plugin] = {}  # by all parameters: a selector shows only the last part of a path
+        everything, folders = tuple(everything), tuple(folders)
+        chosen: dict[str, Plugin] = {}  # by all parameters: a selector would read the content of paths
         for term in selectors.parse(text):
-            found = {repr(plugin): plugin for plugin in self._combined(kind, term, everything)}
+            found = {repr(plugin): plugin for plugin in self._combined(kind, term, everything, folders)}
             if not term.exclude:
                 chosen |= found
                 continue
             chosen = {k: v for k, v in chosen.items() if k not in found}
             if not any(part.parameters for part in term.parts):  # a bare name takes every variant away
-                bare = {v.name for v in found.values() if v.selector == v.name}
+                bare = {v.name for v in found.values() if not v.changed()}
                 chosen = {k: v for k, v in chosen.items() if v.name not in bare}
         if not chosen:
             raise NothingSelected(f"the selection of {kind}s is empty", f"see 'ue-bench list {kind}s'")
         return list(chosen.values())
 
-    def _combined(self, kind: str, term: selectors.Term, everything: Iterable[str]) -> list[Plugin]:
-        choices = [self._part(kind, part, everything) for part in term.parts]
+    def _combined(
+        self, kind: str, term: selectors.Term, everything: Iterable[str], folders: Iterable[Path]
+    ) -> list[Plugin]:
+        choices = [self._part(kind, part, everything, folders) for part in term.parts]
         if len(choices) == 1:
             return choices[0]
         if kind != "countermeasure":
@@ -194,26 +203,28 @@ class Registry:
             combined = [combine(a, b) for a in combined for b in more]
         return combined
 
-    def _part(self, kind: str, part: selectors.Part, everything: Iterable[str]) -> list[Plugin]:
+    def _part(
+        self, kind: str, part: selectors.Part, everything: Iterable[str], folders: Iterable[Path]
+    ) -> list[Plugin]:
         if part.name == "all" or part.name.startswith("@"):
             if part.parameters:
                 raise UserError(f"{part.name} takes no parameters", "give them to a single name")
-            return self._group(kind, part.name, everything)
+            return self._group(kind, part.name, everything, folders)
         names = [part.name]
         if set("*?") & set(part.name):
             matching = [e for e in self.of_kind(kind) if fnmatch.fnmatchcase(e.name, part.name)]
             names = [e.name for e in matching if part.parameters or e.complete]
             if not names:
                 raise NothingSelected(f"no {kind} matches {part.name!r}", f"see 'ue-bench list {kind}s'")
-        return [self.create(kind, name, values) for name in names for values in part.combinations()]
+        return [self.create(kind, name, values, folders) for name in names for values in part.combinations()]
 
-    def _group(self, kind: str, name: str, everything: Iterable[str]) -> list[Plugin]:
+    def _group(self, kind: str, name: str, everything: Iterable[str], folders: Iterable[Path]) -> list[Plugin]:
         if name == "all":
             members = list(everything) or [e.name for e in self.of_kind(kind) if e.complete]
-            return self.resolve(kind, members)
+            return self.resolve(kind, members, folders=folders)
         named = self.sets.get((kind, name[1:]))
         if named:
-            return self.resolve(kind, named.members)
+            return self.resolve(kind, named.members, folders=folders)
         tagged = [e.name for e in self.of_kind(kind) if name[1:] in e.tags]
         if not tagged:
             tags = {t for e in self.of_kind(kind) for t in e.tags}

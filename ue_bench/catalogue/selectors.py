@@ -2,8 +2,8 @@
 
     name    name[p=v,q=[1,2]]    glob*    all    @tag    ^exclude    a+b    one,two
 
-A list sweeps: ``q=[1,2]`` stands for two plugins. A value in single or double quotes is text as it stands. This
-module only reads the text; the registry gives it meaning.
+A list sweeps: ``q=[1,2]`` stands for two plugins. A value in single or double quotes is text as it stands, but for such
+a quote inside it, which is written twice. This module only reads the text; the registry gives it meaning.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def write_text(text: str) -> str:
     if plain:
         return text
     quote = '"' if "'" in text else "'"
-    return f"{quote}{text}{quote}"
+    return quote + text.replace(quote, 2 * quote) + quote
 
 
 class _Reader:
@@ -105,18 +105,26 @@ class _Reader:
     def value(self) -> Value:
         quote = self.peek()
         if quote in ("'", '"'):
-            end = self.text.find(quote, self.at + 1)
-            if end < 0:
-                raise self.fail(f"a closing {quote}")
-            found = self.text[self.at + 1 : end]
-            self.at = end + 1
-            return found
+            return self.quoted(quote)
         start = self.at
         while self.at < len(self.text) and self.text[self.at] not in ",]":
             self.at += 1
         if not self.text[start : self.at].strip():
             raise self.fail("a value")
         return scalar(self.text[start : self.at])
+
+    def quoted(self, quote: str) -> str:
+        """The text up to the closing quote; a quote that is written twice is part of it."""
+        found = ""
+        while True:
+            end = self.text.find(quote, self.at + 1)
+            if end < 0:
+                raise self.fail(f"a closing {quote}")
+            found += self.text[self.at + 1 : end]
+            self.at = end + 1
+            if self.text[self.at : self.at + 1] != quote:
+                return found
+            found += quote
 
     def values(self) -> list[Value]:
         if not self.take("["):

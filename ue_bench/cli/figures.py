@@ -74,7 +74,7 @@ def perturbations(
     stages = list(dict.fromkeys(ProtectStage.of(cell) for cell in grid.cells))
     store = ArtifactStore(grid.env.cache_dir)
     clean = load_images(store.path("datasets", grid.data.artifact) / "train")
-    selector = grid.data.plugin.selector
+    selector = grid.data.info.selector
     if len(clean) < images:
         raise UserError(f"{selector} holds {len(clean)} training images, not {images}", "give fewer --images")
     if not all(store.has(stage.kind, stage.key) for stage in stages) and fill(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from ..catalogue import boards
+from ..errors import NothingSelected
 from .common import json_option, say
 
 if TYPE_CHECKING:
@@ -26,16 +28,18 @@ _out = click.option("--out", type=click.Path(path_type=Path), help="Results fold
 
 
 def _results(board_name: str, out: Path | None) -> tuple[list[Result], BoardInfo, Path]:
-    from ..errors import NothingSelected
     from ..leaderboard.board import board_info
+    from ..leaderboard.commands import empty_board_command
     from ..store.results import ResultStore
 
     board = boards.board(board_name)
     folder = out or Path("ue-bench-results") / board.name
     results = ResultStore(folder).results()
+    info = board_info(board)
     if not results:
-        raise NothingSelected(f"no results in {folder}", f"fill it with 'ue-bench run --board {board.name}'")
-    return results, board_info(board), folder
+        there = f" --out {shlex.quote(str(out))}" if out else ""
+        raise NothingSelected(f"no results in {folder}", f"fill it with '{empty_board_command(info)}{there}'")
+    return results, info, folder
 
 
 @command.command("build")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from ..catalogue.selectors import write_text
 from ..errors import UserError
@@ -39,12 +41,15 @@ Ratio = Annotated[float, BeforeValidator(_ratio), Field(json_schema_extra={"form
 """A float that may be written, and is shown, as a fraction: ``8/255``."""
 
 
-class _InputPath:
-    """Marks a path whose *content*, not its name, belongs in the key of a cell."""
+InputPath = Annotated[Path, AfterValidator(Path.expanduser)]
+"""What the plugin reads; ``~`` is the home folder.
 
+Its content enters the key. Results show its last part and the first digits of its content's digest, as in
+``noise.npy#3f2a91bc``, and such a name can be given in place of a path.
+"""
 
-InputPath = Annotated[Path, _InputPath(), AfterValidator(Path.expanduser)]
-"""What the plugin reads; ``~`` is the home folder. Its content enters the key; results show its last part."""
+SHOWN_DIGITS = 8  # of a digest in a selector
+_NAME_AND_DIGEST = re.compile(rf"(.+)#([0-9a-f]{{{SHOWN_DIGITS}}})")
 
 
 @cache
@@ -70,6 +75,54 @@ def digest_path(path: Path) -> str:
     return digest.hexdigest()[:32]
 
 
+def name_and_digest(path: Path) -> str:
+    """How results name an input: ``noise.npy#3f2a91bc``, which tells files of one name apart and names no folder.
+
+    Raises UserError like ``digest_path``.
+    """
+    name = Path(os.path.abspath(path)).name  # noqa: PTH100  ".." by its own name, a link by the name it has
+    return f"{name}#{_content(path)[:SHOWN_DIGITS]}"
+
+
+def _content(path: Path) -> str:
+    """The digest of what ``path`` means now: in another current folder it is another file."""
+    if not path.exists():
+        raise UserError(f"no file or folder at {path}", "check the path")  # as it was given
+    return digest_path(path.absolute())
+
+
+def find_input(path: Path, folders: Iterable[Path] = ()) -> Path:
+    """``path``, or what it stands for where it is written as in results: ``noise.npy#3f2a91bc``.
+
+    That is looked for as ``noise.npy`` in the current folder, then in ``folders``, and must have this digest. A file
+    whose name does end in such digits is itself. Raises UserError when there is none with this digest.
+    """
+    written = _NAME_AND_DIGEST.fullmatch(path.name)
+    if written is None or path.exists():
+        return path
+    name, digest = written.groups()
+    there = [folder.absolute() / path.with_name(name) for folder in (Path(), *folders)]
+    there = [candidate for candidate in there if candidate.exists()]
+    for candidate in there:
+        if _content(candidate).startswith(digest):
+            return candidate
+    hint = "run from its folder, or give its path"
+    if there:
+        hint += f"; the one here is {name_and_digest(there[0])}"
+    raise UserError(f"the file {name} with digest {digest} is not here", hint)
+
+
+def _has_path(value: Any) -> bool:
+    return isinstance(value, Path) or (isinstance(value, (list, tuple)) and any(map(_has_path, value)))
+
+
+def _with_paths(value: Any, change: Callable[[Path], Any]) -> Any:
+    """``value`` with every path in it changed."""
+    if isinstance(value, Path):
+        return change(value)
+    return type(value)(_with_paths(v, change) for v in value) if _has_path(value) else value
+
+
 def format_value(value: Any, ratio: bool = False) -> str:
     """A parameter value as a selector writes it; with ``ratio``, ``8/255`` or ``0.8/255`` for what is exactly that."""
     if isinstance(value, bool):
@@ -77,7 +130,7 @@ def format_value(value: Any, ratio: bool = False) -> str:
     if value is None:
         return "null"
     if isinstance(value, Path):
-        return write_text(value.name)
+        return write_text(name_and_digest(value))
     if isinstance(value, float):
         for digits in range(3 if ratio and 0 < value < 1 else 0):
             if round(value * 255, digits) / 255 == value:
@@ -102,9 +155,19 @@ class Plugin(BaseModel):
     revision: ClassVar[int] = 1
     paper: ClassVar[str] = ""
 
+    @field_validator("*", mode="after")
+    @classmethod
+    def _find_inputs(cls, value: Any, info: ValidationInfo) -> Any:
+        """A path that is written as in results, as the path that it stands for."""
+        folders = (info.context or {}).get("folders", ())
+        return _with_paths(value, lambda path: find_input(path, folders))
+
     @property
     def selector(self) -> str:
-        """Canonical selector: the name with every parameter that differs from its default."""
+        """Canonical selector: the name with every parameter that differs from its default.
+
+        It names no folder, and whoever has the files can give it again. Raises UserError when an input is not there.
+        """
         shown = []
         for field, value in self.changed().items():
             markers = _metadata(type(self).model_fields[field])
@@ -129,9 +192,7 @@ class Plugin(BaseModel):
         """
         changed = self.changed()
         values = self.model_dump(mode="json", include=set(changed))
-        for field, path in changed.items():
-            if path is not None and any(isinstance(m, _InputPath) for m in _metadata(type(self).model_fields[field])):
-                values[field] = digest_path(path)
+        values |= {field: _with_paths(value, _content) for field, value in changed.items() if _has_path(value)}
         return {"name": self.name, "revision": self.revision, "parameters": values}
 
 

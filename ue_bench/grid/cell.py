@@ -11,6 +11,7 @@ from ..contract import clean_data
 from ..contract.combination import parts
 from ..contract.plugin import Countermeasure, Dataset, Protector, Victim
 from ..contract.protocol import Protocol
+from ..errors import UserError
 from ..keys import digest
 from ..store.schema import DatasetInfo
 
@@ -64,7 +65,7 @@ class Cell:
     def id(self) -> str:
         """Readable name; only parameters that differ from their defaults are shown."""
         fields = [
-            self.data.plugin.selector,
+            self.data.info.selector,
             self.protector.selector + ("" if self.fraction == 1 else f"@{self.fraction:g}"),
             self.countermeasure.selector,
             self.victim.selector,
@@ -106,8 +107,11 @@ def cells(
 ) -> list[Cell]:
     """Return the whole grid, in the order in which a reader expects its rows.
 
-    Raises UserError when a countermeasure needs more clean images than there are.
+    Raises UserError when a countermeasure needs more clean images than there are, or ``fraction`` has more digits than
+    a result keeps, which would name another cell.
     """
+    if fraction != float(kept := f"{fraction:.6g}"):
+        raise UserError(f"the fraction {fraction!r} has more than six digits", f"give {kept}")
     countermeasures, victims, seeds = list(countermeasures), list(victims), list(seeds)
     for countermeasure in countermeasures:
         clean_data.check(countermeasure, data.info.train)

@@ -95,7 +95,7 @@ def open_context(
     """Give a context to work in, with a scratch folder that is gone afterwards."""
 
     def open_dataset(selector: str, split: str) -> ImageSet:
-        [plugin] = registry().resolve("dataset", selector)
+        [plugin] = registry().resolve("dataset", selector, folders=(env.data_dir,))
         assert isinstance(plugin, Dataset)
         return stored_split(store, stored_dataset(plugin, env, report), split)
 

@@ -59,7 +59,7 @@ class EvasionCell(Cell):
     @cached_property
     def id(self) -> str:
         fields = [
-            self.data.plugin.selector + ("" if self.images is None else f"@{self.images}"),
+            self.data.info.selector + ("" if self.images is None else f"@{self.images}"),
             self.protector.selector,
             self.countermeasure.selector,
             self.victim.selector,

@@ -100,7 +100,8 @@ def resolve(request: Request, report: Report = silent) -> Grid:
     device = slots(request.devices, 1, request.threads)[0].device
     out = request.out or Path("ue-bench-results") / board.name
     env = RunEnvironment.of(request.cache_dir, request.data_dir, out, device, request.threads)
-    sets = names.resolve("dataset", request.dataset or board.dataset.replace("{data_dir}", str(env.data_dir)))
+    dataset = request.dataset or board.dataset.replace("{data_dir}", str(env.data_dir))
+    sets = names.resolve("dataset", dataset, folders=(env.data_dir,))
     if len(sets) != 1:
         raise UserError("one dataset at a time", "run the command once for each")
     data = stored_dataset(cast(Dataset, sets[0]), env, report)

@@ -34,7 +34,7 @@ def open_dataset(
     Raises UserError when ``selector`` is not one dataset, and whatever loading it raises.
     """
     stored, env = _stored(selector, data_dir, cache_dir, report)
-    return stored.plugin.selector, stored_split(ArtifactStore(env.cache_dir), stored, split)
+    return stored.info.selector, stored_split(ArtifactStore(env.cache_dir), stored, split)
 
 
 def find_protector(selector: str) -> Protector:
@@ -73,8 +73,8 @@ def _stored(
     selector: str, data_dir: Path | None, cache_dir: Path | None, report: Report
 ) -> tuple[Data, RunEnvironment]:
     """Return one dataset as it lies in the cache, and the folders around it."""
-    datasets = registry().resolve("dataset", selector)
+    env = RunEnvironment.of(cache_dir, data_dir)
+    datasets = registry().resolve("dataset", selector, folders=(env.data_dir,))
     if len(datasets) != 1:
         raise UserError(f"{selector!r} is {len(datasets)} datasets", "one is needed")
-    env = RunEnvironment.of(cache_dir, data_dir)
     return stored_dataset(cast(Dataset, datasets[0]), env, report), env

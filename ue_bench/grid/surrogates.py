@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ..catalogue.registry import registry
+from ..catalogue.selectors import parse
 from ..contract.combination import purifiers
 from ..contract.context import Context
 from ..contract.imageset import ImageSet
-from ..contract.plugin import Countermeasure, Victim
+from ..contract.plugin import Countermeasure, Plugin, Victim, name_and_digest
 from ..contract.protocol import Protocol
 from ..errors import UserError
 from ..seeds import derive
@@ -163,4 +164,21 @@ def _one(kind: str, selector: str) -> Any:
     found = registry().resolve(kind, selector)
     if len(found) != 1:
         raise UserError(f"{selector!r} is {len(found)} {kind}s", "a surrogate needs one")
+    _refuse_folders(found[0], selector)
     return found[0]
+
+
+def _refuse_folders(plugin: Plugin, selector: str) -> None:
+    """Raise UserError where ``selector`` names a file otherwise than results do.
+
+    Such a text is a parameter of another plugin, and stands in its key and in results as it is written: a name alone
+    would leave the content out of the key, and a path would show folders.
+    """
+    parts = [part for term in parse(selector) for part in term.parts]
+    written = [value for part in parts for values in part.parameters.values() for value in values]
+    for value in plugin.changed().values():
+        if isinstance(value, Path) and name_and_digest(value) not in written:
+            raise UserError(
+                f"{selector!r} in a parameter does not say which {value.name} it means",
+                f"write {plugin.selector!r}, and run from the folder of that file",
+            )

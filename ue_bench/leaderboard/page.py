@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
-from . import colour, formats
+from . import colour, commands, formats
 from .board import BoardInfo
 from .published import beside
 from .statistics import Cell, Panel
-from .tables import PUBLISHED
+from .tables import PUBLISHED, reproduce
 
 RESULT_LABELS = (
     "id",
@@ -49,6 +49,8 @@ def html(board: BoardInfo, panels: Sequence[Panel]) -> str:
     return environment.get_template("page.html").render(
         board=board,
         panels=panels,
+        empty_board_command=commands.empty_board_command(board),
+        reproduce=[reproduce(board, panel) for panel in panels],
         published=beside(panels),
         published_note=PUBLISHED,
         f=formats,
@@ -83,7 +85,8 @@ def details(board: BoardInfo, panels: Sequence[Panel]) -> dict[str, Any]:
             "accuracy": f"{formats.interval(cell.accuracy)} %",
             "certainty": _certainty(cell),
             "notes": _notes(panel, cell),
-            "command": board.cell_command(cell.protector, cell.countermeasure, _options(panel, panels)),
+            "command": (command := commands.cell_command(board, cell)),
+            "needs": commands.obstacle(board, cell.results[0]) or commands.conditions(cell.results[0], [command]),
             "panel": number,
             "keys": cell.keys,
             "results": _results(cell),
@@ -112,20 +115,6 @@ def _notes(panel: Panel, cell: Cell) -> list[str]:
     if cell.superseded:
         notes.append(f"{cell.superseded} older result(s) of a seed set aside for a newer one.")
     return notes
-
-
-def _options(panel: Panel, panels: Sequence[Panel]) -> dict[str, str]:
-    """Command-line options that tell this panel from the others on the board."""
-
-    def values(p: Panel) -> dict[str, str]:
-        return {
-            "dataset": p.dataset.selector,
-            "victim": p.victim,
-            "protocol": p.protocol,
-            "fraction": f"{p.fraction:g}",
-        }
-
-    return {name: value for name, value in values(panel).items() if len({values(p)[name] for p in panels}) > 1}
 
 
 def _shared(panel: Panel) -> list[tuple[str, str]]:

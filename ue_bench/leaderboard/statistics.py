@@ -233,16 +233,24 @@ def panels(results: Iterable[Result], board: BoardInfo) -> list[Panel]:
     groups: dict[_Identity, list[Result]] = defaultdict(list)
     for r in results:
         groups[_identity(r)].append(r)
-    return [_panel(groups[identity], board) for identity in sorted(groups)]
+    order = sorted(groups, key=lambda identity: (_first(groups[identity]).dataset.selector, identity))
+    return [_panel(groups[identity], board) for identity in order]
 
 
-_Identity = tuple[str, str, str, str, int, str, float]
+_Identity = tuple[str, str, str, int, str, float]
 
 
 def _identity(r: Result) -> _Identity:
-    """Everything two results must share to be compared; the fully protected set sorts first."""
-    data = r.dataset.selector, r.dataset.fingerprint
-    return (*data, r.victim, r.protocol, r.protocol_version, r.precision, -r.fraction)
+    """Everything two results must share to be compared; the fully protected set sorts first.
+
+    The dataset's fingerprint tells its pixels, labels and classes. Its name does not: the same images may lie in
+    folders of other names, or beside files that are no images.
+    """
+    return (r.dataset.fingerprint, r.victim, r.protocol, r.protocol_version, r.precision, -r.fraction)
+
+
+def _first(results: Iterable[Result]) -> Result:
+    return min(results, key=lambda r: (r.key, r.finished))
 
 
 def _panel(results: list[Result], board: BoardInfo) -> Panel:
@@ -254,7 +262,7 @@ def _panel(results: list[Result], board: BoardInfo) -> Panel:
     columns = board.countermeasures or tuple(seen)
     extra = tuple(c for c in seen if c not in columns)
     rows = [_row(p, cells, board, columns, extra) for p in sorted({protector for protector, _ in cells})]
-    first = min(results, key=lambda r: (r.key, r.finished))
+    first = _first(results)
     return Panel(
         board=board,
         dataset=first.dataset,

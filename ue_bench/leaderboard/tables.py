@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import formats
+from . import commands, formats
 from .board import BoardInfo
 from .published import Published, beside
 from .statistics import Cell, Panel, Row
@@ -30,14 +30,27 @@ def markdown(board: BoardInfo, panels: Sequence[Panel]) -> str:
         parts += [f"{formats.ACCURACY} The worst case is the countermeasure that breaks a protector most."]
         parts += ["The sortable page is [index.html](index.html), the numbers are [leaderboard.csv](leaderboard.csv)."]
     else:
-        parts.append("**There are 0 results on this board yet.**")
+        parts += [
+            "**There are 0 results on this board yet.** To make some:",
+            f"```sh\n{commands.empty_board_command(board)}\n```",
+        ]
     parts += itertools.chain.from_iterable(_markdown_panel(panel) for panel in panels)
-    if board.command:
-        parts += ["## Reproduce", f"```sh\n{board.command}\n```"]
+    if panels:
+        parts.append("## Reproduce")
+    for panel in panels:
+        heading = f"{_code(panel.dataset.selector)}, {_plain(formats.setting(panel))}:" if len(panels) > 1 else ""
+        lines, needs = reproduce(board, panel)
+        parts += [heading, "\n".join(["```sh", *lines, "```"]) if lines else "", _plain(needs)]
     if board.notes:
         parts += ["## Notes", _bullets(board.notes)]
     parts += itertools.chain.from_iterable(_markdown_published(table) for table in beside(panels))
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def reproduce(board: BoardInfo, panel: Panel) -> tuple[list[str], str]:
+    """The commands that fill a panel, and what they need; or no command, and why."""
+    lines = commands.board_commands(board, panel)
+    return lines, commands.needs(board, panel, lines)
 
 
 def _markdown_panel(panel: Panel) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from .results import _pretty, _read, slug, write_atomically
+from .results import _pretty, _read, cell_file, cell_path, write_atomically
 from .schema import SCHEMA, DatasetInfo, Environment, _Record
 
 
@@ -51,9 +51,10 @@ class EvasionStore:
 
     def has(self, key: str) -> bool:
         """Whether the cell with that key has a result."""
-        return any(_read(p, EvasionResult).key == key for p in self.folder.glob(f"*/*-{key[:8]}.json"))
+        path = cell_file(self.folder, key)
+        return path is not None and _read(path, EvasionResult).key == key
 
     def write(self, result: EvasionResult) -> None:
         """Record a finished cell."""
-        name = f"{slug(result.countermeasure)}-{slug(result.victim)}-{result.protocol}-s{result.seed}-{result.key[:8]}"
-        write_atomically(self.folder / slug(result.protector) / f"{name}.json", _pretty(result))
+        names = result.countermeasure, result.victim, result.protocol, f"s{result.seed}"
+        write_atomically(cell_path(self.folder, result.key, result.protector, *names), _pretty(result))

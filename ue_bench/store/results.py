@@ -22,9 +22,32 @@ from .schema import Curve, Failure, Result, as_json, json_text
 R = TypeVar("R", bound=BaseModel)
 
 
+KEY_DIGITS = 16  # of a key in a file name: no two of a billion results share them
+OLD_KEY_DIGITS = 8  # in names of before
+
+
 def slug(text: str) -> str:
-    """A selector as a file name: ``jpeg[quality=10]`` becomes ``jpeg-quality-10``."""
-    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-")[:80] or "x"
+    """A selector as part of a file name: ``jpeg[quality=10]`` becomes ``jpeg-quality-10``. Tells nothing apart."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", text)[:80].strip("-.") or "x"
+
+
+def cell_file(folder: Path, key: str) -> Path | None:
+    """The file below ``folder`` whose name ends in ``key``, whatever the number of digits; None where there is none."""
+    for path in sorted(folder.glob(f"*/*-{key[:OLD_KEY_DIGITS]}*.json")):
+        with contextlib.suppress(OSError, ValueError, TypeError, LookupError):  # what is no result is no cell's file
+            if json.loads(path.read_text(encoding="utf-8"))["key"] == key:
+                return path
+    return None
+
+
+def cell_path(folder: Path, key: str, protector: str, *names: str) -> Path:
+    """Where the result with ``key`` is written: over its own file, and never over that of another key.
+
+    Names are cut, lose their brackets and differ in case alone, which some file systems ignore: the digits of the key
+    tell files apart.
+    """
+    fresh = folder / slug(protector) / f"{'-'.join(map(slug, names))}-{key[:KEY_DIGITS]}.json"
+    return cell_file(folder, key) or fresh
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -86,7 +109,8 @@ class ResultStore:
 
     def has(self, key: str) -> bool:
         """Whether the cell with that key has a result."""
-        return any(_read(p, Result).key == key for p in (self.out / "results").glob(f"*/*-{key[:8]}.json"))
+        path = cell_file(self.out / "results", key)
+        return path is not None and _read(path, Result).key == key
 
     def failures(self) -> list[Failure]:
         """Cells that failed when they were last tried. Raises ValidationError like ``results``."""
@@ -96,8 +120,8 @@ class ResultStore:
         """Record a finished cell; its earlier failure, if any, is forgotten."""
         self.forget_failure(result.key)
         write_atomically(self.out / "curves" / f"{curve.key}.json", _line(curve))
-        name = f"{slug(result.countermeasure)}-{slug(result.victim)}-{result.protocol}-s{result.seed}-{result.key[:8]}"
-        write_atomically(self.out / "results" / slug(result.protector) / f"{name}.json", _pretty(result))
+        names = result.countermeasure, result.victim, result.protocol, f"s{result.seed}"
+        write_atomically(cell_path(self.out / "results", result.key, result.protector, *names), _pretty(result))
 
     def forget_failure(self, key: str) -> None:
         """Remove what is recorded of an earlier failure of the stage with that key."""

@@ -77,7 +77,7 @@ class Check:
                 except UserError as error:
                     if len(self.plugins) == 1:
                         raise
-                    self.problems.append((f"{plugin.selector} cannot be checked", error))
+                    self.problems.append((f"{plugin.name} cannot be checked", error))  # its file may be missing
 
     def train(self, jobs: int | None, follower: Callable[[], Follower]) -> bool:
         """Train the board's victim with and without each plugin; return whether a cell failed."""
@@ -151,7 +151,7 @@ class Check:
 def _accuracy(kind: str, under: list[float], plain: list[float], cell: Cell) -> Finding:
     """Return what is left of the accuracy on clean test images; means over victims and seeds."""
     mean = sum(under) / len(under)
-    setting = f"n={len(under)}, {cell.data.plugin.selector}, {cell.protocol.name}"
+    setting = f"n={len(under)}, {cell.data.info.selector}, {cell.protocol.name}"
     values: dict[str, Any] = {"accuracy": mean, "n": len(under)}
     text = f"{mean:.1f} % on clean test images"
     if kind in REFERENCE:

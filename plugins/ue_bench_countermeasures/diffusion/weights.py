@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ue_bench.api import EnvironmentProblem, UserError, ValidationError, digest_path
+from ue_bench.api import EnvironmentProblem, UserError, ValidationError, digest_path, find_input
 
 RECORD = "purifier.json"  # beside weights that were trained here
 WEIGHTS = "diffusion_pytorch_model"
@@ -23,8 +23,11 @@ Model = Path | str
 
 
 def folder_or_id(model: Model) -> Model:
-    """A path where ``model`` is a folder, else as it is: the id of a repository on the Hugging Face hub."""
-    path = Path(model).expanduser()
+    """A path where ``model`` is a folder, else as it is: the id of a repository on the Hugging Face hub.
+
+    Raises UserError when it names a folder by its content, as in ``micro#3f2a91bc``, and there is none.
+    """
+    path = find_input(Path(model).expanduser())
     return path if path.is_dir() else model
 
 

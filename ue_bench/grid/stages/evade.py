@@ -61,7 +61,7 @@ class ClassifierStage(Stage):
 
     @property
     def label(self) -> str:
-        return f"train {self.data.plugin.selector}/{self.victim.selector} on clean images"
+        return f"train {self.data.info.selector}/{self.victim.selector} on clean images"
 
     def cost(self) -> Cost:
         images = self.data.info.train
@@ -120,7 +120,7 @@ class ProtectTestStage(ArtifactStage):
 
     @property
     def label(self) -> str:
-        return f"protect test images of {self.data.plugin.selector}/{self.protector.selector}"
+        return f"protect test images of {self.data.info.selector}/{self.protector.selector}"
 
     def needs(self) -> Sequence[Stage]:
         return (self.classifier,) if self.classifier else ()

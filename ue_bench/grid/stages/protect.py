@@ -61,7 +61,7 @@ class ProtectStage(ArtifactStage):
 
     @property
     def label(self) -> str:
-        return f"protect {self.data.plugin.selector}/{self.protector.selector}/s{self.seed}"
+        return f"protect {self.data.info.selector}/{self.protector.selector}/s{self.seed}"
 
     def cost(self) -> Cost:
         images = self.data.info.train

@@ -1,0 +1,153 @@
+"""The commands that compute a page's cells again: they name whatever differs from the defaults of its board."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ue_bench.store.schema import Result
+
+from .board import BoardInfo
+from .statistics import Cell, Panel
+
+Seeds = tuple[int, ...]
+_INPUT = re.compile(r"#[0-9a-f]{8}(?=[\],'\"])")  # of a file, as selectors show it
+
+
+def cell_command(board: BoardInfo, cell: Cell) -> str:
+    """The command whose grid holds the cell. Empty where this version cannot compute it: see ``obstacle``.
+
+    The board's reference rows are part of every grid.
+    """
+    return _command(board, cell.results[0], cell.protector, cell.countermeasure, cell.seeds)
+
+
+def board_commands(board: BoardInfo, panel: Panel) -> list[str]:
+    """Commands that fill what the panel shows, and what is still missing in the rows and columns of the board.
+
+    One is enough where all cells have the same seeds, and no column is there that the board does not ask for.
+    """
+    own = {protector for protector in board.protectors if protector not in board.reference}
+    first = next((r for r in panel.results if not obstacle(board, r)), None)
+    if first is None:
+        return []
+    rows: dict[Seeds, list[str]] = defaultdict(list)
+    for row in panel.rows:
+        found = [row.cells[c] for c in panel.columns if c in row.cells]
+        if found:
+            rows[_seeds(found)].append(row.protector)
+    if rows and not _setting(board, first):  # the panel that the board asks for, all of it
+        rows[board.seeds if board.seeds in rows else max(rows)] += panel.missing
+    columns = "all" if board.countermeasures else ",".join(panel.columns)
+    lines = [_command(board, first, _selection(names, own, board), columns, seeds) for seeds, names in rows.items()]
+
+    extra: dict[tuple[Seeds, tuple[str, ...]], list[str]] = defaultdict(list)
+    for column in panel.extra:
+        by_seeds: dict[Seeds, list[str]] = defaultdict(list)
+        for row in panel.rows:
+            if column in row.cells:
+                by_seeds[row.cells[column].seeds].append(row.protector)
+        for seeds, names in by_seeds.items():
+            extra[seeds, tuple(names)].append(column)
+    for (seeds, protectors), more in extra.items():
+        lines.append(_command(board, first, _selection(protectors, own, board), ",".join(more), seeds))
+    return lines
+
+
+def needs(board: BoardInfo, panel: Panel, lines: Iterable[str]) -> str:
+    """What ``board_commands`` need, and which cells of the panel they do not give."""
+    old = list(filter(None, (obstacle(board, r) for r in panel.results)))
+    if len(old) == len(panel.results):
+        return old[0]
+    text = conditions(panel.results[0], lines)
+    return f"{text} {len(old)} results here are of other versions and not given again: {old[0]}" if old else text
+
+
+def empty_board_command(board: BoardInfo) -> str:
+    """The command that begins a board without results."""
+    return f"ue-bench run --board {shlex.quote(board.name)} --protector all --countermeasure all"
+
+
+def obstacle(board: BoardInfo, result: Result) -> str:
+    """Why this version of ue-bench cannot compute the cell of ``result``; empty where it can."""
+    version = board.protocol_versions.get(result.protocol)
+    old = [("protocol", result.protocol, "version", result.protocol_version, version)]
+    old += _revisions(board, getattr(result, "cell", None) or {})  # results of the first schema do not hold their cell
+    for kind, name, what, then, now in old:
+        if then != now:
+            measured = f"Measured with {' '.join(filter(None, [kind, name]))}, {what} {then}"
+            here = f"has {what} {now}" if now is not None else "does not have it"
+            return f"{measured}: this version of ue-bench {here}, so no command gives this cell."
+    names = result.protector, result.countermeasure, result.victim, result.dataset.selector
+    if not all(map(str.isprintable, names)):
+        return "A name here holds a line break or a like sign, which no command line can show."
+    return ""
+
+
+def _revisions(board: BoardInfo, cell: Mapping[str, Any]) -> list[tuple[str, str, str, int, int | None]]:
+    """Kind, name, and the revisions then and now, of the plugins and the engine in the identity of a cell."""
+    if board.revision is None or not cell:
+        return []
+    found = [("training loop", "", "revision", cell["engine"], board.engine_revision)]
+    for kind in ("protector", "countermeasure", "victim"):
+        for part in cell[kind].get("combination", [cell[kind]]):
+            found.append((kind, part["name"], "revision", part["revision"], board.revision(kind, part["name"])))
+    return found
+
+
+def conditions(result: Result, commands: Iterable[str]) -> str:
+    """What has to be there for ``commands`` to compute the cells of the data of ``result``."""
+    text = f"The data must be those of fingerprint {result.dataset.fingerprint}: {result.dataset.source}."
+    if any(map(_INPUT.search, commands)):
+        text += (
+            " A name with # and digits is a file or folder by its content: "
+            "it is looked for in the current folder, and a dataset in the data folder too."
+        )
+    return text
+
+
+def _command(board: BoardInfo, result: Result, protectors: str, countermeasures: str, seeds: Seeds) -> str:
+    if obstacle(board, result):
+        return ""
+    words = ["ue-bench run --board", shlex.quote(board.name)]
+    words += ["--protector", _quoted(protectors), "--countermeasure", _quoted(countermeasures)]
+    for option, value in _setting(board, result).items():
+        words += [f"--{option}", _quoted(value)]
+    if seeds != board.seeds:
+        words += ["--seeds", ",".join(map(str, seeds))]
+    if result.fraction != 1:
+        words += ["--fraction", repr(result.fraction)]
+    return " ".join([*words, "--precision", result.precision])  # by default it is the machine's
+
+
+def _setting(board: BoardInfo, result: Result) -> Mapping[str, str]:
+    """Options for what is not the board's."""
+    options = {}
+    if result.dataset.selector != board.dataset:
+        options["dataset"] = result.dataset.selector
+    if board.victims != (result.victim,):
+        options["victim"] = result.victim
+    if result.protocol != board.protocol:
+        options["protocol"] = result.protocol
+    return options
+
+
+def _seeds(cells: Iterable[Cell]) -> Seeds:
+    return tuple(sorted({seed for cell in cells for seed in cell.seeds}))
+
+
+def _selection(names: Iterable[str], own: set[str], board: BoardInfo) -> str:
+    """Rows as one selector: ``all`` for those of the board, and others by name."""
+    chosen = [name for name in names if name not in board.reference]
+    if own and own <= set(chosen):
+        return ",".join(["all", *(name for name in chosen if name not in own)])
+    return ",".join(chosen or names)  # reference rows come with any others
+
+
+def _quoted(value: str) -> str:
+    """In single quotes: a reader who changes a name to one with brackets needs them."""
+    quoted = shlex.quote(value)
+    return quoted if value == "all" or quoted.startswith(("'", '"')) else f"'{value}'"
