@@ -139,9 +139,6 @@ def resolve_table(
     protectors = tuple(dict.fromkeys(ask.protector for ask in table.asks))
     countermeasures = tuple(dict.fromkeys(name for ask in table.asks for name in ask.countermeasures))
     base = resolve(replace(request, protectors=protectors, countermeasures=countermeasures, reference=False), report)
-    victims = {repr(cell.victim): cell.victim.selector for cell in base.cells}
-    if len(set(victims.values())) < len(victims):
-        raise UserError("two victims are shown by one name", "measure them one after the other, with --victim")
     table = _of_dataset(table, base, request)
     wanted = list(_wanted(table, base, images, transfer))
     cells = list({cell.key: cell for own in wanted for cell in own.cells}.values())
@@ -204,7 +201,7 @@ def _cells(ask: Ask, base: Grid) -> Iterator[list[Cell]]:
     """Cells of what is asked for: those that are averaged for every victim and seed."""
     protector = cast(Protector, _one("protector", ask.protector))
     countermeasures = [cast(Countermeasure, _one("countermeasure", name)) for name in ask.countermeasures]
-    like = list({(repr(cell.victim), cell.seed): cell for cell in base.cells}.values())
+    like = list({(cell.victim.selector, cell.seed): cell for cell in base.cells}.values())
     if ask.victim is not None:
         victim = cast(Victim, _one("victim", ask.victim))
         like = list({cell.seed: replace(cell, victim=victim) for cell in like}.values())
