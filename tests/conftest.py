@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -39,6 +40,9 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
 
     _forget()
     yield add
+    for imported, found in list(sys.modules.items()):  # another test may install other code under the same name
+        if Path(getattr(found, "__file__", None) or "/").is_relative_to(site):
+            del sys.modules[imported]
     _forget()
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -64,6 +66,131 @@ def test_engine_schedule_and_store_do_not_know_one_another(room: str) -> None:
     others = tuple(f"ue_bench.{r}" for r in (*ROOMS, "plan", "stages", "work", "cli", "leaderboard") if r != room)
     paths = [p for p in HARNESS if p.parent.name == room]
     assert violations(paths, lambda n: not n.startswith(others)) == []
+
+
+def modules(paths: list[Path]) -> dict[str, Path]:
+    """Paths by dotted name; a package has that of its folder."""
+    dotted = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in paths}
+    return {name.removesuffix(".__init__"): path for name, path in dotted.items()}
+
+
+def import_graph(paths: list[Path]) -> dict[str, set[str]]:
+    """Which modules every module imports: lazily and for types counted, a package by its own modules not."""
+    known = modules(paths)
+    graph: dict[str, set[str]] = {}
+    for name, path in known.items():
+        targets = {n if n in known else n.rpartition(".")[0] for _, n in imported(path)}
+        graph[name] = {t for t in targets if t in known and t != name and not name.startswith(f"{t}.")}
+    return graph
+
+
+def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
+    """Groups of modules that reach one another."""
+    reached: dict[str, set[str]] = {}
+    for start in graph:
+        reached[start], todo = set(), list(graph[start])
+        while todo:
+            if (name := todo.pop()) not in reached[start]:
+                reached[start].add(name)
+                todo += graph[name]
+    groups = {
+        tuple(sorted({name} | {other for other in reached[name] if name in reached[other]}))
+        for name in graph
+        if name in reached[name]
+    }
+    return [list(group) for group in sorted(groups)]
+
+
+def test_circles_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = {
+        "a": "from . import b\n",
+        "b": "def f():\n    from .c import x\n",
+        "c": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .a import y\n",
+        "d": "from .a import z\nimport room.e\n",
+        "e": "from . import __version__\n",
+    }
+    room = tmp_path / "room"
+    room.mkdir()
+    for name, source in {**sources, "__init__": "from . import e\n"}.items():
+        (room / f"{name}.py").write_text(source, encoding="utf-8")
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    assert circles(import_graph(list(room.glob("*.py")))) == [["room.a", "room.b", "room.c"]]
+
+
+def test_the_harness_has_no_circle_of_imports() -> None:
+    assert circles(import_graph(HARNESS)) == []
+
+
+def test_modules_can_be_read_at_one_sitting() -> None:
+    lines = {p: len(p.read_text(encoding="utf-8").splitlines()) for p in [*HARNESS, *PLUGINS]}
+    assert [f"{p.relative_to(ROOT)}: {n}" for p, n in lines.items() if n > 400] == []
+    assert median(lines.values()) <= 110
+
+
+LAYERS = {  # room -> rooms that it may know
+    "contract": {"contract", "catalogue.selectors"},  # that module only reads text
+    "catalogue": {"contract", "catalogue"},
+}
+ALL_ROOMS = {p.name for p in (ROOT / "ue_bench").iterdir() if p.is_dir()}
+
+
+@pytest.mark.parametrize("room", LAYERS)
+def test_rooms_know_only_what_lies_below_them(room: str) -> None:
+    paths = [p for p in HARNESS if p.relative_to(ROOT).parts[1] == room]
+    above = tuple(f"ue_bench.{other}." for other in ALL_ROOMS - LAYERS[room])
+    below = tuple(f"ue_bench.{other}." for other in LAYERS[room])
+    assert violations(paths, lambda n: n.startswith(below) or not n.startswith(above)) == []
+
+
+# Words that are also names of plugins, and where they mean something else.
+ORDINARY_WORDS = {
+    "cuda": "*",  # the device of torch
+    "mean": "*",  # of numbers
+    "jpeg": "ue_bench/cli/protect.py ue_bench/owner/pictures.py ue_bench/owner/protecting.py",  # the file format
+    "gray": "ue_bench/owner/pictures.py",  # the kind of image
+    "demo": "*",  # the board
+    "recovered": "ue_bench/cli/recover.py",  # the default folder
+    "none": "ue_bench/contract/plugin.py ue_bench/errors.py ue_bench/owner/audit.py ue_bench/store/image_readers.py "
+    "ue_bench/testing/protectors.py",  # no bound, or nothing to list
+}
+
+
+def plugin_names_in(path: Path, names: set[str]) -> Iterator[str]:
+    """String literals, save docstrings, that are a plugin's name or begin as a selector of one."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    docstrings = {id(n.body[0].value) for n in ast.walk(tree)
+                  if isinstance(n, documented) and n.body and isinstance(n.body[0], ast.Expr)}  # fmt: skip
+    where = path.relative_to(ROOT).as_posix()
+    for node in ast.walk(tree):
+        if not (isinstance(node, ast.Constant) and isinstance(node.value, str)) or id(node) in docstrings:
+            continue
+        name = re.split(r"[\[+]", node.value.removeprefix("@"))[0]
+        allowed = ORDINARY_WORDS.get(node.value, "")
+        if name in names and allowed != "*" and where not in allowed.split():
+            yield f"{where}:{node.lineno} {node.value!r}"
+
+
+def test_plugin_names_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "x.py"
+    source.write_text(
+        '"""net"""\na = "net"\nb = "net[width=4]"\nc = "@nets"\nd = "network"\ne = "cuda"\nf = "none"\n',
+        encoding="utf-8",
+    )
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    found = list(plugin_names_in(source, {"net", "nets", "cuda", "none"}))
+    assert found == ["x.py:2 'net'", "x.py:3 'net[width=4]'", "x.py:4 '@nets'", "x.py:7 'none'"]
+
+
+ROLES = {"reference", "clean", "plain"}  # tags and sets that ask a plugin for a part, and do not say which one
+
+
+def test_the_harness_names_no_plugin() -> None:
+    """Not even in strings. What it needs it asks for by tag: ``@plain``, ``@clean``, ``@reference``."""
+    from ue_bench.catalogue.registry import registry
+
+    names = {name for _, name in registry().entries} | {name for _, name in registry().sets}
+    assert [found for path in HARNESS for found in plugin_names_in(path, names - ROLES)] == []
 
 
 def heavy_modules(code: str, tmp_path: Path) -> list[str]:

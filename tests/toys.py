@@ -12,11 +12,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ue_bench.catalogue.registry import Register, Registry
+from ue_bench.catalogue.registry import Registry
 from ue_bench.contract.context import Context, TrainContext
 from ue_bench.contract.imageset import ImageSet
 from ue_bench.contract.plugin import Countermeasure, Dataset, InputPath, Plugin, Preprocessing, Protector, Ratio, Victim
 from ue_bench.contract.protocol import Protocol
+from ue_bench.contract.registration import Register
 from ue_bench.grid.cell import Cell, Data
 from ue_bench.grid.planner import Planned, plan
 from ue_bench.grid.stages.base import Stage, Stores

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from .contract.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from .catalogue.registry import Register
     from .catalogue.selectors import write_text
     from .contract.context import Context, TrainContext
     from .contract.imageset import ImageSet
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
         digest_path,
         find_input,
     )
+    from .contract.registration import Register
     from .contract.table import Ask, Line, Setting, Table
     from .errors import EnvironmentProblem, UserError, ValidationError
     from .grid.opening import find_protector, open_dataset, open_protector
@@ -54,7 +54,7 @@ _HOMES = {
     "ProgressLine": "progress",
     "Protector": "contract.plugin",
     "Ratio": "contract.plugin",
-    "Register": "catalogue.registry",
+    "Register": "contract.registration",
     "Setting": "contract.table",
     "Stored": "store.image_readers",
     "Table": "contract.table",

@@ -8,7 +8,13 @@ from ue_bench.api import Register, hookimpl
 @hookimpl
 def ue_bench_register(register: Register) -> None:
     package = "ue_bench_baselines"
-    register("protector", "none", f"{package}.none:NoProtection", "clean images, the upper reference", ("reference",))
+    register(
+        "protector",
+        "none",
+        f"{package}.none:NoProtection",
+        "clean images, the upper reference",
+        ("reference", "clean"),
+    )
     register(
         "protector", "noise", f"{package}.noise:Noise", "uniform random noise, the budget's reference", ("reference",)
     )
@@ -125,3 +131,4 @@ def ue_bench_register(register: Register) -> None:
         ("surrogate",),
     )
     register("protector", "precomputed", f"{package}.precomputed:Precomputed", "protected images made elsewhere")
+    register.set("protector", "reference", ["none", "noise"], "rows that every board has unless it names its own")

@@ -19,7 +19,14 @@ def ue_bench_register(register: Register) -> None:
     def add(name: str, target: str, summary: str, *tags: str) -> None:
         register("countermeasure", name, f"ue_bench_countermeasures.{target}", summary, tags)
 
-    add("vanilla", "augmentation:Vanilla", "plain training: only the protocol's crop and flip", "augmentation", "noop")
+    add(
+        "vanilla",
+        "augmentation:Vanilla",
+        "plain training: only the protocol's crop and flip",
+        "augmentation",
+        "noop",
+        "plain",
+    )
     add("cutout", "augmentation:Cutout", "blank out one random square of every image", "augmentation")
     add("cutmix", "augmentation:CutMix", "paste a random box of another image", "augmentation", "mixing")
     add("mixup", "augmentation:Mixup", "blend every image with another one", "augmentation", "mixing")

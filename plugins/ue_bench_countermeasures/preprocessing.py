@@ -189,10 +189,7 @@ class GaussianFilter(Preprocessing):
     name: ClassVar[str] = "gaussian-filter"
     revision: ClassVar[int] = 1
     paper: ClassVar[str] = "Semantic Deep Hiding for Robust Unlearnable Examples, IEEE TIFS 2024, arXiv 2406.17349"
-    identity_note: ClassVar[str] = (
-        "at the published sigma=0.1 a 3x3 kernel gives neighbours a weight of 1.9e-22: 8-bit images do not change, "
-        "and the column repeats vanilla"
-    )
+    identity_note: ClassVar[str] = "No-op: at sigma 0.1 and kernel 3 this filter returns every 8-bit image unchanged."
 
     sigma: float = Field(0.1, ge=0, le=100, description="standard deviation in pixels; 0 stands for [1 2 1]/4")
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 import ue_bench_baselines
 from ue_bench.api import Context, ImageSet, Protector, UserError
-from ue_bench.catalogue.registry import Register, Registry
+from ue_bench.catalogue.registry import Registry
+from ue_bench.contract.registration import Register
 from ue_bench_baselines.ar import AR
 from ue_bench_baselines.lsp import LSP
 from ue_bench_baselines.noise import Noise

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from ue_bench.catalogue.registry import KIND_NAMES, registry
+from ue_bench.catalogue.registry import registry
 from ue_bench.contract.protocol import Protocol
+from ue_bench.contract.registration import KIND_NAMES
 from ue_bench.grid.cell import ENGINE_REVISION
 
 RECORD = Path(__file__).with_name("defaults.json")

@@ -109,3 +109,80 @@ def test_strangers_come_in_order_of_their_names(install: Install) -> None:
     found = list(loading.load().distributions.values())
     assert found[-2:] == ["aa-early 1.0", "zz-late 1.0"]
     assert found[0].startswith("ue-bench ")
+
+
+HOOK = "from ue_bench.api import hookimpl\n\n{marker}\ndef {function}(register):\n    {body}\n"
+
+
+def a_victim(name: str) -> str:
+    return f"register('victim', '{name}', 'nowhere:Net', '')"
+
+
+def hook(body: str, marker: str = "@hookimpl", function: str = "ue_bench_register") -> str:
+    return HOOK.format(body=body, marker=marker, function=function)
+
+
+def test_an_undecorated_hook_is_named_and_not_called(install: Install) -> None:
+    install("forgetful", hook(a_victim("net-a"), marker=""), version="1.3")
+    assert problems() == ["forgetful 1.3: ue_bench_register is not marked with @hookimpl"]
+    assert ("victim", "net-a") not in registry().entries
+
+
+def test_a_hook_of_another_name_is_called_as_its_specname_says(install: Install) -> None:
+    code = hook(a_victim("net-b"), marker="@hookimpl(specname='ue_bench_register')", function="plugins")
+    install("specific", code + "\n" + code.replace("net-b", "net-c").replace("def plugins", "def more"))
+    assert problems() == []
+    assert {("victim", "net-b"), ("victim", "net-c")} <= registry().entries.keys()
+
+
+@pytest.mark.parametrize("marker", ["@hookimpl(wrapper=True)", "@hookimpl(hookwrapper=True)"])
+def test_a_wrapper_is_named_and_not_called(install: Install, marker: str) -> None:
+    install("wrapping", hook(f"{a_victim('net-d')}\n    return (yield)", marker=marker))
+    [problem] = problems()
+    assert problem.startswith("wrapping 1.0: ue_bench_register is a wrapper, but every implementation")
+    assert ("victim", "net-d") not in registry().entries
+
+
+def test_a_hook_that_would_do_nothing_is_named(install: Install) -> None:
+    install("lazy", hook(f"yield {a_victim('net-e')}"))
+    assert problems() == [
+        "lazy 1.0: ue_bench_register is a generator or a coroutine, which does nothing when it is called"
+    ]
+
+
+def test_a_hook_may_leave_arguments_out(install: Install) -> None:
+    install("modest", "import sys\nfrom ue_bench.api import hookimpl\n@hookimpl\ndef ue_bench_register():\n"
+            "    sys.modules[__name__].called = True\n")  # fmt: skip
+    assert problems() == []
+    import modest  # type: ignore[import-not-found]
+
+    assert modest.called
+
+
+def test_an_unknown_hook_is_named(install: Install) -> None:
+    install("misspelt", hook("pass", function="ue_bench_registr"))
+    [problem] = problems()
+    assert problem.startswith("misspelt 1.0: PluginValidationError: unknown hook 'ue_bench_registr'")
+
+
+def order(of: str) -> list[str]:
+    return [name for kind, name in registry().entries if kind == "victim" and name.startswith(of)]
+
+
+def test_hooks_are_called_in_the_order_of_pluggy(install: Install) -> None:
+    markers = {"cc": "@hookimpl", "bb": "@hookimpl(trylast=True)", "aa": "@hookimpl", "dd": "@hookimpl(tryfirst=True)"}
+    for name, marker in markers.items():
+        install(f"order-{name}", hook(a_victim(f"order-{name}"), marker=marker))
+    assert order("order-") == ["order-dd", "order-aa", "order-cc", "order-bb"]
+
+
+def test_not_even_tryfirst_takes_the_name_of_a_builtin(install: Install) -> None:
+    install("aaa-first", hook("register('victim', 'resnet18', 'nowhere:Net', '')", marker="@hookimpl(tryfirst=True)"))
+    assert registry().find("victim", "resnet18").distribution.startswith("ue-bench ")
+    assert "is already registered by ue-bench " in problems()[0]
+
+
+def test_a_module_that_leaves_the_process_loses_only_itself(install: Install) -> None:
+    install("leaving", "raise SystemExit('not here')")
+    install("leaving-later", hook("raise SystemExit(3)"))
+    assert problems() == ["leaving 1.0: SystemExit: not here", "leaving-later 1.0: SystemExit: 3"]

@@ -3,10 +3,12 @@ from __future__ import annotations
 import pytest
 from toys import Needy, Toy, toy_registry
 
-from ue_bench.catalogue.registry import Register, Registry, describe, did_you_mean, registry
+from ue_bench.catalogue.describe import describe
+from ue_bench.catalogue.registry import Registry, registry
 from ue_bench.contract.combination import Combination
 from ue_bench.contract.plugin import Plugin
-from ue_bench.errors import EnvironmentProblem, NothingSelected, UserError
+from ue_bench.contract.registration import Register
+from ue_bench.errors import EnvironmentProblem, NothingSelected, UserError, did_you_mean
 
 
 def names(plugins: list[Plugin]) -> list[str]:

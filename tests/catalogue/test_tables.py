@@ -8,7 +8,8 @@ from types import ModuleType
 import pytest
 
 from ue_bench.catalogue import tables
-from ue_bench.catalogue.registry import Register, Registry, registry
+from ue_bench.catalogue.registry import Registry, registry
+from ue_bench.contract.registration import Register
 from ue_bench.contract.table import Line, Setting, Table
 from ue_bench.errors import EnvironmentProblem, UserError
 

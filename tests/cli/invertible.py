@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ue_bench.api import Context, ImageSet, Protector, UserError
-from ue_bench.catalogue.registry import Entry, registry
+from ue_bench.catalogue.registry import registry
+from ue_bench.contract.registration import PluginRecord
 
 Pixels = NDArray[np.uint8]
 
@@ -68,9 +69,9 @@ class Fussy(Protector):
         return data.with_images(255 - data.images)
 
 
-def entries() -> dict[tuple[str, str], Entry]:
+def entries() -> dict[tuple[str, str], PluginRecord]:
     return {
-        ("protector", p.name): Entry("protector", p.name, f"{__name__}:{p.__name__}", "", (), "tests 1")
+        ("protector", p.name): PluginRecord("protector", p.name, f"{__name__}:{p.__name__}", "", (), "tests 1")
         for p in (Shuffled, Brighter, Learner, Fussy)
     }
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from ue_bench.catalogue.registry import Entry, registry
+from ue_bench.catalogue.registry import registry
+from ue_bench.contract.registration import PluginRecord
 
 from .conftest import Command
 
@@ -83,7 +84,7 @@ def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "faulty_plugins.py").write_text(FAULTY)
     monkeypatch.syspath_prepend(str(tmp_path))
     for kind, name in (("countermeasure", "turned"), ("protector", "bold"), ("countermeasure", "needy")):
-        entry = Entry(kind, name, f"faulty_plugins:{name.capitalize()}", "faulty", (), "stranger 1.0")
+        entry = PluginRecord(kind, name, f"faulty_plugins:{name.capitalize()}", "faulty", (), "stranger 1.0")
         monkeypatch.setitem(registry().entries, (kind, name), entry)
 
 

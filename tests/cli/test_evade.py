@@ -127,7 +127,7 @@ class TestEvade:
 class TestCells:
     @pytest.fixture
     def cell(self, ue_bench: Command, tmp_path: Path) -> EvasionCell:
-        from ue_bench.contract.protocol import protocol
+        from ue_bench.catalogue.protocols import protocol
 
         [data] = registry().resolve("dataset", f"npz[path={tmp_path / 'stripes.npz'}]")
         env = RunEnvironment(tmp_path / "cache", tmp_path, tmp_path / "out")
@@ -141,7 +141,7 @@ class TestCells:
     def test_everything_that_matters_is_in_the_key(self, cell: EvasionCell) -> None:
         from dataclasses import replace
 
-        from ue_bench.contract.protocol import protocol
+        from ue_bench.catalogue.protocols import protocol
 
         [other] = registry().resolve("protector", "ops")
         [step] = registry().resolve("countermeasure", "gray")

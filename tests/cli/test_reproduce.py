@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from ue_bench.catalogue import tables
-from ue_bench.catalogue.registry import Register, Registry, registry
+from ue_bench.catalogue.registry import Registry, registry
+from ue_bench.contract.registration import Register
 from ue_bench.contract.table import Ask, Line, Setting, Table
 
 from .conftest import Command

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from conftest import Install
 
 from ue_bench.catalogue import loading
 from ue_bench.catalogue.registry import registry
@@ -12,7 +13,7 @@ from ue_bench.grid import cost
 
 from .conftest import Command
 
-KINDS = ["protectors", "countermeasures", "victims", "datasets", "boards", "protocols"]
+KINDS = ["protectors", "countermeasures", "victims", "datasets", "boards", "protocols", "tables"]
 FIELDS = {"name", "summary", "parameters", "tags", "distribution", "available", "reason"}
 
 
@@ -34,6 +35,65 @@ def test_list_shows_names_tags_and_sets(ue_bench: Command) -> None:
     assert ue_bench("list", "countermeasure").out.splitlines() == lines
 
 
+TABLE = """
+from ue_bench.api import hookimpl
+
+@hookimpl
+def ue_bench_register(register):
+    register.table("printed", "bringing_tables:printed", "Numbers")
+    register.table("broken", "bringing_tables:missing", "Numbers")
+    register.board("half", {"dataset": "demo"})
+
+def printed(colour="red"):
+    from ue_bench.api import Line, Setting, Table
+    lines = (Line(("a", "1"), {"x": 1.0}), Line(("b", "2")))
+    settings = (Setting("colour", "of what", "red"),)
+    return Table("printed", "numbers", "a paper", ("one", "two"), lines, ("a note",), settings)
+"""
+
+
+def test_list_and_show_what_other_distributions_register(ue_bench: Command, install: Install) -> None:
+    install("bringing-tables", TABLE)
+    [row] = [r for r in ue_bench("list", "tables", "--json").json if r["name"] == "printed"]
+    assert row.keys() >= FIELDS
+    assert (row["summary"], row["distribution"], row["available"]) == ("Numbers", "bringing-tables 1.0", True)
+    assert row["parameters"] == {"colour": {"type": "string", "description": "of what", "default": "red"}}
+    [row] = [r for r in ue_bench("list", "tables", "--json").json if r["name"] == "broken"]
+    assert row["available"] is False
+    assert "table 'broken' of bringing-tables 1.0 cannot be made: AttributeError" in row["reason"]
+    assert any(line.split() == ["printed", "Numbers"] for line in ue_bench("list", "tables").out.splitlines())
+    shown = ue_bench("show", "printed").out.splitlines()
+    assert shown[:4] == [
+        "printed (table)",
+        "  summary: numbers",
+        "  source: a paper",
+        "  distribution: bringing-tables 1.0",
+    ]
+    assert "  lines: a 1, b 2" in shown
+    assert shown[-2] == "    colour: string, default red. of what"
+    assert ue_bench("show", "broken").code == 3
+    [board] = [r for r in ue_bench("list", "boards", "--json").json if r["name"] == "half"]
+    reason = "board 'half' of bringing-tables 1.0: protocol is missing"
+    assert (board["available"], board["reason"]) == (False, reason)
+    assert ue_bench("show", "half").code == 4
+
+
+def test_show_takes_the_file_of_a_board_or_protocol(ue_bench: Command, tmp_path: Path) -> None:
+    recipe = "batch = 32\nepochs = 2\nlearning_rate = 0.1\nschedule = 'cosine'\n"
+    (tmp_path / "recipe.toml").write_text(recipe, encoding="utf-8")
+    board = "title = 'Mine'\ndataset = 'demo'\nprotocol = 'recipe.toml'\nvictims = ['linear']\n"
+    board += "protectors = ['lsp']\ncountermeasures = ['vanilla']\n"
+    (tmp_path / "mine.toml").write_text(board, encoding="utf-8")
+    [found] = ue_bench("show", "./mine.toml", "--json").json
+    assert (found["kind"], found["name"], found["title"]) == ("board", "mine", "Mine")
+    [found] = ue_bench("show", "recipe.toml", "--json").json
+    assert (found["kind"], found["epochs"]) == ("protocol", 2)
+    assert ue_bench("show", found["name"], "--json").json == [found]
+    selector = "imagefolder[path=photos/2020]"  # a slash, and yet no file
+    assert ue_bench("show", selector, "--json").json[0]["name"] == "imagefolder"
+    assert ue_bench("show", "gone.toml").err == "ue-bench: no file gone.toml\n  hint: check the path\n"
+
+
 def test_list_reports_broken_distributions(ue_bench: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry(), "problems", [loading.Problem("stranger 1.0", "OSError: no")])
     found = ue_bench("list", "victims")
@@ -42,9 +102,9 @@ def test_list_reports_broken_distributions(ue_bench: Command, monkeypatch: pytes
 
 
 def test_list_says_why_a_plugin_is_not_available(ue_bench: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ue_bench.catalogue.registry import Entry
+    from ue_bench.contract.registration import PluginRecord
 
-    broken = Entry("victim", "net", "nowhere_at_all:Net", "gone", (), "stranger 1.0")
+    broken = PluginRecord("victim", "net", "nowhere_at_all:Net", "gone", (), "stranger 1.0")
     monkeypatch.setitem(registry().entries, ("victim", "net"), broken)
     [row] = [r for r in ue_bench("list", "victims", "--json").json if r["name"] == "net"]
     assert row["available"] is False

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError as PydanticError
 
-from ue_bench.contract import protocol as protocols
-from ue_bench.contract.protocol import Protocol, protocol
+from ue_bench.catalogue import protocols
+from ue_bench.catalogue.protocols import protocol
+from ue_bench.contract.protocol import Protocol
 from ue_bench.errors import UserError
 from ue_bench.grid.cell import protocol_identity
 
@@ -115,8 +116,8 @@ def test_adversarial_training_takes_longer_where_its_source_says_so() -> None:
     assert protocol("iss23").under(["at"], {}).schedule == "cosine"
     under = protocol("em21").under(["gray", "at"], {})
     assert (under.epochs, under.schedule, under.milestones, under.factor) == (100, "multistep", (0.75, 0.9), 0.1)
-    assert protocol("iss23").under(["gray"], {}) is protocol("iss23")
-    assert protocol("paper").under(["at"], {}) is protocol("paper")
+    assert protocol("iss23").under(["gray"], {}) == protocol("iss23")
+    assert protocol("paper").under(["at"], {}) == protocol("paper")
 
 
 def test_an_architecture_changes_its_fields_and_a_countermeasure_has_the_last_word() -> None:

@@ -256,7 +256,7 @@ class TestGaussianFilter:
         np.testing.assert_array_equal(purify(GaussianFilter(), noise_images), noise_images)
         side, centre, _ = GaussianFilter().kernel()
         assert side / centre == pytest.approx(1.93e-22, rel=1e-2)
-        assert "do not change" in GaussianFilter.identity_note
+        assert "returns every 8-bit image unchanged" in GaussianFilter.identity_note
 
     def test_sigma_zero_is_the_kernel_of_opencv(self) -> None:
         assert GaussianFilter(sigma=0).kernel() == (0.25, 0.5, 0.25)

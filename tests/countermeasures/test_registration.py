@@ -4,7 +4,9 @@ import pytest
 
 import ue_bench_countermeasures
 from ue_bench.api import Countermeasure, Preprocessing, Register, UserError
-from ue_bench.catalogue.registry import Entry, Registry, describe
+from ue_bench.catalogue.describe import describe
+from ue_bench.catalogue.registry import Registry
+from ue_bench.contract.registration import PluginRecord
 from ue_bench_countermeasures.sets import SETS
 
 DEEP_HIDING_COLUMNS = [
@@ -78,7 +80,7 @@ def test_sets_of_papers() -> None:
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda e: e.name)
 class TestEveryEntry:
-    def test_class_is_documented_and_has_its_source(self, entry: Entry) -> None:
+    def test_class_is_documented_and_has_its_source(self, entry: PluginRecord) -> None:
         found = entry.plugin_class
         assert issubclass(found, Countermeasure)
         assert found.__doc__
@@ -86,11 +88,11 @@ class TestEveryEntry:
         assert found.paper
         assert found.revision >= 1
 
-    def test_parameters_are_described(self, entry: Entry) -> None:
+    def test_parameters_are_described(self, entry: PluginRecord) -> None:
         assert len(describe(entry.plugin_class)) == len(entry.plugin_class.model_fields)
         assert all(info.description for info in entry.plugin_class.model_fields.values())
 
-    def test_does_something_unless_it_is_vanilla(self, entry: Entry) -> None:
+    def test_does_something_unless_it_is_vanilla(self, entry: PluginRecord) -> None:
         found = entry.plugin_class
         assert issubclass(found, Countermeasure)
         methods = [
@@ -104,7 +106,7 @@ class TestEveryEntry:
             "purify" in methods and (entry.name in TEST_TOO or not {entry.name, *entry.tags} & TRAINING_ONLY)
         )
 
-    def test_selector_of_the_defaults_is_the_name(self, entry: Entry) -> None:
+    def test_selector_of_the_defaults_is_the_name(self, entry: PluginRecord) -> None:
         assert entry.plugin_class().selector == entry.name
 
 

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 import ue_bench_datasets
-from ue_bench.catalogue.registry import Register, Registry
+from ue_bench.catalogue.registry import Registry
+from ue_bench.contract.registration import Register
 
 NAMES = ["cifar10", "cifar100", "demo", "imagefolder", "npz", "parquet"]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ue_bench.catalogue.boards import Board
-from ue_bench.catalogue.registry import Entry
+from ue_bench.contract.board import Board
 from ue_bench.contract.protocol import Protocol
+from ue_bench.contract.registration import PluginRecord
 
 OPTIMIZERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
 
@@ -48,7 +48,7 @@ def board_row(b: Board) -> list[str]:
     ]
 
 
-def victim_row(entry: Entry) -> list[str]:
+def victim_row(entry: PluginRecord) -> list[str]:
     """Name and parameters at 32 px and 10 classes, and at 224 px and 1,000; the page says the rest in words."""
     import torch
 

@@ -11,11 +11,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from ue_bench.catalogue import boards, loading, tables
+from ue_bench.catalogue import boards, loading, protocols, tables
 from ue_bench.catalogue.registry import Registry
 from ue_bench.cli.common import SETTING_OPTIONS, TABLE_OPTIONS
 from ue_bench.cli.main import COMMANDS, cli
-from ue_bench.contract import protocol
 from ue_bench.errors import EnvironmentProblem, NothingSelected, UserError, ValidationError
 
 from .helpers import PAGES, find_command, label, page, rows, section, shell_commands, spans
@@ -66,12 +65,16 @@ def documented_flags(text: str) -> set[str]:
 
 @pytest.mark.parametrize(("where", "words"), COMMAND_LINES, ids=lambda v: v if isinstance(v, str) else " ".join(v))
 class TestCommandLine:
+    @pytest.fixture(autouse=True)
+    def with_own_files(self, own_files: None) -> None:
+        """Commands may name them."""
+
     def test_parses_and_names_things_that_exist(self, where: str, words: list[str], names: Registry) -> None:
         command, rest = find_command(cli, words)
         given = command.make_context("ue-bench", rest, parent=click.Context(cli)).params
         board = boards.board(given.get("board_name") or "demo")
         if given.get("protocol"):
-            protocol.protocol(given["protocol"])
+            protocols.protocol(given["protocol"])
         if given.get("table_name"):
             assert tables.table(given["table_name"], dict(text.split("=", 1) for text in given["settings"]))
         for option, kind in SELECTORS.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import os
 import re
@@ -14,9 +15,11 @@ import pytest
 
 from ue_bench import api
 from ue_bench.api import Context, Countermeasure, Dataset, ImageSet, Plugin, Protector, Register, Victim
-from ue_bench.catalogue import boards
+from ue_bench.catalogue import boards, protocols
 from ue_bench.catalogue.registry import Registry
-from ue_bench.contract import hookspecs, protocol
+from ue_bench.contract import hookspecs
+from ue_bench.contract.board import Board
+from ue_bench.contract.protocol import Protocol
 from ue_bench.grid.surrogates import Surrogates
 from ue_bench.store import schema
 from ue_bench.store.perturbation import check
@@ -25,6 +28,8 @@ from .helpers import EXAMPLE, PAGES, blocks, label, page, rows, section, spans
 from .tables import board_row, protocol_row, victim_row
 
 PLUGINS = page("docs/plugins.md")
+BOARD_KEYS = {field.name for field in dataclasses.fields(Board)} - {"name", "argument"}
+PROTOCOL_KEYS = set(Protocol.model_fields) - {"name"}
 HOOKS = [name for name in vars(hookspecs) if name.startswith("ue_bench_")]
 
 
@@ -45,8 +50,16 @@ class TestPlugins:
     def test_register_is_documented_with_its_arguments(self) -> None:
         parameters = list(inspect.signature(Register.__call__).parameters)[1:]
         assert f"`register({', '.join(parameters[:-1])}, tags=())`" in PLUGINS
-        assert f"`register.set({argument_list(Register.set)})`" in PLUGINS
-        assert f"`register.table({argument_list(Register.table)})`" in PLUGINS
+        for method in (Register.set, Register.board, Register.protocol, Register.table):
+            assert f"`register.{method.__name__}({argument_list(method)})`" in PLUGINS
+
+    def test_a_board_is_registered_as_shown(self, names: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+        block = blocks(section(PLUGINS, "### ue_bench_register(register)"), "python")[0]
+        found: dict[str, object] = {}
+        exec(block, found)
+        found["ue_bench_register"](register=Register(names, "hello"))  # type: ignore[operator]
+        monkeypatch.setattr(boards, "registry", lambda: names)
+        assert boards.board("hello").protectors == ("hello-stripes",)
 
     @pytest.mark.parametrize("name", api.__all__)
     def test_public_name_is_mentioned(self, name: str) -> None:
@@ -140,19 +153,19 @@ class TestProtocolsAndBoards:
 
     def test_protocols(self) -> None:
         documented = [row for row in rows(self.text) if len(row) == 12]
-        assert documented == [protocol_row(protocol.protocol(n)) for n in protocol.names()]
+        assert documented == [protocol_row(protocols.protocol(n)) for n in protocols.names()]
 
     def test_sources(self) -> None:
-        protocols = section(self.text, "## Protocols")
-        documented = {row[0].strip("`"): row[1] for row in rows(protocols) if len(row) == 2}
-        assert list(documented) == protocol.names()
-        for name, text in documented.items():
-            source = protocol.protocol(name).source.partition(";")[0]
-            assert text.startswith(source)
+        text = section(self.text, "## Protocols")
+        documented = {row[0].strip("`"): row[1] for row in rows(text) if len(row) == 2}
+        assert list(documented) == protocols.names()
+        for name, shown in documented.items():
+            source = protocols.protocol(name).source.partition(";")[0]
+            assert shown.startswith(source)
 
     def test_overrides(self) -> None:
         documented = [(row[0].strip("`"), row[1].strip("`")) for row in rows(self.text) if len(row) == 3]
-        actual = [(n, c) for n in protocol.names() for c in protocol.protocol(n).overrides]
+        actual = [(n, c) for n in protocols.names() for c in protocols.protocol(n).overrides]
         assert documented == actual
 
     def test_victims(self, names: Registry) -> None:
@@ -160,6 +173,19 @@ class TestProtocolsAndBoards:
         documented = [row[:3] for row in rows(section(self.text, "## Victims")) if len(row) == 4]
         own = [e for e in names.of_kind("victim") if e.distribution.startswith("ue-bench ")]
         assert sorted(documented) == sorted(victim_row(e) for e in own)
+
+    def test_files_of_ones_own(self, own_files: None) -> None:
+        board = boards.board("./mine.toml")
+        assert (board.title, board.seeds) == ("My rows", (0, 1, 2))
+        recipe = protocols.protocol(board.protocol)
+        assert re.fullmatch("recipe.toml#[0-9a-f]{8}", recipe.name)
+        assert recipe.under(["at"], {}).epochs == 40
+
+    @pytest.mark.parametrize(("head", "keys"), [("board", BOARD_KEYS), ("protocol", PROTOCOL_KEYS)])
+    def test_keys(self, head: str, keys: set[str]) -> None:
+        table = self.text.split(f"| key of a {head} | holds |\n")[1].partition("\n\n")[0]
+        first = [line.split("|")[1] for line in table.splitlines()]
+        assert set(re.findall(r"`(\w+)`", " ".join(first))) == keys
 
     def test_boards(self) -> None:
         documented = [row for row in rows(self.text) if len(row) == 8]
@@ -248,7 +274,7 @@ class TestCountermeasures:
 def test_changelog_names_every_plugin_protocol_and_board(names: Registry) -> None:
     built_in = {e.name for e in names.entries.values() if e.distribution.startswith("ue-bench ")}
     mentioned = set(spans(page("CHANGELOG.md")))
-    assert (built_in | set(protocol.names()) | set(boards.names())) - mentioned == set()
+    assert (built_in | set(protocols.names()) | set(boards.names())) - mentioned == set()
 
 
 def test_variables_of_the_environment(tmp_path: Path) -> None:

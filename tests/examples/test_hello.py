@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from ue_bench.api import Context, ImageSet
-from ue_bench.catalogue.registry import Register, Registry
+from ue_bench.catalogue.registry import Registry
+from ue_bench.contract.registration import Register
 from ue_bench.store import perturbation
 from ue_bench.testing import check_countermeasure, check_protector, failures, pictures
 

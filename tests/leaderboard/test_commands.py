@@ -13,10 +13,10 @@ from typing import Any, cast
 import pytest
 
 from ue_bench.catalogue import boards
+from ue_bench.catalogue.protocols import protocol
 from ue_bench.catalogue.registry import registry
 from ue_bench.cli import common, run
 from ue_bench.contract.plugin import Countermeasure, Dataset, Protector, Victim, name_and_digest
-from ue_bench.contract.protocol import protocol
 from ue_bench.errors import UserError
 from ue_bench.grid import grid as grid_module
 from ue_bench.grid.cell import Cell, Data, cells

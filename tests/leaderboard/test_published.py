@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from ue_bench.catalogue import tables
-from ue_bench.catalogue.registry import Register, Registry, registry
+from ue_bench.catalogue.registry import Registry, registry
+from ue_bench.contract.registration import Register
 from ue_bench.leaderboard.published import Published, beside, published
 from ue_bench.leaderboard.statistics import panels
 

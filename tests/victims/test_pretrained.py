@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ue_bench.api import EnvironmentProblem, UserError
+from ue_bench.catalogue.protocols import protocol
 from ue_bench.catalogue.registry import registry
 from ue_bench.contract.plugin import Countermeasure
-from ue_bench.contract.protocol import protocol
 from ue_bench.engine.loop import make_optimizer, train
 from ue_bench_victims import pretrained
 from ue_bench_victims.heads import Normalised, Probe, without_classifier

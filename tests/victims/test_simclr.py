@@ -296,7 +296,7 @@ class TestVictim:
         assert victim("simclr[preset=micro,network=resnet18,epochs=3]").cost(0) == NetworkCost("resnet18", 6)
 
     def test_a_surrogate_refuses_it_in_one_line(self, tmp_path: Path) -> None:
-        from ue_bench.contract.protocol import protocol
+        from ue_bench.catalogue.protocols import protocol
 
         with pytest.raises(UserError, match="simclr learns without labels first"):
             surrogate(context(tmp_path), noise(), "simclr", protocol("smoke"), "vanilla")

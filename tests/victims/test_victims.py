@@ -13,10 +13,13 @@ import pytest
 import torch
 
 from ue_bench.api import EnvironmentProblem, UserError
-from ue_bench.catalogue.registry import Entry, describe, registry
+from ue_bench.catalogue.describe import describe
+from ue_bench.catalogue.protocols import protocol
+from ue_bench.catalogue.registry import registry
 from ue_bench.contract.imageset import ImageSet
 from ue_bench.contract.plugin import Countermeasure
-from ue_bench.contract.protocol import Protocol, protocol
+from ue_bench.contract.protocol import Protocol
+from ue_bench.contract.registration import PluginRecord
 from ue_bench.engine.loop import train
 
 from .helpers import offline, on_meta, parameters, victim
@@ -28,14 +31,14 @@ OWN_SOURCE = {"resnet9", "linear"}
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda e: e.name)
 class TestEveryVictim:
-    def test_is_documented_and_has_its_source(self, entry: Entry) -> None:
+    def test_is_documented_and_has_its_source(self, entry: PluginRecord) -> None:
         assert entry.plugin_class.__doc__
         assert bool(entry.plugin_class.paper) == (entry.name not in OWN_SOURCE)
 
-    def test_parameters_are_described(self, entry: Entry) -> None:
+    def test_parameters_are_described(self, entry: PluginRecord) -> None:
         assert len(describe(entry.plugin_class)) == len(entry.plugin_class.model_fields)
 
-    def test_asks_of_every_protocol_what_a_protocol_can_give(self, entry: Entry) -> None:
+    def test_asks_of_every_protocol_what_a_protocol_can_give(self, entry: PluginRecord) -> None:
         asked = victim(entry.name).optimizer()
         for name in ("paper", "fast", "em21"):
             recipe = protocol(name).under(["at"], asked)
@@ -62,7 +65,7 @@ def broken_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("broken_torchvision")
 class TestWithoutTorchvision:
     @pytest.mark.parametrize("entry", ENTRIES, ids=lambda e: e.name)
-    def test_small_images_do_not_need_it(self, entry: Entry) -> None:
+    def test_small_images_do_not_need_it(self, entry: PluginRecord) -> None:
         assert parameters(on_meta(offline(entry.name), 32)) > 0
 
     @pytest.mark.parametrize("name", ["vgg16", "vgg19", "densenet121", "mobilenetv2"])
@@ -161,5 +164,5 @@ def test_small_victims_learn_colours(selector: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda e: e.name)
-def test_every_victim_learns_colours(entry: Entry) -> None:
+def test_every_victim_learns_colours(entry: PluginRecord) -> None:
     assert learns(offline(entry.name), 16, 6) > 80

@@ -1,47 +1,77 @@
-"""Boards: a dataset, a protocol, and the grid that fills a leaderboard, one TOML file each."""
+"""Boards by name or by file."""
 
 from __future__ import annotations
 
-import tomllib
-from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ..errors import UserError
-from .registry import did_you_mean
+from ..contract.registration import DataRecord
+from ..errors import UserError, ValidationError
+from . import data_files, protocols
+from .registry import registry
 
+if TYPE_CHECKING:
+    from ..contract.board import Board
 
-@dataclass(frozen=True)
-class Board:
-    """What a leaderboard is made of. All lists hold selectors; ``reference`` rows are always run and shown.
-
-    ``{data_dir}`` in ``dataset`` stands for the data folder of the command.
-    """
-
-    name: str
-    title: str
-    description: str
-    dataset: str
-    protocol: str
-    victims: tuple[str, ...]
-    protectors: tuple[str, ...]
-    countermeasures: tuple[str, ...]
-    reference: tuple[str, ...] = ("none", "noise")
-    seeds: tuple[int, ...] = (0,)
-    notes: tuple[str, ...] = ()
+LISTS = {  # key -> kind of the selectors in it
+    "reference": "protector",
+    "clean": "protector",
+    "plain": "countermeasure",
+    "protectors": "protector",
+    "countermeasures": "countermeasure",
+    "victims": "victim",
+    "dataset": "dataset",
+}
+ONE = ("clean", "plain", "dataset")
 
 
 def names() -> list[str]:
-    """Boards that come with ue-bench."""
-    return sorted(f.name.removesuffix(".toml") for f in files("ue_bench.boards").iterdir() if f.name.endswith(".toml"))
+    """Return the names of all registered boards."""
+    return sorted(registry().boards)
 
 
-@cache
-def board(name: str) -> Board:
-    """The board of that name. Raises UserError with the nearest names when there is none."""
-    if name not in names():
-        raise UserError(f"no board {name!r}", did_you_mean(name, names()))
-    fields = tomllib.loads(files("ue_bench.boards").joinpath(f"{name}.toml").read_text(encoding="utf-8"))
-    plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-    return Board(name=name, **plain)
+def board(argument: str) -> Board:
+    """Return the board of that name, or of the file where ``argument`` has a slash or ends in ``.toml``.
+
+    Raises UserError with the nearest names when there is none, ValidationError when it holds what no board can.
+    """
+    if data_files.is_path(argument):
+        file = data_files.read_path(Path(argument))
+        found = _board(file, argument=argument)
+    else:
+        record = data_files.find(registry().boards, "board", argument)
+        if record.distribution == data_files.OURS:
+            return of_record(record)  # the tests have made sure of its selectors
+        file, found = data_files.read_record(record), of_record(record)
+    _check(file.label, found)
+    return found
+
+
+def of_record(record: DataRecord) -> Board:
+    """Return a registered board without looking whether its selectors stand for something."""
+    return _board(data_files.read_record(record), argument=record.name)
+
+
+def _board(file: data_files.DataFile, argument: str) -> Board:
+    from ..contract.board import Board
+
+    fields: dict[str, Any] = {"title": file.name, **file.fields}
+    recipe = fields.get("protocol")
+    if file.folder is not None and isinstance(recipe, str) and data_files.is_path(recipe):
+        fields["protocol"] = data_files.argument_of(file.folder / Path(recipe).expanduser())
+    whole = data_files.DataFile(file.name, file.label, fields, file.folder)
+    return data_files.validated(Board, whole, {"name": file.name, "argument": argument})
+
+
+def _check(label: str, found: Board) -> None:
+    """Raise ValidationError, with the key, for a selector that stands for nothing."""
+    key = "protocol"
+    try:
+        protocols.protocol(found.protocol)
+        for key, kind in LISTS.items():
+            selectors = getattr(found, key)
+            if key == "dataset":
+                selectors = selectors.replace("{data_dir}", ".")
+            registry().one(kind, selectors) if key in ONE else registry().resolve(kind, selectors)
+    except UserError as error:
+        raise ValidationError(f"{label}: {key}: {error.message}", error.hint) from None

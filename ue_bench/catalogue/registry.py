@@ -2,145 +2,52 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
-import importlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import EnvironmentProblem, NothingSelected, UserError
-from . import loading, selectors
-from .loading import Problem, one_line
+from ..contract.registration import PluginRecord, Register, Registrations
+from ..errors import EnvironmentProblem, NothingSelected, UserError, did_you_mean
+from . import data_files, loading, selectors
+from .describe import describe
+from .loading import Problem
 
 if TYPE_CHECKING:
     from ..contract.plugin import Plugin
 
-KIND_NAMES = ("protector", "countermeasure", "victim", "dataset")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One registered plugin: where its class lives, and what ``list`` says of it."""
-
-    kind: str
-    name: str
-    target: str
-    summary: str
-    tags: tuple[str, ...]
-    distribution: str
-
-    @property
-    def complete(self) -> bool:
-        """Whether the bare name is a plugin: no parameter without a default."""
-        return not any(f.is_required() for f in self.plugin_class.model_fields.values())
-
-    @property
-    def plugin_class(self) -> type[Plugin]:
-        """The class, imported now. Raises EnvironmentProblem in one line when that fails."""
-        return _load(self)
-
-
-@cache
-def _load(entry: Entry) -> type[Plugin]:
-    from ..contract.plugin import KINDS
-
-    module_name, _, attribute = entry.target.partition(":")
-    try:
-        found = getattr(importlib.import_module(module_name), attribute)
-    except Exception as error:  # a stranger's module may raise anything
-        raise EnvironmentProblem(
-            f"{entry.kind} {entry.name!r} of {entry.distribution} cannot be loaded: {one_line(error)}",
-            "reinstall or remove that distribution",
-        ) from error
-    if not (isinstance(found, type) and issubclass(found, KINDS[entry.kind])):
-        raise EnvironmentProblem(
-            f"{entry.target} of {entry.distribution} is not a {KINDS[entry.kind].__name__} class",
-            "fix the target it registers",
-        )
-    if found.name != entry.name:
-        raise EnvironmentProblem(
-            f"{entry.target} of {entry.distribution} calls itself {found.name!r} but is registered as {entry.name!r}",
-            "give both the same name",
-        )
-    return found
-
-
-@dataclass(frozen=True)
-class NamedSet:
-    """An ordered list of selectors under one name, such as the columns of a paper's table."""
-
-    kind: str
-    name: str
-    members: tuple[str, ...]
-    summary: str
-
-
-@dataclass(frozen=True)
-class TableEntry:
-    """A registered table of a paper: the function that makes it, and what ``list`` says of it."""
-
-    name: str
-    target: str
-    summary: str
-    distribution: str
-
-
-class Register:
-    """What ``ue_bench_register`` receives. Call it for every plugin; nothing is imported."""
-
-    def __init__(self, registry: Registry, distribution: str) -> None:
-        self._registry, self._distribution = registry, distribution
-
-    def __call__(self, kind: str, name: str, target: str, summary: str, tags: Iterable[str] = ()) -> None:
-        """Register ``name`` of ``kind``; its class is ``target``, written ``package.module:Class``."""
-        if kind not in KIND_NAMES:
-            raise ValueError(f"no kind {kind!r}; kinds are {', '.join(KIND_NAMES)}")
-        if not selectors.NAME.fullmatch(name) or set("*?") & set(name) or name == "all":
-            raise ValueError(f"{name!r} cannot be the name of a plugin")
-        taken = self._registry.entries.get((kind, name))
-        if taken:
-            raise ValueError(f"{kind} {name!r} is already registered by {taken.distribution}")
-        self._registry.entries[kind, name] = Entry(kind, name, target, summary, tuple(tags), self._distribution)
-
-    def set(self, kind: str, name: str, members: Iterable[str], summary: str) -> None:
-        """Register ``@name`` as an ordered list of selectors."""
-        if (kind, name) in self._registry.sets:
-            raise ValueError(f"the set @{name} is already registered")
-        self._registry.sets[kind, name] = NamedSet(kind, name, tuple(members), summary)
-
-    def table(self, name: str, target: str, summary: str) -> None:
-        """Register a table of a paper. ``target``, written ``package.module:function``, returns the table."""
-        if not selectors.NAME.fullmatch(name) or set("*?") & set(name):
-            raise ValueError(f"{name!r} cannot be the name of a table")
-        taken = self._registry.tables.get(name)
-        if taken:
-            raise ValueError(f"table {name!r} is already registered by {taken.distribution}")
-        self._registry.tables[name] = TableEntry(name, target, summary, self._distribution)
-
 
 @dataclass
-class Registry:
-    """All registered plugins and sets, and the distributions that could not be used."""
+class Registry(Registrations):
+    """Everything that is registered, and the distributions that could not be used."""
 
-    entries: dict[tuple[str, str], Entry] = field(default_factory=dict)
-    sets: dict[tuple[str, str], NamedSet] = field(default_factory=dict)
-    tables: dict[str, TableEntry] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
-    def of_kind(self, kind: str) -> list[Entry]:
+    def of_kind(self, kind: str) -> list[PluginRecord]:
         """Entries of one kind by name."""
         return sorted((e for e in self.entries.values() if e.kind == kind), key=lambda e: e.name)
 
-    def find(self, kind: str, name: str) -> Entry:
+    def find(self, kind: str, name: str) -> PluginRecord:
         """The entry of that name. Raises UserError with the nearest names when there is none."""
         entry = self.entries.get((kind, name))
         if entry is None:
             known = [e.name for e in self.of_kind(kind)]
             raise UserError(f"no {kind} {name!r}", did_you_mean(name, known))
         return entry
+
+    def identity_notes(self) -> dict[str, str]:
+        """Return, by name, why a countermeasure at its defaults changes nothing, for those that say so."""
+        notes = {}
+        for record in self.of_kind("countermeasure"):
+            try:
+                note = getattr(record.plugin_class, "identity_note", "")
+            except EnvironmentProblem:  # of a distribution that nobody may have asked for
+                continue
+            if note:
+                notes[record.name] = note
+        return notes
 
     def create(self, kind: str, name: str, parameters: dict[str, Any], folders: Iterable[Path] = ()) -> Plugin:
         """A plugin with these parameters. Raises UserError that names the valid ones with their ranges.
@@ -188,6 +95,13 @@ class Registry:
             raise NothingSelected(f"the selection of {kind}s is empty", f"see 'ue-bench list {kind}s'")
         return list(chosen.values())
 
+    def one(self, kind: str, selector: str) -> Plugin:
+        """The one plugin that ``selector`` stands for. Raises UserError when it stands for several."""
+        plugins = self.resolve(kind, selector)
+        if len(plugins) != 1:
+            raise UserError(f"{selector!r} is {len(plugins)} {kind}s", f"name one {kind}")
+        return plugins[0]
+
     def _combined(
         self, kind: str, term: selectors.Term, everything: Iterable[str], folders: Iterable[Path]
     ) -> list[Plugin]:
@@ -233,57 +147,14 @@ class Registry:
         return [self.create(kind, n, {}) for n in tagged]
 
 
-def did_you_mean(name: str, known: list[str]) -> str:
-    """A hint with the nearest of the known names, or all of them."""
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-    return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known) or 'none'}"
-
-
-def describe(plugin: type[Plugin]) -> list[str]:
-    """One line a parameter: name, type, default and range."""
-    properties = plugin.model_json_schema().get("properties", {})
-    return [f"{name}={describe_property(spec)}" for name, spec in properties.items()]
-
-
-def describe_property(spec: dict[str, Any]) -> str:
-    """The values one parameter takes, from its JSON schema: ``integer 1..100, default 75``."""
-    options = [o for o in spec.get("anyOf", [spec]) if o.get("type") != "null"]
-    body = {**spec, **options[0]}
-    if "enum" in body:
-        text = "|".join(map(str, body["enum"]))
-    elif "const" in body:
-        text = str(body["const"])
-    elif body.get("format") in (None, "ratio"):
-        text = body.get("type", "value")
-    else:
-        text = body["format"]
-    # pydantic writes the second spelling for a bound on an already annotated type
-    low = next((body[k] for k in ("minimum", "exclusiveMinimum", "ge", "gt") if k in body), None)
-    high = next((body[k] for k in ("maximum", "exclusiveMaximum", "le", "lt") if k in body), None)
-    if low is not None or high is not None:
-        text += f" {'' if low is None else low}..{'' if high is None else high}"
-    if "default" in spec:
-        from ..contract.plugin import format_value
-
-        default = spec["default"]
-        shown = default if isinstance(default, str) else format_value(default, body.get("format") == "ratio")
-        text += f", default {shown}"
-    return text
-
-
 @cache
 def registry() -> Registry:
     """The registry of this process, filled from all installed distributions."""
     found = Registry()
+    data_files.register_own(found)
     loaded = loading.load()
     found.problems.extend(loaded.problems)
-    for name, module in loaded.manager.list_name_plugin():
-        implementation = getattr(module, "ue_bench_register", None)
-        if implementation is None:
-            continue
-        label = loaded.distributions[name]
-        try:
-            implementation(register=Register(found, label))
-        except Exception as error:  # a stranger's hook may raise anything
-            found.problems.append(Problem(label, one_line(error)))
+    found.problems.extend(
+        loaded.call_each("ue_bench_register", lambda label, hook: hook(register=Register(found, label)))
+    )
     return found

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from typing import Any
 
 from ..contract.table import Setting, Table
-from ..errors import EnvironmentProblem, UserError
-from .loading import one_line
-from .registry import did_you_mean, registry
+from ..errors import EnvironmentProblem, UserError, did_you_mean, one_line
+from .registry import registry
 
 
 def names() -> list[str]:
@@ -48,6 +48,15 @@ def table(name: str, given: Mapping[str, str] | None = None) -> Table:
             "return a Table of the name that is registered",
         )
     return found
+
+
+def parameters(table: Table) -> dict[str, dict[str, Any]]:
+    """Return the settings of a table in the form of a JSON schema, as for the parameters of a plugin."""
+    return {
+        setting.name: {"type": "string", "description": setting.description}
+        | ({} if setting.default is None else {"default": setting.default})
+        for setting in table.settings
+    }
 
 
 def check(name: str, settings: tuple[Setting, ...], given: Mapping[str, str]) -> None:

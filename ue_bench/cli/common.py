@@ -47,8 +47,10 @@ TABLE_OPTIONS = [
 SETTING_OPTIONS = [
     click.option("-V", "--victim", "victims", multiple=True, help="Selectors; the board's by default."),
     dataset_option,
-    click.option("--board", "board_name", default="demo", show_default=True, help="The grid to fill."),
-    click.option("--protocol", help="A training recipe instead of the board's."),
+    click.option(
+        "--board", "board_name", default="demo", show_default=True, help="The grid to fill: a board or a TOML file."
+    ),
+    click.option("--protocol", help="A training recipe, or a TOML file, instead of the board's."),
     click.option("--seeds", help="Such as 0,1,2 or 0-4; the board's by default."),
     fraction_option,
     click.option("--precision", type=click.Choice(["auto", "bf16", "fp32"]), default="auto", show_default=True),

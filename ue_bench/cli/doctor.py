@@ -11,9 +11,8 @@ from typing import Any
 import click
 
 from .. import __version__, machine
-from ..catalogue.loading import one_line
 from ..catalogue.registry import registry
-from ..errors import UserError
+from ..errors import UserError, one_line
 from .common import json_option
 
 PACKAGES = ["torch", "torchvision", "numpy", "pillow", "pyarrow", "scikit-learn", "pydantic", "pluggy"]

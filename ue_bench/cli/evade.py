@@ -37,6 +37,7 @@ def command(
     \b
     ue-bench evade -P 'raeg[weights=raeg.safetensors]' --board cifar10-micro -D cifar10
     """
+    from ..catalogue.registry import registry
     from ..errors import UserError
     from ..grid.evasion import EvasionCell
     from ..grid.progress import Progress
@@ -48,7 +49,7 @@ def command(
     if as_json and markdown:
         raise UserError("--json and --markdown exclude each other", "choose one")
     say("ue-bench: preparing")
-    board = resolved(protectors=("none", *protectors), reference=False, **options)
+    board = resolved(protectors=("@clean", *protectors), reference=False, **options)
     grid = board.with_cells([EvasionCell.of(cell, images, transfer) for cell in board.cells], EvadeStage)
     if dry_run:
         from .plan import show
@@ -60,7 +61,7 @@ def command(
     if as_json:
         print_json([plain(r) for r in results])
     else:
-        tables = panels(results, setting(grid.cells))
+        tables = panels(results, setting(grid.cells), registry().one("countermeasure", grid.board.plain).selector)
         print("\n".join(p.markdown() if markdown else p.text() for p in tables), end="")
     say(f"ue-bench: {len(results)} of {len(grid.cells)} cells have results in {shown(grid.env.out / 'evasion')}")
     return 1 if failed or len(results) < len(grid.cells) else 0

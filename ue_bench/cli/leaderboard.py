@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..catalogue import boards
-from ..errors import NothingSelected
 from .common import json_option, say
 
 if TYPE_CHECKING:
@@ -23,11 +21,15 @@ def command() -> None:
     """Build a board's pages from its results, or check them."""
 
 
-_board = click.option("--board", "board_name", default="demo", show_default=True, help="The board to show.")
+_board = click.option(
+    "--board", "board_name", default="demo", show_default=True, help="The board to show, or a TOML file."
+)
 _out = click.option("--out", type=click.Path(path_type=Path), help="Results folder; ue-bench-results/BOARD by default.")
 
 
 def _results(board_name: str, out: Path | None) -> tuple[list[Result], BoardInfo, Path]:
+    from ..catalogue import boards
+    from ..errors import NothingSelected
     from ..leaderboard.board import board_info
     from ..leaderboard.commands import empty_board_command
     from ..store.results import ResultStore

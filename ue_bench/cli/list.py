@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from .. import __version__
-from ..catalogue.registry import KIND_NAMES, Entry, registry
+from ..catalogue.registry import registry
+from ..contract.registration import KIND_NAMES, PluginRecord
+from ..errors import UserError, did_you_mean
 from .common import json_option, say
 
-KINDS = [*(f"{k}s" for k in KIND_NAMES), "boards", "protocols"]
+if TYPE_CHECKING:
+    from ..contract.registration import DataRecord, TableRecord
+
+DATA = ("boards", "protocols")
+KINDS = [*(f"{k}s" for k in KIND_NAMES), *DATA, "tables"]
 
 
 def _kind(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
-    from ..catalogue.registry import did_you_mean
-    from ..errors import UserError
-
     plural = value if value.endswith("s") else f"{value}s"
     if plural not in KINDS:
         raise UserError(f"nothing called {value!r} to list", did_you_mean(plural, KINDS))
@@ -28,18 +30,22 @@ def _kind(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
 @click.argument("kind", metavar="KIND", callback=_kind)
 @json_option
 def command(kind: str, as_json: bool) -> None:
-    """List protectors, countermeasures, victims, datasets, boards or protocols."""
-    if kind in ("boards", "protocols"):
-        rows = _boards() if kind == "boards" else _protocols()
+    """List protectors, countermeasures, victims, datasets, boards, protocols or tables."""
+    if kind in DATA:
+        records: dict[str, DataRecord] = getattr(registry(), kind)
+        rows = [_data(record) for _, record in sorted(records.items())]
+    elif kind == "tables":
+        rows = [_table(record, detailed=as_json) for record in registry().tables.values()]
     else:
-        rows = [_entry(e, detailed=as_json) for e in registry().of_kind(kind.removesuffix("s"))]
+        rows = [_plugin(r, detailed=as_json) for r in registry().of_kind(kind.removesuffix("s"))]
     if as_json:
         print(json.dumps(rows, indent=1, ensure_ascii=False))
         return
     width = max((len(r["name"]) for r in rows), default=0)
     for row in rows:
         tags = "  [" + " ".join(row["tags"]) + "]" if row.get("tags") else ""
-        print(f"{row['name']:<{width}}  {row['summary']}{tags}")
+        text = row["summary"] if row.get("available", True) else f"cannot be used: {row['reason']}"
+        print(f"{row['name']:<{width}}  {text}{tags}".rstrip())
     for named in registry().sets.values():
         if f"{named.kind}s" == kind:
             print(f"@{named.name}: {named.summary}: {' '.join(named.members)}")
@@ -47,37 +53,48 @@ def command(kind: str, as_json: bool) -> None:
         say(f"ue-bench: {problem.distribution} cannot be used: {problem.reason}")
 
 
-def _entry(entry: Entry, detailed: bool) -> dict[str, Any]:
-    row: dict[str, Any] = {"name": entry.name, "summary": entry.summary, "tags": list(entry.tags)}
+def _plugin(record: PluginRecord, detailed: bool) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": record.name, "summary": record.summary, "tags": list(record.tags)}
     if detailed:
-        from ..errors import UserError
-
-        row |= {"parameters": {}, "distribution": entry.distribution, "available": True, "reason": ""}
+        row |= {"parameters": {}, "distribution": record.distribution, "available": True, "reason": ""}
         try:
-            row["parameters"] = entry.plugin_class.model_json_schema().get("properties", {})
-            if entry.kind == "countermeasure" and entry.complete:
-                [countermeasure] = registry().resolve(entry.kind, entry.name)
+            row["parameters"] = record.plugin_class.model_json_schema().get("properties", {})
+            if record.kind == "countermeasure" and record.complete:
+                [countermeasure] = registry().resolve(record.kind, record.name)
                 row["clean_images"] = getattr(countermeasure, "clean_images", 0)
         except UserError as error:
             row |= {"available": False, "reason": error.message}
     return row
 
 
-def _boards() -> list[dict[str, Any]]:
-    from ..catalogue import boards
-
-    found = [boards.board(n) for n in boards.names()]
-    return [{**_ours(b.name, b.description), "dataset": b.dataset, "protocol": b.protocol} for b in found]
-
-
-def _protocols() -> list[dict[str, Any]]:
-    from ..contract import protocol
-
-    found = [protocol.protocol(n) for n in protocol.names()]
-    return [{**_ours(p.name, p.summary), "source": p.source, "version": p.version} for p in found]
+def _data(record: DataRecord) -> dict[str, Any]:
+    """A row for a board or protocol; one that cannot be read says why."""
+    row: dict[str, Any] = {"name": record.name, "summary": "", "tags": [], "parameters": {}}
+    row |= {"distribution": record.distribution, "available": True, "reason": ""}
+    try:
+        return row | _contents(record)
+    except UserError as error:
+        return row | {"available": False, "reason": error.message}
 
 
-def _ours(name: str, summary: str) -> dict[str, Any]:
-    """What every row has, for things that no plugin brings."""
-    row: dict[str, Any] = {"name": name, "summary": summary, "tags": [], "parameters": {}}
-    return row | {"distribution": f"ue-bench {__version__}", "available": True, "reason": ""}
+def _contents(record: DataRecord) -> dict[str, Any]:
+    from ..catalogue import boards, protocols
+
+    if record.kind == "board":
+        board = boards.of_record(record)
+        return {"summary": board.description, "dataset": board.dataset, "protocol": board.protocol}
+    recipe = protocols.of_record(record)
+    return {"summary": recipe.summary, "source": recipe.source, "version": recipe.version}
+
+
+def _table(record: TableRecord, detailed: bool) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": record.name, "summary": record.summary, "tags": []}
+    if detailed:
+        from ..catalogue import tables
+
+        row |= {"parameters": {}, "distribution": record.distribution, "available": True, "reason": ""}
+        try:
+            row["parameters"] = tables.parameters(tables.table(record.name))
+        except UserError as error:
+            row |= {"available": False, "reason": error.message}
+    return row

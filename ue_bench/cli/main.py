@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from importlib import import_module
 
 import click
 
 from .. import __version__
-from ..errors import UserError
+from ..errors import UserError, did_you_mean
 from .common import say
 
 COMMANDS = {
     "run": "Fill the grid of protectors and countermeasures and print the table.",
     "plan": "Show what 'run' would compute, without computing it.",
     "status": "Show which cells of a board have results.",
-    "list": "List protectors, countermeasures, victims, datasets, boards or protocols.",
-    "show": "Show one plugin, board or protocol with its parameters.",
+    "list": "List protectors, countermeasures, victims, datasets, boards, protocols or tables.",
+    "show": "Show one plugin, board, protocol or table with its parameters.",
     "check": "Try plugins out: do they keep the rules, what do they change and cost?",
     "evade": "Show protected test images to classifiers trained on clean ones.",
     "reproduce": "Compute a table of a paper on a board, beside its printed numbers.",
@@ -47,8 +48,6 @@ class Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and self.get_command(ctx, args[0]) is None:
-            from ..catalogue.registry import did_you_mean
-
             raise UserError(f"no command {args[0]!r}", did_you_mean(args[0], self.list_commands(ctx)))
         return super().resolve_command(ctx, args)
 
@@ -66,23 +65,23 @@ class Commands(click.Group):
 
 
 def _commands_of_plugins() -> dict[str, click.Command]:
-    """What every ``ue_bench_commands`` hook adds, save under a name that is taken; one that fails is reported."""
+    """Return what every ``ue_bench_commands`` hook adds; one that fails, or wants a name that is taken, is reported."""
     from ..catalogue import loading
 
     loaded = loading.load()
-    found: dict[str, click.Command] = {}
-    for name, module in loaded.manager.list_name_plugin():
-        implementation = getattr(module, "ue_bench_commands", None)
-        if implementation is None:
-            continue
+    added: dict[str, click.Command] = {}
+
+    def collect(distribution: str, implementation: Callable[..., None]) -> None:
         group = click.Group()
-        try:
-            implementation(group=group)
-        except Exception as error:  # a stranger's hook may raise anything
-            say(f"ue-bench: commands of {loaded.distributions[name]} cannot be used: {loading.one_line(error)}")
-        else:
-            found = {k: v for k, v in group.commands.items() if k not in COMMANDS} | found
-    return found
+        implementation(group=group)
+        taken = sorted(name for name in group.commands if name in COMMANDS or name in added)
+        added.update({name: command for name, command in group.commands.items() if name not in taken})
+        if taken:
+            raise ValueError(f"there is a command {taken[0]!r} already")
+
+    for problem in loaded.call_each("ue_bench_commands", collect):
+        say(f"ue-bench: commands of {problem.distribution} cannot be used: {problem.reason}")
+    return added
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..catalogue.registry import KIND_NAMES, Entry, describe_property, did_you_mean, registry
+from ..catalogue import boards, data_files, protocols, tables
+from ..catalogue.describe import describe_property
+from ..catalogue.registry import registry
+from ..contract.registration import KIND_NAMES, PluginRecord
+from ..errors import UserError, did_you_mean
 from .common import json_option
 
 if TYPE_CHECKING:
@@ -22,7 +28,10 @@ IMAGES, CLASSES, SIZE = 50_000, 10, (32, 32)  # of CIFAR-10: what costs are give
 @click.argument("name")
 @json_option
 def command(name: str, as_json: bool) -> None:
-    """Show one plugin, board, protocol or set: what it does, where it comes from, its parameters or members."""
+    """Show one plugin, board, protocol, table or set: what it does, where it comes from, its parameters or members.
+
+    NAME may be the TOML file of a board or protocol.
+    """
     found = _find(name)
     if as_json:
         print(json.dumps(found, indent=1, ensure_ascii=False, default=str))
@@ -47,84 +56,119 @@ def command(name: str, as_json: bool) -> None:
 
 
 def _find(name: str) -> list[dict[str, Any]]:
-    from ..catalogue import boards
-    from ..contract import protocol
-    from ..errors import UserError
-
     names = registry()
     bare = name.partition("[")[0]
+    if protocols.is_file(name) and not any((kind, bare) in names.entries for kind in KIND_NAMES):
+        return [_file(name)]
     found = [_plugin(names.entries[kind, bare], name) for kind in KIND_NAMES if (kind, bare) in names.entries]
     found += [
         {"name": name, "kind": f"set of {named.kind}s", "summary": named.summary, "members": named.members}
         for named in names.sets.values()
         if f"@{named.name}" == name
     ]
-    if name in boards.names():
-        board = boards.board(name)
-        found.append({"kind": "board", **asdict(board)})
-    if name in protocol.names():
-        found.append({"kind": "protocol", **protocol.protocol(name).model_dump(mode="json")})
+    if name in names.boards:
+        found.append(_board(name, names.boards[name].distribution))
+    if name in names.protocols:
+        found.append(_protocol(name, names.protocols[name].distribution))
+    if name in names.tables:
+        found.append(_table(name, names.tables[name].distribution))
     if not found:
-        known = [n for _, n in names.entries] + [f"@{n}" for _, n in names.sets] + boards.names() + protocol.names()
-        raise UserError(f"nothing is called {name!r}", did_you_mean(bare, sorted(set(known))))
+        known = {n for _, n in names.entries} | {f"@{n}" for _, n in names.sets}
+        known |= {*names.boards, *names.protocols, *names.tables}
+        raise UserError(f"nothing is called {name!r}", did_you_mean(bare, sorted(known)))
     return found
 
 
-def _plugin(entry: Entry, selector: str) -> dict[str, Any]:
-    plugin = entry.plugin_class
+def _file(argument: str) -> dict[str, Any]:
+    """The board or protocol in a file, whichever its keys speak of."""
+    from ..contract.board import Board
+
+    path = protocols.path_of(argument)
+    fields = data_files.read_path(Path(path)).fields
+    own = {field.name for field in dataclasses.fields(Board)} - {"protocol", "name"}
+    is_board = argument == path and any(key in own for key in fields)
+    return _board(argument, "") if is_board else _protocol(argument, "")
+
+
+def _board(argument: str, distribution: str) -> dict[str, Any]:
+    shown = asdict(boards.board(argument))
+    shown.pop("argument")
+    return {"kind": "board", "distribution": distribution, **shown}
+
+
+def _protocol(argument: str, distribution: str) -> dict[str, Any]:
+    return {"kind": "protocol", "distribution": distribution, **protocols.protocol(argument).model_dump(mode="json")}
+
+
+def _table(name: str, distribution: str) -> dict[str, Any]:
+    table = tables.table(name)
     return {
-        "name": entry.name,
-        "kind": entry.kind,
-        "summary": entry.summary,
-        "tags": list(entry.tags),
+        "name": name,
+        "kind": "table",
+        "summary": table.title,
+        "source": table.source,
+        "distribution": distribution,
+        "lines": [" ".join(line.label) for line in table.lines],
+        "columns": list(table.columns),
+        "measured": f"{len(table.asks)} numbers",
+        "text": "\n".join(table.notes),
+        "parameters": tables.parameters(table),
+    }
+
+
+def _plugin(record: PluginRecord, selector: str) -> dict[str, Any]:
+    plugin = record.plugin_class
+    return {
+        "name": record.name,
+        "kind": record.kind,
+        "summary": record.summary,
+        "tags": list(record.tags),
         "paper": plugin.paper,
         "note": getattr(plugin, "identity_note", ""),
-        **_clean_images(entry, selector),
+        **_clean_images(record, selector),
         "revision": plugin.revision,
-        "distribution": entry.distribution,
-        "cost": _cost(entry, selector),
-        "protocol": _asked(entry, selector),
+        "distribution": record.distribution,
+        "cost": _cost(record, selector),
+        "protocol": _asked(record, selector),
         "text": inspect.getdoc(plugin) or "",
         "parameters": plugin.model_json_schema().get("properties", {}),
     }
 
 
-def _one(entry: Entry, selector: str) -> Plugin | None:
-    """The plugin of ``selector``, of the kind of ``entry``; None for a bare name that needs parameters."""
-    from ..errors import UserError
-
-    if not entry.complete and selector == entry.name:
+def _one(record: PluginRecord, selector: str) -> Plugin | None:
+    """The plugin of ``selector``, of the kind of ``record``; None for a bare name that needs parameters."""
+    if not record.complete and selector == record.name:
         return None
-    found = registry().resolve(entry.kind, selector)
+    found = registry().resolve(record.kind, selector)
     if len(found) != 1:
-        raise UserError(f"{selector!r} is {len(found)} {entry.kind}s", "one at a time can be shown")
+        raise UserError(f"{selector!r} is {len(found)} {record.kind}s", "one at a time can be shown")
     return found[0]
 
 
-def _clean_images(entry: Entry, selector: str) -> dict[str, int]:
+def _clean_images(record: PluginRecord, selector: str) -> dict[str, int]:
     """How many training images the thief must own unprotected, for the countermeasures that need any."""
     from ..contract.plugin import Countermeasure
 
-    plugin = _one(entry, selector)
+    plugin = _one(record, selector)
     return {"clean_images": plugin.clean_images} if isinstance(plugin, Countermeasure) and plugin.clean_images else {}
 
 
-def _asked(entry: Entry, selector: str) -> str:
+def _asked(record: PluginRecord, selector: str) -> str:
     """Fields of the protocol that a victim changes; empty where there are none."""
     from ..contract.plugin import Victim, format_value
 
-    victim = _one(entry, selector)
+    victim = _one(record, selector)
     if not isinstance(victim, Victim):
         return ""
     return ", ".join(f"{field}={format_value(value)}" for field, value in victim.optimizer().items())
 
 
-def _cost(entry: Entry, selector: str) -> str:
+def _cost(record: PluginRecord, selector: str) -> str:
     """What a protector, or a victim before its training, asks of a network, and how long that takes here; or empty."""
     from ..contract.plugin import Protector, Victim
     from ..schedule.devices import slots
 
-    plugin = _one(entry, selector)
+    plugin = _one(record, selector)
     cost = plugin.cost(IMAGES) if isinstance(plugin, (Protector, Victim)) else None
     if cost is None:
         return ""

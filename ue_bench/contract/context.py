@@ -208,7 +208,7 @@ class Context(CleanDataAccess):
         """Return an untrained classifier for ``data``, on the device; ``victim`` is a selector."""
         return self._networks().network(self, data, victim)
 
-    def surrogate(self, data: ImageSet, victim: str, countermeasure: str = "vanilla", **recipe: Any) -> nn.Module:
+    def surrogate(self, data: ImageSet, victim: str, countermeasure: str = "@plain", **recipe: Any) -> nn.Module:
         """Return a classifier trained on ``data``, in eval mode and frozen; it takes pixels in [0, 1], N x 3 x H x W.
 
         ``victim`` and ``countermeasure`` are selectors, ``recipe`` fields of a protocol such as ``epochs=40``. Trained
@@ -219,7 +219,7 @@ class Context(CleanDataAccess):
         return self._networks().surrogate(ctx, data, victim, countermeasure, recipe)
 
     def checkpoints(
-        self, data: ImageSet, victim: str, count: int, countermeasure: str = "vanilla", **recipe: Any
+        self, data: ImageSet, victim: str, count: int, countermeasure: str = "@plain", **recipe: Any
     ) -> list[nn.Module]:
         """Return ``count`` states of one such classifier, after equal numbers of epochs; the last is fully trained.
 

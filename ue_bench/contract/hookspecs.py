@@ -9,7 +9,7 @@ import pluggy
 if TYPE_CHECKING:
     import click
 
-    from ..catalogue.registry import Register
+    from .registration import Register
 
 PROJECT = "ue_bench"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -18,10 +18,11 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def ue_bench_register(register: Register) -> None:
-    """Register protectors, countermeasures, victims and datasets.
+    """Register protectors, countermeasures, victims and datasets; boards, protocols, tables and sets of selectors.
 
-    Called once for every distribution, when names are first needed. Every implementation is called; a name that is
-    taken already is refused and reported as that distribution's problem.
+    Called once for every implementation, when names are first needed: those of ue-bench first, then those marked
+    ``tryfirst``, then the others by the name of their distribution. A name that is taken already is refused and
+    reported as that distribution's problem.
     """
 
 
@@ -29,6 +30,6 @@ def ue_bench_register(register: Register) -> None:
 def ue_bench_commands(group: click.Group) -> None:
     """Add commands to the command line, with ``group.command()`` or ``group.add_command``.
 
-    Called once, when the command line starts and a command is not one of the built-in ones. Keep imports inside the
-    commands: this runs before ``--help`` is printed.
+    Called once for every implementation, in the same order, when the command line starts and a command is not one of
+    the built-in ones. Keep imports inside the commands: this runs before ``--help`` is printed.
     """

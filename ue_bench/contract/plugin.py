@@ -288,9 +288,9 @@ class Protector(Plugin):
 class Countermeasure(Plugin):
     """What a thief does about protection. A subclass overrides one or more of the five methods.
 
-    ``uses_labels``: whether labels are read or changed. ``identity_note``: set when the operation is known to change
-    nothing. ``cache_purified``: purified sets are kept in the store. ``passes``: network passes a training image costs,
-    in forward-and-backward passes, 1 for plain training.
+    ``uses_labels``: whether labels are read or changed. ``identity_note``: set, in one sentence, when the operation at
+    its defaults is known to change nothing; tables say so. ``cache_purified``: purified sets are kept in the store.
+    ``passes``: network passes a training image costs, in forward-and-backward passes, 1 for plain training.
     """
 
     kind: ClassVar[str] = "countermeasure"

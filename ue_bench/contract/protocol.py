@@ -1,17 +1,11 @@
-"""Protocols: named, versioned training recipes, one TOML file each."""
+"""What a protocol is: a named, versioned training recipe."""
 
 from __future__ import annotations
 
 import math
-import tomllib
-from functools import cache
-from importlib.resources import files
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-
-from ..catalogue.registry import did_you_mean
-from ..errors import UserError
 
 # Values for one optimizer mean nothing to another.
 OF_THE_OPTIMIZER = {"optimizer", "learning_rate", "momentum", "nesterov", "weight_decay"}
@@ -20,7 +14,7 @@ OF_THE_OPTIMIZER = {"optimizer", "learning_rate", "momentum", "nesterov", "weigh
 class Protocol(BaseModel):
     """How a victim is trained. Raise ``version`` whenever a change moves results."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str
     version: int = Field(ge=1)
@@ -35,7 +29,9 @@ class Protocol(BaseModel):
     nesterov: bool = Field(False, description="sgd only")
     weight_decay: float = Field(5e-4, ge=0, description="added to the gradient; adamw shrinks weights by it instead")
     schedule: Literal["multistep", "cosine", "onecycle"]
-    milestones: tuple[float, ...] = Field((), description="multistep: fractions of the whole length")
+    milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (), description="multistep: fractions of the whole length"
+    )
     factor: float = Field(0.1, gt=0, description="multistep: multiplier at each milestone")
     warmup: float = Field(0.2, ge=0, lt=1, description="onecycle: fraction of the length that rises linearly")
     clip: float | None = Field(None, gt=0, description="largest gradient norm")
@@ -89,18 +85,3 @@ class Protocol(BaseModel):
         if done < self.warmup:
             return self.learning_rate * (step + 1) / (self.warmup * total + 1)
         return self.learning_rate * (1 - done) / (1 - self.warmup)
-
-
-def names() -> list[str]:
-    """Protocols that come with ue-bench."""
-    found = [f.name for f in files("ue_bench.protocols").iterdir()]
-    return sorted(name.removesuffix(".toml") for name in found if name.endswith(".toml"))
-
-
-@cache
-def protocol(name: str) -> Protocol:
-    """The protocol of that name. Raises UserError with the nearest names when there is none."""
-    if name not in names():
-        raise UserError(f"no protocol {name!r}", did_you_mean(name, names()))
-    text = files("ue_bench.protocols").joinpath(f"{name}.toml").read_text(encoding="utf-8")
-    return Protocol(name=name, **tomllib.loads(text))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from ..catalogue.registry import registry
 from ..contract.combination import has, parts
 from ..contract.plugin import Victim
 from ..contract.protocol import Protocol
@@ -54,7 +55,7 @@ class EvasionCell(Cell):
     def recipe(self) -> Protocol:
         """How the classifier is trained, under the name that surrogates have, so that it is the same network."""
         named = self.protocol.model_copy(update={"name": "surrogate", "version": 1, "eval_every": 1})
-        return named.under(["vanilla"], self.victim.optimizer())
+        return named.under([registry().one("countermeasure", "@plain").name], self.victim.optimizer())
 
     @cached_property
     def id(self) -> str:

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from .. import machine
-from ..catalogue import boards
-from ..catalogue.boards import Board
+from ..catalogue import boards, protocols
 from ..catalogue.registry import registry
-from ..contract import protocol as protocols
+from ..contract.board import Board
 from ..contract.context import Report, silent
 from ..contract.plugin import Countermeasure, Dataset, Protector, Victim
 from ..errors import UserError

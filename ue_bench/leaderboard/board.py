@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from ..catalogue.boards import Board
+from ..catalogue import protocols
 from ..catalogue.registry import registry
-from ..contract import protocol as protocols
+from ..contract.board import Board
 from ..errors import UserError
 from ..grid.cell import ENGINE_REVISION
-
-IDENTITY = (
-    "No-op: at sigma 0.1 and kernel 3 this filter returns every 8-bit image unchanged. "
-    "It repeats vanilla with the same seed: equal to it on a CPU, off by run noise on a GPU; not robustness."
-)
-
-
-def _identities() -> dict[str, str]:
-    return {"gaussian-filter": IDENTITY, "gaussian-filter[sigma=0.1]": IDENTITY}
 
 
 @dataclass(frozen=True)
@@ -33,7 +25,10 @@ class BoardInfo:
     description: str = ""
     countermeasures: tuple[str, ...] = ()  # columns, in order; empty: whatever the results hold
     protectors: tuple[str, ...] = ()  # rows the board wants; other rows are shown all the same
-    reference: tuple[str, ...] = ("none", "noise")  # rows to compare with, sorted first
+    reference: tuple[str, ...] = ()  # rows to compare with, sorted first
+    clean: str = ""  # the row without protection
+    plain: str = ""  # the column without a countermeasure
+    argument: str = ""  # names the board on a command line, such as a file; the name where nothing is given
     dataset: str = ""  # empty: its name in results is not known without its files
     victims: tuple[str, ...] = ()
     protocol: str = ""
@@ -42,7 +37,7 @@ class BoardInfo:
     engine_revision: int | None = None  # that of this version of ue-bench; None: not compared
     revision: Callable[[str, str], int | None] | None = None  # kind, name -> revision of the plugin that is here
     notes: tuple[str, ...] = ()
-    column_notes: Mapping[str, str] = field(default_factory=_identities)  # countermeasure -> what a reader must know
+    column_notes: Mapping[str, str] = field(default_factory=dict)  # countermeasure -> why it changes nothing
 
 
 def board_info(board: Board) -> BoardInfo:
@@ -51,6 +46,7 @@ def board_info(board: Board) -> BoardInfo:
     def selectors(kind: str, texts: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(p.selector for p in registry().resolve(kind, texts))
 
+    recipe = protocols.protocol(board.protocol)
     return BoardInfo(
         name=board.name,
         title=board.title,
@@ -58,15 +54,28 @@ def board_info(board: Board) -> BoardInfo:
         countermeasures=selectors("countermeasure", board.countermeasures),
         protectors=selectors("protector", board.protectors),
         reference=selectors("protector", board.reference),
+        clean=registry().one("protector", board.clean).selector,
+        plain=registry().one("countermeasure", board.plain).selector,
+        argument=board.argument,
         dataset=_dataset(board),
         victims=selectors("victim", board.victims),
-        protocol=board.protocol,
+        protocol=recipe.name,
         seeds=board.seeds,
-        protocol_versions={name: protocols.protocol(name).version for name in protocols.names()},
+        protocol_versions=_versions() | {recipe.name: recipe.version},
         engine_revision=ENGINE_REVISION,
         revision=_revision,
         notes=board.notes,
+        column_notes=registry().identity_notes(),
     )
+
+
+def _versions() -> dict[str, int]:
+    """Return the versions of the registered protocols, save those that cannot be read."""
+    versions = {}
+    for name in protocols.names():
+        with suppress(UserError):
+            versions[name] = protocols.protocol(name).version
+    return versions
 
 
 def _revision(kind: str, name: str) -> int | None:

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ue_bench.catalogue import protocols
 from ue_bench.store.schema import Result
 
 from .board import BoardInfo
@@ -68,12 +69,14 @@ def needs(board: BoardInfo, panel: Panel, lines: Iterable[str]) -> str:
 
 def empty_board_command(board: BoardInfo) -> str:
     """The command that begins a board without results."""
-    return f"ue-bench run --board {shlex.quote(board.name)} --protector all --countermeasure all"
+    return f"ue-bench run --board {shlex.quote(board.argument or board.name)} --protector all --countermeasure all"
 
 
 def obstacle(board: BoardInfo, result: Result) -> str:
     """Why this version of ue-bench cannot compute the cell of ``result``; empty where it can."""
     version = board.protocol_versions.get(result.protocol)
+    if protocols.is_file(result.protocol):  # named by its content: whoever has the file has the protocol
+        version = result.protocol_version
     old = [("protocol", result.protocol, "version", result.protocol_version, version)]
     old += _revisions(board, getattr(result, "cell", None) or {})  # results of the first schema do not hold their cell
     for kind, name, what, then, now in old:
@@ -112,7 +115,7 @@ def conditions(result: Result, commands: Iterable[str]) -> str:
 def _command(board: BoardInfo, result: Result, protectors: str, countermeasures: str, seeds: Seeds) -> str:
     if obstacle(board, result):
         return ""
-    words = ["ue-bench run --board", shlex.quote(board.name)]
+    words = ["ue-bench run --board", shlex.quote(board.argument or board.name)]
     words += ["--protector", _quoted(protectors), "--countermeasure", _quoted(countermeasures)]
     for option, value in _setting(board, result).items():
         words += [f"--{option}", _quoted(value)]

@@ -77,8 +77,11 @@ class EvasionPanel:
         return formats.psnr(psnr), f"{ssim:.3f}"
 
 
-def panels(results: Iterable[EvasionResult], shared: str) -> list[EvasionPanel]:
-    """One for every classifier, in the order of the results; ``shared`` says which settings they share."""
+def panels(results: Iterable[EvasionResult], shared: str, plain: str) -> list[EvasionPanel]:
+    """One for every classifier, in the order of the results; ``shared`` says which settings they share.
+
+    ``plain`` is the column of images as they were protected.
+    """
     found = []
     order = list(results)
     victims = list(dict.fromkeys(r.victim for r in order))
@@ -91,8 +94,8 @@ def panels(results: Iterable[EvasionResult], shared: str) -> list[EvasionPanel]:
             mine = [r for r in own if r.protector == row]
             cells = {c: [r.accuracy for r in mine if r.countermeasure == c] for c in columns}
             numbers[row] = {c: estimate(values) for c, values in cells.items() if values}
-            plain = [r for r in mine if r.countermeasure == "vanilla"]
-            if plain:  # of the first seed
-                likeness[row] = plain[0].psnr, plain[0].ssim
+            untreated = [r for r in mine if r.countermeasure == plain]
+            if untreated:  # of the first seed
+                likeness[row] = untreated[0].psnr, untreated[0].ssim
         found.append(EvasionPanel(victim, shared, columns, numbers, likeness))
     return found

@@ -82,15 +82,18 @@ def setting(panel: Panel) -> str:
 
 
 def column_notes(panel: Panel) -> list[tuple[str, str]]:
-    """(countermeasure, note) for every column with one. A repeat of vanilla also says how far the two are apart."""
+    """Return (countermeasure, note) for every column that changes nothing, with how far it is from plain training."""
+    plain = panel.board.plain
     notes = []
     for column in (*panel.columns, *panel.extra):
         note = panel.board.column_notes.get(column)
         if note is None:
             continue
-        gap = panel.difference("vanilla", column) if column != "vanilla" else None
-        if gap is not None and "vanilla" in note:
-            note += f" Here the two differ by at most {percent(gap)} points."
+        if plain and column != plain:
+            note += f" It repeats {plain} with the same seed: equal to it on a CPU, off by run noise on a GPU; "
+            note += "not robustness."
+            gap = panel.difference(plain, column)
+            note += "" if gap is None else f" Here the two differ by at most {percent(gap)} points."
         notes.append((column, note))
     return notes
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, overload
 
-from ..catalogue.boards import Board
+from ..contract.board import Board
 from ..store.schema import Failure, Result
 from . import tables
 from .board import BoardInfo, board_info

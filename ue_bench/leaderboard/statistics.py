@@ -206,7 +206,8 @@ class Panel:
     @property
     def clean(self) -> float | None:
         """Accuracy of plain training on unprotected data, where the panel has it."""
-        cells = [row.cells["vanilla"] for row in self.rows if row.protector == "none" and "vanilla" in row.cells]
+        clean, plain = self.board.clean, self.board.plain
+        cells = [row.cells[plain] for row in self.rows if row.protector == clean and plain in row.cells]
         return cells[0].mean if cells else None
 
     def difference(self, first: str, second: str) -> float | None:

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..catalogue import selectors
-from ..catalogue.registry import did_you_mean, registry
+from ..catalogue.registry import registry
 from ..contract.context import Context, Report, silent
 from ..contract.imageset import ImageSet
 from ..contract.plugin import Countermeasure, Plugin, Protector, Victim
-from ..errors import UserError
+from ..errors import UserError, did_you_mean
 from ..grid.cell import Cell
 from ..grid.data import open_context, stored_split
 from ..grid.filling import Follower
@@ -23,7 +23,7 @@ from . import check_countermeasure, check_protector, check_victim
 from .findings import Finding
 
 KINDS = ("protector", "countermeasure", "victim")
-REFERENCE = {"protector": "none", "countermeasure": "vanilla"}
+REFERENCE = {"protector": "@clean", "countermeasure": "@plain"}
 
 
 @dataclass
@@ -122,13 +122,14 @@ class Check:
     def _train(self, kind: str, jobs: int | None, follower: Follower) -> bool:
         """Add what the plugins of ``kind`` do to accuracy to their findings; return whether a cell failed."""
         checked = [c for c in self.checked if c.plugin.kind == kind]
-        asked = {c.plugin.selector for c in checked} | {REFERENCE.get(kind)}
+        reference = {k: registry().one(k, selector).selector for k, selector in REFERENCE.items()}
+        asked = {c.plugin.selector for c in checked} | {reference.get(kind)}
         whole = self._grid({kind: self.texts[kind]})
         alone = [
             cell
             for cell in whole.cells
             if getattr(cell, kind).selector in asked
-            and all(getattr(cell, k).selector == reference for k, reference in REFERENCE.items() if k != kind)
+            and all(getattr(cell, k).selector == selector for k, selector in reference.items() if k != kind)
         ]
         grid = whole.with_cells(alone)
         failed = grid.fill(follower, jobs)
@@ -138,7 +139,7 @@ class Check:
             cells = [c for c in alone if getattr(c, kind).selector == selector]
             return [results[c.key] for c in cells if c.key in results]
 
-        plain = accuracies(REFERENCE.get(kind, ""))
+        plain = accuracies(reference.get(kind, ""))
         for one in checked:
             under = accuracies(one.plugin.selector)
             if not under or (kind in REFERENCE and not plain):

@@ -14,11 +14,10 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from .. import machine
-from ..catalogue.loading import one_line
 from ..contract.context import Context
 from ..contract.imageset import ImageSet
 from ..engine import memory
-from ..errors import UserError
+from ..errors import UserError, one_line
 from .findings import Findings
 
 T = TypeVar("T")

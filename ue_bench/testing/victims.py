@@ -68,8 +68,8 @@ def _check_optimizer(findings: Findings, victim: Victim) -> None:
     """Whether a protocol takes the fields that the architecture asks for."""
     from pydantic import ValidationError as PydanticError
 
+    from ..catalogue.protocols import protocol
     from ..contract.plugin import format_value
-    from ..contract.protocol import protocol
 
     asked = victim.optimizer()
     if not asked:

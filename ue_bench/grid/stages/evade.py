@@ -56,7 +56,7 @@ class ClassifierStage(Stage):
 
     @property
     def key(self) -> str:
-        plain = cast(Countermeasure, registry().create("countermeasure", "vanilla", {}))
+        plain = cast(Countermeasure, registry().one("countermeasure", "@plain"))
         return digest(artifact(self.data.train_fingerprint, self.victim, self.recipe, plain, self.seed, self.precision))
 
     @property
@@ -77,7 +77,7 @@ class ClassifierStage(Stage):
         """Return the classifier, trained if it is not stored yet."""
         train = stored_split(work.artifacts, self.data, "train")
         with work.context(self.seed, self.precision) as ctx:
-            return surrogate(ctx, train, self.victim, self.recipe, "vanilla")
+            return surrogate(ctx, train, self.victim, self.recipe, "@plain")
 
 
 @dataclass(frozen=True)
