@@ -176,6 +176,11 @@ def test_kinds_and_repetitions_are_checked() -> None:
         register("victim", "net", "x:Y", "")
     with pytest.raises(ValueError, match="@few is already registered"):
         register.set("victim", "few", ["net"], "")
+    register.table("printed", "x:table", "")
+    with pytest.raises(ValueError, match=r"table 'printed' is already registered by first 1\.0"):
+        register.table("printed", "x:other", "")
+    with pytest.raises(ValueError, match="'a b' cannot be the name of a table"):
+        register.table("a b", "x:table", "")
     with pytest.raises(ValueError, match="no kind 'vicitm'"):
         register("vicitm", "net2", "x:X", "")
 

@@ -102,3 +102,19 @@ def test_a_fault_in_the_file_is_said_before_anything_is_loaded(ue_bench: Command
             "ue-bench: my boards/mine.toml: no key is called 'victim'",
             "  hint: did you mean victims?",
         ]
+
+
+def test_a_page_prints_the_command_with_the_file_of_a_protocol(
+    ue_bench: Command, computed: list[str], mine: Path, tmp_path: Path
+) -> None:
+    (mine / "mine.toml").write_text(BOARD.replace("recipe.toml", "smoke"), encoding="utf-8")
+    board = ["--board", "my boards/mine.toml"]
+    other = ["--protocol", "my boards/recipe.toml", "-P", "none", "-C", "vanilla"]
+    assert ue_bench("run", *board, *other, *MACHINE).code == 0
+    assert ue_bench("leaderboard", "build", *board).code == 0
+    commands = printed_commands(tmp_path / "ue-bench-results" / "mine" / "README.md")
+    assert commands
+    assert all(command[command.index("--protocol") + 1].startswith("recipe.toml#") for command in commands)
+    (tmp_path / "recipe.toml").write_text(RECIPE, encoding="utf-8")  # it is looked for in the current folder
+    for command in commands:
+        assert ue_bench("plan", "--json", *command[1:], "-C", "^gray+cutout", "-P", "^ops").json == []

@@ -124,7 +124,7 @@ def test_an_unseen_classifier(ue_bench: Command, computed: list[str], monkeypatc
     }
     several = ue_bench(*command, "--set", "unseen=linear,mlp")
     assert several.code == 2
-    assert "linear,mlp is 2 victims" in several.err
+    assert "'linear,mlp' is 2 victims" in several.err
 
 
 def test_a_plan_computes_nothing(ue_bench: Command, computed: list[str]) -> None:

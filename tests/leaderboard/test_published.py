@@ -25,7 +25,7 @@ PRINTED = {
 
 def main(dataset: str) -> Published:
     """Deep Hiding's Table 1 for a dataset."""
-    found = published(tables.table("table1"), dataset)
+    found = published(tables.table("table1"), dataset, "none")
     assert found is not None
     return found
 
@@ -59,8 +59,8 @@ def test_clean_first_then_the_best_mean() -> None:
 
 
 def test_nothing_for_other_datasets() -> None:
-    assert published(tables.table("table1"), "svhn") is None
-    assert published(tables.table("table2"), "cifar10") is None  # is not meant for pages
+    assert published(tables.table("table1"), "svhn", "none") is None
+    assert published(tables.table("table2"), "cifar10", "none") is None  # is not meant for pages
     assert beside(panels([result(selector="demo")], BOARD)) == []
 
 

@@ -1,4 +1,4 @@
-"""Boards, protocols and tables as TOML: of this package, registered by another one, or a file of the user."""
+"""Boards and protocols as TOML: of this package, registered by another one, or a file of the user."""
 
 from __future__ import annotations
 

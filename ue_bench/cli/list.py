@@ -67,10 +67,15 @@ def _plugin(record: PluginRecord, detailed: bool) -> dict[str, Any]:
     return row
 
 
+def _row(name: str, distribution: str) -> dict[str, Any]:
+    """What every row has, for things that are no plugins."""
+    row: dict[str, Any] = {"name": name, "summary": "", "tags": [], "parameters": {}}
+    return row | {"distribution": distribution, "available": True, "reason": ""}
+
+
 def _data(record: DataRecord) -> dict[str, Any]:
     """A row for a board or protocol; one that cannot be read says why."""
-    row: dict[str, Any] = {"name": record.name, "summary": "", "tags": [], "parameters": {}}
-    row |= {"distribution": record.distribution, "available": True, "reason": ""}
+    row = _row(record.name, record.distribution)
     try:
         return row | _contents(record)
     except UserError as error:

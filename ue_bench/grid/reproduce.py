@@ -11,7 +11,7 @@ from typing import cast
 from ..catalogue import selectors
 from ..catalogue.registry import registry
 from ..contract.context import Report, silent
-from ..contract.plugin import Countermeasure, Plugin, Protector, Victim
+from ..contract.plugin import Countermeasure, Protector, Victim
 from ..contract.table import Ask, Kind, Table
 from ..errors import UserError
 from ..leaderboard.comparison import Comparison, Place, average
@@ -80,7 +80,7 @@ class TableGrid(Grid):
 
     def comparison(self) -> Comparison:
         """Return the table with printed and measured numbers."""
-        named = {ask.protector: _one("protector", ask.protector).selector for ask in self.table.asks}
+        named = {ask.protector: registry().one("protector", ask.protector).selector for ask in self.table.asks}
         return Comparison(self.table, self._setting(), self._victims, named, self.measured(), self.given)
 
     @property
@@ -199,11 +199,11 @@ def _wanted(table: Table, base: Grid, images: int | None, transfer: bool) -> Ite
 
 def _cells(ask: Ask, base: Grid) -> Iterator[list[Cell]]:
     """Cells of what is asked for: those that are averaged for every victim and seed."""
-    protector = cast(Protector, _one("protector", ask.protector))
-    countermeasures = [cast(Countermeasure, _one("countermeasure", name)) for name in ask.countermeasures]
+    protector = cast(Protector, registry().one("protector", ask.protector))
+    countermeasures = [cast(Countermeasure, registry().one("countermeasure", name)) for name in ask.countermeasures]
     like = list({(cell.victim.selector, cell.seed): cell for cell in base.cells}.values())
     if ask.victim is not None:
-        victim = cast(Victim, _one("victim", ask.victim))
+        victim = cast(Victim, registry().one("victim", ask.victim))
         like = list({cell.seed: replace(cell, victim=victim) for cell in like}.values())
     for cell in like:
         fraction = cell.fraction if ask.fraction is None else ask.fraction
@@ -211,11 +211,3 @@ def _cells(ask: Ask, base: Grid) -> Iterator[list[Cell]]:
             replace(cell, protector=protector, countermeasure=countermeasure, fraction=fraction)
             for countermeasure in countermeasures
         ]
-
-
-def _one(kind: str, selector: str) -> Plugin:
-    """The one plugin that ``selector`` stands for. Raises UserError where it is several."""
-    plugins = registry().resolve(kind, selector)
-    if len(plugins) != 1:
-        raise UserError(f"{selector} is {len(plugins)} {kind}s", "one is needed")
-    return plugins[0]

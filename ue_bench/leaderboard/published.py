@@ -44,12 +44,12 @@ class Published:
     rows: tuple[PublishedRow, ...]
 
 
-def published(table: Table, dataset: str) -> Published | None:
-    """Return what ``table`` prints for a dataset, clean training first and then by mean; None where it has nothing."""
+def published(table: Table, dataset: str, clean: str) -> Published | None:
+    """Return what ``table`` prints for a dataset, ``clean`` images first, then by mean; None without any."""
     rows = [_row(line) for line in table.lines if line.dataset == dataset and line.printed]
     if not rows or dataset not in table.published:
         return None
-    ordered = sorted(rows, key=lambda row: (row.protector != "none", row.mean))
+    ordered = sorted(rows, key=lambda row: (row.protector != clean, row.mean))
     return Published(dataset, f"Published ({table.published[dataset]})", table.printed, tuple(ordered))
 
 
@@ -63,8 +63,12 @@ def beside(panels: Iterable[Panel]) -> list[Published]:
     A table is one for a dataset by the name of the dataset, or by that of the board, where a board's images are a
     folder. A table that cannot be made is left out, and is among the problems of its distribution.
     """
-    wanted = sorted({name for panel in panels for name in (panel.dataset.selector.partition("[")[0], panel.board.name)})
-    return [found for name in wanted for table in _tables() if (found := published(table, name))]
+    names = {
+        (name, panel.board.clean)
+        for panel in panels
+        for name in (panel.dataset.selector.partition("[")[0], panel.board.name)
+    }
+    return [found for name, clean in sorted(names) for table in _tables() if (found := published(table, name, clean))]
 
 
 def _tables() -> list[Table]:
