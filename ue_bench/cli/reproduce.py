@@ -33,11 +33,11 @@ class ReproduceCommand(click.Command):
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         from ..catalogue import tables
 
-        for name in set(ctx.meta.get("words", ())) & set(tables.names()):
+        for name in sorted(set(ctx.meta.get("words", ())) & set(tables.names())):
             settings = tables.table(name).settings
             rows = [(f"{s.name}={'...' if s.default is None else s.default}", s.description) for s in settings]
             with formatter.section(f"Settings of {name}, for --set"):
-                formatter.write_dl(rows or [("none", "")])
+                formatter.write_dl(rows or [("it has no settings", "")])
 
 
 @click.command("reproduce", cls=ReproduceCommand)
