@@ -82,7 +82,7 @@ def shown() -> Table:
         Line(("defended",), {"paper": 10.0}, {"here": evade}),
         Line(("unseen",), {"paper": 20.0}, {"here": Ask("noise", ("vanilla",), of="evasion", victim="linear")}),
         Line(("psnr",), {"paper": 30.0}, {"here": Ask("none", ("vanilla",), of="evasion", value="psnr")}, unit="dB"),
-        Line(("trained",), {"paper": 40.0}, {"here": Ask("none", ("vanilla",))}),
+        Line(("trained",), {"paper": 40.0}, {"here": Ask("@clean", ("@plain",))}),
         Line(("elsewhere",), {"paper": 50.0}, {"here": Ask("not-there", ("vanilla",))}),
     )
     return Table("shown", "a title", "A paper", ("row",), lines)

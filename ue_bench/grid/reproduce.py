@@ -153,12 +153,13 @@ def _installed(table: Table) -> Table:
 
     def possible(ask: Ask) -> bool:
         named = [("protector", ask.protector), *(("countermeasure", name) for name in ask.countermeasures)]
+        named += [("victim", ask.victim)] if ask.victim else []
         absent = {
             part.name
             for kind, text in named
             for term in selectors.parse(text)
             for part in term.parts
-            if (kind, part.name) not in registry().entries
+            if not part.name.startswith("@") and (kind, part.name) not in registry().entries
         }
         missing.update(absent)
         return not absent
