@@ -1,16 +1,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from toys import Install
 
 from ue_bench.catalogue import loading
 from ue_bench.catalogue.registry import registry
 from ue_bench.grid.environment import RunEnvironment
-
-Install = Callable[..., None]
 
 
 @pytest.fixture(autouse=True)

@@ -150,8 +150,9 @@ ORDINARY_WORDS = {
     "gray": "ue_bench/owner/pictures.py",  # the kind of image
     "demo": "*",  # the board
     "recovered": "ue_bench/cli/recover.py",  # the default folder
-    "none": "ue_bench/contract/plugin.py ue_bench/errors.py ue_bench/owner/audit.py ue_bench/store/image_readers.py "
-    "ue_bench/testing/protectors.py",  # no bound, or nothing to list
+    "none": "ue_bench/contract/plugin.py ue_bench/errors.py ue_bench/owner/audit.py ue_bench/store/array_files.py "
+    "ue_bench/testing/protectors.py ue_bench/grid/stages/evade.py",  # no bound, or nothing to list
+    "noise": "ue_bench/store/image_readers.py",  # the name of an array
 }
 
 
@@ -182,7 +183,12 @@ def test_plugin_names_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert found == ["x.py:2 'net'", "x.py:3 'net[width=4]'", "x.py:4 '@nets'", "x.py:7 'none'"]
 
 
-ROLES = {"reference", "clean", "plain"}  # tags and sets that ask a plugin for a part, and do not say which one
+ROLES = {
+    "reference",
+    "clean",
+    "plain",
+    "evasion",
+}  # tags and sets that ask a plugin for a part, and do not say which one
 
 
 def test_the_harness_names_no_plugin() -> None:

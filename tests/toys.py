@@ -23,6 +23,8 @@ from ue_bench.grid.planner import Planned, plan
 from ue_bench.grid.stages.base import Stage, Stores
 from ue_bench.store.schema import DatasetInfo
 
+Install = Callable[..., None]  # see the fixture of that name
+
 
 class Toy(Protector):
     """Has a parameter of every sort."""

@@ -12,9 +12,18 @@ from typing import TYPE_CHECKING, Any
 from .contract.hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from .atomic import (
+        kept_images,
+        load_arrays,
+        load_checkpoint,
+        replacing,
+        save_arrays,
+        save_checkpoint,
+        write_atomically,
+    )
     from .catalogue.selectors import write_text
     from .contract.context import Context, TrainContext
-    from .contract.imageset import ImageSet
+    from .contract.imageset import ImageSet, release
     from .contract.plugin import (
         Countermeasure,
         Dataset,
@@ -30,13 +39,16 @@ if TYPE_CHECKING:
     )
     from .contract.registration import Register
     from .contract.table import Ask, Line, Setting, Table
-    from .errors import EnvironmentProblem, UserError, ValidationError
+    from .engine.divergence import DivergenceCheck, check_finite, not_finite
+    from .errors import Diverged, EnvironmentProblem, UserError, ValidationError
+    from .files import check_file, class_folders, visible_files
     from .grid.opening import find_protector, open_dataset, open_protector
     from .grid.surrogates import training_passes
+    from .keys import json_ready
     from .leaderboard.figures import check_output, picture_grid, write_output
     from .progress import ProgressLine, usable_device
     from .seeds import derive
-    from .store.image_readers import Stored, open_stored
+    from .store.image_readers import Stored, StoredNoise, open_noise, open_stored
     from .store.perturbation import ssim
 
 _HOMES = {
@@ -44,6 +56,8 @@ _HOMES = {
     "Context": "contract.context",
     "Countermeasure": "contract.plugin",
     "Dataset": "contract.plugin",
+    "Diverged": "errors",
+    "DivergenceCheck": "engine.divergence",
     "EnvironmentProblem": "errors",
     "ImageSet": "contract.imageset",
     "InputPath": "contract.plugin",
@@ -57,23 +71,39 @@ _HOMES = {
     "Register": "contract.registration",
     "Setting": "contract.table",
     "Stored": "store.image_readers",
+    "StoredNoise": "store.image_readers",
     "Table": "contract.table",
     "TrainContext": "contract.context",
     "UserError": "errors",
     "ValidationError": "errors",
     "Victim": "contract.plugin",
+    "check_file": "files",
+    "check_finite": "engine.divergence",
     "check_output": "leaderboard.figures",
+    "class_folders": "files",
     "derive": "seeds",
     "digest_path": "contract.plugin",
     "find_input": "contract.plugin",
     "find_protector": "grid.opening",
+    "kept_images": "atomic",
+    "load_arrays": "atomic",
+    "load_checkpoint": "atomic",
+    "json_ready": "keys",
+    "not_finite": "engine.divergence",
     "open_dataset": "grid.opening",
+    "open_noise": "store.image_readers",
     "open_protector": "grid.opening",
     "open_stored": "store.image_readers",
     "picture_grid": "leaderboard.figures",
+    "replacing": "atomic",
+    "save_arrays": "atomic",
+    "save_checkpoint": "atomic",
+    "release": "contract.imageset",
     "ssim": "store.perturbation",
     "training_passes": "grid.surrogates",
     "usable_device": "progress",
+    "visible_files": "files",
+    "write_atomically": "atomic",
     "write_output": "leaderboard.figures",
     "write_text": "catalogue.selectors",
 }
@@ -92,6 +122,8 @@ __all__ = [
     "Context",
     "Countermeasure",
     "Dataset",
+    "Diverged",
+    "DivergenceCheck",
     "EnvironmentProblem",
     "ImageSet",
     "InputPath",
@@ -105,24 +137,40 @@ __all__ = [
     "Register",
     "Setting",
     "Stored",
+    "StoredNoise",
     "Table",
     "TrainContext",
     "UserError",
     "ValidationError",
     "Victim",
+    "check_file",
+    "check_finite",
     "check_output",
+    "class_folders",
     "derive",
     "digest_path",
     "find_input",
     "find_protector",
     "hookimpl",
+    "json_ready",
+    "kept_images",
+    "load_arrays",
+    "load_checkpoint",
+    "not_finite",
     "open_dataset",
+    "open_noise",
     "open_protector",
     "open_stored",
     "picture_grid",
+    "release",
+    "replacing",
+    "save_arrays",
+    "save_checkpoint",
     "ssim",
     "training_passes",
     "usable_device",
+    "visible_files",
+    "write_atomically",
     "write_output",
     "write_text",
 ]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
+from typing import Any, Literal
 
 
 class UserError(Exception):
@@ -13,13 +15,14 @@ class UserError(Exception):
     """
 
     exit_code = 2
+    kind: Literal["error", "diverged"] = "error"  # what the failure of a cell is recorded as
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
 
-    def __reduce__(self) -> tuple[type[UserError], tuple[str, str]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.message, self.hint)  # errors travel between processes
 
     def __str__(self) -> str:
@@ -32,10 +35,37 @@ class EnvironmentProblem(UserError):
     exit_code = 3
 
 
+def disk_problem(error: OSError) -> EnvironmentProblem | None:
+    """``error`` in one line where the disk is what is wrong: full, or not to be written any more."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE):
+        return None
+    where = f" ({error.filename})" if error.filename else ""
+    return EnvironmentProblem(
+        f"{error.strerror}{where}", "make room or choose other folders; the same command continues"
+    )
+
+
 class ValidationError(UserError):
     """Data or results that do not hold what they declare."""
 
     exit_code = 4
+
+
+class Diverged(ValidationError):
+    """A training whose loss, weights or outputs are no longer finite: there is no network, so nothing to measure.
+
+    ``what`` is what is not finite, such as ``loss``; ``step`` counts from 1, of ``steps`` in all.
+    """
+
+    kind = "diverged"
+
+    def __init__(self, what: str, step: int | None = None, steps: int | None = None, hint: str = "") -> None:
+        where = "" if step is None else f" at step {step}" + ("" if steps is None else f" of {steps}")
+        super().__init__(f"diverged{where}: {what} not finite", hint or "choose a lower learning rate")
+        self.what, self.step, self.steps = what, step, steps
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.what, self.step, self.steps, self.hint)
 
 
 class NothingSelected(UserError):

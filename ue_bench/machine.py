@@ -48,7 +48,7 @@ def _report() -> None:
     if torch.backends.mps.is_available():
         names.append("mps")
     names.append("cpu")
-    print(json.dumps([asdict(Device(n, label(n), default_precision(n))) for n in names]))
+    print(json.dumps([asdict(Device(n, label(n), default_precision(n))) for n in names], allow_nan=False))
 
 
 @cache

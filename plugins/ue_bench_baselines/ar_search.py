@@ -85,8 +85,12 @@ def search(classes: int, threshold: float, seed: int, max_candidates: int = MAX_
 
 def to_json(table: dict[str, Any]) -> str:
     """A table as it is shipped: one line for each entry and each process."""
-    head = "".join(f' "{key}": {json.dumps(value)},\n' for key, value in table.items() if key != "coefficients")
-    body = ",\n".join(f"  {json.dumps(kernel, separators=(',', ':'))}" for kernel in table["coefficients"])
+    head = "".join(
+        f' "{key}": {json.dumps(value, allow_nan=False)},\n' for key, value in table.items() if key != "coefficients"
+    )
+    body = ",\n".join(
+        f"  {json.dumps(kernel, separators=(',', ':'), allow_nan=False)}" for kernel in table["coefficients"]
+    )
     return f'{{\n{head} "coefficients": [\n{body}\n ]\n}}\n'
 
 

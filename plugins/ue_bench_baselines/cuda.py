@@ -12,6 +12,7 @@ from ue_bench.api import Context, ImageSet, Protector
 
 from .quantise import quantise
 
+PUBLISHED_SEED = 0  # the authors' release
 WORKING_BYTES = 2**24  # of one batch of padded images
 
 
@@ -24,9 +25,11 @@ class CUDA(Protector):
     the whole image moves, by a pixel too where the 1 is off the centre.
 
     ``seed`` is a parameter of the method, not derived from the run's seed: the release fixes it to 0, so everybody has
-    the same filters. They come from NumPy's legacy generator in the release's order: a class after the other, 3 x k x k
-    entries of which the first k x k are used, then the row of the 1, then its column. ``mix`` below 1 filters that
-    share of the images, by one more number an image in dataset order, and leaves the bytes of the others as they are.
+    the same filters on a board, and whoever knows them can undo the blur. A data owner's come from their own secret
+    seed, unless another ``seed`` than 0 is given, and are the same for images of all sizes. They come from NumPy's
+    legacy generator in the release's order: a class after the other, 3 x k x k entries of which the first k x k are
+    used, then the row of the 1, then its column. ``mix`` below 1 filters that share of the images, by one more number
+    an image in dataset order (an owner's: by a number of its own), and leaves the bytes of the others as they are.
     ``rounding`` is the release's by default: truncation.
 
     For images of 224 pixels the paper uses ``kernel=9,p_b=0.06``.
@@ -45,7 +48,9 @@ class CUDA(Protector):
 
     kernel: int = Field(3, ge=1, le=63, description="side of a filter in pixels, odd")
     p_b: float = Field(0.3, ge=0, le=1, description="upper end of the entries beside the 1; more blurs more")
-    seed: int = Field(0, ge=0, lt=2**32, description="seed of the filters; the authors' release fixes it to 0")
+    seed: int = Field(
+        PUBLISHED_SEED, ge=0, lt=2**32, description="seed of the filters; the authors' release fixes it to 0"
+    )
     mix: float = Field(1.0, ge=0, le=1, description="share of the images that are filtered")
     rounding: Literal["truncate", "round"] = Field("truncate", description="how values become whole gray levels")
 
@@ -56,8 +61,14 @@ class CUDA(Protector):
             raise ValueError("must be odd")
         return value
 
+    @property
+    def largest_image(self) -> int:
+        return 2**26  # measured: 75 bytes a pixel
+
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
-        filters, chosen = self.draw(data.num_classes, len(data))
+        filters, chosen = self.draw(data.num_classes, len(data), ctx.method_seed(PUBLISHED_SEED, self.seed))
+        if ctx.secret:  # images come in sets of one size: each set must draw numbers of its own
+            chosen = ctx.rng("mix", *data.size).random(len(data)) < self.mix
 
         def change(images: NDArray[np.uint8], where: slice) -> NDArray[np.uint8]:
             values = normalised(correlated(images, filters[data.labels[where]]))
@@ -68,9 +79,13 @@ class CUDA(Protector):
         batch = max(1, WORKING_BYTES // ((height + self.kernel) * (width + self.kernel) * 24))
         return ctx.map_images(data, change, "filtering", batch)
 
-    def draw(self, classes: int, images: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """The filters, classes x k x k, and for each image whether it is filtered."""
-        legacy = np.random.RandomState(self.seed)
+    def draw(self, classes: int, images: int, seed: int | None = None) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """The filters, classes x k x k, and for each image whether it is filtered; ``seed``: null for the parameter's.
+
+        NumPy's legacy generator takes seeds below 2**32; a larger one is spread over its whole state.
+        """
+        seed = self.seed if seed is None else seed
+        legacy = np.random.RandomState(seed if seed < 2**32 else np.random.MT19937(seed))
         filters = np.empty((classes, self.kernel, self.kernel))
         for own in filters:
             own[:] = legacy.uniform(0, self.p_b, (3, 1, self.kernel, self.kernel))[0, 0]

@@ -84,6 +84,10 @@ class DeepConfuse(WithPreset):
     )
 
     @property
+    def classes_needed(self) -> int:
+        return 2
+
+    @property
     def budget(self) -> str:
         return budget("linf", self.eps)
 

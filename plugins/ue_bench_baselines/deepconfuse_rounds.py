@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from ue_bench.api import Context, ImageSet, UserError, derive
+from ue_bench.api import Context, DivergenceCheck, ImageSet, UserError, derive, load_checkpoint, save_checkpoint
 
 from .pgd import to_levels, to_unit
 from .quantise import keep_linf, perturb
@@ -131,26 +131,31 @@ class Confusion:
         return min(self.scores, default=1.0)
 
     def play(self, state: Path, rounds: int) -> None:
-        """Rounds to the end; the file ``state`` holds the last step that was saved."""
-        if state.exists():
-            self.resume(torch.load(state, map_location=self.ctx.device))
+        """Rounds to the end; the file ``state`` holds the last step that was saved.
+
+        Raises Diverged with the step, counted over all rounds, when a loss or a weight is not finite: a judge that
+        learned nothing would find its generator the best.
+        """
+        if (stored := load_checkpoint(state, self.ctx.device)) is not None:
+            self.resume(stored)
         length = self.game_steps + self.judge_steps
+        divergence = DivergenceCheck(rounds * length, "the networks at play")
         while self.round < rounds:
             so_far = f", lowest accuracy {self.score:.1%}" if self.scores else ""
             self.ctx.report(self.round * length + self.step, rounds * length, f"round {self.round + 1}{so_far}")
             if self.step < self.game_steps:
-                self.train()
+                divergence.add(self.train())
             else:
                 if self.step == self.game_steps:
                     self.hand_over()
-                self.learn()
+                divergence.add(self.learn())
             self.step += 1
+            if self.step in (self.game_steps, length) or self.step % SAVE_EVERY == 0:
+                divergence.check(self.round * length + self.step, self.target, self.classifier)
             if self.step == length:
                 self.judge()
             if self.step % SAVE_EVERY == 0:  # 0 is a round's end
-                unfinished = state.with_suffix(".new")
-                torch.save(self.state(), unfinished)
-                unfinished.replace(state)
+                save_checkpoint(state, self.state())
         self.ctx.report(1, 1, f"lowest accuracy {self.score:.1%}")
 
     def state(self) -> dict[str, Any]:
@@ -172,8 +177,8 @@ class Confusion:
         order = self.ctx.rng("order", self.round, epoch).permutation(self.training)
         return np.sort(order[place * self.batch : (place + 1) * self.batch])
 
-    def train(self) -> None:
-        """One step of both players, on the same images.
+    def train(self) -> Tensor:
+        """One step of both players, on the same images; returns the sum of their losses.
 
         The generator goes up the loss on clean images that the classifier would have after learning from its images;
         the classifier then learns from the frozen generator's.
@@ -188,7 +193,7 @@ class Confusion:
         for weight, gradient in zip(weights, torch.autograd.grad(loss, weights), strict=True):
             weight.grad = gradient
         self.adam.step()
-        self.descend(rows)
+        return loss.detach() + self.descend(rows)
 
     def hand_over(self) -> None:
         """The generator as it has become is frozen, and a fresh classifier is about to judge it."""
@@ -196,17 +201,19 @@ class Confusion:
         self.forget()
         self.renew("judge")
 
-    def learn(self) -> None:
-        """One step of the judge."""
-        self.descend(self.next_batch())
+    def learn(self) -> Tensor:
+        """One step of the judge; returns its loss."""
+        return self.descend(self.next_batch())
 
-    def descend(self, rows: NDArray[np.int64]) -> None:
-        """A training step of the classifier on the frozen generator's images."""
+    def descend(self, rows: NDArray[np.int64]) -> Tensor:
+        """A training step of the classifier on the frozen generator's images; returns its loss."""
         with self.ctx.autocast():
             logits = self.classifier(to_unit(self.shown.images[rows], self.ctx.device))
         self.sgd.zero_grad(set_to_none=True)
-        F.cross_entropy(full(logits), self.labels[rows]).backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+        loss = F.cross_entropy(full(logits), self.labels[rows])
+        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
         self.sgd.step()
+        return loss.detach()
 
     def judge(self) -> None:
         """End the round: the frozen generator is the best one if its judge does worst."""

@@ -66,6 +66,10 @@ class EM(WithPreset):
     apply: Literal["signed", "release"] = Field("signed", description="add the noise, or only what of it is positive")
 
     @property
+    def classes_needed(self) -> int:
+        return 2
+
+    @property
     def budget(self) -> str:
         return budget("linf", self.eps)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ue_bench.api import Context, ImageSet
+from ue_bench.api import Context, DivergenceCheck, ImageSet, load_checkpoint, save_checkpoint
 
 from .pgd import descend, to_levels, to_unit
 
@@ -46,23 +46,27 @@ class MinMin:
         owners = data.num_classes if by_class else len(data)
         self.noise = torch.zeros((owners, 3, *data.size), device=ctx.device).to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9, weight_decay=5e-4)
+        self.divergence = DivergenceCheck(train_steps, "the network at play")
         self.rounds = 0
         self.trained = 0  # training steps so far
         self.error = 1.0
 
     def play(self, state: Path, stop_error: float, max_rounds: int) -> None:
-        """Rounds until the network errs on at most ``stop_error``; the file ``state`` holds the last one that ended."""
-        if state.exists():
-            self.resume(torch.load(state, map_location=self.ctx.device))
+        """Rounds until the network errs on at most ``stop_error``; the file ``state`` holds the last one that ended.
+
+        Raises Diverged with the training step when a loss or a weight is not finite.
+        """
+        if (stored := load_checkpoint(state, self.ctx.device)) is not None:
+            self.resume(stored)
+        self.divergence.steps = max_rounds * self.train_steps
         while self.error > stop_error and self.rounds < max_rounds:
             self.train()
+            self.divergence.check(self.trained, self.network)
             (self.perturb_classes if self.by_class else self.perturb_images)()
             self.rounds += 1
             self.error = self.measure()
             self.ctx.report(self.rounds, max_rounds, f"rounds, error {self.error:.1%}")
-            unfinished = state.with_suffix(".new")
-            torch.save(self.state(), unfinished)
-            unfinished.replace(state)
+            save_checkpoint(state, self.state())
 
     def state(self) -> dict[str, Any]:
         return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict(), "noise": self.noise,
@@ -80,12 +84,12 @@ class MinMin:
         for _ in range(self.train_steps):
             rows = self.next_batch()
             x, y = self.images(rows), self.labels[rows]
-            self.learn(x + self.noise[self.owner(rows)], y)
+            self.divergence.add(self.learn(x + self.noise[self.owner(rows)], y))
             self.trained += 1
         self.network.eval().requires_grad_(False)
 
-    def learn(self, x: Tensor, y: Tensor) -> None:
-        """One training step of the network."""
+    def learn(self, x: Tensor, y: Tensor) -> Tensor:
+        """One training step of the network; returns its loss."""
         with self.ctx.autocast():
             logits = self.network(x)
         loss = F.cross_entropy(logits.float(), y)
@@ -93,6 +97,7 @@ class MinMin:
         loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
         nn.utils.clip_grad_norm_(self.network.parameters(), CLIP)
         self.optimizer.step()
+        return loss
 
     def next_batch(self) -> NDArray[np.int64]:
         """Rows of the next batch: in order, the last one smaller; for classes shuffled, and all of one size."""

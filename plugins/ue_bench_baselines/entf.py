@@ -75,6 +75,10 @@ class EntF(WithPreset):
     )
 
     @property
+    def classes_needed(self) -> int:
+        return 2 if self.variant == "pull" else 1
+
+    @property
     def budget(self) -> str:
         return budget("linf", self.eps)
 

@@ -70,6 +70,10 @@ class HYPO(WithPreset):
     surrogate_epochs: int | None = Field(None, ge=1, description="of its training; null: 150, micro 8")
 
     @property
+    def classes_needed(self) -> int:
+        return 2
+
+    @property
     def budget(self) -> str:
         return budget(self.norm, self.bound)
 

@@ -12,6 +12,8 @@ from ue_bench.api import Context, ImageSet, Protector, Ratio
 
 from .quantise import budget, keep_linf, perturb
 
+BATCH_PIXELS = 2**22
+
 
 class Noise(Protector):
     """Random noise inside an Linf ball: what a budget does when nothing is optimised.
@@ -30,13 +32,19 @@ class Noise(Protector):
     def budget(self) -> str:
         return budget("linf", self.eps)
 
+    @property
+    def one_size(self) -> bool:
+        return self.mode == "class"  # the pattern of a class is one for all its images
+
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         shape = data.images.shape[1:]
+        axes = data.size if ctx.secret else ()  # an owner's images come in sets of one size, each counted from 0
 
         def change(images: NDArray[np.uint8], where: slice) -> NDArray[np.uint8]:
             owners = data.labels[where] if self.mode == "class" else range(where.start, where.stop)
-            levels = np.stack([ctx.rng(self.mode, int(o)).random(shape, dtype=np.float32) for o in owners])
+            levels = np.stack([ctx.rng(self.mode, *axes, int(o)).random(shape, dtype=np.float32) for o in owners])
             levels = (levels * 2 - 1) * np.float32(self.eps * 255)
             return keep_linf(perturb(images, levels), images, self.eps)
 
-        return ctx.map_images(data, change, "adding noise", batch=250)
+        batch = max(1, min(250, BATCH_PIXELS // max(1, data.size[0] * data.size[1])))
+        return ctx.map_images(data, change, "adding noise", batch)

@@ -15,6 +15,7 @@ class NoProtection(Protector):
     """
 
     name: ClassVar[str] = "none"
+    changes_images: ClassVar[bool] = False
 
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         return data

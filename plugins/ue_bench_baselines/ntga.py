@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ue_bench.api import Context, ImageSet, Protector, Ratio, UserError
+from ue_bench.api import Context, ImageSet, Protector, Ratio, UserError, kept_images
 
 from .quantise import budget, keep_linf, perturb
 
@@ -66,28 +67,31 @@ class NTGA(Protector):
     readout: bool = Field(False, description="end the surrogate in a linear layer; the release's ends in erf")
 
     @property
+    def classes_needed(self) -> int:
+        return 2
+
+    @property
     def budget(self) -> str:
         return budget("linf", self.eps)
+
+    @property
+    def largest_image(self) -> int:
+        return 2**18  # measured: 190 bytes a pixel of each image in a block
+
+    @property
+    def one_size(self) -> bool:
+        return True  # one surrogate learns from all images of a block
 
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         if len(data) < 2:
             raise UserError(f"ntga needs two images, not {len(data)}", "one to protect and one to validate on")
         key = {"ntga": self.identity(), "data": data.fingerprint, "seed": ctx.seed}
         folder = ctx.checkpoint_dir(key)
-        # Blocks are not consecutive, so they are written where they belong; a file tells which are there.
-        file = folder / "images.npy"
-        if not file.exists():
-            unfinished = file.with_suffix(".new")
-            np.lib.format.open_memmap(unfinished, "w+", np.uint8, data.images.shape)
-            unfinished.replace(file)
-        images = np.lib.format.open_memmap(file, "r+")
+        # Blocks are not consecutive, so they are written where they belong.
+        images = np.lib.format.open_memmap(ctx.scratch / "blocks.npy", "w+", np.uint8, data.images.shape)
         parts = ctx.progress(self.parts(len(data), ctx), "perturb", self.blocks(len(data)))
         for number, (rows, others) in enumerate(parts):
-            done = folder / f"{number}.done"
-            if not done.exists():
-                images[rows] = self.craft(data, rows, others, ctx)
-                images.flush()
-                done.touch()
+            images[rows] = kept_images(folder / f"{number}.npz", partial(self.craft, data, rows, others, ctx))
         protected = data.with_images(ctx.store_images(images.shape, (images[part] for part in data.chunks())))
         shutil.rmtree(folder)
         return protected

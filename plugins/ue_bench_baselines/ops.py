@@ -12,6 +12,7 @@ from pydantic import Field
 from ue_bench.api import Context, ImageSet, Protector, UserError
 
 COLOURS = np.array([[r, g, b] for r in (0, 255) for g in (0, 255) for b in (0, 255)], dtype=np.uint8)
+CANDIDATES, MIN_CANDIDATES = 0.01, 16  # of all pairs, what a data owner's are drawn from (ours)
 GATHER_BYTES = 2**23  # of images summed at once
 
 
@@ -30,7 +31,11 @@ class OPS(Protector):
     Every class gets one pixel position and one corner of the RGB cube, and all its images get that pixel. Chosen is
     the pair with the largest mean / standard deviation of ``|colour - pixel|``, over the class's images and the three
     channels jointly: a change that is large and alike everywhere. A pair serves one class only; classes choose in
-    order. No randomness, and no Lp bound of use: one pixel changes by up to its full range.
+    order. No Lp bound of use: one pixel changes by up to its full range.
+
+    On a board there is no randomness. Whoever has images of the kind can make the same choice, and paint over the
+    pixels: for a data owner each pair is drawn from the best hundredth (16 at least) by their secret seed. Pixels of
+    one colour in all images of a class can be seen in the protected set itself, whatever the choice.
 
     The score is that of the authors' code, not of the paper's text (mean over variance of the distance summed over
     channels). It is computed in closed form from integer sums, exactly. Deviations from the authors' code: any number
@@ -54,6 +59,14 @@ class OPS(Protector):
     @property
     def budget(self) -> str:
         return f"pixels {self.sparsity}"
+
+    @property
+    def largest_image(self) -> int:
+        return 2**23  # measured: 640 bytes a pixel, and 13 s a class at one megapixel
+
+    @property
+    def one_size(self) -> bool:
+        return True  # a pair is chosen by all images of a class
 
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         chosen = self.choose(data, ctx)
@@ -87,7 +100,12 @@ class OPS(Protector):
                 chosen.append([])
                 continue
             scores = np.where(taken, -1.0, score(*class_sums(data, members), len(members)).ravel())
-            best = np.argsort(-scores, kind="stable")[: self.sparsity]
+            best = np.argsort(-scores, kind="stable")
+            if ctx.secret:
+                good = max(self.sparsity, MIN_CANDIDATES, int(CANDIDATES * pairs))
+                free = best[: min(good, pairs - int(taken.sum()))]  # taken ones come last
+                best = free[np.sort(ctx.rng("pairs", label).permutation(len(free))[: self.sparsity])]
+            best = best[: self.sparsity]
             taken[best] = True
             chosen.append(list(_pixels(best, scores, width)))
         return chosen

@@ -6,9 +6,7 @@ size. Perturbations stay in float32 on the device; only layers run in the contex
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ue_bench.api import Context, ImageSet
+from ue_bench.api import Context, ImageSet, load_arrays, save_arrays
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -83,15 +81,8 @@ def resumable(
     for start in ctx.progress(starts, text):
         where = slice(start, min(start + batch, len(data)))
         file = folder / f"{start}-{where.stop}.npz"
-        if not file.exists():
-            save(file, compute(to_unit(data.images[where], ctx.device), where))
-        with np.load(file) as stored:
-            yield where, dict(stored)
-
-
-def save(file: Path, arrays: Arrays) -> None:
-    """Whole or not at all: this is written by processes that get killed."""
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
-    with unfinished.open("wb") as stream:
-        np.savez(stream, allow_pickle=False, **arrays)
-    unfinished.replace(file)
+        found = load_arrays(file)
+        if found is None:
+            found = compute(to_unit(data.images[where], ctx.device), where)
+            save_arrays(file, found)
+        yield where, found

@@ -33,17 +33,21 @@ class Disturbed(MinMin):
         super().__init__(data, ctx, **rules)
         self.deviations, self.train_draws, self.noise_draws = deviations, train_draws, noise_draws
 
-    def learn(self, x: Tensor, y: Tensor) -> None:
-        """One training step for each deviation."""
+    def learn(self, x: Tensor, y: Tensor) -> Tensor:
+        """One training step for each deviation; returns the sum of all losses."""
+        total = x.new_zeros(())
         for number, deviation in enumerate(self.deviations):
             draws = self.train_draws if deviation else 1
             self.optimizer.zero_grad(set_to_none=True)
             for draw in range(draws):
                 logits = self.passed(x, deviation, "train", self.trained, number, draw)
                 # The weights' noise is a constant, so gradients at noisy weights are gradients of the weights.
-                (F.cross_entropy(logits, y) / draws).backward()  # type: ignore[no-untyped-call]
+                loss = F.cross_entropy(logits, y) / draws
+                loss.backward()  # type: ignore[no-untyped-call]
+                total += loss.detach()
             nn.utils.clip_grad_norm_(self.network.parameters(), CLIP)
             self.optimizer.step()
+        return total
 
     def stepped(self, x: Tensor, noise: Tensor, y: Tensor, batch: int = 0) -> Tensor:
         """The noise of images ``x`` after its steps, of which there is one for each deviation."""

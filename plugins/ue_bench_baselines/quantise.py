@@ -11,6 +11,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ue_bench.api import Diverged
+
 Rounding = Literal["round", "truncate", "integer"]
 
 
@@ -18,8 +20,11 @@ def quantise(values: NDArray[np.floating], rule: Literal["round", "truncate"] = 
     """Float gray levels as bytes, clipped to 0..255.
 
     ``round`` takes halves up (TAP, EntF, AR); ``truncate`` cuts the fraction off (EM, LSP), half a level darker on
-    average. Both return whole levels unchanged.
+    average. Both return whole levels unchanged. Raises Diverged when a level is not finite: as a byte it would
+    be any number.
     """
+    if not np.isfinite(values).all():
+        raise Diverged("gray level of a perturbed image", hint="look at the protector's surrogate and step length")
     clipped = np.clip(values, 0, 255)
     if rule == "round":
         clipped = clipped + 0.5

@@ -81,6 +81,10 @@ class REM(WithPreset):
     surrogate: str | None = Field(None, description="the network's victim selector; null: resnet18, micro a small net")
 
     @property
+    def classes_needed(self) -> int:
+        return 2
+
+    @property
     def budget(self) -> str:
         return budget("linf", self.eps)
 

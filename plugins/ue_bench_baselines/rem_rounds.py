@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ue_bench.api import Context, ImageSet
+from ue_bench.api import Context, DivergenceCheck, ImageSet, load_checkpoint, save_checkpoint
 
 from .pgd import to_unit
 
@@ -129,17 +129,20 @@ class RobustMinMin:
         self.hold()
 
     def play(self, state: Path) -> None:
-        """Train to the end; the file ``state`` holds the last training step that was saved."""
-        if state.exists():
-            self.resume(torch.load(state, map_location=self.ctx.device))
+        """Train to the end; the file ``state`` holds the last training step that was saved.
+
+        Raises Diverged with the step when a loss or a weight is not finite.
+        """
+        divergence = DivergenceCheck(self.train_steps, "the network at play")
+        if (stored := load_checkpoint(state, self.ctx.device)) is not None:
+            self.resume(stored)
         while self.trained < self.train_steps:
             self.ctx.report(self.trained, self.train_steps, "train")
-            self.train()
+            divergence.add(self.train())
             self.trained += 1
             if self.trained % SAVE_EVERY == 0 or self.trained == self.train_steps:
-                unfinished = state.with_suffix(".new")
-                torch.save(self.state(), unfinished)
-                unfinished.replace(state)
+                divergence.check(self.trained, self.network)
+                save_checkpoint(state, self.state())
 
     def state(self) -> dict[str, Any]:
         return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict(),
@@ -154,8 +157,8 @@ class RobustMinMin:
         """The network as noise and adversary find it: it learns nothing, and images do not depend on each other."""
         self.network.eval().requires_grad_(False)
 
-    def train(self) -> None:
-        """One step of adversarial training on images with the noise made for them."""
+    def train(self) -> Tensor:
+        """One step of adversarial training on images with the noise made for them; returns its loss."""
         rows = self.next_batch()
         x, y = to_unit(self.data.images[rows], self.ctx.device), self.labels[rows]
         uniform = batch_draws(self.ctx, len(rows), "step", self.trained)
@@ -169,9 +172,11 @@ class RobustMinMin:
         with self.ctx.autocast():
             logits = self.network(seen)
         self.optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(logits.float(), y).backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+        loss = F.cross_entropy(logits.float(), y)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
         self.optimizer.step()
         self.hold()
+        return loss
 
     def rate(self) -> float:
         """Learning rate of the next step."""

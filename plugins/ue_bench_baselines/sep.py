@@ -88,6 +88,10 @@ class SEP(WithPreset):
     surrogate_epochs: int | None = Field(None, ge=1, description="of its training; null: 120, micro 8")
 
     @property
+    def classes_needed(self) -> int:
+        return 2
+
+    @property
     def budget(self) -> str:
         return budget("linf", self.eps)
 

@@ -77,6 +77,10 @@ class TAP(WithPreset):
     )
 
     @property
+    def classes_needed(self) -> int:
+        return 2
+
+    @property
     def budget(self) -> str:
         return budget("linf", self.eps)
 

@@ -83,6 +83,10 @@ class TensorClog(WithPreset):
     surrogate_epochs: int | None = Field(None, ge=1, description="of its training; null: 100, micro 8")
 
     @property
+    def classes_needed(self) -> int:
+        return 2
+
+    @property
     def budget(self) -> str:
         return budget("linf", self.eps)
 

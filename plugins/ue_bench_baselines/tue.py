@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ue_bench.api import Context, ImageSet, Protector, Ratio
+from ue_bench.api import Context, ImageSet, Protector, Ratio, load_checkpoint, save_checkpoint
 
 from .quantise import budget, keep_linf, perturb
 
@@ -60,6 +60,14 @@ class TUE(Protector):
     def budget(self) -> str:
         return budget("linf", self.eps)
 
+    @property
+    def largest_image(self) -> int:
+        return 2**18  # measured: 200 bytes a pixel of each image in a batch
+
+    @property
+    def one_size(self) -> bool:
+        return True  # classes are pushed apart over the whole set
+
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         checkpoint = ctx.checkpoint_dir({"tue": self.identity(), "data": data.fingerprint, "seed": ctx.seed})
         noise = self.craft(data, ctx, checkpoint / "state.pt")
@@ -77,8 +85,7 @@ class TUE(Protector):
         import torch
 
         noise, done = self.start(data, ctx), 0
-        if state.exists():
-            stored = torch.load(state, map_location=ctx.device)
+        if (stored := load_checkpoint(state, ctx.device)) is not None:
             noise, done = stored["noise"], stored["passes"]
         labels = torch.tensor(data.labels, device=ctx.device)
         moved = 1.0
@@ -87,9 +94,7 @@ class TUE(Protector):
             done += 1
             ctx.report(done, self.passes, f"passes, noise moves by {moved * 255:.2g} levels")
             if done % KEPT == 0:
-                unfinished = state.with_suffix(".new")
-                torch.save({"noise": noise, "passes": done}, unfinished)
-                unfinished.replace(state)
+                save_checkpoint(state, {"noise": noise, "passes": done})
         return noise
 
     def start(self, data: ImageSet, ctx: Context) -> Tensor:

@@ -7,7 +7,6 @@ the number of its steps.
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -19,10 +18,18 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
-from ue_bench.api import Context, ImageSet, UserError, ValidationError, derive
+from ue_bench.api import (
+    Context,
+    DivergenceCheck,
+    ImageSet,
+    UserError,
+    derive,
+    load_checkpoint,
+    save_checkpoint,
+    write_atomically,
+)
 
 from .comdefend_network import ComDefendNetwork, loss
-from .saving import save
 from .tiles import SIDE, draw
 
 Report = Callable[[float, float, str], None]
@@ -48,30 +55,30 @@ def fit(data: ImageSet, recipe: Recipe, device: str, checkpoint: Path, report: R
 
     The folder ``checkpoint`` holds the state of the run: one that was killed continues there and ends with the same
     weights; the caller removes it. A folder in which a run with other settings was begun is refused with UserError.
-    Raises ValidationError when the loss is not finite.
+    Raises Diverged with the step when a loss or a weight is not finite.
     """
     recipe = replace(recipe, batch=min(recipe.batch, len(data)))
     network = untrained(recipe).to(device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), recipe.learning_rate)
     settings = {"data": data.fingerprint, "recipe": asdict(recipe)}
     state, done = checkpoint / "state.pt", 0
-    if state.exists():
-        stored = torch.load(state, map_location=device)
+    if (stored := load_checkpoint(state, device)) is not None:
         if stored["settings"] != settings:
             raise UserError(f"{checkpoint} holds an unfinished training with other settings", "finish or remove it")
         network.load_state_dict(stored["network"])
         optimizer.load_state_dict(stored["optimizer"])
         done = stored["steps"]
+    divergence = DivergenceCheck(recipe.steps, "ComDefend")
     while done < recipe.steps:
         found = step(network, optimizer, data, recipe, done, device)
         done += 1
+        divergence.add(found)
         if done % REPORT_EVERY == 0 or done == recipe.steps:
-            if not math.isfinite(value := float(found)):
-                raise ValidationError(f"ComDefend's loss is {value} at step {done}", "choose a lower learning rate")
-            report(done, recipe.steps, f"train ComDefend, loss {value:.4f}")
+            report(done, recipe.steps, f"train ComDefend, loss {float(found):.4f}")
         if done % SAVE_EVERY == 0 or done == recipe.steps:
+            divergence.check(done, network)
             parts = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
-            save(state, {"settings": settings, "steps": done, **parts})
+            save_checkpoint(state, {"settings": settings, "steps": done, **parts})
     return network.eval().requires_grad_(False)
 
 
@@ -121,9 +128,8 @@ def own(data: ImageSet, recipe: Recipe, ctx: Context) -> Path:
 def write(path: Path, network: ComDefendNetwork, record: dict[str, Any]) -> None:
     """The weights, with ``record`` in the file's metadata."""
     weights = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
-    unfinished = path.with_name(path.name + ".new")
-    unfinished.write_bytes(to_bytes(weights, {RECORD: json.dumps({"divisor": network.divisor, **record})}))
-    unfinished.replace(path)
+    record_text = json.dumps({"divisor": network.divisor, **record}, allow_nan=False)
+    write_atomically(path, to_bytes(weights, {RECORD: record_text}))
 
 
 def load(path: Path, device: str) -> ComDefendNetwork:

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ue_bench.api import DivergenceCheck
+
 INPUT = 0.1  # upper end of the uniform noise that networks start from
 LEAK = 0.2  # of the activations
+CHECK_EVERY = 100  # iterations
 
 
 class Priors(nn.Module):
@@ -110,8 +113,10 @@ def drawn_anew(
 ) -> Tensor:
     """Squares M x 3 x 32 x 32 in [0, 1] as networks of their own draw them, each when its smoothed PSNR is highest.
 
-    ``random`` has a generator for each. ``report(done)`` is told of iterations.
+    ``random`` has a generator for each. ``report(done)`` is told of iterations. Raises Diverged with the iteration when
+    an error or a weight is not finite.
     """
+    divergence = DivergenceCheck(iterations, "deep image priors")
     networks = Priors(random, channels, x.shape[-1]).to(x.device)
     optimizer = torch.optim.Adam(networks.parameters(), learning_rate)
     smoothed, chosen = Smoothed(smoothing), torch.zeros_like(x)
@@ -119,8 +124,12 @@ def drawn_anew(
         drawing = networks()
         errors = (drawing - x).square().mean(dim=(1, 2, 3))
         optimizer.zero_grad(set_to_none=True)
-        errors.sum().backward()
+        total = errors.sum()
+        total.backward()
         optimizer.step()
+        divergence.add(total)
+        if (done + 1) % CHECK_EVERY == 0 or done + 1 == iterations:
+            divergence.check(done + 1, networks)
         better = smoothed.rises(-10 * errors.detach().clamp(min=1e-12).log10())
         chosen = torch.where(better[:, None, None, None], drawing.detach(), chosen)
         report(done + 1)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ue_bench.api import Context, ImageSet, Preprocessing, UserError, derive
+from ue_bench.api import Context, ImageSet, Preprocessing, UserError, derive, kept_images
 
 RECIPES: dict[str, tuple[tuple[int, ...], int]] = {"cifar": ((4, 8, 16), 4000), "imagenet": ((3, 3, 4), 1200)}
 CPU_SQUARES, GPU_SQUARES = 32, 2048  # that are worked on at once
@@ -53,7 +53,6 @@ class DIPDefend(Preprocessing):
 
     def purify(self, data: ImageSet, ctx: Context) -> ImageSet:
         from .dip_network import drawn_anew
-        from .saving import part
         from .tiles import SIDE, cut, joined
 
         squares = -(-data.size[0] // SIDE) * -(-data.size[1] // SIDE)
@@ -88,7 +87,7 @@ class DIPDefend(Preprocessing):
             return levels.permute(0, 2, 3, 1).cpu().numpy()
 
         def change(images: NDArray[np.uint8], where: slice) -> NDArray[np.uint8]:
-            return part(folder / f"{where.start}-{where.stop}.npy", lambda: drawn(images, where))
+            return kept_images(folder / f"{where.start}-{where.stop}.npz", lambda: drawn(images, where))
 
         at_once = GPU_SQUARES if ctx.device.startswith("cuda") else CPU_SQUARES
         purified = ctx.map_images(data, change, self.selector, max(1, at_once // squares))

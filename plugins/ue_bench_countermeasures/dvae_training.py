@@ -15,10 +15,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ue_bench.api import Context, ImageSet, derive
+from ue_bench.api import (
+    Context,
+    DivergenceCheck,
+    ImageSet,
+    check_finite,
+    derive,
+    load_checkpoint,
+    save_checkpoint,
+)
 
 from .dvae_network import Disentangler, Parts, loss
-from .saving import save
 
 WEIGHT, STRICT = 0.01, 0.5  # of the rate in the loss; the second where LOW nats or fewer are free
 LOW = 0.99
@@ -64,18 +71,21 @@ class Purifier:
         return self.changed("second", half, reconstructed)
 
     def trained(self, stage: str, data: ImageSet, rate: float) -> Disentangler:
-        """The network of a stage in eval mode, trained on ``data`` with so many nats a position free."""
+        """The network of a stage in eval mode, trained on ``data`` with so many nats a position free.
+
+        Raises Diverged with the step when a loss or a weight is not finite.
+        """
         network = self.network(stage, data)
         optimizer = torch.optim.Adam(network.parameters(), self.learning_rate)
         batch = min(self.batch, len(data))
         per_epoch = len(data) // batch
         steps, done = self.epochs * per_epoch, 0
         state = self.folder / f"{stage}.pt"
-        if state.exists():
-            stored = torch.load(state, map_location=self.ctx.device)
+        if (stored := load_checkpoint(state, self.ctx.device)) is not None:
             network.load_state_dict(stored["network"])
             optimizer.load_state_dict(stored["optimizer"])
             done = stored["steps"]
+        divergence = DivergenceCheck(steps, f"the {stage} stage of d-vae")
         while done < steps:
             epoch, place = divmod(done, per_epoch)
             for group in optimizer.param_groups:
@@ -89,10 +99,13 @@ class Purifier:
             )
             found = self.step(network, optimizer, data, rows, noise, rate, epoch)
             done += 1
+            divergence.add(found)
             if done % REPORT_EVERY == 0 or done == steps:
                 self.ctx.report(done, steps, f"d-vae, {stage} training, loss {float(found):.4f}")
             if done % SAVE_EVERY == 0 or done == steps:
-                save(state, {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "steps": done})
+                divergence.check(done, network)
+                parts = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
+                save_checkpoint(state, {**parts, "steps": done})
         return network.eval().requires_grad_(False)
 
     def step(
@@ -128,7 +141,9 @@ class Purifier:
 
         @torch.no_grad()
         def apply(images: NDArray[np.uint8], where: slice) -> NDArray[np.uint8]:
-            levels = (change(self.images(images), where) * 255).round().clamp(0, 255).to(torch.uint8)
+            found = change(self.images(images), where)
+            check_finite(found, f"image of the {stage} stage of d-vae")
+            levels = (found * 255).round().clamp(0, 255).to(torch.uint8)
             return levels.permute(0, 2, 3, 1).cpu().numpy()
 
         return self.ctx.map_images(data, apply, f"d-vae, {stage} pass", self.wide)

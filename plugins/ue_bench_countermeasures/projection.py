@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import ClassVar
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ue_bench.api import Context, Countermeasure, ImageSet, UserError
+from ue_bench.api import Context, Countermeasure, Diverged, ImageSet, UserError, load_arrays, save_arrays
 
 Numbers = NDArray[np.float64]
 Images = NDArray[np.uint8]
@@ -69,24 +68,28 @@ class OrthogonalProjection(Countermeasure):
         return purified
 
     def fit(self, data: ImageSet, ctx: Context, state: Path) -> Numbers:
-        """Weights K x (H W 3) of the linear classifier; the file ``state`` holds the last epoch that ended."""
+        """Weights K x (H W 3) of the linear classifier; the file ``state`` holds the last epoch that ended.
+
+        Raises Diverged with the step when a weight is not finite.
+        """
         values = 3 * data.size[0] * data.size[1]
         bound = values**-0.5  # of torch's linear layers
         weights, done = ctx.rng("weights").uniform(-bound, bound, (data.num_classes, values)), 0
-        if state.exists():
-            with np.load(state) as stored:
-                weights, done = stored["weights"], int(stored["epochs"])
+        if (stored := load_arrays(state)) is not None:
+            weights, done = stored["weights"], int(stored["epochs"])
         while done < self.epochs:
             ctx.report(done, self.epochs, f"{self.selector}: epochs of the linear classifier")
             passed = sum(0 < mark <= done for mark in (self.epochs // 2, self.epochs * 3 // 4))
             rate = self.learning_rate * DECAY**passed
-            for start in range(0, len(data), self.batch):
+            for number, start in enumerate(range(0, len(data), self.batch)):
                 where = slice(start, min(start + self.batch, len(data)))
                 weights -= rate * gradient(weights, data.images[where], data.labels[where])
+                if not np.isfinite(weights).all():
+                    per_epoch = -(-len(data) // self.batch)
+                    step, steps = done * per_epoch + number + 1, self.epochs * per_epoch
+                    raise Diverged("weights of the linear classifier", step, steps)
             done += 1
-            unfinished = state.with_name(f".{os.getpid()}.npz")
-            np.savez(unfinished, weights=weights, epochs=done)
-            unfinished.replace(state)
+            save_arrays(state, {"weights": weights, "epochs": np.array(done)})
         return weights
 
 

@@ -57,4 +57,5 @@ SETS = {
         "What RAEG's tables process images with, but for comdefend and dipdefend, which take long; ratios and "
         "deviations it does not give are our defaults",
     ),
+    "evasion": (RAEG, "What is done to test images before 'evade' shows them to a classifier"),
 }

@@ -12,10 +12,11 @@ from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
-from ue_bench.api import Context, EnvironmentProblem, ImageSet, ValidationError
+from ue_bench.api import Context, EnvironmentProblem, ImageSet, ValidationError, check_file
 
 from . import hub
 from .common import (
+    SPLITS,
     Pixels,
     StoredDataset,
     check_labels,
@@ -34,7 +35,7 @@ class Cifar10(StoredDataset):
 
     Looked for in the data folder: the authors' ``cifar-10-batches-py``, then Parquet files of the Hugging Face hub in
     ``cifar10/`` or in the folder itself; downloaded otherwise. Copies on the hub may have been stored as JPEG, which
-    is lossy; their ``source`` says so.
+    is lossy; their ``source`` says so. A copy of which a part is missing is refused, not downloaded again.
     """
 
     name: ClassVar[str] = "cifar10"
@@ -43,6 +44,7 @@ class Cifar10(StoredDataset):
     title: ClassVar[str] = "CIFAR-10"
     classes: ClassVar[int] = 10
     folder: ClassVar[str] = "cifar-10-batches-py"
+    archive: ClassVar[str] = "cifar-10-python.tar.gz"
     batches: ClassVar[dict[str, tuple[str, ...]]] = {
         "train": tuple(f"data_batch_{i}" for i in range(1, 6)),
         "test": ("test_batch",),
@@ -56,7 +58,7 @@ class Cifar10(StoredDataset):
     def files(self, data_dir: Path) -> list[Path]:
         folder = self._pickles(data_dir)
         if folder is not None:
-            return [folder / name for name in (*self.batches["train"], *self.batches["test"], self.meta)]
+            return [folder / name for name in self._names()]
         found = self._shards(data_dir)
         return [*found["train"], *found["test"]] if found else []
 
@@ -68,9 +70,14 @@ class Cifar10(StoredDataset):
         if found:
             return self._from_parquet(found, split, ctx)
         if folder is None:
+            self._check_whole(ctx.data_dir)
             self._download(ctx.data_dir)
             folder = ctx.data_dir / self.folder
+        self._check_files(folder)
         return self._from_pickles(folder, split, ctx)
+
+    def _names(self) -> tuple[str, ...]:
+        return (*self.batches["train"], *self.batches["test"], self.meta)
 
     def _pickles(self, data_dir: Path) -> Path | None:
         for folder in (data_dir / self.folder, data_dir):
@@ -79,17 +86,16 @@ class Cifar10(StoredDataset):
         return None
 
     def _shards(self, data_dir: Path) -> dict[str, list[Path]] | None:
-        for folder in (
-            data_dir / self.name,
-            data_dir / self.name / self.name,
-            data_dir / self.name / "plain_text",
-            data_dir,
-        ):
+        for folder in self._hub_folders(data_dir):
             found = {"train": hub.shards(folder, ("train",)), "test": hub.shards(folder, ("test",))}
             # The data folder itself may hold any Parquet files: those of another dataset are not for us.
             if found["train"] and found["test"] and (folder != data_dir or self._is_ours(found["train"])):
                 return found
         return None
+
+    def _hub_folders(self, data_dir: Path) -> list[Path]:
+        inside = data_dir / self.name
+        return [inside, inside / self.name, inside / "plain_text", data_dir]
 
     def _is_ours(self, files: list[Path]) -> bool:
         try:
@@ -98,7 +104,33 @@ class Cifar10(StoredDataset):
         except Exception:  # whatever it is, it is not this dataset
             return False
 
+    def _check_whole(self, data_dir: Path) -> None:
+        """A copy of which a part is there must not be taken for none: that would download another."""
+        if (data_dir / self.folder).is_symlink() or (data_dir / self.folder).exists():
+            check_file(data_dir / self.folder, "folder")
+            self._check_files(data_dir / self.folder)
+        for folder in self._hub_folders(data_dir)[:-1]:
+            found = {split: hub.shards(folder, (split,)) for split in SPLITS}
+            if any(found.values()):
+                missing = next(split for split in SPLITS if not found[split])
+                raise ValidationError(f"{folder} lacks {missing}-*.parquet", "fetch the folder again, or remove it")
+
+    def _check_files(self, folder: Path) -> None:
+        missing = []
+        for name in self._names():
+            if not (folder / name).is_file():
+                missing.append(name)
+                if (folder / name).is_symlink():
+                    check_file(folder / name)
+        if missing:
+            raise ValidationError(
+                f"{folder} lacks {', '.join(missing)}",
+                f"it was not unpacked to the end: unpack {self.archive} again, or remove the folder",
+            )
+
     def _from_parquet(self, found: dict[str, list[Path]], split: str, ctx: Context) -> ImageSet:
+        for files in found.values():
+            hub.check_shards(files)
         tables = {name: hub.Table(tuple(files), None, self.label_column) for name, files in found.items()}
         names = tables["train"].class_names
         check_same_classes(names, tables["test"].class_names, self.title)
@@ -119,7 +151,9 @@ class Cifar10(StoredDataset):
     def _from_pickles(self, folder: Path, split: str, ctx: Context) -> ImageSet:
         names = tuple(map(str, self._entry(folder / self.meta, self.names_key)))
         paths = [folder / name for name in self.batches[split]]
-        labels = np.concatenate([np.asarray(self._entry(p, self.label_key), dtype=np.int64) for p in paths])
+        stored = [np.asarray(self._entry(path, self.label_key), dtype=np.int64) for path in paths]
+        lengths = dict(zip(paths, map(len, stored), strict=True))
+        labels = np.concatenate(stored)
         self._check(labels, names, split)
         rows = first_per_class(labels, self.limit(split))
 
@@ -130,6 +164,10 @@ class Cifar10(StoredDataset):
                 if data.dtype != np.uint8 or data.shape[1:] != (3 * SIDE * SIDE,):
                     raise ValidationError(
                         f"{path} holds {data.dtype} {data.shape}, not {self.title} images", "fetch it again"
+                    )
+                if len(data) != lengths[path]:
+                    raise ValidationError(
+                        f"{path} has {len(data)} images for {lengths[path]} labels", "it is damaged; fetch it again"
                     )
                 chosen = rows[(rows >= start) & (rows < start + len(data))] - start
                 start += len(data)
@@ -165,6 +203,11 @@ class Cifar10(StoredDataset):
                 getattr(datasets, self.downloader)(str(data_dir), download=True)
         except Exception as error:  # no network, a broken torchvision, a read-only folder
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            archive = data_dir / self.archive
+            if archive.exists():  # one with the right checksum would have been unpacked
+                raise ValidationError(
+                    f"{archive} is damaged or not whole, and cannot be downloaded again: {reason}", "fetch it again"
+                ) from error
             raise EnvironmentProblem(
                 f"{self.title} is not in {data_dir} and cannot be downloaded: {reason}",
                 f"give the folder that holds {self.folder} or {self.name}/*.parquet with --data-dir",
@@ -179,6 +222,7 @@ class Cifar100(Cifar10):
     title: ClassVar[str] = "CIFAR-100"
     classes: ClassVar[int] = 100
     folder: ClassVar[str] = "cifar-100-python"
+    archive: ClassVar[str] = "cifar-100-python.tar.gz"
     batches: ClassVar[dict[str, tuple[str, ...]]] = {"train": ("train",), "test": ("test",)}
     meta: ClassVar[str] = "meta"
     label_key: ClassVar[str] = "fine_labels"

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ue_bench.api import Context, Dataset, UserError, ValidationError, derive
+from ue_bench.api import Context, Dataset, UserError, ValidationError, check_file, derive
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -177,6 +177,8 @@ def decode(picture: Picture, size: int | None = None) -> Pixels:
         with Image.open(content) as image:
             return np.asarray(fit(to_rgb(image), size))
     except Exception as error:  # Pillow's decoders raise whatever damaged data leads them to
+        if isinstance(picture.content, Path):
+            check_file(picture.content)
         reason = str(error).strip().splitlines()
         text = "not an image" if "cannot identify" in str(error) else (reason[0] if reason else type(error).__name__)
         raise ValidationError(f"cannot decode {picture.where}: {text}", "replace or remove it") from error

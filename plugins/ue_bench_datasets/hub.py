@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ue_bench.api import UserError, ValidationError
+from ue_bench.api import UserError, ValidationError, check_file
 
 from .common import Labels, Picture, Rows, numbered
 
@@ -21,6 +22,7 @@ TEST = ("test", "validation", "valid", "val")  # the first of them that exists
 IMAGE_NAMES = ("image", "img")
 LABEL_NAMES = ("label", "labels", "fine_label", "class")
 BATCH = 256  # rows read at a time
+SHARD = re.compile(r"(?P<name>.*?)(?P<number>\d+)-of-(?P<count>\d+)(?P<digest>-[0-9a-f]+)?\.parquet")
 
 
 def shards(folder: Path, names: tuple[str, ...]) -> list[Path]:
@@ -28,11 +30,46 @@ def shards(folder: Path, names: tuple[str, ...]) -> list[Path]:
     ``train.parquet``, ``train/0000.parquet``, there or in ``data/``."""
     for name in names:
         for place in (folder, folder / "data"):
-            for pattern in (f"{name}-*.parquet", f"{name}.parquet", f"{name}/*.parquet"):
-                found = sorted(p for p in place.glob(pattern) if not p.name.startswith("."))
+            for pattern in (f"{name}-*.parquet", f"{name}.parquet*", f"{name}/*.parquet"):
+                # The star after a whole name matches nothing more: glob gives links to nothing for patterns only.
+                found = sorted(p for p in place.glob(pattern) if p.name[0] != "." and p.suffix == ".parquet")
                 if found:
                     return found
     return []
+
+
+def check_shards(files: Sequence[Path]) -> None:
+    """Check that all files of a split are there, as ``-of-00002`` in their names says, each of them once.
+
+    Raises ValidationError that names those that are missing, are links to nothing or belong to another set.
+    """
+    for file in files:
+        check_file(file)
+    shards = [(file, match) for file in files if (match := SHARD.fullmatch(file.name))]
+    if not shards:
+        return
+    if len(shards) < len(files):
+        other = next(file for file in files if not SHARD.fullmatch(file.name))
+        raise ValidationError(f"{shards[0][0].name} and {other.name} are of two sets", f"keep one in {other.parent}")
+    first, match = shards[0]
+    numbers: dict[int, Path] = {}
+    for file, its in shards:
+        if (its["name"], its["count"]) != (match["name"], match["count"]):
+            raise ValidationError(f"{first.name} and {file.name} are of two sets", f"keep one in {file.parent}")
+        if int(its["number"]) in numbers:
+            other = numbers[int(its["number"])]
+            raise ValidationError(f"{other.name} and {file.name} are the same part", f"keep one in {file.parent}")
+        numbers[int(its["number"])] = file
+    start = 0 if 0 in numbers or int(match["count"]) not in numbers else 1
+    width = len(match["number"])
+    missing = [
+        f"{match['name']}{number:0{width}}-of-{match['count']}.parquet"
+        for number in range(start, start + int(match["count"]))
+        if number not in numbers
+    ]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ValidationError(f"{first.parent} lacks {missing[0]}{more}", "fetch what is missing, or the folder again")
 
 
 @dataclass(frozen=True)
@@ -91,7 +128,7 @@ class Table:
                 f"{where} has several columns that may be the {what}: {', '.join(candidates)}",
                 f"choose one: {what}_column={candidates[0]}",
             )
-        raise UserError(f"{where} has no column that can be the {what}", f"columns: {', '.join(names)}")
+        raise ValidationError(f"{where} has no column that can be the {what}", f"columns: {', '.join(names)}")
 
     @cached_property
     def _values(self) -> Any:
@@ -149,6 +186,8 @@ class Table:
         row = next(wanted, None)
         for file in self.files:
             opened = self._open(file)
+            if self.image not in opened.schema_arrow.names:
+                raise ValidationError(f"{file.name} has no column {self.image!r}", "write all files with one schema")
             first = start
             for group in range(opened.num_row_groups):
                 stop = start + opened.metadata.row_group(group).num_rows

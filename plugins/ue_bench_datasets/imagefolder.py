@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import unicodedata
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 from pydantic import Field
 
-from ue_bench.api import Context, ImageSet, InputPath, UserError
+from ue_bench.api import Context, ImageSet, InputPath, UserError, check_file, class_folders, visible_files
 
 from .common import (
     HeldOut,
@@ -41,9 +39,12 @@ class Listing(NamedTuple):
 class ImageFolder(HeldOut):
     """``path/train/CLASS/*`` and ``path/test/CLASS/*`` (or ``val``), or ``path/CLASS/*`` with ``test_fraction``.
 
-    Classes are the subfolders in alphabetical order; images may lie deeper inside them. Hidden files, and files whose
-    extension is not that of an image, are ignored; a damaged image is an error. EXIF orientation is applied,
-    transparency is laid on white, everything is converted to 8-bit RGB; animations give their first frame.
+    Classes are the subfolders in alphabetical order; images may lie deeper inside them. A ``test`` folder without any
+    of the classes has no labels: ``val`` is read in its place. Hidden files and folders, and files whose extension is
+    not that of an image, are ignored; a damaged image is an error, and so is a link to nothing. Links to images are
+    followed, and so are ``train`` and ``test`` where they are links; links to folders inside a class are not, and a
+    class must not be one. EXIF orientation is applied, transparency is laid on white, everything is converted to 8-bit
+    RGB; animations give their first frame.
     """
 
     name: ClassVar[str] = "imagefolder"
@@ -51,14 +52,15 @@ class ImageFolder(HeldOut):
     path: InputPath = Field(description="folder with the images")
 
     def files(self, data_dir: Path) -> list[Path]:
-        return [self.path]
+        splits = [self.path / name for name in (*TRAIN, *TEST)]
+        return [self.path, *(folder for folder in splits if folder.is_symlink())]
 
     def load(self, split: str, ctx: Context) -> ImageSet:
         check_split(split)
         train, test = self._folders()
         if test is not None:
-            names = tuple(_classes(train))
-            check_same_classes(names, tuple(_classes(test)), self.path.name)
+            names = tuple(class_folders(train))
+            check_same_classes(names, tuple(class_folders(test)), self.path.name)
         listing = _list(test if test is not None and split == "test" else train)
         where = f"{self.path.name} {split}" if test is not None else self.path.name
         check_labels(listing.labels, listing.class_names, where)
@@ -74,46 +76,48 @@ class ImageFolder(HeldOut):
     def _folders(self) -> tuple[Path, Path | None]:
         """The folders of the training and, if it is to be used, the test images."""
         if not self.path.is_dir():
-            raise UserError(f"no folder at {self.path}", "check the path")
-        train, test = (
-            next((self.path / n for n in names if (self.path / n).is_dir()), None) for names in (TRAIN, TEST)
-        )
-        if train is None and test is not None and _classes(test):
-            raise UserError(
-                f"{self.path} has {test.name}/ but no train/", f"put the training images in {self.path / 'train'}"
-            )
-        return train or self.path, test if train is not None and self.test_fraction is None else None
+            check_file(self.path, "folder")
+            raise UserError(f"{self.path} is not a folder", "give the folder that holds the class folders")
+        train = next(iter(self._split(TRAIN)), None)
+        if train is None:
+            self._check_flat()
+            return self.path, None
+        if self.test_fraction is not None:
+            return train, None
+        tests, classes = self._split(TEST), class_folders(train).keys()
+        # A test split may come without labels (one folder, or none): then the one with labels is meant.
+        labelled = [folder for folder in tests if classes & class_folders(folder).keys()]
+        return train, next(iter([*labelled, *tests]), None)
 
+    def _split(self, names: tuple[str, ...]) -> list[Path]:
+        """The folders of a split that are there, by any of its names. They may be links, the classes in them not."""
+        folders = [self.path / name for name in names]
+        for folder in folders:
+            if folder.is_symlink():
+                check_file(folder, "folder")
+        return [folder for folder in folders if folder.is_dir()]
 
-def _classes(folder: Path) -> dict[str, Path]:
-    """Class folders by name, in alphabetical order. Names are in composed form, which file systems disagree about."""
-    found = {
-        unicodedata.normalize("NFC", p.name): p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")
-    }
-    return dict(sorted(found.items()))
+    def _check_flat(self) -> None:
+        """Folders of a split under another name must not be taken for classes."""
+        folders = class_folders(self.path)
+        # A class may be called valley, but not all of them are.
+        all_splits = all(name.casefold().startswith(("train", "test", "val")) for name in folders)
+        for name, folder in folders.items():
+            if (all_splits or name in TEST) and class_folders(folder):
+                raise UserError(
+                    f"{self.path} has {name}/ but no train/",
+                    f"put the training images in {self.path / 'train'}, and those to test on in {self.path / 'test'}",
+                )
 
 
 def _list(folder: Path) -> Listing:
-    classes = _classes(folder)
+    classes = class_folders(folder)
     if not classes:
         raise UserError(f"{folder} has no class folders", "put the images of each class in a folder of its own")
     files: list[Path] = []
     labels: list[int] = []
     for label, place in enumerate(classes.values()):
-        found = _images(place)
+        found = visible_files(place, SUFFIXES)
         files += found
         labels += [label] * len(found)
     return Listing(files, np.array(labels, dtype=np.int64), tuple(classes))
-
-
-def _images(place: Path) -> list[Path]:
-    """Image files in a class folder and below, by their path in it."""
-    found = []
-    for parent, folders, names in os.walk(place):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [
-            Path(parent, name)
-            for name in names
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122  a million names
-        ]
-    return sorted(found, key=lambda file: unicodedata.normalize("NFC", file.relative_to(place).as_posix()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ue_bench.api import Context, ImageSet, InputPath, UserError, ValidationError
+from ue_bench.api import Context, ImageSet, InputPath, UserError, ValidationError, check_file
 
 from .common import (
     CHUNK_BYTES,
+    SPLITS,
     Labels,
     Pixels,
     Rows,
@@ -64,12 +66,14 @@ class Npz(StoredDataset):
     def load(self, split: str, ctx: Context) -> ImageSet:
         check_split(split)
         with _archive(self.path) as archive:
-            labels = {s: _labels(archive, self._find(archive, LABELS[s])) for s in ("train", "test")}
+            labels = {s: _labels(archive, self._find(archive, LABELS[s])) for s in SPLITS}
             names = self._class_names(archive, labels)
             for part, values in labels.items():
                 check_labels(values, names, f"{self.path.name} {part}")
-            member = self._find(archive, IMAGES[split])
-            _check_images(member, labels[split])
+            members = {s: self._find(archive, IMAGES[s]) for s in SPLITS}
+            for part, member in members.items():
+                _check_images(member, labels[part])
+            member = members[split]
             rows = first_per_class(labels[split], self.limit(split))
             parts = _chosen(_pieces(archive, member), rows)
             images = store_arrays(parts, len(rows), self.size, ctx, f"reading {self.path.name} {split}")
@@ -79,7 +83,7 @@ class Npz(StoredDataset):
         stored = [name.removesuffix(".npy") for name in archive.namelist()]
         found = next((name for name in names if name in stored), None)
         if found is None:
-            raise UserError(f"{self.path.name} has no array {names[0]}", f"it has {', '.join(stored) or 'none'}")
+            raise ValidationError(f"{self.path.name} has no array {names[0]}", f"it has {', '.join(stored) or 'none'}")
         return _header(archive, found)
 
     def _class_names(self, archive: zipfile.ZipFile, labels: dict[str, Labels]) -> tuple[str, ...]:
@@ -92,12 +96,14 @@ class Npz(StoredDataset):
 @contextmanager
 def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
     """The open archive; whatever is wrong with it in one line."""
+    check_file(path)
     if not path.is_file():
-        raise UserError(f"no file at {path}", "check the path")
+        raise UserError(f"{path} is a folder", "give the .npz file in it")
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
+    # The last two are methods of packing that zipfile lacks, and passwords.
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError) as error:
         raise ValidationError(f"cannot read {path}: {error}", "it is damaged or not an .npz file") from error
 
 

@@ -6,14 +6,14 @@ A bank is uint8, classes x images a class x H x W x 3.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ue_bench.api import ImageSet, UserError
+from ue_bench.api import ImageSet, UserError, visible_files
 
 from .shapes import semantic_image
 
@@ -126,7 +126,7 @@ def folder(path: Path, class_names: tuple[str, ...], images: int, size: tuple[in
 
 def pictures(path: Path) -> list[Picture]:
     """All images at ``path``, a file or a folder with whatever is below it, in the order of their names."""
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    files = [path] if path.is_file() else _visible(path, {*SUFFIXES, ".parquet"})
     found: list[Picture] = []
     for file in files:
         if file.suffix.lower() in SUFFIXES:
@@ -142,13 +142,18 @@ def image_files(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise UserError(f"no file or folder {path}")
-    return sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    return _visible(path, SUFFIXES)
 
 
 def pictures_of_class(path: Path, name: str, label: int) -> list[Picture]:
     """The images in ``path/name``, or in ``path/label`` where there is no such folder, by name."""
     own = path / name if (path / name).is_dir() else path / str(label)
-    return [Picture(str(p), p) for p in sorted(own.glob("*")) if p.suffix.lower() in SUFFIXES]
+    return [Picture(str(p), p) for p in _visible(own, SUFFIXES, below=False)]
+
+
+def _visible(folder: Path, suffixes: Collection[str], below: bool = True) -> list[Path]:
+    """Files with these suffixes in a folder that may not be there, in the order of their paths."""
+    return sorted(visible_files(folder, suffixes, below)) if folder.is_dir() else []
 
 
 def _rows(file: Path) -> Iterator[Picture]:

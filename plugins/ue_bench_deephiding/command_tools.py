@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ue_bench.api import UserError
+from ue_bench.api import UserError, write_atomically
 
 
 def not_below(out: Path, source: Path) -> None:
@@ -21,7 +21,7 @@ def begin(out: Path, settings: dict[str, Any], name: str) -> None:
     Raises UserError otherwise.
     """
     record = out / name
-    text = json.dumps(settings)
+    text = json.dumps(settings, allow_nan=False)
     try:
         if out.exists() and not out.is_dir():
             raise UserError(f"{out} is a file", "choose a folder")
@@ -30,8 +30,6 @@ def begin(out: Path, settings: dict[str, Any], name: str) -> None:
                 raise UserError(f"{out} holds something else already", "choose another folder, or empty it")
             return
         out.mkdir(parents=True, exist_ok=True)
-        unfinished = record.with_name(record.name + ".new")
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(record)
+        write_atomically(record, text)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror}", "choose another folder") from error

@@ -13,11 +13,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ue_bench.api import EnvironmentProblem
+from ue_bench.api import DivergenceCheck, EnvironmentProblem
 
 from .training import Covers
 
 BATCH = 128
+CHECK_EVERY = 100  # steps
 
 
 def last_convolution(network: nn.Module) -> nn.Sequential:
@@ -81,7 +82,7 @@ def train_extractor(
     the number of steps done, their total and the loss. Deviation: the paper uses a pre-trained ResNet-18 and does not
     say which.
 
-    Raises EnvironmentProblem when torchvision does not work.
+    Raises EnvironmentProblem when torchvision does not work, Diverged when a loss or a weight is not finite.
     """
     with torch.random.fork_rng(devices=[]):  # torchvision initialises from the global generator
         torch.manual_seed(seed)
@@ -92,6 +93,7 @@ def train_extractor(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     rng = np.random.default_rng([seed, 2])
     network.train()
+    divergence = DivergenceCheck(steps, "the feature extractor")
     for step in range(steps):
         x, y, _ = covers.draw(BATCH, rng)
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=amp):
@@ -100,6 +102,9 @@ def train_extractor(
         loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
         optimizer.step()
         schedule.step()
+        divergence.add(loss)
+        if (step + 1) % CHECK_EVERY == 0 or step + 1 == steps:
+            divergence.check(step + 1, network)
         if on_step:
             on_step(step + 1, steps, float(loss.detach()))
     return last_convolution(network).eval().requires_grad_(False)

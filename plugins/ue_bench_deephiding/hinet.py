@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ue_bench.api import check_finite
+
 CLAMP = 2.0  # HiNet: E(s) lies in (exp(-2), exp(2))
 INIT_STD = 0.01  # HiNet: weights and biases of convolutions 1-4
 
@@ -33,7 +35,8 @@ def to_unit(images: NDArray[np.uint8], device: str = "cpu") -> Tensor:
 
 
 def to_pixels(x: Tensor) -> NDArray[np.uint8]:
-    """The way back: clipped to [0, 1] and rounded."""
+    """The way back: clipped to [0, 1] and rounded. Raises Diverged when a number is not finite."""
+    check_finite(x, "image of the hiding network")
     pixels: NDArray[np.uint8] = (x.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     return pixels
 

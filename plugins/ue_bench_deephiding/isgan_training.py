@@ -72,8 +72,8 @@ def train_isgan(
     validation batches, in eval mode and without the critic's term: the critic moves, so its opinions at different
     steps do not compare. ``psnr_reveal`` is against the gray hidden image.
 
-    Raises ValidationError when more than one step in ten (and ten more) is not finite, or when the best stego images
-    are under 20 dB.
+    Raises Diverged when more than one step in ten (and ten more) or a weight is not finite, ValidationError when the
+    best stego images are under 20 dB.
     """
     critic = Critic(recipe.seed)
     models = nn.ModuleList([network, critic]).to(device)

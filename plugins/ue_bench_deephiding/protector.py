@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SHIPPED = Path(__file__).with_name("hider.safetensors")
 BATCH = 64
+BATCH_PIXELS = 2**22  # 2.5 GB
 TRAINING = ("train_steps", "hider", "lfc", "omega1", "omega2", "omega3", "hide_only", "per_image")
 
 
@@ -126,6 +127,14 @@ class DeepHiding(Protector):
     def uses_networks(self) -> bool:
         return self.retrain  # hiding itself is in float32, always
 
+    @property
+    def largest_image(self) -> int:
+        return 2**18 if self.retrain else 2**23  # measured: 600 bytes a pixel, and 110 s of a core a megapixel
+
+    @property
+    def one_size(self) -> bool:
+        return self.retrain or self.hidden == "next_class"  # which hides other images of the set
+
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         """Protected images, rounded to 8 bits. Raises UserError when hidden images are missing or too few."""
         import torch
@@ -135,7 +144,8 @@ class DeepHiding(Protector):
         height, width = data.size
         padded = (height + height % 2, width + width % 2)
         bank = self.bank(data, padded, ctx)
-        chosen = assignment(data.labels, bank.shape[1], ctx.rng("assignment"))
+        axes = data.size if ctx.secret else ()  # an owner's images come in sets of one size, each dealt out anew
+        chosen = assignment(data.labels, bank.shape[1], ctx.rng("assignment", *axes))
         network = self.network(data, ctx).to(ctx.device).to(memory_format=torch.channels_last)
         radius = math.floor(self.eps * 255 + 1e-6) / 255  # whole levels, so that rounding cannot leave the ball
 
@@ -149,7 +159,7 @@ class DeepHiding(Protector):
                     stego = cover + (stego - cover).clamp(-radius, radius)
             return to_pixels(stego)[:, :height, :width]
 
-        return ctx.map_images(data, hide, "hide", batch=BATCH)
+        return ctx.map_images(data, hide, "hide", batch=max(1, min(BATCH, BATCH_PIXELS // (height * width))))
 
     def bank(self, data: ImageSet, size: tuple[int, int], ctx: Context) -> Bank:
         """Hidden images of every class at ``size``: one for ``mode=class``, ``bank_size`` for ``mode=sample``."""

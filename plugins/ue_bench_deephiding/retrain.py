@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ue_bench.api import Context, ImageSet, UserError
+from ue_bench.api import Context, ImageSet, UserError, load_checkpoint, save_checkpoint, write_atomically
 
 from .extractor import checksum, imagenet_extractor, train_extractor, untrained_extractor
 from .hinet import HidingNetwork
@@ -83,14 +83,14 @@ def fit(
     if recipe.hider == "hinet" and recipe.omega_conc:
         extractor, spent = _extractor(covers, len(bank), recipe, device, amp, checkpoint / "extractor.pt", report)
     state_file = checkpoint / "hider.pt"
-    state = _load(state_file, device)
+    state = load_checkpoint(state_file, device)
     started = time.monotonic() - (state["seconds"] if state else spent)
 
     def on_step(step: int, now: dict[str, float]) -> None:
         report(step, recipe.last_step, f"train hiding network, loss {now['loss']:.4f}")
 
     def save(state: dict[str, Any]) -> None:
-        _save(state_file, {**state, "seconds": time.monotonic() - started})
+        save_checkpoint(state_file, {**state, "seconds": time.monotonic() - started})
 
     if isinstance(network, Isgan):
         weights, curve = train_isgan(network, covers, bank, recipe, device, amp, on_step, state, save)
@@ -148,7 +148,7 @@ def _extractor(
     """The extractor and the seconds its training took, from ``file`` when it was finished before."""
     if recipe.extractor == "imagenet":
         return imagenet_extractor().to(device).to(memory_format=torch.channels_last), 0.0
-    saved = _load(file, device)
+    saved = load_checkpoint(file, device)
     if saved:
         extractor: nn.Module = untrained_extractor()
         extractor.load_state_dict(saved["weights"])
@@ -164,25 +164,14 @@ def _extractor(
             lambda step, steps, loss: report(step, steps, f"train feature extractor, loss {loss:.4f}"),
         )
         saved = {"weights": extractor.state_dict(), "seconds": time.monotonic() - started}
-        _save(file, saved)
+        save_checkpoint(file, saved)
     return extractor.to(device).to(memory_format=torch.channels_last), saved["seconds"]
 
 
 def _claim(checkpoint: Path, settings: dict[str, Any]) -> None:
     """Make ``checkpoint`` the folder of the run with ``settings``, and of no other."""
     checkpoint.mkdir(parents=True, exist_ok=True)
-    note, text = checkpoint / "run.json", json.dumps(settings, indent=1)
+    note, text = checkpoint / "run.json", json.dumps(settings, indent=1, allow_nan=False)
     if note.exists() and note.read_text(encoding="utf-8") != text:
         raise UserError(f"{checkpoint} holds an unfinished training with other settings", "finish or remove it")
-    note.write_text(text, encoding="utf-8")
-
-
-def _load(file: Path, device: str) -> dict[str, Any] | None:
-    return torch.load(file, map_location=device) if file.exists() else None
-
-
-def _save(file: Path, state: dict[str, Any]) -> None:
-    """Whole or not at all: this is written by processes that get killed."""
-    unfinished = file.with_suffix(".new")
-    torch.save(state, unfinished)
-    unfinished.replace(file)
+    write_atomically(note, text)

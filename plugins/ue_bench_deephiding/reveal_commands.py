@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ue_bench.api import ProgressLine, UserError, digest_path, open_dataset, usable_device
+from ue_bench.api import ProgressLine, UserError, digest_path, open_dataset, replacing, usable_device
 
 from .command_tools import begin, not_below
 
@@ -78,9 +78,8 @@ def reveal(
             raise UserError(f"{file} is smaller than 2 x 2 pixels")
         found: NDArray[np.uint8] = revealed(network, image[None], device)[0]
         target.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = target.with_name(target.name + ".new")
-        Image.fromarray(found).save(unfinished, "PNG")
-        unfinished.replace(target)
+        with replacing(target) as unfinished:
+            Image.fromarray(found).save(unfinished, "PNG")
         return found
 
     report = ProgressLine(sys.stderr)
@@ -114,12 +113,13 @@ def reveal(
 
 
 def _write_matches(path: Path, rows: list[tuple[str, str, float]]) -> None:
-    unfinished = path.with_name(path.name + ".new")
-    with unfinished.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
+    with (
+        replacing(path) as unfinished,
+        unfinished.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream,
+    ):
         writer = csv.writer(stream)
         writer.writerow(["image", "logo", "correlation"])
         writer.writerows((image, logo, f"{score:.4f}") for image, logo, score in rows)
-    unfinished.replace(path)
 
 
 def read_logos(folder: Path) -> dict[str, NDArray[np.uint8]]:
@@ -217,7 +217,7 @@ def logos(
     found = extraction(network, data.images[:images], bank, device, report)
     if as_json:
         record = {"dataset": selector, "images": images, "logos": len(bank), "results": [asdict(f) for f in found]}
-        print(json.dumps(record, indent=1))
+        print(json.dumps(record, indent=1, allow_nan=False))
         return
     print(f"{len(bank)} logos in {images} images of {selector}")
     rows = [(f.channel, f"{f.psnr:.1f}", f"{f.ssim:.3f}", f"{100 * f.identified:.1f}") for f in found]

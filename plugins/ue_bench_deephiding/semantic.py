@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ue_bench.api import EnvironmentProblem, UserError
+from ue_bench.api import EnvironmentProblem, UserError, replacing
 
 from . import banks
 
@@ -146,8 +146,7 @@ def draw(
                     scene.prompt, image=control, height=control.height, width=control.width, num_inference_steps=steps,
                     guidance_scale=guidance, generator=generator,
                 ).images[0]  # fmt: skip
-                unfinished = target.with_name(target.name + ".new")
-                drawn.convert("RGB").save(unfinished, "PNG")
-                unfinished.replace(target)
+                with replacing(target) as unfinished:
+                    drawn.convert("RGB").save(unfinished, "PNG")
             done += 1
             report(done, total, "draw semantic images")

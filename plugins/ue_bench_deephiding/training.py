@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ue_bench.api import ValidationError
+from ue_bench.api import Diverged, ValidationError, not_finite
 
 from .hinet import HidingNetwork, haar, inverse_haar
 from .recipe import EPS, Recipe
@@ -166,8 +166,8 @@ def train_hider(
     Training ends early when no parameter has had a gradient for 20 steps: the hiding loss alone is flat where the
     network starts, at the identity.
 
-    Raises ValidationError when more than one step in ten (and ten more) is not finite, or when the best stego images
-    are under 20 dB.
+    Raises Diverged when more than one step in ten (and ten more) or a weight is not finite, ValidationError when the
+    best stego images are under 20 dB.
     """
     network.to(device).to(memory_format=torch.channels_last)
     network.recompute = recipe.recompute
@@ -250,16 +250,23 @@ class Kept:
         self.best_total = math.inf
 
     def skip(self, step: int) -> None:
-        """Count ``step``, which was not finite. Raises ValidationError beyond one in ten, and ten more."""
+        """Count ``step``, which was not finite. Raises Diverged beyond one in ten, and ten more."""
         self.skipped += 1
         if self.skipped > 10 + (step + 1) // 10:
-            raise ValidationError(
-                f"{self.skipped} of {step + 1} training steps of the hiding network were not finite",
+            raise Diverged(
+                f"{self.skipped} of {step + 1} training steps of the hiding network were",
+                step + 1,
+                None,
                 self.unstable_hint,
             )
 
     def add(self, step: int, found: Validated) -> None:
-        """A validation after ``step``; the weights are kept when its total loss is the lowest so far."""
+        """A validation after ``step``; the weights are kept when its total loss is the lowest so far.
+
+        Raises Diverged when a weight is not finite: no later step would mend it.
+        """
+        if name := not_finite(self.network):
+            raise Diverged(f"weight {name} of the hiding network", step + 1)
         point = {"step": step + 1, "skipped": self.skipped, **found}
         self.curve.append(point)
         if point["total"] < self.best_total:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
+from ue_bench.api import json_ready, write_atomically
+
 from .recipe import Recipe
 
 
@@ -21,12 +23,10 @@ def write_network(path: Path, weights: dict[str, torch.Tensor], shape: dict[str,
         name: value.to("cpu", torch.float16 if value.is_floating_point() else value.dtype).contiguous()
         for name, value in weights.items()
     }
-    unfinished = path.with_name(path.name + ".new")
-    unfinished.write_bytes(save(half, {"network": json.dumps(shape)}))
-    unfinished.replace(path)
+    write_atomically(path, save(half, {"network": json.dumps(shape, allow_nan=False)}))
 
 
 def write_hider(path: Path, weights: dict[str, torch.Tensor], recipe: Recipe, record: dict[str, Any]) -> None:
     """The network at ``path`` and its record beside it, the record first: weights never lie without one."""
-    path.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_atomically(path.with_suffix(".json"), json.dumps(json_ready(record), indent=1, allow_nan=False) + "\n")
     write_network(path, weights, recipe.shape)

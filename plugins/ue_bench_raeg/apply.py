@@ -7,6 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ue_bench.api import check_finite
+
 from .generator import Generator, pad, padded
 
 Pixels = NDArray[np.uint8]
@@ -20,7 +22,8 @@ def to_unit(images: Pixels, network: Generator) -> Tensor:
 
 
 def to_pixels(x: Tensor) -> Pixels:
-    """The way back: clipped to [0, 1] and rounded."""
+    """The way back: clipped to [0, 1] and rounded. Raises Diverged when a number is not finite."""
+    check_finite(x, "image of the generator")
     pixels: Pixels = (x.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     return pixels
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ue_bench.api import Context, ImageSet, UserError
+from ue_bench.api import Context, ImageSet, UserError, load_checkpoint, save_checkpoint, write_atomically
 
 from .discriminator import SMALLEST
 from .generator import Generator, padded
@@ -56,7 +56,7 @@ def fit(
         "recipe": asdict(recipe),
         "precision": ctx.precision,
     }
-    settings = json.loads(json.dumps(settings))  # tuples are lists in the record
+    settings = json.loads(json.dumps(settings, allow_nan=False))  # tuples are lists in the record
     if recipe.gan != "off" and min(padded(side) for side in data.size) < SMALLEST:
         raise UserError(f"images of {data.size[0]} x {data.size[1]} are too small for the discriminator", "use gan=off")
     claim(checkpoint, settings)
@@ -66,16 +66,14 @@ def fit(
     networks = [ctx.surrogate(data, name, **protector.targets_recipe) for name in targets]
     spent = time.monotonic() - started
     state_file = checkpoint / "generator.pt"
-    state = torch.load(state_file, map_location=ctx.device) if state_file.exists() else None
+    state = load_checkpoint(state_file, ctx.device)
     started = time.monotonic() - (state["seconds"] if state else spent)
 
     def on_step(step: int, now: dict[str, float]) -> None:
         ctx.report(step, recipe.steps, f"train generator, loss {now['loss']:.4f}")
 
     def keep(state: dict[str, Any]) -> None:
-        unfinished = state_file.with_suffix(".new")
-        torch.save({**state, "seconds": time.monotonic() - started}, unfinished)
-        unfinished.replace(state_file)
+        save_checkpoint(state_file, {**state, "seconds": time.monotonic() - started})
 
     network = Generator(**recipe.network, seed=recipe.seed)
     batches = Batches(data, recipe.batch, recipe.validation, recipe.flip, recipe.seed)
@@ -128,7 +126,7 @@ def weights_checksum(weights: dict[str, torch.Tensor]) -> str:
 def claim(checkpoint: Path, settings: dict[str, Any]) -> None:
     """Make ``checkpoint`` the folder of the run with ``settings``, and of no other."""
     checkpoint.mkdir(parents=True, exist_ok=True)
-    note, text = checkpoint / "run.json", json.dumps(settings, indent=1)
+    note, text = checkpoint / "run.json", json.dumps(settings, indent=1, allow_nan=False)
     if note.exists() and note.read_text(encoding="utf-8") != text:
         raise UserError(f"{checkpoint} holds an unfinished training with other settings", "finish or remove it")
-    note.write_text(text, encoding="utf-8")
+    write_atomically(note, text)

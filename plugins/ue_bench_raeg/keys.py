@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ue_bench.api import UserError
+from ue_bench.api import UserError, json_ready, write_atomically
 
 from .generator import Generator
 
@@ -41,11 +41,9 @@ def write_generator(path: Path, weights: dict[str, Tensor], settings: dict[str, 
     The record is written first: weights never lie without one. Weights are rounded before any image is protected, so
     that recovery has the same.
     """
-    path.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_atomically(path.with_suffix(".json"), json.dumps(json_ready(record), indent=1, allow_nan=False) + "\n")
     half = {name: value.to("cpu", torch.float16).contiguous() for name, value in weights.items()}
-    unfinished = path.with_name(path.name + ".new")
-    unfinished.write_bytes(save(half, {"generator": json.dumps(settings)}))
-    unfinished.replace(path)
+    write_atomically(path, save(half, {"generator": json.dumps(settings, allow_nan=False)}))
 
 
 def load_generator(path: Path) -> Generator:
@@ -62,7 +60,7 @@ def load_generator(path: Path) -> Generator:
 def to_arrays(network: Generator) -> dict[str, NDArray[Any]]:
     """Weights in half precision, which they are stored in, and how the network is built."""
     arrays: dict[str, NDArray[Any]] = {name: v.cpu().half().numpy() for name, v in network.state_dict().items()}
-    return arrays | {SETTINGS: np.frombuffer(json.dumps(network.settings).encode(), np.uint8)}
+    return arrays | {SETTINGS: np.frombuffer(json.dumps(network.settings, allow_nan=False).encode(), np.uint8)}
 
 
 def from_arrays(arrays: Mapping[str, NDArray[Any]]) -> Generator:

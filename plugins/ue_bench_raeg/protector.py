@@ -204,6 +204,11 @@ class Raeg(Protector):
         return passes * per_pass
 
     @property
+    def classes_needed(self) -> int:
+        """Two where the generator has to be trained against classifiers."""
+        return 2 if self.weights is None else 1
+
+    @property
     def uses_networks(self) -> bool:
         return self.weights is None  # protection itself is in float32, always
 
@@ -216,6 +221,10 @@ class Raeg(Protector):
             return None
         seen = self.length(images) * self.setting("batch") / max(1, images)
         return NetworkCost(self.target_names[0], len(self.target_names) * (self.targets_recipe["epochs"] + 3 * seen))
+
+    @property
+    def largest_image(self) -> int:
+        return 2**18 if self.uses_networks else 2**20  # of a pixel in width 64 there are some 2 kB; not measured beyond
 
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         """Protected images, rounded to 8 bits."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ue_bench.api import Context, ImageSet, NetworkCost, Ratio
+from ue_bench.api import Context, ImageSet, NetworkCost, Ratio, check_finite
 from ue_bench_baselines.presets import MICRO_NETWORK, MICRO_RECIPE, WithPreset
 
 if TYPE_CHECKING:
@@ -37,6 +37,10 @@ class Reversible(WithPreset):
     surrogate_epochs: int | None = Field(None, ge=1, description="of its training; null: 60 (ours), micro 8")
     passes: int = Field(1, ge=1, le=4, description="of data hiding over each other: more room, more distortion")
     max_threshold: int = Field(64, ge=1, le=64, description="largest prediction error that is expanded to hide data")
+
+    @property
+    def classes_needed(self) -> int:
+        return 2
 
     @property
     def attack_passes(self) -> float:
@@ -81,6 +85,7 @@ class Reversible(WithPreset):
 
         def craft(x: torch.Tensor, where: slice) -> dict[str, NDArray[Any]]:
             found = self.attack(network, x, torch.tensor(data.labels[where], device=ctx.device))
+            check_finite(found, "adversarial image")
             images = (found * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
             for index, clean in enumerate(data.images[where]):
                 try:

@@ -38,6 +38,7 @@ class Recovered(Protector):
     """
 
     name: ClassVar[str] = "recovered"
+    changes_images: ClassVar[bool] = False  # the aim is that all come back
     paper: ClassVar[str] = "Invertible Image Dataset Protection, ICME 2022, arXiv 2112.14420"
 
     of: Annotated[Protector, BeforeValidator(_reversible), WithJsonSchema({"type": "string"})] = Field(
@@ -59,8 +60,16 @@ class Recovered(Protector):
         return self.of.uses_networks
 
     @property
+    def largest_image(self) -> int:
+        return self.of.largest_image  # and recovery takes no more
+
+    @property
     def one_size(self) -> bool:
         return self.of.one_size
+
+    @property
+    def classes_needed(self) -> int:
+        return self.of.classes_needed
 
     def cost(self, images: int) -> NetworkCost | None:
         """That of the protector; recovery is not counted."""

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ue_bench.api import ImageSet, UserError, ValidationError
+from ue_bench.api import Diverged, ImageSet, UserError, ValidationError, not_finite
 
 from . import discriminator as patches
 from .attacks import quantise
@@ -82,8 +82,8 @@ def train(
     at every validation, and a ``state`` it was given continues that run exactly: every step draws from generators of
     its own.
 
-    Raises ValidationError when more than one step in ten (and ten more) is not finite, or the best protected images are
-    under 20 dB.
+    Raises Diverged when more than one step in ten (and ten more) or a weight is not finite, ValidationError when the
+    best protected images are under 20 dB.
     """
     height, width = batches.data.size
     network.to(device)
@@ -214,16 +214,23 @@ class Kept:
         self.best_total = math.inf
 
     def skip(self, step: int) -> None:
-        """Count ``step``, which was not finite. Raises ValidationError beyond one in ten, and ten more."""
+        """Count ``step``, which was not finite. Raises Diverged beyond one in ten, and ten more."""
         self.skipped += 1
         if self.skipped > 10 + (step + 1) // 10:
-            raise ValidationError(
-                f"{self.skipped} of {step + 1} training steps of the generator were not finite",
+            raise Diverged(
+                f"{self.skipped} of {step + 1} training steps of the generator were",
+                step + 1,
+                None,
                 "try a lower learning_rate or clamp",
             )
 
     def add(self, step: int, found: Validated) -> None:
-        """A validation after ``step``; the weights are kept when its total loss is the lowest so far."""
+        """A validation after ``step``; the weights are kept when its total loss is the lowest so far.
+
+        Raises Diverged when a weight is not finite: no later step would mend it.
+        """
+        if name := not_finite(self.network):
+            raise Diverged(f"weight {name} of the generator", step + 1)
         self.curve.append({"step": step + 1, "skipped": self.skipped, **found})
         if found["total"] < self.best_total:
             self.best_total, self.best = found["total"], self.network.plain_weights()

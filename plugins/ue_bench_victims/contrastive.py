@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ue_bench.api import Context, ImageSet
+from ue_bench.api import Context, DivergenceCheck, ImageSet
 
 from .views import view
 
@@ -52,6 +52,8 @@ def train_encoder(
     Two views of every image of a batch go through the encoder and a projection of two layers, which is thrown away
     afterwards; SGD. ``save`` is offered the whole state after every epoch; given as ``state``, it continues that run
     and ends with the same encoder.
+
+    Raises Diverged with the step when a loss or a weight is not finite.
     """
     on = torch.device(ctx.device)
     initial = ctx.generator("initial weights").initial_seed()
@@ -71,6 +73,7 @@ def train_encoder(
         for generator, drawn in zip((shuffling, viewing), state["generators"], strict=True):
             generator.set_state(drawn.cpu())
         first = state["epoch"]
+    divergence = DivergenceCheck(epochs * steps, "SimCLR")
     for epoch in range(first, epochs):
         order = torch.randperm(len(data), device=on, generator=shuffling)
         for number in range(steps):
@@ -86,8 +89,10 @@ def train_encoder(
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             optimizer.step()
+            divergence.add(loss)
             if (step + 1) % 10 == 0 or step + 1 == epochs * steps:
                 ctx.report(step + 1, epochs * steps, "train without labels")
+        divergence.check((epoch + 1) * steps, model)
         if save is not None:
             save(
                 {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch + 1,

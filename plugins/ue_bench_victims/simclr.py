@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from ue_bench.api import Context, ImageSet, NetworkCost, Victim
+from ue_bench.api import Context, ImageSet, NetworkCost, Victim, load_checkpoint, save_checkpoint
 
 from .probe import PROBE, backbone
 
@@ -95,11 +95,9 @@ class SimCLR(Victim):
             unfinished = kept / "state.pt"
 
             def save(state: dict[str, Any]) -> None:
-                fresh = unfinished.with_suffix(".new")
-                torch.save(state, fresh)
-                fresh.replace(unfinished)
+                save_checkpoint(unfinished, state)
 
-            state = torch.load(unfinished, map_location=ctx.device) if unfinished.exists() else None
+            state = load_checkpoint(unfinished, ctx.device)
             features = train_encoder(
                 lambda: self.encoder(data.num_classes, data.size), data, **settings, ctx=ctx, state=state, save=save
             )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ue_bench.api import Context, ImageSet, NetworkCost, UserError
+from ue_bench.api import Context, Diverged, ImageSet, NetworkCost, UserError
 from ue_bench.catalogue.registry import registry
 from ue_bench_baselines import deepconfuse_rounds
 from ue_bench_baselines.deepconfuse import DeepConfuse
@@ -253,7 +253,7 @@ class TestRound:
         """On one batch, before a classifier that stays as it is."""
         data = corners()
         game = DeepConfuse(**QUICK | {"width": 4}, eps=0.1, rate=0.003).game(data, ctx)
-        game.descend = lambda rows: None  # type: ignore[method-assign]
+        game.descend = lambda rows: torch.zeros(())  # type: ignore[method-assign]
         rows = game.next_batch()
         x, y = to_unit(data.images[rows], "cpu"), game.labels[rows]
 
@@ -273,7 +273,12 @@ class TestRound:
         data = corners(50, classes=2)
         game = DeepConfuse(**QUICK | {"batch": 20}).game(data, ctx)
         batches: list[list[int]] = []
-        monkeypatch.setattr(Confusion, "descend", lambda self, rows: batches.append(rows.tolist()))
+
+        def noted(self: Confusion, rows: np.ndarray) -> Tensor:
+            batches.append(rows.tolist())
+            return torch.zeros(())
+
+        monkeypatch.setattr(Confusion, "descend", noted)
         game.play(ctx.scratch / "state.pt", 2)
         assert np.bincount(data.labels[game.validation]).tolist() == [2, 2]
         assert {len(rows) for rows in batches} == {20}
@@ -381,11 +386,11 @@ def test_a_killed_generation_continues(deadly: int, left: int, ctx: Context, mon
     steps: list[int] = []
     descend = Confusion.descend
 
-    def dying(self: Confusion, rows: np.ndarray) -> None:
+    def dying(self: Confusion, rows: np.ndarray) -> Tensor:
         steps.append(1)
         if len(steps) == deadly:
             raise KeyboardInterrupt
-        descend(self, rows)
+        return descend(self, rows)
 
     monkeypatch.setattr(Confusion, "descend", dying)
     with pytest.raises(KeyboardInterrupt):
@@ -431,3 +436,21 @@ def test_parameters() -> None:
     assert found == DeepConfuse(eps=8 / 255, rounds=3, validation=0.2)
     assert DeepConfuse(eps="8/255").budget == "linf 8/255"
     assert DeepConfuse().budget == "linf 0.032"
+
+
+@pytest.mark.parametrize("judge", [False, True])
+def test_a_judge_that_diverges_does_not_find_its_generator_the_best(
+    judge: bool, ctx: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its guesses would all be the first class."""
+    descend = Confusion.descend
+
+    def wild(self: Confusion, rows: np.ndarray) -> Tensor:
+        self.sgd.param_groups[0]["lr"] = 1e30 if judge == (self.step >= self.game_steps) else 0.01
+        return descend(self, rows)
+
+    monkeypatch.setattr(Confusion, "descend", wild)
+    with pytest.raises(Diverged, match=r"at step \d of 12: .* of the networks at play not finite") as caught:
+        DeepConfuse(**QUICK).protect(corners(), ctx)
+    assert caught.value.step is not None
+    assert (caught.value.step > 3) is judge

@@ -159,4 +159,9 @@ def test_finished_batches_are_found_again(ctx: Context) -> None:
     assert sums == pytest.approx(data.images.astype(float).sum((1, 2, 3)) / 255, rel=1e-4)
     list(resumable(ctx, "other", "part", data, 4, "work", double))
     assert len(computed) == 7
+    [part, *_] = sorted(ctx.checkpoint_dir("key").rglob("*.npz"))
+    part.write_bytes(part.read_bytes()[:-1])
+    again = list(resumable(ctx, "key", "part", data, 4, "work", double))
+    assert len(computed) == 8
+    assert np.array_equal(np.concatenate([arrays["sum"] for _, arrays in again]), sums)
     assert not list(Path(ctx.artifacts).rglob(".*.npz*"))

@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors.numpy import save_file
+from safetensors.torch import save_file as save_torch
 
 from ue_bench.api import Context, ImageSet, UserError, ValidationError
-from ue_bench.store.image_readers import natural_key
+from ue_bench.store.image_folders import natural_key
 from ue_bench_baselines.noise import Noise
 from ue_bench_baselines.precomputed import Precomputed
 
@@ -74,6 +76,76 @@ def test_channels_may_come_first(
     result = Precomputed(path=save(tmp_path, protected.transpose(0, 3, 1, 2))).protect(data, ctx)
 
     assert np.array_equal(result.images, protected)
+
+
+@arrays
+@pytest.mark.parametrize("axis", [None, 1, 3])
+def test_gray_arrays_become_rgb(save: Save, axis: int | None, data: ImageSet, ctx: Context, tmp_path: Path) -> None:
+    gray = data.images[..., 1]
+    rgb = np.repeat(gray[..., None], 3, axis=3)
+
+    path = save(tmp_path, gray if axis is None else np.expand_dims(gray, axis))
+
+    assert np.array_equal(Precomputed(path=path).protect(data.with_images(rgb), ctx).images, rgb)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_bfloat16_is_read_to_within_a_level(
+    suffix: str, data: ImageSet, protected: NDArray[np.uint8], ctx: Context, tmp_path: Path
+) -> None:
+    tensor = torch.tensor(protected / 255).to(torch.bfloat16)
+    path = tmp_path / f"images{suffix}"
+    if suffix == ".pt":
+        torch.save(tensor, path)
+    else:
+        save_torch({"images": tensor}, path)
+
+    result = Precomputed(path=path).protect(data, ctx).images
+
+    assert np.array_equal(result, np.floor(tensor.double().numpy() * 255 + 0.5))
+    assert abs(result.astype(int) - protected).max() <= 1
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize(
+    "wrap", [lambda t: t, lambda t: {"images": t, "eps": 8}, lambda t: (t, torch.zeros(45, dtype=int))]
+)
+def test_images_in_a_file_of_pytorch(
+    wrap: Any, legacy: bool, data: ImageSet, protected: NDArray[np.uint8], ctx: Context, tmp_path: Path
+) -> None:
+    path = tmp_path / "protected.pt"
+    torch.save(wrap(torch.tensor(protected).permute(0, 3, 1, 2)), path, _use_new_zipfile_serialization=not legacy)
+
+    assert np.array_equal(Precomputed(path=path).protect(data, ctx).images, protected)
+
+
+def test_labels_of_another_length_are_refused(data: ImageSet, ctx: Context, tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", images=data.images, labels=data.labels[:-1])
+
+    with pytest.raises(ValidationError, match=r"a\.npz has 45 images, but 44 labels"):
+        Precomputed(path=tmp_path / "a.npz").protect(data, ctx)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".safetensors", ".pt"])
+def test_a_file_cut_short_is_named(suffix: str, data: ImageSet, ctx: Context, tmp_path: Path) -> None:
+    path = tmp_path / f"protected{suffix}"
+    if suffix == ".pt":
+        torch.save(torch.tensor(data.images), path)
+    else:
+        {".npy": save_npy, ".npz": save_npz, ".safetensors": save_safetensors}[suffix](tmp_path, data.images)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+    with pytest.raises(ValidationError, match=f"cannot read protected{suffix}") as caught:
+        Precomputed(path=path).protect(data, ctx)
+    one_line(caught.value, path.name)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".safetensors", ".pt"])
+def test_a_file_that_is_a_link_to_nothing_is_named(suffix: str, data: ImageSet, ctx: Context, tmp_path: Path) -> None:
+    (tmp_path / f"a{suffix}").symlink_to("gone")
+
+    with pytest.raises(ValidationError, match=f"a{suffix} is a link to nothing"):
+        Precomputed(path=tmp_path / f"a{suffix}").protect(data, ctx)
 
 
 @arrays
@@ -164,12 +236,12 @@ def test_one_png_of_another_size(data: ImageSet, ctx: Context, tmp_path: Path) -
         Precomputed(path=path).protect(data, ctx)
 
 
-@pytest.mark.parametrize("mode", ["L", "RGBA", "P"])
+@pytest.mark.parametrize("mode", ["RGBA", "P", "I;16"])
 def test_one_png_that_is_not_rgb(mode: str, data: ImageSet, ctx: Context, tmp_path: Path) -> None:
     path = save_png(tmp_path, data.images)
     Image.new(mode, (33, 20)).save(path / "3.png")
 
-    with pytest.raises(ValidationError, match=rf"protected/3\.png is of mode {mode}, not RGB"):
+    with pytest.raises(ValidationError, match=rf"protected/3\.png is of mode {mode}, not RGB or L"):
         Precomputed(path=path).protect(data, ctx)
 
 
@@ -194,7 +266,7 @@ def test_pickled_objects_are_not_loaded(data: ImageSet, ctx: Context, tmp_path: 
 def test_missing_path_and_empty_folder(data: ImageSet, ctx: Context, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no file or folder"):
         Precomputed(path=tmp_path / "nowhere").protect(data, ctx)
-    with pytest.raises(UserError, match="no PNG files directly in"):
+    with pytest.raises(UserError, match="no PNG files in"):
         Precomputed(path=tmp_path).protect(data, ctx)
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ue_bench.api import Diverged
 from ue_bench_baselines.quantise import budget, keep_linf, perturb, quantise, whole_levels
 
 LEVELS = np.arange(256, dtype=np.uint8)
@@ -75,3 +76,12 @@ def test_keep_linf_leaves_what_is_inside_alone() -> None:
 @pytest.mark.parametrize(("eps", "text"), [(8 / 255, "linf 8/255"), (1.0, "linf 1.0"), (0.03, "linf 0.03")])
 def test_budget_is_written_as_the_field_does(eps: float, text: str) -> None:
     assert budget("linf", eps) == text
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("rule", ["round", "truncate", "integer"])
+def test_a_level_that_is_not_finite_is_no_byte(bad: float, rule: Any) -> None:
+    images, noise = np.full((1, 2, 2, 3), 7, np.uint8), np.zeros((1, 2, 2, 3), np.float32)
+    noise[0, 1, 0, 2] = bad
+    with pytest.raises(Diverged, match="gray level of a perturbed image not finite"):
+        perturb(images, noise, rule)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ue_bench.api import Context, ImageSet
+from ue_bench.api import Context, Diverged, ImageSet
 from ue_bench.catalogue.registry import registry
 from ue_bench_baselines import rem, rem_rounds
 from ue_bench_baselines.pgd import to_unit
@@ -448,3 +448,9 @@ def test_presets_hold_every_parameter_that_is_left_to_them() -> None:
             plugin.PRESETS[preset]
         )
     assert plugin(preset="micro").uses_networks
+
+
+def test_a_training_that_diverges_protects_nothing(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rem_rounds, "RATE", 1e30)
+    with pytest.raises(Diverged, match=r"at step [2-6] of 6: .* of the network at play not finite"):
+        REM(**QUICK).protect(colours(), ctx)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from ue_bench.api import Context, ImageSet
+from ue_bench.api import Context, Diverged, ImageSet
 from ue_bench.catalogue.registry import registry
 from ue_bench_baselines import em, em_rounds, pgd, pue_rounds, tap
 from ue_bench_baselines.advin import ADVINLike
@@ -119,6 +119,16 @@ class TestEM:
         assert game.error == game.measure()
         assert game.rounds <= 12
         assert game.noise.abs().max() <= 8 / 255 + 1e-6
+
+    def test_a_damaged_state_is_not_resumed(self, ctx: Context, caplog: pytest.LogCaptureFixture) -> None:
+        state = ctx.scratch / "state.pt"
+        whole = EM(**QUICK_EM).game(colours(), ctx)
+        whole.play(state, 0, 1)
+        state.write_bytes(state.read_bytes()[:-100])
+        again = EM(**QUICK_EM).game(colours(), ctx)
+        again.play(state, 0, 1)
+        assert torch.equal(again.noise, whole.noise)
+        assert "is not used" in caplog.text
 
     def test_noise_may_leave_the_box_by_one_step(self, ctx: Context) -> None:
         data = colours().with_images(np.where(colours().images > 110, 255, 0).astype(np.uint8))
@@ -332,3 +342,12 @@ def test_presets_hold_every_parameter_that_is_left_to_them(name: str) -> None:
     for preset in ("paper", "micro"):
         assert open_fields <= set(plugin.PRESETS[preset])
     assert plugin(preset="micro").uses_networks
+
+
+@pytest.mark.parametrize("kind", [EM, PUE])
+def test_a_network_at_play_that_diverges_protects_nothing(kind: type[EM], ctx: Context) -> None:
+    game = kind(**QUICK_EM).game(colours(), ctx)
+    game.optimizer.param_groups[0]["lr"] = 1e38
+    with pytest.raises(Diverged, match=r"at step \d+ of \d+: .* of the network at play not finite"):
+        game.play(ctx.scratch / "state.pt", 0, 3)
+    assert not (ctx.scratch / "state.pt").exists()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Install
+from toys import Install
 
 from ue_bench.catalogue import boards, protocols
 from ue_bench.catalogue.registry import registry

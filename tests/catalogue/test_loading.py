@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import Install
+from toys import Install
 
 from ue_bench.catalogue import loading
 from ue_bench.catalogue.registry import registry

@@ -78,6 +78,8 @@ class InProcess:
                 run(task.payload, self.slots[0], self.settings, Unheard(), 1)
             except UserError as error:
                 failed[task.key] = str(error)
+                self.on_event(local.Event("failed", task, text=str(error), attempt=1, failure=error.kind))
+                continue
             except Exception as error:
                 failed[task.key] = f"{type(error).__name__}: {error}"
                 self.on_event(local.Event("failed", task, text=failed[task.key], trace="Traceback: here", attempt=1))

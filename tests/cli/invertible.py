@@ -48,6 +48,20 @@ class Brighter(Protector):
         return images - np.uint8(40)
 
 
+class Fragile(Protector):
+    """One whose way back has a fault: images with a corner of this level crash it."""
+
+    name: ClassVar[str] = "fragile"
+
+    def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
+        return data.with_images(255 - data.images)
+
+    def recover(self, images: Pixels, ctx: Context) -> Pixels:
+        if (images[:, 0, 0] == 255).all(axis=1).any():
+            raise ZeroDivisionError("corner")
+        return np.asarray(255 - images, np.uint8)
+
+
 class Learner(Shuffled):
     """One that learns from all images."""
 
@@ -69,10 +83,36 @@ class Fussy(Protector):
         return data.with_images(255 - data.images)
 
 
+class Idle(Protector):
+    """One that leaves images as they are, without saying so."""
+
+    name: ClassVar[str] = "idle"
+
+    def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
+        return data.with_images(data.images.copy())
+
+
+class Careless(Protector):
+    """One that leaves black images as they are, fails for sizes that it does not know, and needs two classes."""
+
+    name: ClassVar[str] = "careless"
+    calls: ClassVar[list[tuple[int, ...]]] = []
+
+    @property
+    def classes_needed(self) -> int:
+        return 2
+
+    def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
+        self.calls.append(data.images.shape)
+        if data.size[0] % 2:
+            raise ZeroDivisionError("odd")
+        return data.with_images(data.images // 2)
+
+
 def entries() -> dict[tuple[str, str], PluginRecord]:
     return {
         ("protector", p.name): PluginRecord("protector", p.name, f"{__name__}:{p.__name__}", "", (), "tests 1")
-        for p in (Shuffled, Brighter, Learner, Fussy)
+        for p in (Shuffled, Brighter, Learner, Fussy, Fragile, Idle, Careless)
     }
 
 

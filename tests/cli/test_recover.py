@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from ue_bench.owner import files
+from ue_bench.owner import files, recovering
 
 from . import invertible
 from .conftest import Command, Finished
@@ -269,3 +269,38 @@ def test_what_a_key_holds(ue_bench: Command, photos: Path, tmp_path: Path) -> No
         "key/table": (256,), "images/protected": (6, 16), "images/clean": (6, 16), "images/exact": (6,),
         "images/grey": (6,), "sidecar/data": (0,), "sidecar/end": (6,),
     }  # fmt: skip
+
+
+def test_a_fault_of_the_protectors_costs_the_image_it_meets_only(
+    ue_bench: Command, photos: Path, tmp_path: Path
+) -> None:
+    corner = random_image((8, 8), 20)
+    corner[0, 0] = 0
+    write(photos / "a" / "corner.png", corner)
+    found = protect(ue_bench, photos, "out", "--json", protector="fragile")
+    assert found.json["recovery"]["lost"] == ["a/corner.png"]
+    found = ue_bench("recover", "out.key.safetensors", "out", "back")
+    assert found.code == 1
+    assert "  a/corner.png: ZeroDivisionError: corner" in found.err.splitlines()
+    assert_same(tmp_path / "back", photos)
+
+
+@pytest.mark.parametrize("how", ["removed", "changed"])
+def test_an_image_that_goes_meanwhile_costs_itself_only(
+    ue_bench: Command, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    protect(ue_bench, photos, "out")
+    opened = recovering.owner_context
+
+    def lend_late(*arguments: Any) -> Any:
+        (tmp_path / "out" / "a" / "1.png").unlink()
+        if how == "changed":
+            write(tmp_path / "out" / "a" / "1.png", random_image((4, 4)))
+        return opened(*arguments)
+
+    monkeypatch.setattr(recovering, "owner_context", lend_late)
+    found = ue_bench("recover", "out.key.safetensors", "out", "back")
+    assert found.code == 1
+    reasons = {"removed": "No such file or directory, it was there before", "changed": "changed while the command ran"}
+    assert f"  a/1.png: {reasons[how]}" in found.err.splitlines()
+    assert tree(tmp_path / "back") == NAMES[1:]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -108,13 +109,58 @@ def test_a_cell_that_fails_is_recorded_and_tried_again(
     assert list((tmp_path / "out" / "failures").iterdir()) == []
 
 
-def test_a_corrupt_result_is_named(ue_bench: Command, tmp_path: Path) -> None:
-    path = tmp_path / "out" / "results" / "none" / "x.json"
-    path.parent.mkdir(parents=True)
-    path.write_text("{", encoding="utf-8")
-    found = ue_bench("status", *GRID)
+def test_a_corrupt_result_is_set_aside_and_its_cell_computed_again(
+    ue_bench: Command, computed: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert ue_bench("run", *GRID).code == 0
+    first = metrics(tmp_path / "out")
+    [path, *_] = sorted((tmp_path / "out" / "results").rglob("*.json"))
+    path.write_text(path.read_text(encoding="utf-8").replace('"seed": 0', '"seed": 7'), encoding="utf-8")
+    shown = ue_bench("status", *GRID)
+    assert shown.code == 0
+    assert shown.out.splitlines()[-1] == "1 done, 0 failed, 1 missing"
+    assert f"{path} is not used (seed is 7, but 0 in the cell)" in caplog.text
+    del computed[:]
+    assert ue_bench("run", *GRID).code == 0
+    assert len(computed) == 1
+    assert [p.name for p in (tmp_path / "out" / "results" / "bad").rglob("*.json")] == [path.name]
+    shutil.rmtree(tmp_path / "out" / "results" / "bad")
+    assert metrics(tmp_path / "out") == first
+
+
+def test_a_damaged_set_costs_no_wrong_number(
+    ue_bench: Command, computed: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert ue_bench("run", *GRID).code == 0
+    first = metrics(tmp_path / "out")
+    shutil.rmtree(tmp_path / "out")
+    for file in (tmp_path / "cache").rglob("images.npy"):
+        content = bytearray(file.read_bytes())
+        content[128:] = bytes(255 - value for value in content[128:])  # all pixels, not the header
+        file.chmod(0o644)
+        file.write_bytes(content)
+    assert ue_bench("run", *GRID).code == 0
+    assert metrics(tmp_path / "out") == first
+    assert "removed datasets/" in caplog.text
+    assert "removed protected/" in caplog.text
+
+
+def test_the_cache_is_verified(ue_bench: Command, computed: list[str], tmp_path: Path) -> None:
+    assert ue_bench("run", *GRID).code == 0
+    whole = ue_bench("cache", "verify")
+    assert (whole.code, whole.out) == (0, "")
+    assert "ue-bench: 2 artifacts, 0 damaged" in whole.err
+    [file] = (tmp_path / "cache" / "protected").rglob("images.npy")
+    file.chmod(0o644)
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    found = ue_bench("cache", "verify", "--json")
     assert found.code == 4
-    assert f"{path} is not a result" in found.err
+    assert found.json["checked"] == 2
+    assert [(d["kind"], d["reason"]) for d in found.json["damaged"]] == [("protected", "images.npy is damaged")]
+    assert not file.exists()
+    assert ue_bench("cache", "verify").code == 0
+    assert ue_bench("cache", "clear").code == 0
+    assert not list((tmp_path / "cache").rglob("images.npy"))
 
 
 def test_reference_rows_are_always_part_of_the_grid(ue_bench: Command) -> None:
@@ -138,6 +184,38 @@ def test_a_second_run_into_the_same_folder_is_refused(ue_bench: Command, tmp_pat
 
 
 @pytest.mark.slow
+def test_a_cell_that_diverges_has_no_accuracy(
+    ue_bench: Command, computed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ue_bench_victims.resnet import ResNet9
+
+    monkeypatch.setattr(ResNet9, "optimizer", lambda self: {"learning_rate": 1e30})
+    failed = ue_bench("run", *GRID, "-C", "^gray+cutout")
+    assert failed.code == 1
+    assert "diverged at step" in failed.err
+    assert "0 of 1 cells have results" in failed.err
+    assert list((tmp_path / "out" / "results").rglob("*.json")) == []
+    [row] = ue_bench("status", "--json", *GRID, "-C", "^gray+cutout").json
+    assert (row["state"], row["kind"]) == ("failed", "diverged")
+    assert re.match(r"diverged at step \d+ of \d+: .* not finite", row["error"])
+    stored = json.loads((tmp_path / "out" / "failures" / f"{row['key']}.json").read_text(encoding="utf-8"))
+    assert (stored["kind"], stored["error"]) == ("diverged", row["error"])
+    assert f"failed   {row['id']}  diverged at step" in ue_bench("status", *GRID, "-C", "^gray+cutout").out
+
+
+def test_a_cell_that_learned_nothing_says_so(
+    ue_bench: Command, computed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ue_bench_victims.resnet import ResNet9
+
+    monkeypatch.setattr(ResNet9, "optimizer", lambda self: {"learning_rate": 1e-30})
+    done = ue_bench("run", *GRID, "-C", "^gray+cutout")
+    assert done.code == 0, done.err
+    assert "1 cell ended at chance on its own training data" in " ".join(done.out.split())
+    [result] = ue_bench("run", "--json", *GRID, "-C", "^gray+cutout").json
+    assert result["metrics"]["learned"] is False
+
+
 def test_workers_compute_what_this_process_does(
     ue_bench: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import Install
+from toys import Install
 
 from ue_bench.catalogue import loading
 from ue_bench.catalogue.registry import registry
@@ -204,3 +204,9 @@ def test_show_says_what_protection_costs(ue_bench: Command, monkeypatch: pytest.
     assert ue_bench("show", "tap", "--json").json[0]["cost"].startswith("some 1,373 training passes")
     assert "cost:" not in ue_bench("show", "lsp").out
     assert "cost:" not in ue_bench("show", "precomputed").out  # it needs a path
+
+
+def test_show_says_how_large_an_image_a_protector_takes(ue_bench: Command) -> None:
+    assert "largest image: 100 megapixels" in ue_bench("show", "lsp").out
+    assert "largest image: 0.262 megapixels" in ue_bench("show", "em").out
+    assert "largest image" not in ue_bench("show", "resnet18").out

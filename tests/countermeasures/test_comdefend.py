@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner
 from safetensors import safe_open
 
-from ue_bench.api import Context, ImageSet, UserError, ValidationError
+from ue_bench.api import Context, Diverged, ImageSet, UserError
 from ue_bench.cli.main import cli
 from ue_bench_countermeasures import comdefend_training as training
 from ue_bench_countermeasures import tiles
@@ -263,8 +263,9 @@ class TestTraining:
         assert torch.equal(torch.get_rng_state(), state)
 
     def test_a_rate_that_is_too_high_is_said(self, images: Images, tmp_path: Path) -> None:
-        with pytest.raises(ValidationError, match="loss is nan"):
+        with pytest.raises(Diverged, match=r"at step 2 of 4: loss of ComDefend not finite"):
             fit(image_set(images), replace(RECIPE, learning_rate=1e30), "cpu", tmp_path, lambda *_: None)
+        assert not (tmp_path / "state.pt").exists()
 
 
 class TestCommand:

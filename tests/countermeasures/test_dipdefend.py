@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ue_bench.api import Context, UserError
+from ue_bench.api import Context, Diverged, UserError
 from ue_bench_countermeasures import dip_network, dipdefend
 from ue_bench_countermeasures.dip_network import Priors, Smoothed, drawn_anew
 from ue_bench_countermeasures.dipdefend import DIPDefend
@@ -271,3 +271,8 @@ class TestPurify:
         inner = [(done / total, text) for done, total, text in seen if "of 4" in text]
         assert [done for done, _ in inner] == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.9, 1])
         assert inner[0][1] == "dipdefend[iterations=4]: 2 of 4 iterations"
+
+
+def test_drawings_that_diverge_are_not_returned() -> None:
+    with pytest.raises(Diverged, match=r"at step \d of 4: .* of deep image priors not finite"):
+        drawn_anew(smooth(), streams(0), (4, 4), 4, 1e36, 0.9, lambda done: None)

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ue_bench.api import Context, ImageSet
+from ue_bench.api import Context, Diverged, ImageSet
 from ue_bench_countermeasures import dvae_training
 from ue_bench_countermeasures.dvae import DVAE
 from ue_bench_countermeasures.dvae_network import Disentangler, Parts, loss
@@ -306,3 +306,8 @@ def test_patterns_of_classes_are_told_from_images(ctx: Context) -> None:
 def between_classes(images: NDArray[Any], data: ImageSet) -> NDArray[np.float64]:
     """Difference of the two classes' mean images, in levels."""
     return np.asarray(images[data.labels == 0].mean(axis=0) - images[data.labels == 1].mean(axis=0))
+
+
+def test_a_training_that_diverges_purifies_nothing(ctx: Context) -> None:
+    with pytest.raises(Diverged, match=r"at step \d of 8: .* of the first stage of d-vae not finite"):
+        QUICK.model_copy(update={"learning_rate": 1e30}).purify(protected(), ctx)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from ue_bench.api import Context, ImageSet, Preprocessing, UserError
+from ue_bench.api import Context, Diverged, ImageSet, Preprocessing, UserError
 from ue_bench.catalogue.registry import registry
 from ue_bench_countermeasures import projection
 from ue_bench_countermeasures.projection import OrthogonalProjection, gradient, project
@@ -191,3 +191,9 @@ def test_shortcuts_in_real_images(protector: str, ctx: Context) -> None:
     means -= means.mean(axis=0)
     assert np.square(means @ basis).sum() > 0.4 * np.square(means).sum()
     assert np.square(flat(clean.images) @ basis).sum() < 0.03 * np.square(flat(clean.images)).sum()
+
+
+def test_a_classifier_that_diverges_projects_nothing(ctx: Context) -> None:
+    wild = SHORT.model_copy(update={"learning_rate": 1e308})
+    with np.errstate(all="ignore"), pytest.raises(Diverged, match=r"at step \d+ of 24: weights of the linear"):
+        wild.purify(noisy_set(), ctx)

@@ -206,3 +206,63 @@ def test_the_jpeg_copy_of_cifar10(real_data, ctx) -> None:
     assert data.source == "CIFAR-10 (JPEG-75 copy)"
     assert data.images.shape == (10000, 32, 32, 3)
     np.testing.assert_array_equal(data.labels, stored)
+
+
+@pytest.mark.parametrize(
+    ("gone", "message"),
+    [
+        (["data_batch_3"], "lacks data_batch_3"),
+        (["data_batch_4", "data_batch_5", "test_batch"], "lacks data_batch_4, data_batch_5, test_batch"),
+        (["batches.meta"], "lacks batches.meta"),
+        (["data_batch_1"], "lacks data_batch_1"),
+    ],
+)
+def test_a_copy_unpacked_half_is_named_and_not_downloaded(no_network, pickles, ctx, one_line, gone, message) -> None:
+    for name in gone:
+        (pickles / name).unlink()
+    for split in ("train", "test"):
+        with pytest.raises(ValidationError) as caught:
+            Cifar10().load(split, ctx)
+        assert f"cifar-10-batches-py {message}" in one_line(caught)
+        assert "cifar-10-python.tar.gz" in caught.value.hint
+
+
+def test_a_batch_that_is_a_link_to_nothing_is_named(pickles, ctx, one_line) -> None:
+    (pickles / "data_batch_2").unlink()
+    (pickles / "data_batch_2").symlink_to("gone")
+    with pytest.raises(ValidationError) as caught:
+        Cifar10().load("train", ctx)
+    assert "data_batch_2 is a link to nothing" in one_line(caught)
+
+
+def test_a_batch_with_fewer_images_than_labels_is_named(pickles, ctx, one_line) -> None:
+    dump(pickles / "data_batch_2", {"data": planes(19, 20), "labels": [j % 10 for j in range(20)]})
+    with pytest.raises(ValidationError) as caught:
+        Cifar10().load("train", ctx)
+    assert "data_batch_2 has 19 images for 20 labels" in one_line(caught)
+
+
+def test_a_truncated_archive_is_named(no_network, tmp_path, ctx, one_line) -> None:
+    (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"\x1f\x8b\x08 and no more")
+    with pytest.raises(ValidationError) as caught:
+        Cifar10().load("train", ctx)
+    assert "cifar-10-python.tar.gz is damaged or not whole" in one_line(caught)
+
+
+def test_a_parquet_copy_without_its_test_images_is_named(no_network, hub, ctx, tmp_path, one_line) -> None:
+    hub()
+    (tmp_path / "cifar10" / "test-00000-of-00001.parquet").unlink()
+    with pytest.raises(ValidationError) as caught:
+        Cifar10().load("train", ctx)
+    assert "cifar10 lacks test-*.parquet" in one_line(caught)
+
+
+def test_a_parquet_copy_without_one_of_its_files_is_named(hub, ctx, tmp_path, one_line) -> None:
+    hub()
+    (tmp_path / "cifar10" / "train-00000-of-00001.parquet").rename(
+        tmp_path / "cifar10" / "train-00000-of-00002.parquet"
+    )
+    for split in ("train", "test"):
+        with pytest.raises(ValidationError) as caught:
+            Cifar10().load(split, ctx)
+        assert "cifar10 lacks train-00001-of-00002.parquet" in one_line(caught)

@@ -212,3 +212,21 @@ def test_hidden_images_are_dealt_out_evenly_within_a_class() -> None:
 
 def test_class_wise_assignment_gives_every_image_the_same() -> None:
     assert not assignment(np.array([0, 1, 1, 0]), 1, np.random.default_rng(0)).any()
+
+
+def test_hidden_files_are_no_images_and_links_to_nothing_are_named(tmp_path: Path) -> None:
+    """A folder that was zipped on a Mac has ``._0.png`` beside ``0.png``."""
+    for folder in (tmp_path, tmp_path / "cat", tmp_path / "__MACOSX"):
+        folder.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4)).save(folder / "0.png")
+        (folder / "._0.png").write_bytes(b"Mac OS X")
+
+    expected = [str(tmp_path / name) for name in ("0.png", "cat/0.png")]
+    assert [picture.name for picture in banks.pictures(tmp_path)] == expected
+    assert [str(file) for file in banks.image_files(tmp_path)] == expected
+    assert [picture.name for picture in banks.pictures_of_class(tmp_path, "cat", 0)] == expected[1:]
+
+    (tmp_path / "cat" / "1.png").symlink_to("gone.png")
+    for read in (banks.pictures, banks.image_files, lambda path: banks.pictures_of_class(path, "cat", 0)):
+        with pytest.raises(UserError, match=r"cat/1\.png is a link to nothing"):
+            read(tmp_path)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from pydantic import ValidationError as PydanticError
 
-from ue_bench.api import Context, ImageSet, UserError
+from ue_bench.api import Context, ImageSet, UserError, digest_path
 from ue_bench.store import perturbation
 from ue_bench_deephiding import protector as module
 from ue_bench_deephiding import shapes
@@ -210,7 +210,7 @@ def test_your_weights_are_used(ctx: Context, tmp_path: Path) -> None:
     path = tmp_path / "mine.safetensors"
     write_network(path, network.state_dict(), {"blocks": 2, "growth": 4})
     mine = DeepHiding(weights=path)
-    assert mine.selector == "deephiding[weights=mine.safetensors]"
+    assert mine.selector == f"deephiding[weights=mine.safetensors#{digest_path(path)[:8]}]"
     assert mine.identity() != DeepHiding().identity()
     assert "weights" not in mine.identity()  # the shipped ones have no part in it
     protected = mine.protect(data, ctx)

@@ -14,12 +14,15 @@ import numpy as np
 import pytest
 import torch
 
-from ue_bench.api import Context, EnvironmentProblem, UserError, ValidationError
+from ue_bench.api import Context, Diverged, EnvironmentProblem, UserError, ValidationError
 from ue_bench_deephiding import banks, extractor, retrain
+from ue_bench_deephiding.curves import read_curve
+from ue_bench_deephiding.extractor import train_extractor
 from ue_bench_deephiding.hinet import HidingNetwork
 from ue_bench_deephiding.protector import DeepHiding
 from ue_bench_deephiding.recipe import Recipe
 from ue_bench_deephiding.training import Covers, best_point, hiding_losses, learning_rate, train_hider
+from ue_bench_deephiding.writing import write_hider
 
 from .helpers import TINY, change, generator, smooth_set, unit_images
 
@@ -96,7 +99,9 @@ def test_steps_that_are_not_finite_end_the_training() -> None:
     with torch.no_grad():
         network.blocks[0].phi.convs[4].bias.fill_(float("nan"))  # type: ignore[union-attr,index]
     data = smooth_set(6, (8, 8))
-    with pytest.raises(ValidationError, match="were not finite"):
+    with pytest.raises(Diverged, match=r"12 of 12 training steps of the hiding network were not finite"):
+        train_hider(network, Covers(data.images, data.labels, 8), BANK, replace(TINY, steps=40, validate_every=40))
+    with pytest.raises(Diverged, match=r"at step 4: weight blocks\.0\.phi\.convs\.4\.bias of the hiding network"):
         train_hider(network, Covers(data.images, data.labels, 8), BANK, replace(TINY, steps=40))
 
 
@@ -218,3 +223,21 @@ def test_without_the_concentration_term_no_extractor_is_trained(tmp_path: Path) 
     assert record["extractor"] is None
     assert not any("extractor" in text for text in texts)
     assert [point["conc"] for point in record["curve"]] == [0]
+
+
+def test_a_validation_without_a_number_is_null_in_the_record(tmp_path: Path) -> None:
+    record = {"curve": [{"step": 4, "total": float("nan"), "psnr": 30.0, "psnr_reveal": 20.0},
+                        {"step": 8, "total": 0.5, "psnr": 31.0, "psnr_reveal": 21.0}]}  # fmt: skip
+    network = HidingNetwork(blocks=1, growth=4)
+    write_hider(tmp_path / "hider.safetensors", network.state_dict(), replace(TINY, blocks=1), record)
+    assert "NaN" not in (tmp_path / "hider.json").read_text(encoding="utf-8")
+    curve = read_curve(tmp_path / "hider.json")
+    np.testing.assert_array_equal(curve["total"], [np.nan, 0.5])
+
+
+def test_an_extractor_that_diverges_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    adam = torch.optim.Adam
+    monkeypatch.setattr(torch.optim, "Adam", lambda parameters, rate: adam(parameters, 1e30))
+    data = smooth_set(6, (32, 32))
+    with pytest.raises(Diverged, match=r"at step \d of 3: .* of the feature extractor not finite"):
+        train_extractor(Covers(data.images, data.labels, 32), 3, 3, 0, False, "cpu")

@@ -29,7 +29,7 @@ from ue_bench.contract.combination import combine
 from ue_bench.contract.context import Context
 from ue_bench.contract.imageset import ImageSet
 from ue_bench.engine import loop
-from ue_bench.errors import ValidationError
+from ue_bench.errors import UserError, ValidationError
 from ue_bench.grid.cell import Cell, Data
 from ue_bench.grid.data import stored_dataset as dataset
 from ue_bench.grid.environment import RunEnvironment
@@ -54,6 +54,17 @@ def no_loads() -> None:
 def data(env: RunEnvironment) -> Data:
     write_set(env.data_dir, TRAIN, TEST)
     return dataset(Files(), env, silent)
+
+
+def test_images_that_are_too_large_are_refused_before_work_begins(
+    data: Data, env: RunEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Toy, "largest_image", 8 * 8 - 1)
+    monkeypatch.setattr(Toy, "protect", lambda *asked: pytest.fail("began"))
+    protect = TrainStage(toy_cell(data=data, protector=Toy())).protect
+
+    with pytest.raises(UserError, match=r"takes images of up to 6\.3e-05 megapixels, not 8x8"):
+        protect.run(Work(env))
 
 
 class TestDataset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from ue_bench.contract.context import Context
 from ue_bench.contract.imageset import ImageSet
 from ue_bench.engine import loop
-from ue_bench.errors import UserError
+from ue_bench.errors import Diverged, UserError
 from ue_bench.grid.surrogates import Surrogates
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -101,7 +102,10 @@ def test_states_of_one_training(ctx: Context) -> None:
         assert weights(state) == weights(ctx.surrogate(images(), NET, **(constant | {"epochs": epochs})))
 
 
-def test_states_of_a_training_that_was_killed(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("damaged", ["", "state.pt", "epoch-1.pt"])
+def test_states_of_a_training_that_was_killed(
+    ctx: Context, damaged: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     elsewhere = replace(ctx, artifacts=ctx.artifacts / "other")
     whole = [weights(state) for state in elsewhere.checkpoints(images(), NET, 3, **RECIPE)]
     train = loop.train
@@ -120,7 +124,11 @@ def test_states_of_a_training_that_was_killed(ctx: Context, monkeypatch: pytest.
         patch.setattr(loop, "train", interrupted)
         with pytest.raises(KeyboardInterrupt):
             ctx.checkpoints(images(), NET, 3, **RECIPE)
+    if damaged:
+        [file] = (ctx.artifacts / "unfinished").rglob(damaged)
+        os.truncate(file, file.stat().st_size // 2)
     assert [weights(state) for state in ctx.checkpoints(images(), NET, 3, **RECIPE)] == whole
+    assert (f"{damaged} is not used" in caplog.text) == bool(damaged)
     assert not list((ctx.artifacts / "unfinished").iterdir())
 
 
@@ -141,3 +149,9 @@ def test_there_are_no_more_states_than_epochs(ctx: Context) -> None:
 def test_mistakes(ctx: Context, victim: str, countermeasure: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         ctx.surrogate(images(), victim, countermeasure, **RECIPE)
+
+
+def test_one_that_diverges_is_not_kept(ctx: Context) -> None:
+    with pytest.raises(Diverged, match=r"diverged at step \d of 6: .* not finite"):
+        ctx.surrogate(images(), NET, **(RECIPE | {"learning_rate": 1e30}))
+    assert not (ctx.artifacts / "plugin").exists() or list((ctx.artifacts / "plugin").iterdir()) == []

@@ -85,6 +85,7 @@ def result(protector: str = "em", countermeasure: str = "vanilla", accuracy: flo
     fields.setdefault("id", f"{protector}/{countermeasure}/s{fields['seed']}")
     fields.setdefault("key", hashlib.sha256(repr((fields, parts)).encode()).hexdigest()[:32])
     return Result(
+        version=1,  # its key is made up
         dataset=DatasetInfo(**parts["dataset"]),
         metrics=Metrics(**parts["metrics"]),
         budget=Budget(**parts["budget"]),

@@ -244,7 +244,7 @@ def test_the_dataset_of_a_board_in_the_data_folder_is_found_there(
 
 
 def old(**changes: Any) -> Result:
-    return result(**({"protocol": "fast", "protocol_version": 0} | changes))
+    return result(**({"protocol": "fast", "protocol_version": 2} | changes))
 
 
 def test_a_cell_of_another_version_of_a_protocol_has_a_reason_instead_of_a_command() -> None:
@@ -253,7 +253,7 @@ def test_a_cell_of_another_version_of_a_protocol_has_a_reason_instead_of_a_comma
 
     assert cell["command"] == ""
     assert cell["needs"] == (
-        "Measured with protocol fast, version 0: this version of ue-bench has version 1, so no command gives this cell."
+        "Measured with protocol fast, version 2: this version of ue-bench has version 1, so no command gives this cell."
     )
     assert reproduced(pages["README.md"]) == []
     assert "so no command gives this cell" in pages["README.md"]
@@ -261,12 +261,6 @@ def test_a_cell_of_another_version_of_a_protocol_has_a_reason_instead_of_a_comma
 
 def test_a_cell_of_a_protocol_that_is_gone_says_so() -> None:
     assert "does not have it" in obstacle(BOARD, old(protocol="gone"))
-
-
-class WithCell(Result):
-    """A result that says what its cell is made of."""
-
-    cell: dict[str, Any] = {}  # noqa: RUF012
 
 
 @pytest.mark.parametrize(
@@ -284,7 +278,7 @@ class WithCell(Result):
 )
 def test_a_cell_of_another_revision_has_a_reason_instead_of_a_command(change: dict[str, Any], reason: str) -> None:
     parts = {kind: {"name": kind[0], "revision": 3} for kind in ("protector", "countermeasure", "victim")}
-    made_of = WithCell(**{**result().model_dump(), "cell": {"engine": 2, **parts, **change}})
+    made_of = result().model_copy(update={"cell": {"engine": 2, **parts, **change}})  # not what its key says
     board = replace(BOARD, engine_revision=2, revision=lambda kind, name: None if name == "gone" else 3)
 
     assert obstacle(board, made_of).startswith(reason)

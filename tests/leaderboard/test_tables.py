@@ -142,3 +142,17 @@ def test_terminal_marks_missing_cells_and_no_ops() -> None:
     assert re.search(r"^gaussian-filter \* +12\.0 +–$", text, flags=re.MULTILINE)
     assert "1/2 cells" in text
     assert "* gaussian-filter: No-op" in text
+
+
+def test_cells_that_learned_nothing_are_named_on_page_and_terminal() -> None:
+    def idle(countermeasure: str) -> Result:
+        found = result("em", countermeasure)
+        return found.model_copy(update={"metrics": found.metrics.model_copy(update={"learned": False})})
+
+    results = [idle("vanilla"), result("em", "vanilla", seed=1), result("ar", "vanilla")]
+    remark = "1 cell ended at chance on its own training data, which says nothing about protection: em under vanilla."
+    assert remark in written(results)
+    assert remark in " ".join(terminal(panels(results, BOARD)[0]).split())
+    more = [*results, idle("jpeg[quality=10]")]
+    assert "2 cells ended at chance on their own training data" in written(more)
+    assert "at chance" not in written([r for r in results if r.metrics.learned])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -47,9 +48,29 @@ class TestClassFolders:
         (tmp_path / "in" / "b").symlink_to(tmp_path / "elsewhere")
         (tmp_path / "in" / "a" / "3.png").symlink_to(tmp_path / "elsewhere" / "2.png")
         found = folders.scan(tmp_path / "in")
-        assert names(found) == ["a/1.png", "a/3.png", "b/2.png"]
+        assert names(found) == ["a/1.png", "a/3.png"]
+        assert found.classes == ("a",)
         pipe, link = "not a file but a pipe, a socket or a device", "a link to a folder, which is not followed"
-        assert found.refused == {"a/pipe.png": pipe, "stray.png": pipe, "a/more": link, "a/loop": link}
+        assert found.refused == {"a/pipe.png": pipe, "stray.png": pipe, "a/more": link, "a/loop": link, "b": link}
+
+    @pytest.mark.skipif(os.name != "posix", reason="links are of POSIX systems")
+    def test_links_to_folders_are_no_classes(self, tmp_path: Path) -> None:
+        touch(tmp_path / "elsewhere", "1.png")
+        (tmp_path / "in").mkdir()
+        (tmp_path / "in" / "a").symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(UserError, match=r"no class folders and no labels\.csv, but links, which are not followed"):
+            folders.scan(tmp_path / "in")
+        assert names(folders.scan(tmp_path / "in", classes_needed=False)) == []
+        (tmp_path / "link").symlink_to(touch(tmp_path / "real", "a/1.png"))
+        assert names(folders.scan(tmp_path / "link")) == ["a/1.png"]  # what is asked for by name is followed
+
+    @pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="there both are one folder")
+    def test_both_forms_of_a_name_are_one_class_of_two_folders(self, tmp_path: Path) -> None:
+        composed, decomposed = (unicodedata.normalize(form, "é") for form in ("NFC", "NFD"))
+        touch(tmp_path, f"{composed}/1.png", f"{decomposed}/2.png")
+        found = folders.scan(tmp_path)
+        assert sorted(names(found)) == sorted([f"{composed}/1.png", f"{decomposed}/2.png"])
+        assert found.classes == (composed,)
 
     def test_names_in_decomposed_form_are_the_same_class(self, tmp_path: Path) -> None:
         touch(tmp_path, f"{unicodedata.normalize('NFD', 'é')}/1.png")

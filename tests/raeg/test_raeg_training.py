@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ue_bench.api import Context, ImageSet, UserError, ValidationError
+from ue_bench.api import Context, Diverged, ImageSet, UserError, ValidationError
 from ue_bench_raeg import fit as fitting
+from ue_bench_raeg.apply import to_pixels
 from ue_bench_raeg.generator import Generator
 from ue_bench_raeg.protector import Raeg
 from ue_bench_raeg.recipe import Recipe
@@ -218,3 +219,19 @@ def test_the_checksum_is_of_all_weights_as_they_are_stored() -> None:
     assert fitting.weights_checksum({"b": torch.ones(2), "a": torch.ones(3).half()}) == known
     for name in weights:
         assert fitting.weights_checksum(weights | {name: weights[name] * 2}) != known
+
+
+def test_a_generator_with_a_weight_that_is_not_finite_is_never_kept() -> None:
+    network = Generator(2)
+    kept = Kept(network)
+    kept.add(0, {"total": 1.0})
+    with torch.no_grad():
+        next(network.parameters()).fill_(torch.inf)
+    with pytest.raises(Diverged, match=r"at step 2: weight .* of the generator not finite"):
+        kept.add(1, {"total": 0.5})
+    assert kept.best_total == 1.0
+
+
+def test_numbers_that_are_not_finite_are_no_pixels() -> None:
+    with pytest.raises(Diverged, match="image of the generator not finite"):
+        to_pixels(torch.full((1, 3, 2, 2), torch.nan))

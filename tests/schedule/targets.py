@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ue_bench.errors import EnvironmentProblem
+from ue_bench.errors import Diverged, EnvironmentProblem
 from ue_bench.schedule.devices import Slot
 
 Report = Callable[[float, float, str], None]
@@ -152,6 +152,8 @@ def fail(how: str, **_: Any) -> None:
             raise BrokenPipeError("not the driver's")
         case "user":
             raise EnvironmentProblem("no such file", "look for it")
+        case "diverged":
+            raise Diverged("loss", 3, 9)
         case "half a name":
             raise ValueError(os.fsdecode(b"caf\xe9"))
         case "long":

@@ -93,6 +93,13 @@ def test_worker_lives_on_after_a_user_error(drive: Drive) -> None:
     assert len(outcome.workers) == 1
 
 
+def test_a_training_that_diverged_is_a_failure_of_its_own_kind_and_so_is_what_needs_it(drive: Drive) -> None:
+    outcome = drive([task("bad", "fail", "diverged"), task("after", needs=("bad",)), task("b", "fail", "user")])
+    kinds = {e.task.key: e.failure for e in outcome.events if e.kind == "failed" and e.task}
+    assert kinds == {"bad": "diverged", "after": "diverged", "b": "error"}
+    assert outcome.failed["bad"].startswith("diverged at step 3 of 9: loss not finite")
+
+
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [

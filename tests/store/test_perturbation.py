@@ -9,6 +9,7 @@ from toys import Clean, random_set
 
 from ue_bench.contract.imageset import ImageSet
 from ue_bench.errors import ValidationError
+from ue_bench.store import perturbation
 from ue_bench.store.perturbation import check, measure, ssim
 
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
@@ -117,3 +118,29 @@ def test_a_protector_keeps_shape_and_labels() -> None:
         check(Clean(), data, ImageSet(data.images, 1 - data.labels, data.class_names))
     with pytest.raises(ValidationError, match="clean changed labels"):
         check(Clean(), data, ImageSet(data.images, data.labels, ("a", "z")))
+
+
+def test_large_images_are_measured_in_stripes_as_they_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    clean = rng.integers(0, 256, (2, 61, 40, 3), dtype=np.uint8)
+    protected = np.clip(clean + rng.normal(0, 9, clean.shape), 0, 255).astype(np.uint8)
+    whole = measure(measured_set(clean), measured_set(protected), "").model_dump()
+
+    monkeypatch.setattr(perturbation, "STRIPED_PIXELS", 400)  # ten rows
+    striped = measure(measured_set(clean), measured_set(protected), "").model_dump()
+
+    assert striped.pop("ssim") == pytest.approx(whole.pop("ssim"), abs=1e-6)
+    assert striped == whole
+
+
+@pytest.mark.parametrize("size", [(400, 2), (3, 500)])
+def test_stripes_of_images_that_are_smaller_than_a_window(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    first, second = (rng.integers(0, 256, (1, *size, 3), dtype=np.uint8) for _ in range(2))
+    whole = ssim(first, second)
+
+    monkeypatch.setattr(perturbation, "STRIPED_PIXELS", 100)
+
+    assert ssim(first, second) == pytest.approx(whole, abs=1e-6)

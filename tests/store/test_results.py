@@ -8,21 +8,49 @@ from typing import Any
 
 import pytest
 
+from ue_bench.atomic import write_atomically
 from ue_bench.errors import EnvironmentProblem, ValidationError
-from ue_bench.store import results as module
-from ue_bench.store.results import ResultStore, slug, write_atomically
-from ue_bench.store.schema import Budget, Cost, Curve, DatasetInfo, Environment, Failure, Metrics, Result
+from ue_bench.keys import digest
+from ue_bench.store.results import ResultStore, slug
+from ue_bench.store.schema import (
+    Budget,
+    Cost,
+    Curve,
+    DatasetInfo,
+    Environment,
+    Failure,
+    Metrics,
+    Result,
+    as_json,
+    json_text,
+    record_text,
+)
 
 KEY = "0123456789abcdef" * 2
 
 
-def result(**changes: Any) -> Result:
+def plugin(name: str, **parameters: Any) -> dict[str, Any]:
+    return {"name": name, "revision": 1, "parameters": parameters}
+
+
+CELL = {
+    "engine": 1, "train": "a" * 32, "test": "b" * 32,
+    "protector": plugin("lsp"), "countermeasure": plugin("jpeg", quality=10), "victim": plugin("resnet18"),
+    "protocol": {"name": "fast", "version": 1, "batch": 128, "epochs": 18},
+    "seed": 0, "fraction": 1.0, "precision": "fp32",
+}  # fmt: skip
+
+
+def result(cell: dict[str, Any] | None = None, **changes: Any) -> Result:
+    """A finished cell; ``cell`` holds what differs from the usual one, ``changes`` are fields of the result."""
+    identity = CELL | (cell or {})
     fields: dict[str, Any] = {
-        "key": KEY,
+        "key": digest(identity),
+        "cell": identity,
         "id": "cifar10/lsp/jpeg[quality=10]/resnet18/fast/s0",
         "dataset": DatasetInfo(
             selector="cifar10", source="CIFAR-10", train=50_000, test=10_000, classes=10, height=32, width=32,
-            fingerprint="f" * 16,
+            fingerprint=digest(["a" * 32, "b" * 32])[:16],
         ),
         "protector": "lsp",
         "countermeasure": "jpeg[quality=10]",
@@ -61,14 +89,13 @@ def test_a_result_survives_storing(store: ResultStore) -> None:
     store.write(result(), CURVE)
     assert store.results() == [result()]
     [path] = (store.out / "results").rglob("*.json")
-    assert (
-        path.relative_to(store.out).as_posix() == "results/lsp/jpeg-quality-10-resnet18-fast-s0-0123456789abcdef.json"
-    )
+    name = f"results/lsp/jpeg-quality-10-resnet18-fast-s0-{digest(CELL)[:16]}.json"
+    assert path.relative_to(store.out).as_posix() == name
     assert json.loads((store.out / "curves" / f"{KEY}.json").read_text(encoding="utf-8"))["accuracy_test"] == [10.0]
 
 
 def test_results_come_sorted_and_a_second_writing_replaces_the_first(store: ResultStore) -> None:
-    other = result(id="a", key="f" * 32)
+    other = result({"engine": 2}, id="a")
     store.write(result(), CURVE)
     store.write(other, CURVE)
     store.write(result(attempts=2), CURVE)
@@ -79,17 +106,36 @@ def test_a_result_with_the_longest_plausible_names_has_at_most_2_kb(store: Resul
     protector = "deephiding[mode=sample,hidden=natural,hidden_images=photographs of nature,bank_size=10000,eps=16/255]"
     countermeasure = "gaussian-filter[apply_to_test=true,sigma=12.345]+jpeg[apply_to_test=true,quality=10]+at[steps=10]"
     third = 100 / 3
+    cell = {
+        "protector": plugin(
+            "deephiding", mode="sample", hidden="natural", hidden_images="0123456789abcdef" * 2, bank_size=10000,
+            eps="16/255",
+        ) | {"weights": "0123456789abcdef" * 2},
+        "countermeasure": {
+            "combination": [
+                plugin("gaussian-filter", apply_to_test=True, sigma=12.345),
+                plugin("jpeg", apply_to_test=True, quality=10), plugin("at", steps=10),
+            ]
+        },
+        "victim": plugin("resnet18", stem="imagenet"),
+        "protocol": {"name": "paper", "version": 1, "batch": 128, "steps": 40000, "learning_rate": 0.1,
+                     "schedule": "multistep", "milestones": [0.4, 0.8]},
+        "fraction": 1 / 3,
+    }  # fmt: skip
     long = result(
-        id=f"imagefolder[path=imagenet100,size=224]/{protector}@0.333333/{countermeasure}/resnet18[stem=imagenet]/paper/s9",
+        cell,
+        id=f"imagefolder[path=imagenet100,size=224]/{protector}@0.333333/{countermeasure}/resnet18[stem=imagenet]/paper/s0",
         protector=protector,
         countermeasure=countermeasure,
         victim="resnet18[stem=imagenet]",
+        dataset=result().dataset.model_copy(update={"selector": "imagefolder[path=imagenet100,size=224]"}),
+        protocol="paper",
         fraction=1 / 3,
         metrics=Metrics(
             accuracy_last=third, accuracy_peak=third, peak_epoch=third, accuracy_train=third, loss_train=1e-7 / 3
         ),
         budget=Budget(
-            declared="linf 0.03137254901960784", linf_mean=third, linf_max=255, rms=third, over_8=third, l2_mean=third,
+            declared="linf 0.03137254901960784", linf_mean=third, linf_max=255, rms=third, over_8=1 / 3, l2_mean=third,
             l0_mean=third * 1000, psnr=third, ssim=1 / 3,
         ),
         cost=Cost(protect_seconds=third, train_seconds=1e5 / 3, images_per_second=1e6 / 3, peak_memory_mb=1e5 / 3),
@@ -100,8 +146,10 @@ def test_a_result_with_the_longest_plausible_names_has_at_most_2_kb(store: Resul
     )  # fmt: skip
     store.write(long, CURVE)
     [path] = (store.out / "results").rglob("*.json")
-    assert path.stat().st_size <= 2048
+    assert len(path.read_bytes()) <= 2048
     assert len(path.name) < 255
+    [found] = store.results()
+    assert as_json(found) == as_json(long)  # with what the file leaves out because the cell tells it
 
 
 @pytest.mark.parametrize(
@@ -120,8 +168,14 @@ def test_selectors_as_file_names(text: str, name: str) -> None:
     assert slug(text) == name
 
 
+def old(**changes: Any) -> Result:
+    """A result of version 1, which held no cell: its key may be anything."""
+    fields = result().model_dump() | {"version": 1, "cell": None}
+    return Result(**(fields | changes))
+
+
 def test_results_whose_names_and_first_digits_are_equal_are_both_kept(store: ResultStore) -> None:
-    first, second = result(key="01234567" + "a" * 24), result(key="01234567" + "b" * 24, fraction=0.5)
+    first, second = old(key="01234567" + "a" * 24), old(key="01234567" + "b" * 24, fraction=0.5)
     for one in (first, second):
         store.write(one, CURVE)
 
@@ -133,7 +187,7 @@ def test_results_whose_names_and_first_digits_are_equal_are_both_kept(store: Res
 
 def test_names_that_differ_in_case_alone_are_files_of_their_own_on_every_file_system(store: ResultStore) -> None:
     for number, victim in enumerate(["Net", "net", "NET"]):
-        store.write(result(key=f"{number}" * 32, victim=victim), CURVE)
+        store.write(old(key=f"{number}" * 32, victim=victim), CURVE)
 
     names = [path.name.lower() for path in (store.out / "results").rglob("*.json")]
     assert len(set(names)) == 3
@@ -142,46 +196,173 @@ def test_names_that_differ_in_case_alone_are_files_of_their_own_on_every_file_sy
 def test_a_result_under_a_name_of_before_is_found_and_replaced_where_it_is(store: ResultStore) -> None:
     store.write(result(), CURVE)
     [path] = (store.out / "results").rglob("*.json")
-    old = path.rename(path.with_name("jpeg-quality-10-resnet18-fast-s0-01234567.json"))
+    key = result().key
+    short = path.rename(path.with_name(f"jpeg-quality-10-resnet18-fast-s0-{key[:8]}.json"))
 
-    assert store.has(KEY)
+    assert store.has(key)
     store.write(result(attempts=2), CURVE)
 
-    assert list((store.out / "results").rglob("*.json")) == [old]
+    assert list((store.out / "results").rglob("*.json")) == [short]
     assert store.results() == [result(attempts=2)]
 
 
 def test_a_protocol_of_ones_own_may_have_any_name(store: ResultStore) -> None:
-    store.write(result(protocol="../mine/x"), CURVE)
+    store.write(old(protocol="../mine/x", key=KEY), CURVE)
     [path] = (store.out / "results").rglob("*.json")
-    assert path.name == "jpeg-quality-10-resnet18-mine-x-s0-0123456789abcdef.json"
+    assert path.name == f"jpeg-quality-10-resnet18-mine-x-s0-{KEY[:16]}.json"
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 1}', "\udcff"])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 1}', "\udcff", "[" * 100_000])
 @pytest.mark.parametrize("kind", ["results", "failures"])
-def test_a_file_that_cannot_be_read_is_named(store: ResultStore, kind: str, text: str) -> None:
-    path = store.out / kind / "broken.json"
-    path.parent.mkdir()
+def test_a_file_that_is_no_record_is_set_aside_by_name(
+    store: ResultStore, kind: str, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.write(result(), CURVE)
+    path = store.out / kind / "lsp" / "broken.json" if kind == "results" else store.out / kind / "broken.json"
+    path.parent.mkdir(exist_ok=True, parents=True)
     path.write_bytes(text.encode(errors="surrogateescape"))
-    with pytest.raises(ValidationError) as caught:
-        store.results() if kind == "results" else store.failures()
-    assert str(path) in caught.value.message
-    assert caught.value.hint
+    for _ in range(2):
+        assert (store.results(), store.failures()) == ([result()], [])
+    [aside] = (store.out / kind / "bad").rglob("*.json")
+    assert aside.read_bytes() == text.encode(errors="surrogateescape")
+    assert not path.exists()
+    [said] = caplog.records
+    assert str(path) in said.message
+    assert aside.relative_to(store.out).as_posix() in said.message
 
 
-def test_a_result_of_another_version_is_refused(store: ResultStore) -> None:
+def test_files_of_one_name_are_set_aside_side_by_side(store: ResultStore) -> None:
+    for text in ("1", "2"):
+        write_atomically(store.out / "results" / "x.json", text)
+        assert store.results() == []
+    assert sorted(p.read_text(encoding="utf-8") for p in (store.out / "results" / "bad").rglob("*.json")) == ["1", "2"]
+
+
+def test_a_protector_may_be_called_bad(store: ResultStore) -> None:
+    bad = result({"protector": plugin("bad")}, protector="bad")
+    store.write(bad, CURVE)
+    assert store.results() == [bad]
+    assert store.has(bad.key)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_keeps_its_files_and_they_are_named_once(
+    store: ResultStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_atomically(store.out / "results" / "x.json", "{")
+    (store.out / "results").chmod(0o555)
+    try:
+        assert store.results() == store.results() == []
+    finally:
+        (store.out / "results").chmod(0o755)
+    assert len(caplog.records) == 1
+
+
+def test_a_folder_that_cannot_take_files_keeps_them_and_they_are_named_once(
+    store: ResultStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_atomically(store.out / "results" / "x.json", "{")
+    write_atomically(store.out / "results" / "bad", "in the way of a folder, as a read-only one is")
+    assert store.results() == store.results() == []
+    [said] = caplog.records
+    assert "x.json is not used" in said.message
+    assert (store.out / "results" / "x.json").exists()
+
+
+def test_a_result_of_a_newer_version_is_refused(store: ResultStore) -> None:
     store.write(result(), CURVE)
     [path] = (store.out / "results").rglob("*.json")
-    path.write_text(path.read_text(encoding="utf-8").replace('"version": 1', '"version": 2'), encoding="utf-8")
-    with pytest.raises(ValidationError, match="is not a result of this version"):
+    path.write_text(path.read_text(encoding="utf-8").replace('"version": 2', '"version": 3'), encoding="utf-8")
+    with pytest.raises(ValidationError, match=r"was written by a newer version of ue-bench"):
         store.results()
+    assert path.exists()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('"seed":0', '"seed":1'),  # in the cell: its digest is another
+        ('"epochs":18', '"epochs":19'),
+        (f'"key": "{digest(CELL)}"', f'"key": "{KEY}"'),
+        ('"protector": "lsp"', '"protector": "ops"'),  # beside it: what is shown is not what was measured
+        ('"countermeasure": "jpeg[quality=10]"', '"countermeasure": "vanilla"'),
+        ('"victim": "resnet18"', '"victim": "resnet18+resnet18"'),
+        ('"victim": "resnet18"', '"victim": "[["'),
+        ('"seed": 0', '"seed": 1'),
+        ('"fraction": 1.0', '"fraction": 0.5'),
+        ('"precision": "fp32"', '"precision": "bf16"'),
+        ('"protocol": "fast"', '"protocol": "paper"'),
+        ('"protocol_version": 1', '"protocol_version": 2'),
+        ('"fingerprint": "', '"fingerprint": "0'),
+        ('"version": 2', '"version": 1'),
+        ('"accuracy_last": 12.34', '"accuracy_last": 123.4'),
+        ('"accuracy_last": 12.34', '"accuracy_last": NaN'),
+        ('"accuracy_last": 12.34', '"accuracy_last": -1'),
+        ('"loss_train": 0.123', '"loss_train": Infinity'),
+        ('"linf_max": 2', '"linf_max": 256'),
+        ('"ssim": 0.9', '"ssim": 1.5'),
+        ('"over_8": 0.0', '"over_8": 2'),
+        ('"psnr": null', '"psnr": -1'),
+        ('"train_seconds": 2.0', '"train_seconds": -2'),
+        ('"attempts": 1', '"attempts": 0'),
+    ],
+)
+def test_a_result_that_cannot_be_true_is_set_aside(store: ResultStore, before: str, after: str) -> None:
+    store.write(result(), CURVE)
+    [path] = (store.out / "results").rglob("*.json")
+    text = path.read_text(encoding="utf-8")
+    assert before in text
+    path.write_text(text.replace(before, after), encoding="utf-8")
+    assert not store.has(digest(CELL))
+    assert store.results() == []
+    assert len(list((store.out / "results" / "bad" / "lsp").iterdir())) == 1
+
+
+def test_a_result_holds_the_cell_of_its_key(store: ResultStore) -> None:
+    store.write(result({"fraction": 1 / 3}, fraction=1 / 3), CURVE)
+    [path] = (store.out / "results").rglob("*.json")
+    found = json.loads(path.read_text(encoding="utf-8"))
+    assert digest(found["cell"]) == found["key"]  # its floats are not shortened
+    assert (found["fraction"], found["cell"]["fraction"]) == (0.333333, 1 / 3)
+    assert len(store.results()) == 1
+
+
+@pytest.mark.parametrize("name", ["em-vanilla.json", "ops-median.json"])
+def test_results_of_version_1_are_still_read(store: ResultStore, name: str) -> None:
+    old = Path(__file__).parent / "version-1" / name
+    target = store.out / "results" / "some" / f"x-{json.loads(old.read_text())['key'][:8]}.json"
+    target.parent.mkdir(parents=True)
+    target.write_bytes(old.read_bytes())
+    [found] = store.results()
+    assert (found.version, found.cell, store.has(found.key)) == (1, None, True)
+    assert record_text(found) == old.read_text(encoding="utf-8")
+
+
+def test_what_is_not_a_number_is_never_written(store: ResultStore) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        json_text({"a": [float("nan")]})
+    with pytest.raises(ValueError, match="finite number"):
+        result().metrics.model_validate(result().metrics.model_dump() | {"loss_train": float("inf")})
+
+
+def test_a_failure_that_cannot_be_recorded_stops_nothing(store: ResultStore, caplog: pytest.LogCaptureFixture) -> None:
+    (store.out / "failures").write_text("in the way", encoding="utf-8")
+    store.write_failure(FAILURE, "Traceback ...")
+    assert "cannot record a failure" in caplog.text
+
+
+def test_half_of_a_character_in_a_failure_stops_nothing(store: ResultStore) -> None:
+    store.write_failure(FAILURE.model_copy(update={"error": "no file \udcff"}), "in \udcff")
+    [found] = json.loads("[" + (store.out / "failures" / f"{KEY}.json").read_text(encoding="utf-8") + "]")
+    assert found["error"] == "no file \udcff"
 
 
 def test_a_failure_is_no_result_and_is_forgotten_on_success(store: ResultStore) -> None:
-    store.write_failure(FAILURE, "Traceback ...")
+    failure = FAILURE.model_copy(update={"key": result().key})
+    store.write_failure(failure, "Traceback ...")
     assert store.results() == []
-    assert store.failures() == [FAILURE]
-    assert (store.out / "failures" / f"{KEY}.txt").read_text(encoding="utf-8") == "Traceback ..."
+    assert store.failures() == [failure]
+    assert (store.out / "failures" / f"{failure.key}.txt").read_text(encoding="utf-8") == "Traceback ..."
     store.write(result(), CURVE)
     assert store.failures() == []
     assert list((store.out / "failures").iterdir()) == []
@@ -200,7 +381,7 @@ def test_writing_that_fails_keeps_the_old_content(tmp_path: Path, monkeypatch: p
     def fail(handle: int) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(module.os, "fsync", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="disk full"):
         write_atomically(path, "new")
     assert path.read_text(encoding="utf-8") == "old"
@@ -252,3 +433,26 @@ def test_a_read_only_results_folder_is_the_users_to_mend(tmp_path: Path) -> None
 def test_a_folder_without_results_has_none(tmp_path: Path) -> None:
     assert ResultStore(tmp_path / "nowhere").results() == []
     assert ResultStore(tmp_path / "nowhere").failures() == []
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_no_file_holds_what_is_no_number(store: ResultStore, bad: float) -> None:
+    metrics = result().metrics.model_copy(update={"accuracy_last": bad})
+    with pytest.raises(ValueError, match="JSON"):
+        store.write(result(metrics=metrics), CURVE)
+    with pytest.raises(ValueError, match="JSON"):
+        store.write(result(), CURVE.model_copy(update={"loss_train": [bad]}))
+    with pytest.raises(ValueError, match="JSON"):
+        json_text({"intra": bad})
+    assert store.results() == []
+
+
+def test_older_failures_and_results_are_read_as_what_they_were(store: ResultStore) -> None:
+    store.write_failure(FAILURE)
+    [path] = (store.out / "failures").glob("*.json")
+    old = {k: v for k, v in json.loads(path.read_text(encoding="utf-8")).items() if k != "kind"}
+    path.write_text(json.dumps(old), encoding="utf-8")
+    assert [f.kind for f in store.failures()] == ["error"]
+    store.write_failure(FAILURE.model_copy(update={"kind": "diverged"}))
+    assert [f.kind for f in store.failures()] == ["diverged"]
+    assert Metrics.model_validate({k: v for k, v in result().metrics.model_dump().items() if k != "learned"}).learned

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ue_bench.api import Context, NetworkCost, UserError
+from ue_bench.api import Context, Diverged, NetworkCost, UserError
 from ue_bench.contract.imageset import ImageSet
 from ue_bench.grid.surrogates import surrogate
 from ue_bench.seeds import derive
@@ -336,3 +336,11 @@ def test_shapes_are_learnt_without_labels(tmp_path: Path) -> None:
     control = accuracy_of_a_probe(encoder()[0], train, test)
     learnt = train_encoder(encoder, train, 6, 64, 0.1, 0.2, 0.5, ctx)  # of preset=micro, on a smaller network
     assert accuracy_of_a_probe(learnt, train, test) > control + 8
+
+
+def test_an_encoder_that_diverges_is_not_kept(tmp_path: Path) -> None:
+    saved: list[dict[str, Any]] = []
+    settings = TestTraining.settings | {"learning_rate": 1e30}
+    with pytest.raises(Diverged, match=r"at step \d of 6: .* of SimCLR not finite"):
+        train_encoder(tiny, noise(), 2, **settings, ctx=context(tmp_path), save=saved.append)
+    assert saved == []

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from .common import cache_option, data_dir_option, json_option
+from .common import cache_option, data_dir_option, json_option, print_json
 
 if TYPE_CHECKING:
     from ..owner.pairs import Pairs
@@ -55,7 +54,7 @@ def command(
         done += len(batch.names)
         report(done, pairs.count, "audit")
     found = audit.report(pairs.labels, pairs.problems)
-    print(json.dumps(found.plain(), indent=1, ensure_ascii=False) if as_json else text(found))
+    print_json(found.plain()) if as_json else print(text(found))
     return 0 if found.passed else 4
 
 

@@ -140,9 +140,14 @@ def resolved(**options: Any) -> Grid:
     return resolve(requested(**options), loading())
 
 
-def print_json(value: Any) -> None:
-    """Print plain data. Raises ValueError when it holds a number that JSON has not."""
-    print(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=str))
+def print_json(content: Any, default: Callable[[Any], Any] | None = None) -> None:
+    """Print ``content`` on stdout: as it reads where that is UTF-8, else escaped, so that nothing of it is lost.
+
+    ``default`` turns what JSON does not know into what it does. Raises ValueError for numbers that JSON has not.
+    """
+    unicode = (sys.stdout.encoding or "utf-8").lower().replace("_", "-").startswith("utf")
+    text = json.dumps(content, indent=1, ensure_ascii=not unicode, allow_nan=False, default=default)
+    print(text.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))  # names of files may be no UTF-8
 
 
 def shown(path: Path) -> str:

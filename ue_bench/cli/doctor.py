@@ -40,7 +40,7 @@ def command(as_json: bool) -> int:
         import torchvision  # noqa: F401  # only to see whether it can be
     except Exception as error:  # a build for another torch fails in its own ways
         found["remarks"].append(f"no downloads, no training of hiders: torchvision does not work: {one_line(error)}")
-    print(json.dumps(found, indent=1) if as_json else _text(found))
+    print(json.dumps(found, indent=1, allow_nan=False) if as_json else _text(found))
     return 3 if found["problems"] else 0
 
 

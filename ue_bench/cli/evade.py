@@ -11,8 +11,8 @@ from .common import evasion_options, jobs_option, json_option, print_json, resol
 
 @click.command("evade")
 @click.option("-P", "--protector", "protectors", multiple=True, required=True,
-              help="Selectors; 'none' is always there.")  # fmt: skip
-@click.option("-C", "--countermeasure", "countermeasures", multiple=True, default=("@raeg",), show_default=True,
+              help="Selectors; clean images are always there.")  # fmt: skip
+@click.option("-C", "--countermeasure", "countermeasures", multiple=True, default=("@evasion",), show_default=True,
               help="What is done to test images before they are shown.")  # fmt: skip
 @evasion_options
 @jobs_option

@@ -66,7 +66,10 @@ def check(board_name: str, out: Path | None, as_json: bool) -> int:
     from ..leaderboard.build import check as compare
 
     differences = compare(*_results(board_name, out))
-    print(json.dumps(differences) if as_json else "\n".join(differences), end="\n" if as_json or differences else "")
+    print(
+        json.dumps(differences, allow_nan=False) if as_json else "\n".join(differences),
+        end="\n" if as_json or differences else "",
+    )
     if not differences:
         say("ue-bench: the pages agree with the results")
     return 4 if differences else 0

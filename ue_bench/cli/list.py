@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,7 +9,7 @@ import click
 from ..catalogue.registry import registry
 from ..contract.registration import KIND_NAMES, PluginRecord
 from ..errors import UserError, did_you_mean
-from .common import json_option, say
+from .common import json_option, print_json, say
 
 if TYPE_CHECKING:
     from ..contract.registration import DataRecord, TableRecord
@@ -39,7 +38,7 @@ def command(kind: str, as_json: bool) -> None:
     else:
         rows = [_plugin(r, detailed=as_json) for r in registry().of_kind(kind.removesuffix("s"))]
     if as_json:
-        print(json.dumps(rows, indent=1, ensure_ascii=False))
+        print_json(rows)
         return
     width = max((len(r["name"]) for r in rows), default=0)
     for row in rows:

@@ -9,7 +9,8 @@ from importlib import import_module
 import click
 
 from .. import __version__
-from ..errors import UserError, did_you_mean
+from ..errors import UserError, did_you_mean, disk_problem
+from ..output import printable
 from .common import say
 
 COMMANDS = {
@@ -97,6 +98,7 @@ def cli(traceback: bool) -> None:
 
 def main() -> None:
     """Entry point of the ``ue-bench`` script."""
+    printable()
     try:
         code = cli(standalone_mode=False)
     except UserError as error:
@@ -111,6 +113,12 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output left, as `head` does
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        problem = disk_problem(error)
+        if problem is None:
+            raise
+        _complain(problem)
+        sys.exit(problem.exit_code)
     sys.exit(code if isinstance(code, int) else 0)
 
 

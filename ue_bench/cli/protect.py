@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from .common import cache_option, data_dir_option, json_option, say
+from .common import cache_option, data_dir_option, json_option, print_json, say
 
 if TYPE_CHECKING:
     from ..contract.plugin import Protector
@@ -68,6 +68,7 @@ def command(
     from .. import machine
     from ..errors import UserError
     from ..owner import audit, files, protecting
+    from ..owner.request import Request
     from ..progress import ProgressLine, usable_device
 
     plugin = _one(protector)
@@ -77,7 +78,7 @@ def command(
     if kind == "jpeg":
         say("ue-bench: JPEG changes every image once more, and with it undoes much of the protection")
     device = usable_device(device)
-    request = protecting.Request(
+    request = Request(
         protector=plugin,
         source=source,
         out=out,
@@ -98,7 +99,7 @@ def command(
     with files.alone(out, cache_dir):
         found = protecting.protect(request, ProgressLine(sys.stderr))
     if as_json:
-        files.print_json(found)
+        print_json(found)
     else:
         print(_text(found, request))
     name_failed(found["failed"], found["images"], "protected")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .common import cache_option, json_option, say
+from .common import cache_option, json_option, print_json, say
 from .protect import name_failed, name_ignored
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def command(
     if found.remark:
         say(f"ue-bench: {found.remark}")
     if as_json:
-        files.print_json(asdict(found))
+        print_json(asdict(found))
     else:
         print(_text(found, out))
     name_failed(found.failed, found.images, "recovered")

@@ -36,5 +36,7 @@ def command(as_json: bool, dry_run: bool, jobs: int | None, **options: Any) -> i
         print_json([plain(r) for r in results])
     else:
         print(results.table())
+    for protector in grid.unchanged(results):
+        say(f"ue-bench: warning: {protector} left every image as it was, its results are those of clean images")
     say(f"ue-bench: {len(results)} of {len(grid.cells)} cells have results in {shown(grid.env.out)}")
     return 1 if failed or len(results) < len(grid.cells) else 0

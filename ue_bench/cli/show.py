@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from ..catalogue.describe import describe_property
 from ..catalogue.registry import registry
 from ..contract.registration import KIND_NAMES, PluginRecord
 from ..errors import UserError, did_you_mean
-from .common import json_option
+from .common import json_option, print_json
 
 if TYPE_CHECKING:
     from ..contract.plugin import Plugin
@@ -34,7 +33,7 @@ def command(name: str, as_json: bool) -> None:
     """
     found = _find(name)
     if as_json:
-        print(json.dumps(found, indent=1, ensure_ascii=False, default=str))
+        print_json(found, default=str)
         return
     for thing in found:
         print(f"{thing.pop('name')} ({thing.pop('kind')})")
@@ -126,6 +125,7 @@ def _plugin(record: PluginRecord, selector: str) -> dict[str, Any]:
         "paper": plugin.paper,
         "note": getattr(plugin, "identity_note", ""),
         **_clean_images(record, selector),
+        **_largest_image(record, selector),
         "revision": plugin.revision,
         "distribution": record.distribution,
         "cost": _cost(record, selector),
@@ -151,6 +151,14 @@ def _clean_images(record: PluginRecord, selector: str) -> dict[str, int]:
 
     plugin = _one(record, selector)
     return {"clean_images": plugin.clean_images} if isinstance(plugin, Countermeasure) and plugin.clean_images else {}
+
+
+def _largest_image(record: PluginRecord, selector: str) -> dict[str, str]:
+    """The largest image that a protector takes."""
+    from ..contract.plugin import Protector, megapixels
+
+    plugin = _one(record, selector)
+    return {"largest image": megapixels(plugin.largest_image)} if isinstance(plugin, Protector) else {}
 
 
 def _asked(record: PluginRecord, selector: str) -> str:

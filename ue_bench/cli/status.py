@@ -27,7 +27,7 @@ def command(as_json: bool, **options: Any) -> int:
         if state == "done":
             row["accuracy"] = done[cell.key].metrics.accuracy_last
         elif state == "failed":
-            row["error"] = failed[cell.key].error
+            row["kind"], row["error"] = failed[cell.key].kind, failed[cell.key].error
         rows.append(row)
     if as_json:
         print_json(rows)

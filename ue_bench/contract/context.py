@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -11,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from ..atomic import publish as publish
+from ..checksums import whole
 from ..keys import digest
+from ..locks import hold
 from ..seeds import derive
 from .imageset import ImageSet, release
 
@@ -75,7 +76,8 @@ class Context(CleanDataAccess):
     ``device`` is a torch device name; ``seed`` belongs to this piece of work and nothing else; ``scratch`` is a
     folder that disappears afterwards; ``data_dir`` is where datasets are looked for and downloaded to; ``precision`` is
     ``bf16`` or ``fp32``, for the layers of networks; ``recovery_key`` holds what a protector needs to recover images;
-    ``learn_from`` are the training images where test images are to be protected, see ``learning``.
+    ``learn_from`` are the training images where test images are to be protected, see ``learning``; ``secret`` says that
+    this is a data owner's work, whose randomness nobody else may know, see ``method_seed``.
     """
 
     device: str
@@ -89,6 +91,18 @@ class Context(CleanDataAccess):
     recovery_key: Mapping[str, NDArray[Any]] = field(default_factory=dict, repr=False)
     learn_from: ImageSet | None = field(default=None, repr=False)
     networks: Networks | None = field(default=None, repr=False)
+    secret: bool = False
+
+    def method_seed(self, published: int, chosen: int | None = None) -> int:
+        """Return the seed of what a method draws once for all, such as a filter or a centre a class.
+
+        On a board that is the seed the authors published, so that everybody's images are the same. Whoever knows it can
+        draw the same and subtract it: for a data owner it is derived from their own seed, 63 bits of it. ``chosen`` is
+        the plugin's parameter where it has one: a value other than the published is taken as it is, by both.
+        """
+        if chosen is not None and chosen != published:
+            return chosen
+        return derive(self.seed, "method") if self.secret else published
 
     def rng(self, *axes: object) -> np.random.Generator:
         """A NumPy generator of its own for ``axes``."""
@@ -151,6 +165,7 @@ class Context(CleanDataAccess):
                     raise ValueError(f"expected uint8 images of shape {shape[1:]}, got {chunk.dtype} {chunk.shape}")
                 file.write(np.ascontiguousarray(chunk).data)
                 written += len(chunk)
+                del chunk  # not kept while the next one is made
         if written != shape[0]:
             raise ValueError(f"expected {shape[0]} images, got {written}")
         stored: NDArray[np.uint8] = np.load(name, mmap_mode="r")
@@ -177,29 +192,26 @@ class Context(CleanDataAccess):
     def cached(self, key: Any, make: Callable[[Path], None]) -> Path:
         """The artifact folder for ``key`` (plain data), made by ``make(folder)`` when it does not exist yet.
 
-        The folder appears whole or not at all. Where several processes want the same one, one makes it and the others
-        wait.
+        The folder appears whole or not at all, its files are read-only, and they are compared with their checksums when
+        a process first uses them: a damaged one is made anew. Where several processes want the same one, one makes it
+        and the others wait.
         """
         target = self.artifacts / "plugin" / digest(self._named(key))
-        if target.exists():
+        if whole(target):
             return target
         locks = self.artifacts / "scratch"
         locks.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(locks / f"{target.name}.lock")  # it ends with its process
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            self.report(0, 1, "wait for another worker")
-            lock.acquire()
-        try:
-            if not target.exists():
+        with hold(locks / f"{target.name}.lock", lambda advice: self.report(0, 1, "wait for another worker")):
+            if not whole(target):
                 publish(target, make)
-        finally:
-            lock.release()
         return target
 
     def checkpoint_dir(self, key: Any) -> Path:
-        """A folder that outlives a killed process, for the state of long work. Remove it when the work is done."""
+        """A folder that outlives a killed process, for the state of long work. Remove it when the work is done.
+
+        ``save_checkpoint`` and ``save_arrays`` write files there that ``load_checkpoint`` and ``load_arrays`` believe
+        only when they are whole and of this ``key``.
+        """
         folder = self.artifacts / "unfinished" / digest(self._named(key))
         folder.mkdir(parents=True, exist_ok=True)
         return folder
@@ -232,22 +244,6 @@ class Context(CleanDataAccess):
         if self.networks is None:
             raise RuntimeError("this context trains no networks: 'networks' says who does, as in ue_bench.testing")
         return self.networks
-
-
-def publish(target: Path, make: Callable[[Path], None]) -> None:
-    """Fill a temporary folder beside ``target`` and rename it there, so that ``target`` is whole or absent."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".making-{os.getpid()}-", dir=target.parent))
-    try:
-        make(temporary)
-        temporary.chmod(0o755)  # mkdtemp's folders are private, but a cache may be shared
-        try:
-            temporary.rename(target)
-        except OSError:
-            if not target.exists():  # else another process was first, with the same content
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @dataclass(frozen=True)

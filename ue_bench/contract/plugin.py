@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -15,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from ..catalogue.selectors import write_text
 from ..errors import UserError
+from ..files import absent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,7 +67,7 @@ def digest_path(path: Path) -> str:
         elif path.is_dir():
             files = sorted(p for p in path.rglob("*") if p.is_file())
         else:
-            raise UserError(f"no file or folder at {path}", "check the path")
+            raise absent(path)
         for file in files:
             digest.update(b"file" if file == path else os.fsencode(file.relative_to(path).as_posix()))
             with file.open("rb") as handle:
@@ -231,9 +233,13 @@ class NetworkCost:
 
 
 class Protector(Plugin):
-    """Makes images unlearnable. ``budget`` declares the bound it keeps, such as ``linf 8/255``, or ``none``."""
+    """Makes images unlearnable. ``budget`` declares the bound it keeps, such as ``linf 8/255``, or ``none``.
+
+    ``changes_images`` is false where images that are left as they were are a right result, not a failure.
+    """
 
     kind: ClassVar[str] = "protector"
+    changes_images: ClassVar[bool] = True
 
     @property
     def budget(self) -> str:
@@ -259,6 +265,23 @@ class Protector(Plugin):
         """
         return self.uses_networks
 
+    @property
+    def classes_needed(self) -> int:
+        """How many classes must have images: two where an image is moved by what tells its class from others.
+
+        Fewer are refused before protection starts.
+        """
+        return 1
+
+    @property
+    def largest_image(self) -> int:
+        """Pixels of the largest image that is taken, in some 8 GB of memory; ``check_size`` refuses larger ones.
+
+        512 x 512 where networks are trained or attacked, whose layers hold about 2 kB a pixel for each image of a
+        batch, else 100 million.
+        """
+        return 2**18 if self.uses_networks else 100_000_000
+
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         """Protected images in the same order, shape and with the same labels. Never sees test images."""
         raise NotImplementedError
@@ -283,6 +306,22 @@ class Protector(Plugin):
     def recovers(cls) -> bool:
         """Whether this class has its own ``recover``."""
         return cls.recover is not Protector.recover
+
+
+def check_size(protector: Protector, size: tuple[int, int]) -> None:
+    """Raise UserError when images of ``size``, height and width, are larger than ``protector`` takes."""
+    height, width = size
+    if height * width > protector.largest_image:
+        side = math.isqrt(protector.largest_image)
+        raise UserError(
+            f"{protector.name} takes images of up to {megapixels(protector.largest_image)}, not {width}x{height}",
+            f"bring them to {side}x{side} or less (--size of 'ue-bench protect', size= of a dataset)",
+        )
+
+
+def megapixels(pixels: int) -> str:
+    """``8.39 megapixels``."""
+    return f"{pixels / 1e6:.3g} megapixels"
 
 
 class Countermeasure(Plugin):

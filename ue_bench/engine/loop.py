@@ -7,6 +7,7 @@ the device.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,10 +25,14 @@ from ..contract.context import TrainContext
 from ..contract.imageset import ImageSet, release
 from ..contract.plugin import Countermeasure
 from ..contract.protocol import Protocol
+from ..errors import Diverged
 from ..seeds import derive
+from .divergence import DivergenceCheck
 
 RELEASE_BYTES = 32 * 2**20  # read from disk before pages are given back; a page fault maps several images at once
 EVAL_BATCH = 1000
+SAMPLE = 1000  # training images that tell whether anything was learned
+CHANCE_ERRORS = 3.0  # standard errors above guessing that are still chance
 
 
 @dataclass
@@ -34,7 +40,8 @@ class Outcome:
     """What a training run came to. Accuracies in percent; the curve has one point an evaluation.
 
     ``accuracy_last`` is that of the network as it is handed over: the last of the curve, unless a countermeasure keeps
-    the weights of another evaluation or changes them afterwards.
+    the weights of another evaluation or changes them afterwards. ``learned`` says whether the training ended above
+    chance on its own training images, see ``above_chance``.
     """
 
     epochs: list[float] = field(default_factory=list)
@@ -44,6 +51,7 @@ class Outcome:
     train_seconds: float = 0.0
     images_per_second: float = 0.0
     accuracy_last: float | None = None
+    learned: bool = True
 
 
 def default_precision(device: str) -> str:
@@ -160,18 +168,50 @@ def accuracy(
     autocast: Callable[[], AbstractContextManager[None]],
     change: Callable[[Tensor], Tensor] | None = None,
 ) -> float:
-    """Percent of ``pixels`` classified rightly, model in eval mode. ``change`` is done to batches in [0, 1] before."""
+    """Percent of ``pixels`` classified rightly, model in eval mode. ``change`` is done to batches in [0, 1] before.
+
+    Raises Diverged when an output is not finite.
+    """
     model.eval()
     right = torch.zeros((), device=pixels.device)
+    finite = torch.ones((), dtype=torch.bool, device=pixels.device)
     for start in range(0, len(pixels.data), EVAL_BATCH):
         where = torch.arange(start, min(start + EVAL_BATCH, len(pixels.data)), device=pixels.device)
         x = to_unit(pixels.take(where))
         if change is not None:
             x = change(x)
         with autocast():
-            guessed = model(x).argmax(1)
-        right += (guessed == pixels.labels[where]).sum()
+            logits = model(x)
+        finite &= torch.isfinite(logits).all()
+        right += (logits.argmax(1) == pixels.labels[where]).sum()
+    if not finite:
+        raise Diverged("output of the network")
     return 100 * right.item() / len(pixels.data)
+
+
+def above_chance(accuracy: float, labels: NDArray[np.int64], images: int) -> bool:
+    """Whether an accuracy in percent, measured on ``images`` images, is above always guessing the largest class.
+
+    Above means by more than three binomial standard errors of that guess.
+    """
+    guess = float(np.bincount(labels).max()) / len(labels)
+    return accuracy / 100 > guess + CHANCE_ERRORS * math.sqrt(guess * (1 - guess) / images)
+
+
+def curve_above_chance(outcome: Outcome, labels: NDArray[np.int64]) -> bool:
+    """Whether the last point of the curve has a training accuracy, and one above chance."""
+    if not outcome.accuracy_train or outcome.accuracy_train[-1] is None:
+        return False
+    span = outcome.epochs[-1] - (outcome.epochs[-2] if len(outcome.epochs) > 1 else 0)
+    images = min(len(labels), max(1, round(span * len(labels))))  # an image seen twice is no other image
+    return above_chance(outcome.accuracy_train[-1], labels, images)
+
+
+def sample_of(data: ImageSet, seed: int) -> ImageSet:
+    """At most ``SAMPLE`` images of ``data``, drawn for ``seed`` alone."""
+    drawn = np.random.default_rng(derive(seed, "training sample")).permutation(len(data))[:SAMPLE]
+    rows = np.sort(drawn)  # they may lie in a file
+    return ImageSet(data.images[rows], data.labels[rows], data.class_names)
 
 
 def make_optimizer(model: nn.Module, protocol: Protocol) -> torch.optim.Optimizer:
@@ -207,10 +247,13 @@ def train(
 
     ``countermeasure`` acts on batches (augment, loss) and on the network (score, finish) only: whatever it does to
     stored images has been done. On a CPU the result depends on nothing but the arguments and the number of threads.
-    Without a test set nothing is measured.
+    Without a test set nothing is measured but whether something was learned.
 
     ``save`` is offered the whole state after every epoch; given as ``state``, it continues that run and ends with the
     same network. ``clean`` holds the unprotected images that ``countermeasure`` asks for.
+
+    Raises Diverged with the step when a loss, a weight, an output in an evaluation or a score is not finite. Losses are
+    looked at once an epoch, so that no step waits for them.
     """
     on = torch.device(device)
     train_pixels = Pixels(train_set, on)
@@ -238,6 +281,14 @@ def train(
     outcome = Outcome()
     loss_sum, right, seen, step, first = torch.zeros((), device=on), torch.zeros((), device=on), 0, 0, 0
     generators = (shuffling, cropping, countermeasure_rng)
+    divergence = DivergenceCheck(total)
+
+    def measure(pixels: Pixels) -> float:
+        try:
+            return accuracy(model, pixels, autocast)
+        except Diverged as error:
+            raise divergence.diverged(error.what, step) from error
+
     if state is not None:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
@@ -278,16 +329,20 @@ def train(
                 nn.utils.clip_grad_norm_(model.parameters(), protocol.clip)
             optimizer.step()
             loss_sum += loss.detach()
+            divergence.add(loss)
             step, seen = step + 1, seen + 1
             if step % 10 == 0:
                 report(step, total, "train")
         if on.type == "cuda":
             torch.cuda.synchronize(on)
         outcome.train_seconds += time.perf_counter() - started
+        divergence.check(step, model)
 
         evaluated = (epoch + 1) % protocol.eval_every == 0 or epoch + 1 == epochs
         if evaluated and scores:
             score = countermeasure.selection_score(model, context)
+            if math.isnan(score):
+                raise divergence.diverged(f"score of {countermeasure.selector}", step)
             if best is None or score > best["selection_score"]:
                 best = {
                     "selection_score": score,
@@ -295,7 +350,7 @@ def train(
                 }
         if evaluated and test_pixels is not None:
             outcome.epochs.append(round(step / steps_per_epoch, 3))
-            outcome.accuracy_test.append(accuracy(model, test_pixels, autocast))
+            outcome.accuracy_test.append(measure(test_pixels))
             outcome.loss_train.append(loss_sum.item() / seen)
             outcome.accuracy_train.append(None if has_loss else 100 * right.item() / (seen * batch))
             loss_sum, right, seen = torch.zeros_like(loss_sum), torch.zeros_like(right), 0
@@ -314,7 +369,12 @@ def train(
             model, TrainContext(countermeasure_rng, epochs - 1, epochs, autocast, clean=clean)
         )
         outcome.train_seconds += time.perf_counter() - started
+        divergence.check(step, model)
     if test_pixels is not None:
         changed = scores or finishes
-        outcome.accuracy_last = accuracy(model, test_pixels, autocast) if changed else outcome.accuracy_test[-1]
+        outcome.accuracy_last = measure(test_pixels) if changed else outcome.accuracy_test[-1]
+    outcome.learned = curve_above_chance(outcome, train_set.labels)
+    if not outcome.learned:
+        sample = sample_of(train_set, seed)
+        outcome.learned = above_chance(measure(Pixels(sample, on)), train_set.labels, len(sample))
     return model, outcome

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .. import files
 from ..catalogue.registry import registry
 from ..contract.context import Context, Report
 from ..contract.imageset import ImageSet
@@ -76,11 +79,26 @@ def _check_splits(plugin: Dataset, train: ImageSet, test: ImageSet) -> None:
 
 
 def _stamp(path: Path) -> Any:
-    """Return what tells that a file or folder changed, without reading it."""
-    if path.is_dir():
-        return [path.name, [_stamp(p) for p in sorted(path.iterdir())]]
-    status = path.stat()
-    return [path.name, status.st_size, status.st_mtime_ns]
+    """Return what tells that a file or folder changed, without reading it.
+
+    Links to folders inside a folder are not followed, as readers do not: they may lead back to it. What is not there,
+    or is a link to nothing, has a stamp too: the reader knows whether it needs that file, and says so.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return [path.name, None]
+        raise files.cannot_read(path, error) from error
+    if not stat.S_ISDIR(status.st_mode):
+        return [path.name, status.st_size, status.st_mtime_ns]
+    inside = [
+        [entry.name, "link to a folder"]
+        if entry.is_symlink() and files.leads_to_folder(entry)
+        else _stamp(Path(entry.path))
+        for entry in files.entries(path)
+    ]
+    return [path.name, inside]
 
 
 @contextlib.contextmanager

@@ -68,7 +68,12 @@ def _recorder(planned: list[Planned], stores: Stores, follower: Follower) -> Cal
             if event.kind == "failed":
                 now = datetime.now(UTC).isoformat(timespec="seconds")
                 failure = Failure(
-                    key=stage.key, id=stage.label, attempts=event.attempt, error=event.text[:500], failed=now
+                    key=stage.key,
+                    id=stage.label,
+                    attempts=event.attempt,
+                    kind=event.failure,
+                    error=event.text[:500],
+                    failed=now,
                 )
                 stores.results.write_failure(failure, event.trace)
             elif event.kind == "done":

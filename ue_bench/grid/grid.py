@@ -16,6 +16,7 @@ from ..contract.context import Report, silent
 from ..contract.plugin import Countermeasure, Dataset, Protector, Victim
 from ..errors import UserError
 from ..schedule.devices import slots
+from ..store import perturbation
 from ..store.schema import Result
 from .cell import Cell, Data, cells
 from .data import stored_dataset
@@ -79,6 +80,11 @@ class Grid:
         """Return the stored results of training of the cells."""
         keys = {cell.key for cell in self.cells}
         return [r for r in Stores(self.env).results.results() if r.key in keys]
+
+    def unchanged(self, results: Iterable[Result]) -> list[str]:
+        """Return the protectors that left every image as it was: their results are those of clean images."""
+        protectors = {cell.key: cell.protector for cell in self.cells}
+        return sorted({r.protector for r in results if perturbation.unchanged(protectors[r.key], r.budget)})
 
 
 def resolve(request: Request, report: Report = silent) -> Grid:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from ..atomic import load_checkpoint, save_checkpoint
 from ..catalogue.registry import registry
 from ..catalogue.selectors import parse
 from ..contract.combination import purifiers
@@ -130,24 +131,22 @@ def _trained(
         kept = ctx.checkpoint_dir(key)
         unfinished = kept / "state.pt"
 
-        def write(what: Any, file: Path) -> None:
-            fresh = file.with_suffix(".new")
-            torch.save(what, fresh)
-            fresh.replace(file)
-
         def save(state: dict[str, Any]) -> None:
             if state["epoch"] in early:  # first: whoever continues after this epoch must find it
-                write(state["model"], kept / early[state["epoch"]])
-            write(state, unfinished)
+                save_checkpoint(kept / early[state["epoch"]], state["model"])
+            save_checkpoint(unfinished, state)
 
-        state = torch.load(unfinished, map_location=ctx.device) if unfinished.exists() else None
+        state = load_checkpoint(unfinished, ctx.device)
+        passed = [kept / file for end, file in early.items() if state and end <= state["epoch"]]
+        if any(load_checkpoint(file) is None for file in passed):
+            state = None  # an earlier state is lost: only training from the start gives it again
         model, _ = loop.train(
             build, data, None, recipe, training, ctx.device, ctx.precision, ctx.seed,
             lambda done, total, text: ctx.report(done, total, f"{text} surrogate"), state, save,
         )  # fmt: skip
         torch.save(model.state_dict(), folder / LAST)
         for file in early.values():
-            shutil.copyfile(kept / file, folder / file)
+            torch.save(load_checkpoint(kept / file), folder / file)
         shutil.rmtree(kept)
 
     folder = ctx.cached(key, make)

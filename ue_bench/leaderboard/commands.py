@@ -78,7 +78,7 @@ def obstacle(board: BoardInfo, result: Result) -> str:
     if protocols.is_file(result.protocol):  # named by its content: whoever has the file has the protocol
         version = result.protocol_version
     old = [("protocol", result.protocol, "version", result.protocol_version, version)]
-    old += _revisions(board, getattr(result, "cell", None) or {})  # results of the first schema do not hold their cell
+    old += _revisions(board, result.cell or {})  # results of the first schema do not hold their cell
     for kind, name, what, then, now in old:
         if then != now:
             measured = f"Measured with {' '.join(filter(None, [kind, name]))}, {what} {then}"

@@ -111,6 +111,10 @@ def remarks(panel: Panel) -> list[str]:
     over = [row.protector for row in panel.rows if row.budget.exceeds]
     if over:
         found.append(f"Measured Linf exceeds the declared budget: {', '.join(over)}.")
+    idle = [f"{c.protector} under {c.countermeasure}" for c in cells if any(not r.metrics.learned for r in c.results)]
+    if idle:
+        count = "1 cell ended at chance on its" if len(idle) == 1 else f"{len(idle)} cells ended at chance on their"
+        found.append(f"{count} own training data, which says nothing about protection: {', '.join(idle)}.")
     superseded = sum(cell.superseded for cell in cells)
     if superseded:
         found.append(f"{superseded} older result(s) of a cell and seed set aside for a newer one.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from ..contract.context import Context, Report
@@ -31,6 +32,6 @@ def owner_context(
     torch.set_num_threads(threads)
     try:
         with open_context(env, ArtifactStore(env.cache_dir), derive(seed, "protect"), report, precision) as ctx:
-            yield ctx
+            yield replace(ctx, secret=True)
     finally:
         torch.set_num_threads(before)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
+import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -13,39 +15,67 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from filelock import FileLock, Timeout
-
 from .. import machine
 from ..errors import EnvironmentProblem, UserError
+from ..locks import hold
 
 T = TypeVar("T")
 R = TypeVar("R")
+BINARY = getattr(os, "O_BINARY", 0)  # Windows would change line ends
+
+
+NAME_BYTES = 255  # that file systems give a name
+OF_THE_NAME = frozenset({errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL})
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write ``path``, whose folder is made if need be. Raises EnvironmentProblem when that fails."""
-    unfinished = path.with_name(path.name + ".new")
+    """Write ``path``, whose folder is made if need be.
+
+    Raises EnvironmentProblem when that fails, and another UserError when it fails because of the name.
+    """
+    _write(path, content, 0o666)
+
+
+def exists(path: Path) -> bool:
+    """Whether something is at ``path``; not where its name is none that the file system takes."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write ``path`` like ``write``, for its owner's eyes only."""
+    _write(path, content, 0o600)
+
+
+def _write(path: Path, content: bytes, mode: int) -> None:
+    name = path.name + ".new"
+    if len(os.fsencode(name)) > NAME_BYTES:
+        name = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32] + ".new"
+    unfinished = path.with_name(name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_bytes(content)
+        unfinished.unlink(missing_ok=True)  # its mode may be another
+        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, mode), "wb") as file:
+            file.write(content)
         unfinished.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):
             unfinished.unlink()
+        if error.errno in OF_THE_NAME:
+            raise UserError(f"cannot be written under its name: {error.strerror}", "rename it") from error
         raise EnvironmentProblem(
             f"cannot write {path}: {error.strerror}", "make room or choose another folder; the same command continues"
         ) from error
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Plain data at ``path``; file names of any encoding survive."""
-    write(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "surrogateescape"))
-
-
-def print_json(content: Any) -> None:
-    """Plain data on stdout, as ``write_json`` writes it."""
-    text = json.dumps(content, indent=1, ensure_ascii=False)
-    print(text.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+    """Plain data at ``path``, for its owner's eyes only; file names of any encoding survive."""
+    write_private(
+        path,
+        (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "surrogateescape"),
+    )
 
 
 def read_json(path: Path) -> Any:
@@ -58,11 +88,18 @@ def read_json(path: Path) -> Any:
 
 def apart(source: Path, out: Path) -> None:
     """Raise UserError when one folder lies in the other, or ``out`` is a file."""
-    here, there = source.resolve(), out.resolve()
-    if there.is_relative_to(here) or (source.is_dir() and here.is_relative_to(there)):
+    if inside(out, source) or (source.is_dir() and inside(source, out)):
         raise UserError(f"{out} and {source} lie in one another", "choose a folder beside it")
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file", "choose a folder")
+
+
+def inside(path: Path, folder: Path) -> bool:
+    """Whether ``path``, which need not exist, is ``folder`` or lies in it, by whatever spelling or mount."""
+    here, there = path.resolve(), folder.resolve()
+    if here.is_relative_to(there):
+        return True
+    return exists(there) and any(exists(place) and place.samefile(there) for place in (here, *here.parents))
 
 
 @contextlib.contextmanager
@@ -74,15 +111,12 @@ def alone(out: Path, cache_dir: Path | None) -> Iterator[None]:
     locks = (cache_dir or machine.cache_dir()).absolute() / "scratch"
     check_writable(locks)
     name = hashlib.sha256(str(out.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:32]
-    lock = FileLock(locks / f"{name}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise EnvironmentProblem(f"another command is writing into {out}", "wait for it to end") from None
-    try:
+
+    def busy(advice: str) -> None:
+        raise EnvironmentProblem(f"another command is writing into {out}", advice)
+
+    with hold(locks / f"{name}.lock", busy):
         yield
-    finally:
-        lock.release()
 
 
 def check_writable(folder: Path) -> None:
@@ -98,7 +132,7 @@ def check_writable(folder: Path) -> None:
 def check_private(path: Path, what: str, folders: Iterable[Path]) -> None:
     """Raise UserError when ``path``, which is the owner's alone, lies in one of ``folders``, or is one."""
     for folder in folders:
-        if path.resolve().is_relative_to(folder.resolve()):
+        if inside(path, folder):
             raise UserError(f"the {what} {path} lies in {folder}", "keep it elsewhere, it is not for publication")
     if path.is_dir():
         raise UserError(f"{path} is a folder", f"give a file for the {what}")

@@ -85,23 +85,25 @@ def scan(folder: Path, labels: Path | None = None, classes_needed: bool = True) 
         inside = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     except OSError as error:
         raise UserError(f"cannot read {folder}: {error.strerror}", "check its permissions") from error
-    places = {plain(p.name): p for p in inside if p.is_dir()}
+    inside_folders = [p for p in inside if p.is_dir() and not p.is_symlink()]
+    places = {plain(p.name) for p in inside_folders}
     if labels is None and not places:
         labels = next((folder / name for name in LABEL_FILES if (folder / name).is_file()), None)
     if labels is not None:
         return _labelled(folder, read_table(labels, folder))
     if not places:
         if classes_needed:
+            links = ", but links, which are not followed" if any(p.is_dir() for p in inside) else ""
             raise UserError(
-                f"{folder} has no class folders and no labels.csv",
+                f"{folder} has no class folders and no labels.csv{links}",
                 "put the images of each class in a folder of its own, or name a file with --labels",
             )
         return images(folder)
-    if classes_needed and SPLITS.issuperset(map(str.lower, places)) and any(map(_has_folders, places.values())):
-        raise UserError(f"{folder} holds {' and '.join(places)}, which are no classes", "give one of them")
-    names = [p.name for p in inside if not p.is_dir()]
-    for label in sorted(places):
-        names += [f"{places[label].name}/{name}" for name in _below(places[label])]
+    if classes_needed and SPLITS.issuperset(map(str.lower, places)) and any(map(_has_folders, inside_folders)):
+        raise UserError(f"{folder} holds {' and '.join(sorted(places))}, which are no classes", "give one of them")
+    names = [p.name for p in inside if p not in inside_folders]
+    for place in sorted(inside_folders, key=lambda p: (plain(p.name), p.name)):
+        names += [f"{place.name}/{name}" for name in _below(place)]
 
     def label_of(name: str) -> str | None:
         head, slash, _ = name.partition("/")

@@ -104,7 +104,7 @@ def encode(key: Key) -> bytes:
         "sidecar/data": _bytes(b"".join(sidecars)),
         "sidecar/end": np.cumsum([len(s) for s in sidecars], dtype=np.int64),
     }
-    packed: bytes = save(tensors, {"ue-bench": json.dumps(settings)})
+    packed: bytes = save(tensors, {"ue-bench": json.dumps(settings, allow_nan=False)})
     return packed
 
 

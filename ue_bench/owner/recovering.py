@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import EnvironmentProblem, UserError, ValidationError
+from ..errors import EnvironmentProblem, UserError, ValidationError, disk_problem
 from ..progress import usable_device
 from . import files, folders, keyfile, pictures
 from .contexts import owner_context
@@ -113,7 +113,12 @@ def recover_each(protector: Protector, images: NDArray[np.uint8], ctx: Context) 
     except UserError as error:
         if len(images) == 1:
             return [error]
-        return [recover_each(protector, image[None], ctx)[0] for image in images]
+    except Exception as error:  # a protector may raise anything for what was changed, and too many at once cost memory
+        if isinstance(error, OSError) and disk_problem(error):
+            raise
+        if len(images) == 1:
+            return [UserError(f"{type(error).__name__}: {error}".splitlines()[0])]
+    return [recover_each(protector, image[None], ctx)[0] for image in images]
 
 
 def batch_size(size: tuple[int, ...]) -> int:
@@ -168,12 +173,13 @@ def _recover_batch(
             outcome.exact.append(task.file.name)
         else:
             todo.append(task)
-    if not todo:
+    images = {task.file.name: _image(task) for task in todo}
+    outcome.failed |= {name: image.message for name, image in images.items() if isinstance(image, UserError)}
+    usable = [(task, image) for task in todo if isinstance(image := images[task.file.name], pictures.Picture)]
+    if not usable:
         return
-    images = [pictures.read(task.file.path.read_bytes()) for task in todo]
-    for task, image, recovered in zip(
-        todo, images, recover_each(protector, np.stack([i.pixels for i in images]), ctx), strict=True
-    ):
+    found = recover_each(protector, np.stack([image.pixels for _, image in usable]), ctx)
+    for (task, image), recovered in zip(usable, found, strict=True):
         name = task.file.name
         try:
             _write(task, image, recovered, targets[name], force, outcome)
@@ -200,7 +206,7 @@ def _write(
     if entry is not None:
         recovered = entry.restored(recovered)
     exact = entry is not None and pictures.digest(recovered) == entry.clean
-    if target.exists() and not force:
+    if files.exists(target) and not force:
         there = _pixels(target)
         if there is None or not np.array_equal(there, recovered):
             raise UserError(f"{target} exists already and is something else", "use --force")
@@ -213,6 +219,17 @@ def _write(
         raise UserError("recovered, but not exactly: this machine computes otherwise than the one that protected it")
     else:
         outcome.near.append(name)
+
+
+def _image(task: Task) -> pictures.Picture | UserError:
+    """The protected image, or why it is not what it was at first."""
+    try:
+        image = pictures.read(task.file.path.read_bytes())
+    except OSError as error:
+        return UserError(f"{error.strerror or 'cannot be read'}, it was there before")
+    except UserError as error:
+        return error
+    return image if image.pixels.shape[:2] == task.size else UserError("changed while the command ran")
 
 
 def _pixels(path: Path) -> pictures.Pixels | None:

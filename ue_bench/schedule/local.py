@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, Literal
 
 from . import worker
 from .devices import Slot
@@ -26,7 +26,10 @@ PATIENCE = 5.0  # seconds a worker gets to leave by itself
 
 @dataclass(frozen=True)
 class Event:
-    """What happened: started, progress, warning, done, failed, crashed (to be retried) or stopping."""
+    """What happened: started, progress, warning, done, failed, crashed (to be retried) or stopping.
+
+    ``failure`` is the kind of a failure: ``diverged`` where a training was no longer finite, else ``error``.
+    """
 
     kind: str
     task: Task | None = None
@@ -35,6 +38,7 @@ class Event:
     text: str = ""
     trace: str = ""
     attempt: int = 1
+    failure: Literal["error", "diverged"] = "error"
 
 
 @dataclass
@@ -128,7 +132,7 @@ class Scheduler:
             return
         if task is None:
             return
-        kind, what, more = message
+        kind, what, more, failure = message
         if kind == "progress":
             self.on_event(Event("progress", task, one.slot.name, what, more))
             return
@@ -143,7 +147,7 @@ class Scheduler:
         if kind == "failed":  # an error can leave a process unusable, a CUDA context for instance
             one.kill()
             self._bury(one)
-        self._fail(graph, task, what, more)
+        self._fail(graph, task, what, more, failure)
 
     def _crashed(self, graph: Graph, task: Task, how: str) -> None:
         attempt = self._attempts[task.key]
@@ -153,13 +157,15 @@ class Scheduler:
         else:
             self._fail(graph, task, f"the worker died ({how})")
 
-    def _fail(self, graph: Graph, task: Task, reason: str, trace: str = "") -> None:
-        """Give up ``task`` and all that need it."""
+    def _fail(
+        self, graph: Graph, task: Task, reason: str, trace: str = "", kind: Literal["error", "diverged"] = "error"
+    ) -> None:
+        """Give up ``task`` and all that need it: theirs is a failure of the same kind."""
         self._failed[task.key] = reason
-        self.on_event(Event("failed", task, text=reason, trace=trace, attempt=self._attempts[task.key]))
+        self.on_event(Event("failed", task, text=reason, trace=trace, attempt=self._attempts[task.key], failure=kind))
         for follower in graph.drop(task):
             why = self._failed[follower.key] = f"needs {task.label}, which failed: {reason}"
-            self.on_event(Event("failed", follower, text=why, trace=trace, attempt=0))
+            self.on_event(Event("failed", follower, text=why, trace=trace, attempt=0, failure=kind))
 
     def _free_slot(self) -> Slot | None:
         """A slot where a task can start, one with an idle worker if possible."""
@@ -227,12 +233,12 @@ class Scheduler:
                 signal.signal(number, handler)
 
 
-def _receive(connection: Connection) -> tuple[str, Any, Any] | None:
+def _receive(connection: Connection) -> tuple[str, Any, Any, Any] | None:
     """The next message, or None when no more can come."""
     try:
         if not connection.poll():  # the process is dead, or this would not have been called
             return None
-        message: tuple[str, Any, Any] = connection.recv()
+        message: tuple[str, Any, Any, Any] = connection.recv()
     except Exception:  # the other end is gone, or what it wrote makes no sense
         return None
     return message

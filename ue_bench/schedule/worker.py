@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from ..errors import UserError
+from ..output import printable
 from .devices import Slot
 
 REPORT_EVERY = 0.25  # seconds between progress messages
@@ -39,7 +40,7 @@ def start(slot: Slot, target: str, settings: dict[str, Any]) -> tuple[subprocess
     ours, theirs = multiprocessing.Pipe()
     file = theirs.fileno()
     process = subprocess.Popen(
-        [sys.executable, "-P", "-c", BOOT, json.dumps(sys.path), str(file), str(os.getpid())],
+        [sys.executable, "-P", "-c", BOOT, json.dumps(sys.path, allow_nan=False), str(file), str(os.getpid())],
         pass_fds=[file],
         stdin=subprocess.DEVNULL,
         env={**os.environ, "OMP_NUM_THREADS": str(slot.threads)},
@@ -58,6 +59,7 @@ def main() -> None:
     _die_with(parent)
     with contextlib.suppress(OSError):
         os.dup2(2, 1)  # stdout is for data: what a plugin prints goes to stderr
+    printable()
     try:
         slot, target, settings = pickle.loads(connection.recv_bytes())
         while True:
@@ -69,17 +71,22 @@ def main() -> None:
         return
 
 
-def _serve(message: bytes, slot: Slot, target: str, settings: dict[str, Any], report: Report) -> tuple[str, str, str]:
-    """Run one task and say how it ended. Text only: a plugin's exception may not survive pickling."""
+def _serve(
+    message: bytes, slot: Slot, target: str, settings: dict[str, Any], report: Report
+) -> tuple[str, str, str, str]:
+    """Run one task and say how it ended, why, with which traceback, and what kind of failure that is.
+
+    Text only: a plugin's exception may not survive pickling.
+    """
     try:
         payload, attempt = pickle.loads(message)
         module, _, function = target.partition(":")
         getattr(importlib.import_module(module), function)(payload, slot, settings, report, attempt)
     except UserError as error:
-        return "refused", _printable(str(error)), ""
+        return "refused", _printable(str(error)), "", error.kind
     except BaseException as error:  # whatever a plugin raises, SystemExit too, costs its task only
-        return "failed", describe(error), _printable(traceback.format_exc())
-    return "done", "", ""
+        return "failed", describe(error), _printable(traceback.format_exc()), "error"
+    return "done", "", "", ""
 
 
 def describe(error: BaseException) -> str:
@@ -120,13 +127,13 @@ class Report:
             self._last = now
             fraction = float(done) / max(float(total), 1e-9)
             line = _printable(" ".join(str(text).split()))
-            self._connection.send(("progress", min(fraction, 1.0) if fraction > 0 else 0.0, line))
+            self._connection.send(("progress", min(fraction, 1.0) if fraction > 0 else 0.0, line, ""))
 
     def warn(self, text: str) -> None:
         """Send a line that the user should read."""
         with self._lock:
             if not self._over:
-                self._connection.send(("warning", _printable(" ".join(text.split())), ""))
+                self._connection.send(("warning", _printable(" ".join(text.split())), "", ""))
 
 
 def _die_with(parent: int) -> None:

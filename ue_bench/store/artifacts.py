@@ -7,53 +7,79 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..contract.context import publish
+from ..atomic import checkpoint_is_whole, publish
+from ..checksums import MANIFEST, damage, remove, seal, whole
 from ..contract.imageset import ImageSet
-from ..errors import EnvironmentProblem
+from ..errors import EnvironmentProblem, ValidationError
 
 
 def save_images(folder: Path, data: ImageSet) -> None:
-    """Write ``data`` into ``folder`` (made if need be); an array that is a file already is linked, not copied."""
+    """Write ``data`` into ``folder`` (made if need be). Stored sets share no files: damage to one is its own."""
     folder.mkdir(parents=True, exist_ok=True)
-    target = folder / "images.npy"
-    if not _link(data, target):
-        with target.open("wb") as file:
-            header = {"descr": "|u1", "fortran_order": False, "shape": data.images.shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            for part in data.chunks():
-                file.write(np.ascontiguousarray(data.images[part]).data)
+    with (folder / "images.npy").open("wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": data.images.shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for part in data.chunks():
+            file.write(np.ascontiguousarray(data.images[part]).data)
     np.save(folder / "labels.npy", data.labels)
     meta = {"class_names": list(data.class_names), "source": data.source, "fingerprint": data.fingerprint}
-    (folder / "images.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
-
-
-def _link(data: ImageSet, target: Path) -> bool:
-    """Link the file that ``data.images`` maps, if it maps all of it as it stands: views of it keep its name."""
-    images = data.images
-    name = getattr(images, "filename", None)
-    if name is None or getattr(images, "mode", "c") == "c":
-        return False
-    with contextlib.suppress(OSError, ValueError):
-        whole = np.load(name, mmap_mode="r")
-        if (whole.dtype, whole.shape, whole.strides) == (images.dtype, images.shape, images.strides):
-            os.link(name, target)
-            return True
-    return False
+    (folder / "images.json").write_text(json.dumps(meta, indent=1, allow_nan=False), encoding="utf-8")
 
 
 def load_images(folder: Path) -> ImageSet:
-    """The set that ``save_images`` wrote, images memory-mapped."""
+    """Return the set that ``save_images`` wrote, images memory-mapped. Raises ValidationError when it is damaged."""
+    _check(folder)
+    return _load(folder)
+
+
+def _load(folder: Path) -> ImageSet:
     meta = json.loads((folder / "images.json").read_text(encoding="utf-8"))
     images = np.load(folder / "images.npy", mmap_mode="r")
     data = ImageSet(images, np.load(folder / "labels.npy"), tuple(meta["class_names"]), meta["source"])
     data.__dict__["fingerprint"] = meta["fingerprint"]  # fills the cached property: hashing gigabytes is slow
     return data
+
+
+def _check(place: Path) -> None:
+    """Raise ValidationError when ``place``, a published folder or a part of one, is damaged."""
+    for folder in (place, place.parent):
+        if (folder / MANIFEST).exists():
+            inode = folder.stat().st_ino
+            if reason := damage(folder):
+                remove(folder, reason, inode)
+                raise ValidationError(
+                    f"{folder.parent.name}/{folder.name[:12]} was damaged: {reason}", "run the command again"
+                )
+            return
+
+
+def _adopt(folder: Path) -> None:
+    """Add checksums to a folder of an earlier version if all of its image sets have the fingerprints they claim."""
+    places = [file.parent for file in sorted(folder.rglob("images.json"))]
+    with contextlib.suppress(OSError, EOFError, ValueError, KeyError, TypeError, ValidationError):
+        for place in places:
+            data = _load(place)
+            claimed = data.__dict__.pop("fingerprint")
+            if data.fingerprint != claimed:
+                return
+        if places:
+            seal(folder)
+
+
+@dataclass(frozen=True)
+class Damage:
+    """An artifact that is not what was written: its kind, its key or file, and what is wrong."""
+
+    kind: str
+    name: str
+    reason: str
 
 
 class ArtifactStore:
@@ -74,14 +100,43 @@ class ArtifactStore:
         return self.root / kind / key
 
     def has(self, kind: str, key: str) -> bool:
-        return self.path(kind, key).is_dir()
+        """Whether the artifact exists and is whole. A damaged one is removed, and the user is told."""
+        folder = self.path(kind, key)
+        if folder.is_dir() and not (folder / MANIFEST).exists():
+            _adopt(folder)
+        return whole(folder)
 
     def make(self, kind: str, key: str, fill: Callable[[Path], None]) -> Path:
-        """The artifact's folder, filled by ``fill(folder)`` if it does not exist yet."""
+        """Return the artifact's folder, filled by ``fill(folder)`` if it does not exist or is damaged."""
         target = self.path(kind, key)
-        if not target.is_dir():
+        if not self.has(kind, key):
             publish(target, fill)
         return target
+
+    def verify(self, kinds: Iterable[str]) -> tuple[int, list[Damage]]:
+        """Read all artifacts of ``kinds`` and remove the damaged ones; return how many there were, and those.
+
+        Checkpoints, in ``unfinished``, are single files; what plugins wrote there
+        without a checksum is left alone.
+        """
+        count, found = 0, list[Damage]()
+        for kind in kinds:
+            for folder in sorted(p for p in (self.root / kind).glob("[!.]*") if p.is_dir()):
+                if kind == "unfinished":
+                    states = {file: checkpoint_is_whole(file) for file in sorted(folder.rglob("*")) if file.is_file()}
+                    count += sum(state is not None for state in states.values())
+                    for file in (f for f, state in states.items() if state is False):
+                        file.unlink()
+                        found.append(Damage(kind, file.relative_to(self.root / kind).as_posix(), "it is damaged"))
+                    continue
+                count += 1
+                if not (folder / MANIFEST).exists():
+                    _adopt(folder)
+                inode = folder.stat().st_ino
+                if reason := damage(folder, again=True):
+                    remove(folder, reason, inode)
+                    found.append(Damage(kind, folder.name, reason))
+        return count, found
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -122,5 +177,6 @@ def _alive(pid: int) -> bool:
 
 
 def read_json(path: Path) -> Any:
-    """Plain data from a JSON file."""
+    """Return plain data from a JSON file of an artifact. Raises ValidationError when the artifact is damaged."""
+    _check(path.parent)
     return json.loads(path.read_text(encoding="utf-8"))

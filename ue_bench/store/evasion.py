@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-from .results import _pretty, _read, cell_file, cell_path, write_atomically
-from .schema import SCHEMA, DatasetInfo, Environment, _Record
+from ..atomic import write_atomically
+from .records import records
+from .results import cell_file, cell_path
+from .schema import Count, Environment, Measured, Percent, Positive, Similarity, record_text
 
 
-class EvasionResult(_Record):
+class EvasionResult(Measured):
     """What a classifier trained on clean images makes of protected and processed test images.
 
     ``accuracy`` in percent of ``images``. ``psnr`` (dB, null when nothing changed) and ``ssim`` compare what it is
@@ -17,25 +19,27 @@ class EvasionResult(_Record):
     its seed is its own, not that of surrogates; ``classifier`` is a checksum of its weights.
     """
 
-    version: Literal[1] = SCHEMA
-    key: str
-    id: str
-    dataset: DatasetInfo
-    images: int
-    protector: str
-    countermeasure: str
-    victim: str
-    protocol: str
-    protocol_version: int
-    seed: int
+    images: Count
     transfer: bool
     precision: str
-    accuracy: float
-    psnr: float | None
-    ssim: float
+    accuracy: Percent
+    psnr: Positive | None
+    ssim: Similarity
     classifier: str
     environment: Environment
     finished: str
+
+    @classmethod
+    def told(cls, cell: dict[str, Any]) -> dict[str, Any]:
+        found = {name: cell[name] for name in ("seed", "precision", "transfer")}
+        return found if cell["images"] is None else found | {"images": cell["images"]}  # null: all of them
+
+    @classmethod
+    def make_id(cls, fields: dict[str, Any]) -> str:
+        some = fields["cell"]["images"]
+        dataset = fields["dataset"]["selector"] + ("" if some is None else f"@{some}")
+        names = [dataset, *(fields[n] for n in ("protector", "countermeasure", "victim", "protocol"))]
+        return "/".join([*names, f"s{fields['seed']}", "transfer" if fields["transfer"] else "evasion"])
 
 
 class EvasionStore:
@@ -45,16 +49,16 @@ class EvasionStore:
         self.folder = out / "evasion"
 
     def results(self) -> list[EvasionResult]:
-        """All results, sorted by id. Raises ValidationError that names a file which is not one."""
-        found = [_read(path, EvasionResult) for path in sorted(self.folder.rglob("*.json"))]
+        """Return all results, sorted by id. A file that is not one is set aside, see :mod:`.records`."""
+        found = records(self.folder, self.folder.rglob("*.json"), EvasionResult)
         return sorted(found, key=lambda r: (r.id, r.key))
 
     def has(self, key: str) -> bool:
-        """Whether the cell with that key has a result."""
+        """Return whether the cell with that key has a result."""
         path = cell_file(self.folder, key)
-        return path is not None and _read(path, EvasionResult).key == key
+        return path is not None and any(r.key == key for r in records(self.folder, [path], EvasionResult))
 
     def write(self, result: EvasionResult) -> None:
         """Record a finished cell."""
         names = result.countermeasure, result.victim, result.protocol, f"s{result.seed}"
-        write_atomically(cell_path(self.folder, result.key, result.protector, *names), _pretty(result))
+        write_atomically(cell_path(self.folder, result.key, result.protector, *names), record_text(result))

@@ -1,164 +1,199 @@
-"""Images that were stored elsewhere: arrays in files, or numbered PNG files."""
+"""Images and perturbations that were stored elsewhere: arrays in files, numbered images, or one folder a class."""
 
 from __future__ import annotations
 
-import contextlib
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..catalogue.selectors import write_text
 from ..errors import UserError, ValidationError
+from ..files import absent
+from . import image_folders
+from .array_files import open_array
+from .image_folders import FolderListing, Order
 
-NAMES = ("images", "data", "arr_0", "x", "x_train")  # looked for in this order in files of several arrays
-LABELS = ("labels", "targets", "y", "y_train")
+if TYPE_CHECKING:
+    from ..contract.imageset import ImageSet
+
+# Looked for in this order in files of several arrays. What is called noise is opened as images too: its values are
+# better than its name at telling what to do with it.
+_IMAGES, _NOISE = ("images", "data", "arr_0", "x", "x_train"), ("noise", "perturbation", "perturbations", "delta")
+NAMES, NOISE_NAMES = (*_IMAGES, *_NOISE), (*_NOISE, *_IMAGES)
 
 
 @dataclass(frozen=True)
 class Stored:
     """Images in a file: their shape N x H x W x 3, and ``read``, which gives a slice of them as bytes.
 
-    ``labels`` are those that lie beside them, one an image, if there are any.
+    ``labels`` are those that lie beside them, one an image, if there are any. ``orders`` are the orders in which they
+    may belong to a dataset, where names do not tell which.
     """
 
     shape: tuple[int, ...]
     read: Callable[[slice], NDArray[np.uint8]]
     labels: NDArray[np.int64] | None = None
+    orders: tuple[Order, ...] = ()
+
+    def taken(self, order: Order) -> Stored:
+        """Return the images at the places that ``order`` has, as images of their own."""
+
+        def read(where: slice) -> NDArray[np.uint8]:
+            return np.concatenate([self.read(slice(place, place + 1)) for place in order[where].tolist()])
+
+        return Stored((len(order), *self.shape[1:]), read, None if self.labels is None else self.labels[order])
 
 
-def open_stored(path: Path, size: tuple[int, int] | None = None) -> Stored:
-    """The images at ``path``, a file or a folder of PNG files. Raises UserError when it has no known format.
+@dataclass(frozen=True)
+class StoredNoise:
+    """A perturbation in a file: its shape N x H x W x 3, and ``read``, which gives a slice of it in levels of 255."""
 
-    ``size`` is that of the images to expect, which tells where channels are; without it, an axis of 3 does.
+    shape: tuple[int, ...]
+    read: Callable[[slice], NDArray[np.float64]]
+
+
+def open_stored(path: Path, size: tuple[int, int] | None = None, like: ImageSet | None = None) -> Stored:
+    """Open the images at ``path``, a file or a folder of PNG (or JPEG) files.
+
+    ``size`` is that of the images to expect, which tells where channels are; without it, an axis of 3 or 1 does. Images
+    of one channel become gray RGB. With ``like``, a dataset that they belong to, a folder may hold one folder a class,
+    and ``orders`` says in which orders the files may be meant.
+
+    Raises UserError when it has no known format, ValidationError when it is not whole or holds something else.
     """
-    openers = {".npy": _open_npy, ".npz": _open_npz, ".safetensors": _open_safetensors}
     if path.is_dir():
-        return _open_folder(path)
+        return _open_folder(path, like)
     if not path.is_file():
-        raise UserError(f"no file or folder at {path}", "check the path")
-    if path.suffix.lower() not in openers:
-        raise UserError(f"{path.name} has no known format", f"use a folder of PNG files, {', '.join(openers)}")
-    try:
-        shape, read, labels = openers[path.suffix.lower()](path)
-    except UserError:
-        raise
-    except Exception as error:  # readers raise ValueError, OSError, EOFError, BadZipFile, SafetensorError, ...
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"cannot read {path.name}: {reason}", "check that the file is whole") from error
-    images = _as_images(shape, read, size, path.name)
-    return images if labels is None or labels.shape != shape[:1] else replace(images, labels=labels)
-
-
-def _as_images(
-    shape: tuple[int, ...], read: Callable[[slice], NDArray[Any]], size: tuple[int, int] | None, label: str
-) -> Stored:
-    """A stored array seen as bytes N x H x W x 3."""
-    if size is None:
-        if len(shape) != 4 or 3 not in (shape[1], shape[3]):
-            raise ValidationError(f"{label} holds an array of shape {shape}", "images are N x H x W x 3")
-        size = (shape[1], shape[2]) if shape[3] == 3 else (shape[2], shape[3])
-    channels_first = shape[1:] == (3, *size) and shape[1:] != (*size, 3)
-
-    def read_bytes(where: slice) -> NDArray[np.uint8]:
-        values = read(where)
-        if values.dtype != np.uint8:
-            if not np.issubdtype(values.dtype, np.floating):
-                raise ValidationError(f"{label} holds {values.dtype} values", "store uint8, or floats in [0, 1]")
-            if not (values.min() >= -1e-6 and values.max() <= 1 + 1e-6):  # written so that NaN is refused
-                raise ValidationError(
-                    f"{label} holds floats from {values.min():g} to {values.max():g}",
-                    "store floats in [0, 1], or uint8",
-                )
-            levels = np.clip(values.astype(np.float64) * 255, 0, 255) + 0.5  # halves go up
-            values = levels.astype(np.uint8)
-        return values.transpose(0, 2, 3, 1) if channels_first else values
-
-    return Stored((shape[0], *size, 3) if channels_first else shape, read_bytes)
-
-
-Opened = tuple[tuple[int, ...], Callable[[slice], NDArray[Any]], NDArray[np.int64] | None]
-
-
-def _open_npy(path: Path) -> Opened:
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-    return array.shape, lambda where: np.asarray(array[where]), None
-
-
-def _open_npz(path: Path) -> Opened:
-    with np.load(path, allow_pickle=False) as archive:
-        array = archive[_pick(archive.files, path)]
-        labels = _labels(archive.files, archive.__getitem__)
-    return array.shape, lambda where: array[where], labels
-
-
-def _open_safetensors(path: Path) -> Opened:
-    from safetensors import safe_open
-
-    file: Any = safe_open(path, framework="numpy")
-    names = list(file.keys())
-    tensor = file.get_slice(_pick(names, path))
-    labels = _labels(names, file.get_tensor)
-    return tuple(tensor.get_shape()), lambda where: tensor[where.start : where.stop], labels
-
-
-def _pick(names: list[str], path: Path) -> str:
-    """The name of the array that holds the images."""
-    for name in names if len(names) == 1 else NAMES:
-        if name in names:
-            return name
-    raise UserError(f"{path.name} has arrays {', '.join(names) or 'none'}", f"call the images {' or '.join(NAMES)}")
-
-
-def _labels(names: list[str], read: Callable[[str], NDArray[Any]]) -> NDArray[np.int64] | None:
-    """The class numbers beside the images, if there are any that can be read."""
-    for name in LABELS:
-        if name in names:
-            with contextlib.suppress(ValueError):  # Python objects
-                values = read(name)
-                if values.ndim == 1 and values.dtype.kind in "iu":
-                    return values.astype(np.int64)
-    return None
-
-
-def natural_key(path: Path) -> list[str | int]:
-    """Sort key by which ``2.png`` comes before ``10.png``."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", path.name)]
-
-
-def _open_folder(folder: Path) -> Stored:
-    paths = sorted((p for p in folder.iterdir() if p.suffix.lower() == ".png"), key=natural_key)
-    if not paths:
-        raise UserError(
-            f"no PNG files directly in {folder.name}", "put one PNG file an image there, without sub-folders"
-        )
-    shape = _read_png(paths[0]).shape
+        raise absent(path)
+    array = open_array(path, NAMES)
+    shape, rgb = _layout(array.shape, size, path.name)
 
     def read(where: slice) -> NDArray[np.uint8]:
-        images = [_read_png(path) for path in paths[where]]
-        for path, image in zip(paths[where], images, strict=True):
-            if image.shape != shape:
-                raise ValidationError(
-                    f"{folder.name}/{path.name} is {image.shape[0]} x {image.shape[1]} pixels, "
-                    f"but the first image is {shape[0]} x {shape[1]}",
-                    "export all images at one size",
-                )
-        return np.stack(images)
+        return rgb(_as_bytes(array.read(where), path))
 
-    return Stored((len(paths), *shape), read)
+    return Stored(shape, read, array.labels)
 
 
-def _read_png(path: Path) -> NDArray[np.uint8]:
-    from PIL import Image
+def open_noise(path: Path, size: tuple[int, int] | None = None) -> StoredNoise:
+    """Open the perturbation in the file ``path``: signed integers in levels of -255..255, or floats in [-1, 1].
 
-    label = f"{path.parent.name}/{path.name}"
-    try:
-        with Image.open(path) as image:
-            if image.mode != "RGB":
-                raise ValidationError(f"{label} is of mode {image.mode}, not RGB", "export 8-bit RGB")
-            return np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow's ways of saying that a file is broken
-        raise UserError(f"cannot read {label}: {error}", "check that the file is whole") from error
+    ``size`` is as in ``open_stored``. Raises UserError when it has no known format, ValidationError when it is not
+    whole or cannot be a perturbation.
+    """
+    if path.is_dir():
+        raise UserError(
+            f"{path.name} is a folder of images, not a perturbation", "give a file, or leave content=noise out"
+        )
+    if not path.is_file():
+        raise absent(path)
+    array = open_array(path, NOISE_NAMES)
+    shape, rgb = _layout(array.shape, size, path.name)
+
+    def read(where: slice) -> NDArray[np.float64]:
+        return rgb(_as_levels(array.read(where), path))
+
+    return StoredNoise(shape, read)
+
+
+def _layout(
+    shape: tuple[int, ...], size: tuple[int, int] | None, label: str
+) -> tuple[tuple[int, ...], Callable[[NDArray[Any]], NDArray[Any]]]:
+    """Return the shape of a stored array as N x H x W x 3, and what brings pieces of it into that form.
+
+    An array that does not have images of ``size`` stays as it is, for the caller to compare.
+    """
+    if size is None:
+        size = _size(shape, label)
+    inner = shape[1:]
+    if inner == (*size, 3):
+        return shape, lambda values: values
+    if inner == (3, *size):
+        return (shape[0], *size, 3), lambda values: values.transpose(0, 2, 3, 1)
+    if inner in ((*size, 1), (1, *size), size):
+        return (shape[0], *size, 3), lambda values: values.reshape(-1, *size, 1).repeat(3, axis=3)
+    return shape, lambda values: values
+
+
+def _size(shape: tuple[int, ...], label: str) -> tuple[int, int]:
+    """Return height and width of the images in an array, as the place of its channels tells."""
+    for channels in (3, 1):
+        if len(shape) == 4 and shape[3] == channels:
+            return shape[1], shape[2]
+        if len(shape) == 4 and shape[1] == channels:
+            return shape[2], shape[3]
+    if len(shape) == 3 and shape[2] != 3:
+        return shape[1], shape[2]
+    raise ValidationError(f"{label} holds an array of shape {shape}", "images are N x H x W x 3")
+
+
+def _as_bytes(values: NDArray[Any], path: Path) -> NDArray[np.uint8]:
+    """Return pixels as bytes; floats in [0, 1] are rounded to the nearest level, halves up."""
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype.kind == "i":
+        raise _no_images(f"{path.name} holds {values.dtype} values", bool(values.min(initial=0) < 0), path)
+    if values.dtype.kind != "f":
+        raise ValidationError(f"{path.name} holds {values.dtype} values", "store uint8, or floats in [0, 1]")
+    low, high = values.min(initial=np.inf), values.max(initial=-np.inf)
+    if low < -1e-6 and high < np.inf:
+        raise _no_images(f"{path.name} holds floats from {low:g} to {high:g}", bool(max(-low, high) < 0.5), path)
+    if not (low >= -1e-6 and high <= 1 + 1e-6):  # written so that NaN is refused
+        raise ValidationError(f"{path.name} holds floats from {low:g} to {high:g}", "store floats in [0, 1], or uint8")
+    return (np.clip(values.astype(np.float64) * 255, 0, 255) + 0.5).astype(np.uint8)
+
+
+def _no_images(what: str, certain: bool, path: Path) -> ValidationError:
+    """Return the error for values that are, or may be, a perturbation."""
+    add = f"have it added to the images with precomputed[path={write_text(str(path))},content=noise]"
+    kinds = "images are uint8, or floats in [0, 1]"
+    if certain:
+        return ValidationError(f"{what}: a perturbation, not images", f"{add}; {kinds}")
+    return ValidationError(f"{what}, which images do not have", f"{kinds}; if it is a perturbation, {add}")
+
+
+def _as_levels(values: NDArray[Any], path: Path) -> NDArray[np.float64]:
+    """Return a perturbation in levels of 0..255."""
+    if values.dtype.kind not in "if":
+        raise ValidationError(
+            f"{path.name} holds {values.dtype} values, which cannot be a perturbation",
+            "store signed integers, or floats in [-1, 1]; for images leave content=noise out",
+        )
+    bound = 255 if values.dtype.kind == "i" else 1
+    low, high = values.min(initial=0), values.max(initial=0)
+    if not (low >= -bound and high <= bound):  # written so that NaN is refused
+        raise ValidationError(
+            f"{path.name} holds a perturbation from {low:g} to {high:g}",
+            "store floats in [-1, 1], where 1 is 255 levels, or signed integers in -255..255",
+        )
+    return values.astype(np.float64) * (255 / bound)
+
+
+def _open_folder(folder: Path, like: ImageSet | None) -> Stored:
+    listing = image_folders.list_folder(folder) if like is None else image_folders.list_class_folders(folder)
+    shape = image_folders.read_image(listing.files[0]).shape
+
+    def read(where: slice) -> NDArray[np.uint8]:
+        return np.stack([_checked(path) for path in listing.files[where]])
+
+    def _checked(path: Path) -> NDArray[np.uint8]:
+        image = image_folders.read_image(path)
+        if image.shape != shape:
+            raise ValidationError(
+                f"{path.parent.name}/{path.name} is {image.shape[0]} x {image.shape[1]} pixels, "
+                f"but the first image is {shape[0]} x {shape[1]}",
+                "export all images at one size",
+            )
+        return image
+
+    stored = Stored((len(listing.files), *shape), read)
+    if like is None or not listing.class_names:
+        return stored
+    return replace(stored, labels=listing.labels, orders=_orders(listing, like))
+
+
+def _orders(listing: FolderListing, like: ImageSet) -> tuple[Order, ...]:
+    return tuple(image_folders.orders(listing, like.labels, like.class_names))

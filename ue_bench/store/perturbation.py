@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..contract.imageset import ImageSet, release
-from ..errors import ValidationError
+from ..errors import UserError, ValidationError
 from .schema import Budget
 
 if TYPE_CHECKING:
@@ -18,16 +19,48 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float32]
 
+WINDOW = 7
+STRIPED_PIXELS = 2**20  # of an image that is compared at once
+
 
 def ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> Floats:
     """Structural similarity per image of two N x H x W x 3 arrays: 7 x 7 uniform window, mean over the channels.
 
     Wang et al. (2004) with its constants and unbiased covariances; borders where the window does not fit are left out.
-    Images smaller than the window use the largest odd window that fits.
+    Images smaller than the window use the largest odd window that fits. Large images are taken a stripe at a time.
     """
+    if a.shape[1] * a.shape[2] > STRIPED_PIXELS:
+        return np.array([_striped_ssim(one, other) for one, other in zip(a, b, strict=True)], dtype=np.float32)
+    per_image: Floats = _similarity(a, b).mean(axis=(1, 2, 3))
+    return per_image
+
+
+def _striped_ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    """Structural similarity of two H x W x 3 images, by stripes that overlap by the rows a window needs."""
+    height, width = a.shape[:2]
+    overlap = min(WINDOW, (min(height, width) - 1) // 2 * 2 + 1) - 1
+    total = 0.0
+    for rows in _stripes(height - overlap, width):
+        with_border = slice(rows.start, rows.stop + overlap)
+        total += float(_similarity(a[None, with_border], b[None, with_border], overlap + 1).sum(dtype=np.float64))
+        release(a)
+        release(b)
+    places: int = (height - overlap) * (width - overlap) * 3
+    return total / places
+
+
+def _stripes(height: int, width: int) -> Iterator[slice]:
+    """Rows of an image, some at a time."""
+    step = max(1, STRIPED_PIXELS // width)
+    for top in range(0, height, step):
+        yield slice(top, min(top + step, height))
+
+
+def _similarity(a: NDArray[np.uint8], b: NDArray[np.uint8], window: int | None = None) -> Floats:
+    """Structural similarity of two N x H x W x 3 arrays at every place where the window fits."""
     from scipy.ndimage import uniform_filter
 
-    window = min(7, (min(a.shape[1:3]) - 1) // 2 * 2 + 1)
+    window = window or min(WINDOW, (min(a.shape[1:3]) - 1) // 2 * 2 + 1)
     edge = window // 2
     x, y = a.astype(np.float32), b.astype(np.float32)
 
@@ -40,9 +73,8 @@ def ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> Floats:
     vx, vy = (mean(x * x) - mx * mx) * unbiased, (mean(y * y) - my * my) * unbiased
     vxy = (mean(x * y) - mx * my) * unbiased
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    similarity = (2 * mx * my + c1) * (2 * vxy + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
-    per_image: Floats = similarity.mean(axis=(1, 2, 3))
-    return per_image
+    similarity: NDArray[Any] = (2 * mx * my + c1) * (2 * vxy + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
+    return similarity
 
 
 @dataclass(frozen=True)
@@ -65,18 +97,22 @@ class Measurement:
 
     def add(self, clean: NDArray[np.uint8], protected: NDArray[np.uint8]) -> Changes:
         """Take in images N x H x W x 3 and give what was done to each."""
-        size = np.abs(protected.astype(np.int16) - clean)
-        linf: NDArray[np.int16] = size.reshape(len(size), -1).max(axis=1)
-        square = np.square(size, dtype=np.int32).reshape(len(size), -1).sum(axis=1, dtype=np.int64)
-        l0: NDArray[np.int64] = (size.max(axis=3) > 0).sum(axis=(1, 2))
+        count, height, width = clean.shape[:3]
+        linf = np.zeros(count, dtype=np.int16)
+        square, l0 = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
+        for rows in _stripes(height, width):
+            size = np.abs(protected[:, rows].astype(np.int16) - clean[:, rows])
+            linf = np.maximum(linf, size.reshape(count, -1).max(axis=1))
+            square += np.square(size, dtype=np.int32).reshape(count, -1).sum(axis=1, dtype=np.int64)
+            l0 += (size.max(axis=3) > 0).sum(axis=(1, 2))
+            self.over += int((size > 8).sum())
         similar = ssim(clean, protected)
-        self.images, self.values = self.images + len(size), self.values + size.size
+        self.images, self.values = self.images + count, self.values + clean.size
         self.linf += float(linf.sum())
         self.worst = max(self.worst, int(linf.max()))
         self.squares += int(square.sum())
         self.l2 += float(np.sqrt(square).sum()) / 255
         self.l0 += int(l0.sum())
-        self.over += int((size > 8).sum())
         self.similar += float(similar.sum())
         return Changes(linf, np.sqrt(square) / 255, l0, similar)
 
@@ -103,6 +139,21 @@ def measure(clean: ImageSet, protected: ImageSet, declared: str) -> Budget:
         found.add(clean.images[part], protected.images[part])
         release(protected.images)
     return found.result(declared)
+
+
+def check_classes(protector: Protector, labels: Iterable[Any]) -> None:
+    """Raise UserError when ``labels`` are of too few classes: protection would leave their images as they are."""
+    if len(set(labels)) < protector.classes_needed:
+        count = {2: "two"}.get(protector.classes_needed, str(protector.classes_needed))
+        raise UserError(
+            f"{protector.name} needs images of {count} classes",
+            "what tells classes apart moves them: add images of another class, or choose another protector",
+        )
+
+
+def unchanged(protector: Protector, measured: Budget) -> bool:
+    """Return whether not a pixel of a set was changed by a protector that should have."""
+    return protector.changes_images and measured.linf_max == 0
 
 
 def check(protector: Protector, clean: ImageSet, protected: ImageSet) -> None:

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
-import secrets
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
 
-from filelock import FileLock, Timeout
 from pydantic import BaseModel
-from pydantic import ValidationError as PydanticError
 
-from ..errors import EnvironmentProblem, ValidationError
-from .schema import Curve, Failure, Result, as_json, json_text
-
-R = TypeVar("R", bound=BaseModel)
-
+from ..atomic import write_atomically
+from ..checksums import log
+from ..errors import EnvironmentProblem
+from ..locks import hold
+from .records import records
+from .schema import Curve, Failure, Result, as_json, record_text
 
 KEY_DIGITS = 16  # of a key in a file name: no two of a billion results share them
 OLD_KEY_DIGITS = 8  # in names of before
@@ -50,20 +46,6 @@ def cell_path(folder: Path, key: str, protector: str, *names: str) -> Path:
     return cell_file(folder, key) or fresh
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace ``path`` with ``text`` so that a reader sees the old or the new content and nothing between."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".writing-{secrets.token_hex(8)}"  # not tempfile: its files are for their owner only
-    try:
-        with temporary.open("x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 class ResultStore:
     """What is known about the cells of one board.
 
@@ -88,40 +70,40 @@ class ResultStore:
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the folder for one filling run. The lock ends with the process, however that ends."""
-        lock = FileLock(self.out / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
+
+        def busy(advice: str) -> None:
             raise EnvironmentProblem(
-                f"another run is filling {self.out}", "wait for it, or choose another folder with --out"
-            ) from None
-        try:
+                f"another run is filling {self.out}", f"{advice}, or choose another folder with --out"
+            )
+
+        with hold(self.out / ".lock", busy):
             for stale in self.out.glob("*/**/.writing-*"):
                 stale.unlink(missing_ok=True)
             yield
-        finally:
-            lock.release()
 
     def results(self) -> list[Result]:
-        """All results, sorted by id. Raises ValidationError that names a file which is not one."""
-        found = [_read(path, Result) for path in sorted((self.out / "results").rglob("*.json"))]
+        """Return all results, sorted by id. A file that is not one is set aside, see :mod:`.records`."""
+        folder = self.out / "results"
+        found = records(folder, folder.rglob("*.json"), Result)
         return sorted(found, key=lambda r: (r.id, r.key))
 
     def has(self, key: str) -> bool:
-        """Whether the cell with that key has a result."""
-        path = cell_file(self.out / "results", key)
-        return path is not None and _read(path, Result).key == key
+        """Return whether the cell with that key has a result."""
+        folder = self.out / "results"
+        path = cell_file(folder, key)
+        return path is not None and any(r.key == key for r in records(folder, [path], Result))
 
     def failures(self) -> list[Failure]:
-        """Cells that failed when they were last tried. Raises ValidationError like ``results``."""
-        return [_read(path, Failure) for path in sorted((self.out / "failures").glob("*.json"))]
+        """Return the cells that failed when they were last tried. A file that is not a failure is set aside."""
+        folder = self.out / "failures"
+        return records(folder, folder.glob("*.json"), Failure)
 
     def write(self, result: Result, curve: Curve) -> None:
         """Record a finished cell; its earlier failure, if any, is forgotten."""
         self.forget_failure(result.key)
         write_atomically(self.out / "curves" / f"{curve.key}.json", _line(curve))
         names = result.countermeasure, result.victim, result.protocol, f"s{result.seed}"
-        write_atomically(cell_path(self.out / "results", result.key, result.protector, *names), _pretty(result))
+        write_atomically(cell_path(self.out / "results", result.key, result.protector, *names), record_text(result))
 
     def forget_failure(self, key: str) -> None:
         """Remove what is recorded of an earlier failure of the stage with that key."""
@@ -129,27 +111,21 @@ class ResultStore:
             (self.out / "failures" / f"{key}.{ending}").unlink(missing_ok=True)
 
     def write_failure(self, failure: Failure, trace: str = "") -> None:
-        """Record why a cell failed, and the traceback if there is one, in place of its earlier failure."""
-        write_atomically(self.out / "failures" / f"{failure.key}.json", _pretty(failure))
-        traceback = self.out / "failures" / f"{failure.key}.txt"
-        if trace:
-            write_atomically(traceback, trace)
-        else:
-            traceback.unlink(missing_ok=True)
+        """Record why a cell failed, and the traceback if there is one, in place of its earlier failure.
 
-
-def _read(path: Path, record: type[R]) -> R:
-    try:
-        return record.model_validate_json(path.read_text(encoding="utf-8"))
-    except (PydanticError, UnicodeDecodeError) as error:
-        raise ValidationError(
-            f"{path} is not a {record.__name__.lower()} of this version", "remove it or run its cell again"
-        ) from error
-
-
-def _pretty(record: BaseModel) -> str:
-    return json_text(as_json(record))
+        Where that cannot be written the user is told: other cells go on.
+        """
+        folder = self.out / "failures"
+        traceback = folder / f"{failure.key}.txt"
+        try:
+            write_atomically(folder / f"{failure.key}.json", record_text(failure))
+            if trace:
+                write_atomically(traceback, trace)
+            else:
+                traceback.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("ue-bench: cannot record a failure in %s: %s", folder, error.strerror)
 
 
 def _line(record: BaseModel) -> str:
-    return json.dumps(as_json(record), ensure_ascii=False) + "\n"
+    return json.dumps(as_json(record), ensure_ascii=False, allow_nan=False) + "\n"

@@ -1,17 +1,33 @@
-"""The result of one cell, as it lies on disk: one JSON of at most 2 KB."""
+"""The result of one cell, as it lies on disk: one JSON of at most 2 KB, whose key is that of the cell it holds."""
 
 from __future__ import annotations
 
 import json
-from typing import Any, Final, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-SCHEMA: Final = 1
+from ..catalogue.selectors import parse
+from ..errors import UserError
+from ..keys import canonical_json, digest
+
+SCHEMA: Final = 2
+LARGEST: Final = 2048  # bytes of a result
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+# Results are rounded to six digits, and single-precision sums pass their limits by rounding errors.
+Percent = Annotated[float, Field(ge=0, le=100.001)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Levels = Annotated[float, Field(ge=0, le=255.001)]
+Similarity = Annotated[float, Field(ge=-1.001, le=1.001)]
+Positive = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=0)]
+Key = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
 
 class DatasetInfo(_Record):
@@ -19,11 +35,11 @@ class DatasetInfo(_Record):
 
     selector: str
     source: str
-    train: int
-    test: int
-    classes: int
-    height: int
-    width: int
+    train: Count
+    test: Count
+    classes: Count
+    height: Count
+    width: Count
     fingerprint: str
 
 
@@ -31,14 +47,16 @@ class Metrics(_Record):
     """Accuracies on the clean test set and on the last epoch's training batches, in percent.
 
     ``accuracy_last`` is the headline. ``accuracy_peak`` picks its epoch on the test set: an oracle, kept apart.
-    ``accuracy_train`` is null where a training procedure changes images or labels inside its loss.
+    ``accuracy_train`` is null where a training procedure changes images or labels inside its loss. ``learned`` is false
+    where training ended at chance on its own training images: such a victim says nothing about protection.
     """
 
-    accuracy_last: float
-    accuracy_peak: float
-    peak_epoch: float
-    accuracy_train: float | None
+    accuracy_last: Percent
+    accuracy_peak: Percent
+    peak_epoch: Positive
+    accuracy_train: Percent | None
     loss_train: float
+    learned: bool = True
 
 
 class Budget(_Record):
@@ -49,23 +67,23 @@ class Budget(_Record):
     """
 
     declared: str
-    linf_mean: float
-    linf_max: int
-    rms: float
-    over_8: float
-    l2_mean: float
-    l0_mean: float
-    psnr: float | None
-    ssim: float
+    linf_mean: Levels
+    linf_max: int = Field(ge=0, le=255)
+    rms: Levels
+    over_8: Share
+    l2_mean: Positive
+    l0_mean: Positive
+    psnr: Positive | None
+    ssim: Similarity
 
 
 class Cost(_Record):
     """Seconds and memory of making the protected set and of training on it."""
 
-    protect_seconds: float
-    train_seconds: float
-    images_per_second: float
-    peak_memory_mb: float
+    protect_seconds: Positive
+    train_seconds: Positive
+    images_per_second: Positive
+    peak_memory_mb: Positive
 
 
 class Environment(_Record):
@@ -76,39 +94,110 @@ class Environment(_Record):
     python: str
     torch: str
     device: str
-    threads: int
+    threads: int = Field(ge=1)
 
 
-class Result(_Record):
-    """A finished cell: what it is, what came out, what it cost and where it ran."""
+class Measured(_Record):
+    """What results of training and of evasion have in common: the cell.
 
-    version: Literal[1] = SCHEMA
-    key: str
+    ``cell`` is everything that can change the number, and ``key`` its digest, which is recomputed whenever a result is
+    read. Version 1, which is still read, has no ``cell``.
+    """
+
+    version: Literal[1, 2] = SCHEMA
+    key: Key
     id: str
     dataset: DatasetInfo
     protector: str
     countermeasure: str
     victim: str
     protocol: str
-    protocol_version: int
+    protocol_version: int = Field(ge=1)
     seed: int
-    fraction: float
+    cell: dict[str, Any] | None = None
+
+    @classmethod
+    def told(cls, cell: dict[str, Any]) -> dict[str, Any]:
+        """Return the fields of this class whose values a cell holds as they are."""
+        raise NotImplementedError
+
+    @classmethod
+    def make_id(cls, fields: dict[str, Any]) -> str:
+        """Return the id that the other ``fields`` tell."""
+        raise NotImplementedError
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, fields: Any) -> Any:
+        """Add what a long result is stored without."""
+        try:
+            fields = cls.told(fields["cell"]) | fields
+            return {"id": cls.make_id(fields)} | fields
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return fields  # of version 1, or the fields that are missing or wrong get named
+
+    @model_validator(mode="after")
+    def _key_is_of_cell(self) -> Self:
+        if (self.cell is None) != (self.version == 1):
+            raise ValueError("a cell is part of version 2, and of no earlier one")
+        if self.cell is not None:
+            if digest(self.cell) != self.key:
+                raise ValueError("the key is not that of the cell")
+            try:
+                pairs = list(self._said_twice(self.cell))
+            except (AttributeError, KeyError, TypeError) as error:
+                raise ValueError("the cell is incomplete") from error
+            for name, shown, held in pairs:
+                if shown != held:
+                    raise ValueError(f"{name} is {shown}, but {held} in the cell")
+        return self
+
+    def _said_twice(self, cell: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+        """Yield the name of a field, what it shows, and what the cell says of it."""
+        for kind in ("protector", "countermeasure", "victim"):
+            yield kind, _names(getattr(self, kind)), _names_in(cell[kind])
+        yield "dataset", self.dataset.fingerprint, digest([cell["train"], cell["test"]])[:16]
+        for name, value in self.told(cell).items():
+            yield name, _rounded(getattr(self, name)), _rounded(value)
+
+
+class Result(Measured):
+    """A finished cell: what it is, what came out, what it cost and where it ran."""
+
+    fraction: Share
     precision: str
     metrics: Metrics
     budget: Budget
     cost: Cost
     environment: Environment
-    attempts: int
+    attempts: int = Field(ge=1)
     finished: str
+
+    @classmethod
+    def told(cls, cell: dict[str, Any]) -> dict[str, Any]:
+        recipe = cell["protocol"]
+        found = {name: cell[name] for name in ("seed", "fraction", "precision")}
+        return found | {"protocol": recipe["name"], "protocol_version": recipe["version"]}
+
+    @classmethod
+    def make_id(cls, fields: dict[str, Any]) -> str:
+        share = fields["fraction"]
+        protector = fields["protector"] + ("" if share == 1 else f"@{share:g}")
+        rest = [fields[name] for name in ("countermeasure", "victim", "protocol")]
+        return "/".join([fields["dataset"]["selector"], protector, *rest, f"s{fields['seed']}"])
 
 
 class Failure(_Record):
-    """A cell that could not be computed. Never read as a result."""
+    """A cell that could not be computed. Never read as a result.
 
-    version: Literal[1] = SCHEMA
-    key: str
+    ``kind`` is ``diverged`` where a training of its victim, or of a network it needs, was no longer finite.
+    """
+
+    version: Literal[1] = 1
+    key: Key
     id: str
-    attempts: int
+    attempts: Count
+    kind: Literal["error", "diverged"] = "error"
     error: str
     failed: str
 
@@ -116,17 +205,34 @@ class Failure(_Record):
 class Curve(_Record):
     """Test accuracy over training, kept beside the result."""
 
-    key: str
-    epoch: list[float]
-    accuracy_test: list[float]
-    accuracy_train: list[float | None]
+    key: Key
+    epoch: list[Positive]
+    accuracy_test: list[Percent]
+    accuracy_train: list[Percent | None]
     loss_train: list[float]
 
 
+def _names(selector: str) -> list[str]:
+    """Return the names of the plugins in a selector. Raises ValueError when it cannot be read."""
+    try:
+        return [part.name for term in parse(selector) for part in term.parts]
+    except UserError as error:
+        raise ValueError(error.message) from error
+
+
+def _names_in(identity: Any) -> list[str]:
+    """Return the names of the plugins in an identity."""
+    return [part["name"] for part in identity.get("combination", [identity])]
+
+
 def as_json(record: BaseModel) -> dict[str, Any]:
-    """Plain data, floats kept short enough for a diff and a 2 KB file."""
-    plain: dict[str, Any] = _rounded(record.model_dump(mode="json"))
-    return plain
+    """Return plain data, floats kept short enough for a diff and a 2 KB file; those of a cell as they are."""
+    plain: dict[str, Any] = record.model_dump(mode="json")
+    cell = plain.pop("cell", None)
+    if isinstance(record, Result) and record.metrics.learned:  # said only where it is odd, as in older results
+        del plain["metrics"]["learned"]
+    found: dict[str, Any] = _rounded(plain)
+    return found if cell is None else found | {"cell": cell}
 
 
 def _rounded(value: Any) -> Any:
@@ -140,5 +246,22 @@ def _rounded(value: Any) -> Any:
 
 
 def json_text(value: Any) -> str:
-    """Indented JSON of plain data, floats shortened as in results."""
-    return json.dumps(_rounded(value), indent=1, ensure_ascii=False) + "\n"
+    """Return indented JSON of plain data, floats shortened as in results. Raises ValueError for NaN and infinity."""
+    return json.dumps(_rounded(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def record_text(record: BaseModel) -> str:
+    """Return a record as it is written: indented JSON, its cell in one line at the end.
+
+    Where that is longer than 2 KB, without white space and without what the cell tells.
+    """
+    plain = as_json(record)
+    cell = plain.pop("cell", None)
+    text = json_text(plain)
+    if cell is None or not isinstance(record, Measured):
+        return text
+    text = text.removesuffix("\n}\n") + f',\n "cell": {canonical_json(cell)}\n}}\n'
+    if len(text.encode()) > LARGEST:
+        short = {name: value for name, value in plain.items() if name not in {"id", *record.told(cell)}}
+        text = json.dumps(short | {"cell": cell}, separators=(",", ":"), ensure_ascii=False, allow_nan=False) + "\n"
+    return text

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ue_bench.api import Context, ImageSet, UserError
+from ue_bench.api import Context, ImageSet, UserError, kept_images
 
 from .process import Pixels, Predict, Streams, resized, streams, to_levels, to_model
 from .weights import Weights, diffusers
@@ -113,17 +111,12 @@ def purify(
     folder = ctx.checkpoint_dir(key)
 
     def change(images: Pixels, where: slice) -> Pixels:
-        kept = folder / f"{where.start}-{where.stop}.npy"
-        if not kept.exists():
+        def cleaned() -> Pixels:
             with torch.no_grad():
                 x = resized(to_model(images, ctx.device), size)
-                found = finish(resized(clean(x, streams(ctx.seed, where)), data.size))
-            unfinished = kept.with_suffix(f".{os.getpid()}")
-            with unfinished.open("wb") as file:
-                np.save(file, found)
-            unfinished.replace(kept)
-        done: Pixels = np.load(kept)
-        return done
+                return finish(resized(clean(x, streams(ctx.seed, where)), data.size))
+
+        return kept_images(folder / f"{where.start}-{where.stop}.npz", cleaned)
 
     purified = ctx.map_images(data, change, text, batch)
     shutil.rmtree(folder, ignore_errors=True)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from ue_bench.api import derive
+from ue_bench.api import check_finite, derive
 
 Pixels = NDArray[np.uint8]
 Streams = Sequence[torch.Generator]
@@ -55,6 +55,7 @@ def wrapped_levels(x: Tensor) -> Pixels:
 
 
 def _pixels(levels: Tensor) -> Pixels:
+    check_finite(levels, "purified image")
     return levels.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
 

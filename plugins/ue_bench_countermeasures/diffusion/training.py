@@ -23,7 +23,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ue_bench.api import Context, ImageSet, UserError, ValidationError, derive
+from ue_bench.api import (
+    Context,
+    DivergenceCheck,
+    ImageSet,
+    UserError,
+    derive,
+    load_checkpoint,
+    save_checkpoint,
+    write_atomically,
+)
 
 from .process import resized, to_model
 from .recipe import Recipe
@@ -51,8 +60,8 @@ def fit(
     there and ends with the same weights; the caller removes it. A folder in which a run with other settings was begun
     is refused with UserError. ``more`` is added to the record.
 
-    Raises UserError when the size does not suit the network, ValidationError when training fails, EnvironmentProblem
-    without diffusers.
+    Raises UserError when the size does not suit the network, Diverged when a loss or a weight is not finite,
+    EnvironmentProblem without diffusers.
     """
     library = diffusers()
     if recipe.size % recipe.multiple:
@@ -77,9 +86,9 @@ def fit(
     scheduler = library.DDPMScheduler(**recipe.scheduler)
     run = _Run(network, scheduler, recipe, device, amp)
     file = checkpoint / "state.pt"
-    if file.exists():
-        run.resume(torch.load(file, map_location=device))
-    run.train(data, report, lambda state: _save(file, state))
+    if (state := load_checkpoint(file, device)) is not None:
+        run.resume(state)
+    run.train(data, report, lambda state: save_checkpoint(file, state))
     run.average.copy_to(network.parameters())
     library.DDPMPipeline(unet=network, scheduler=scheduler).save_pretrained(out)
     record = {
@@ -97,7 +106,7 @@ def fit(
         "seconds": round(run.seconds, 1),
         "curve": run.curve,
     }
-    (out / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (out / RECORD).write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def own_weights(data: ImageSet, recipe: Recipe, ctx: Context) -> Weights:
@@ -141,7 +150,8 @@ class _Run:
         }  # fmt: skip
 
     def train(self, data: ImageSet, report: Report, save: Callable[[dict[str, Any]], None]) -> None:
-        """All steps that are left. Raises ValidationError when the loss is not finite."""
+        """All steps that are left. Raises Diverged when a loss or a weight is not finite."""
+        divergence = DivergenceCheck(self.recipe.steps, "the diffusion model")
         every = max(1, self.recipe.steps // POINTS)
         started = time.monotonic() - self.seconds
         saved = time.monotonic()
@@ -151,9 +161,7 @@ class _Run:
             self.step += 1
             self.seconds = time.monotonic() - started
             if not math.isfinite(loss):
-                raise ValidationError(
-                    f"the loss of the diffusion model is {loss} at step {self.step}", "choose a lower learning rate"
-                )
+                raise divergence.diverged("loss", self.step)
             self.sum += loss
             self.shown = loss if math.isnan(self.shown) else self.shown + (loss - self.shown) / REPORTED
             if self.step % every == 0 or self.step == self.recipe.steps:
@@ -162,8 +170,10 @@ class _Run:
                 self.sum = 0.0
             report(self.step, self.recipe.steps, f"train diffusion model, loss {self.shown:.4f}")
             if time.monotonic() - saved >= SAVE_SECONDS:
+                divergence.check(self.step, self.network)
                 save(self.state())
                 saved = time.monotonic()
+        divergence.check(self.step, self.network)
         self.network.eval()
 
     def take(self, data: ImageSet) -> float:
@@ -224,14 +234,7 @@ def learning_rate(recipe: Recipe, step: int) -> float:
 def _claim(checkpoint: Path, settings: dict[str, Any]) -> None:
     """Make ``checkpoint`` the folder of the run with ``settings``, and of no other."""
     checkpoint.mkdir(parents=True, exist_ok=True)
-    note, text = checkpoint / "run.json", json.dumps(settings, indent=1)
+    note, text = checkpoint / "run.json", json.dumps(settings, indent=1, allow_nan=False)
     if note.exists() and note.read_text(encoding="utf-8") != text:
         raise UserError(f"{checkpoint} holds an unfinished training with other settings", "finish or remove it")
-    note.write_text(text, encoding="utf-8")
-
-
-def _save(file: Path, state: dict[str, Any]) -> None:
-    """Whole or not at all: this is written by processes that get killed."""
-    unfinished = file.with_suffix(".new")
-    torch.save(state, unfinished)
-    unfinished.replace(file)
+    write_atomically(note, text)

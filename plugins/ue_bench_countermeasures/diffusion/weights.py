@@ -67,7 +67,7 @@ class Weights:
         """SHA-256 (first 32 digits) of the weights and of what shapes network and noise."""
         kept = [{k: v for k, v in c.items() if not k.startswith("_")} for c in (self.unet, self.scheduler)]
         content = [kept, *(digest_path(file) for file in self.files)]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+        return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()[:32]
 
     @property
     def identity(self) -> dict[str, str]:

@@ -16,7 +16,7 @@ from ...catalogue.registry import registry
 from ...contract import clean_data
 from ...contract.combination import purifiers
 from ...contract.imageset import ImageSet
-from ...contract.plugin import Countermeasure, NetworkCost, Protector, Victim
+from ...contract.plugin import Countermeasure, NetworkCost, Protector, Victim, check_size
 from ...contract.protocol import Protocol
 from ...keys import digest
 from ...seeds import derive
@@ -133,6 +133,8 @@ class ProtectTestStage(ArtifactStage):
     def fill(self, folder: Path, work: Work) -> None:
         train = stored_split(work.artifacts, self.data, "train")
         test = chosen_test_images(self.data, self.images, work.artifacts)
+        check_size(self.protector, test.size)
+        perturbation.check_classes(self.protector, train.labels.tolist())
         with work.context(self.seed, self.precision, learn_from=train) as ctx:
             started = time.perf_counter()
             protected = self.protector.protect(test, ctx)
@@ -271,6 +273,7 @@ class EvadeStage(Stage):
             )
         result = EvasionResult(
             key=cell.key,
+            cell=cell.identity(),
             id=cell.id,
             dataset=cell.data.info,
             images=len(original),

@@ -13,7 +13,7 @@ import numpy as np
 from ...contract import clean_data
 from ...contract.context import Context
 from ...contract.imageset import ImageSet
-from ...contract.plugin import Countermeasure, Protector
+from ...contract.plugin import Countermeasure, Protector, check_size
 from ...keys import digest
 from ...seeds import derive
 from ...store import perturbation
@@ -70,6 +70,8 @@ class ProtectStage(ArtifactStage):
 
     def fill(self, folder: Path, work: Work) -> None:
         clean = stored_split(work.artifacts, self.data, "train")
+        check_size(self.protector, clean.size)
+        perturbation.check_classes(self.protector, clean.labels.tolist())
         with work.context(self.stage_seed, self.precision) as ctx:
             started = time.perf_counter()
             protected = self.protector.protect(clean, ctx)

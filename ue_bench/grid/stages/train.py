@@ -147,6 +147,7 @@ def _records(cell: Cell, outcome: loop.Outcome, peak_mb: float, work: Work) -> t
     made = read_json(ProtectStage.of(cell).folder(work.artifacts) / "protect.json")
     result = schema.Result(
         key=cell.key,
+        cell=cell.identity(),
         id=cell.id,
         dataset=cell.data.info,
         protector=cell.protector.selector,
@@ -163,6 +164,7 @@ def _records(cell: Cell, outcome: loop.Outcome, peak_mb: float, work: Work) -> t
             peak_epoch=peak_epoch,
             accuracy_train=outcome.accuracy_train[-1],
             loss_train=outcome.loss_train[-1],
+            learned=outcome.learned,
         ),
         budget=schema.Budget(**made["budget"]),
         cost=schema.Cost(

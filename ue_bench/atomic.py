@@ -1,0 +1,190 @@
+"""Files, folders and checkpoints that are whole or absent, also after a kill or a power cut."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .checksums import log, moved, seal, sync
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+MARK = b"ue-bench blake2b"  # the end of a checkpoint, after the checksum of all before
+CHECKSUM = 32  # bytes
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give the name of a new file; when the block ends without an error, that file takes the place of ``path``.
+
+    Readers see the old or the new content and nothing between. Makes the folder if need be.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not tempfile: its files are for their owner only. No ending: whoever looks for *.json must not find half of one.
+    temporary = path.parent / f".writing-{secrets.token_hex(8)}"
+    try:
+        yield temporary
+        sync(temporary)
+        temporary.replace(path)
+        sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replace ``path`` with ``content``, text as UTF-8 with line feeds; half of a character is written as an escape."""
+    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
+    with replacing(path) as temporary, temporary.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def publish(target: Path, make: Callable[[Path], None]) -> None:
+    """Fill a temporary folder beside ``target``, add checksums and rename it: ``target`` is whole or absent.
+
+    Its files are read-only; ``checksums.whole`` tells later whether they still are what ``make`` wrote.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".making-{os.getpid()}-", dir=target.parent))
+    try:
+        make(temporary)
+        temporary.chmod(0o755)  # mkdtemp's folders are private, but a cache may be shared
+        seal(temporary)
+        try:
+            temporary.rename(target)
+        except OSError:
+            if not target.exists():  # else another process was first, with the same content
+                raise
+        else:
+            moved(temporary, target)
+            sync(target.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def save_checkpoint(path: Path, state: Any) -> None:
+    """Write the state of a training with ``torch.save`` and a checksum, whole or not at all."""
+    import torch
+
+    with replacing(path) as temporary:
+        with temporary.open("wb") as file:  # by a path, torch would call records in the file after it
+            torch.save(state, file)
+        _sign(temporary, path)
+
+
+def load_checkpoint(path: Path, device: str = "cpu") -> Any | None:
+    """Return the state that ``save_checkpoint`` wrote to ``path``, its tensors on ``device``; None if there is none.
+
+    A file that is cut off, changed or of another training is removed with a line to the user: training starts anew.
+    """
+    import torch
+
+    body = _signed(path)
+    if body is None:
+        return None
+    try:
+        return torch.load(body, map_location=device, weights_only=True)
+    except Exception as error:  # it is what was written: only another version of torch can refuse it
+        _refuse(path, f"torch cannot read it ({type(error).__name__})")
+        return None
+
+
+def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write finished arrays of long work with a checksum, whole or not at all; ``path`` ends in ``.npz``."""
+    import numpy as np
+
+    with replacing(path) as temporary:
+        with temporary.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+        _sign(temporary, path)
+
+
+def load_arrays(path: Path) -> dict[str, NDArray[Any]] | None:
+    """Return the arrays that ``save_arrays`` wrote to ``path``; None, as ``load_checkpoint``, if there are none."""
+    import numpy as np
+
+    body = _signed(path)
+    if body is None:
+        return None
+    with np.load(body, allow_pickle=False) as stored:
+        return dict(stored)
+
+
+def kept_images(path: Path, make: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Return a part of long work on images from ``path``; ``make`` it and keep it there when there is none."""
+    found = load_arrays(path)
+    if found is None:
+        found = {"images": make()}
+        save_arrays(path, found)
+    return found["images"]
+
+
+def checkpoint_is_whole(path: Path) -> bool | None:
+    """Return whether a checkpoint is what was written; None for a file without a checksum."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size < CHECKSUM + len(MARK):
+            return None
+        file.seek(-CHECKSUM - len(MARK), os.SEEK_END)
+        ending = file.read()
+        if not ending.endswith(MARK):
+            return None
+        return _checksum(file, size - len(ending), path) == ending[:CHECKSUM]
+
+
+def _sign(file: Path, path: Path) -> None:
+    """Append the checksum of ``file``, which will be called ``path``."""
+    with file.open("r+b") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        checksum = _checksum(stream, size, path)
+        stream.seek(size)
+        stream.write(checksum + MARK)
+
+
+def _signed(path: Path) -> io.BytesIO | None:
+    """Return the content of a checkpoint, or None."""
+    if not path.exists():
+        return None
+    try:
+        state = checkpoint_is_whole(path)
+        if state:
+            return io.BytesIO(path.read_bytes()[: -CHECKSUM - len(MARK)])
+        _refuse(path, "it is not whole" if state is None else "it is damaged or of another training")
+    except OSError as error:
+        _refuse(path, f"it cannot be read: {error.strerror}")
+    return None
+
+
+def _refuse(path: Path, reason: str) -> None:
+    log.warning("ue-bench: %s is not used, %s; that part of the work starts anew", path, reason)
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def _checksum(file: io.BufferedIOBase | Any, size: int, path: Path) -> bytes:
+    """Return the checksum of the first ``size`` bytes, and of the place they belong to."""
+    found = blake2b(_place(path).encode("utf-8", "surrogateescape"), digest_size=CHECKSUM)
+    file.seek(0)
+    while size > 0 and (piece := file.read(min(size, 2**20))):
+        found.update(piece)
+        size -= len(piece)
+    return found.digest()
+
+
+def _place(path: Path) -> str:
+    """Return what a checkpoint is of: in a cache, the key of the work; elsewhere a user may move its folder."""
+    parts = path.parts
+    if "unfinished" not in parts:
+        return path.name
+    return "/".join(parts[len(parts) - parts[::-1].index("unfinished") :])
