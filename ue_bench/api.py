@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from .contract.inputs import InputPath, digest_path, find_input
     from .contract.plugin import Countermeasure, Dataset, NetworkCost, Plugin, Preprocessing, Protector, Victim
     from .contract.registration import Register
-    from .contract.values import Ratio
+    from .contract.table import Ask, Line, Setting, Table
+    from .contract.values import Ratio, write_text
     from .engine.divergence import DivergenceCheck, check_finite, not_finite
     from .errors import Diverged, EnvironmentProblem, UserError, ValidationError
     from .files import check_file, class_folders, visible_files
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from .store.perturbation import ssim
 
 _HOMES = {
+    "Ask": "contract.table",
     "Context": "contract.context",
     "Countermeasure": "contract.plugin",
     "Dataset": "contract.plugin",
@@ -48,6 +50,7 @@ _HOMES = {
     "EnvironmentProblem": "errors",
     "ImageSet": "contract.imageset",
     "InputPath": "contract.inputs",
+    "Line": "contract.table",
     "NetworkCost": "contract.plugin",
     "Plugin": "contract.plugin",
     "Preprocessing": "contract.plugin",
@@ -55,8 +58,10 @@ _HOMES = {
     "Protector": "contract.plugin",
     "Ratio": "contract.values",
     "Register": "contract.registration",
+    "Setting": "contract.table",
     "Stored": "store.image_readers",
     "StoredNoise": "store.image_readers",
+    "Table": "contract.table",
     "TrainContext": "contract.context",
     "UserError": "errors",
     "ValidationError": "errors",
@@ -89,6 +94,7 @@ _HOMES = {
     "visible_files": "files",
     "write_atomically": "atomic",
     "write_output": "leaderboard.figures",
+    "write_text": "contract.values",
 }
 
 
@@ -101,6 +107,7 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "Ask",
     "Context",
     "Countermeasure",
     "Dataset",
@@ -109,6 +116,7 @@ __all__ = [
     "EnvironmentProblem",
     "ImageSet",
     "InputPath",
+    "Line",
     "NetworkCost",
     "Plugin",
     "Preprocessing",
@@ -116,8 +124,10 @@ __all__ = [
     "Protector",
     "Ratio",
     "Register",
+    "Setting",
     "Stored",
     "StoredNoise",
+    "Table",
     "TrainContext",
     "UserError",
     "ValidationError",
@@ -151,4 +161,5 @@ __all__ = [
     "visible_files",
     "write_atomically",
     "write_output",
+    "write_text",
 ]

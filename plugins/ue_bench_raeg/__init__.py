@@ -9,6 +9,13 @@ from ue_bench.api import Register, hookimpl
 if TYPE_CHECKING:
     import click
 
+TABLES = [
+    ("raeg-table1", "table_1", "RAEG, Table 1: accuracy on protected test images, as they are and processed"),
+    ("raeg-table2", "table_2", "RAEG, Table 2: accuracy, PSNR and SSIM of protected and of recovered images"),
+    ("raeg-table3", "table_3", "RAEG, Table 3: accuracy of training on protected and on recovered images"),
+    ("raeg-table4", "table_4", "RAEG, Table 4: parts of the method left out"),
+]
+
 
 @hookimpl
 def ue_bench_register(register: Register) -> None:
@@ -46,6 +53,8 @@ def ue_bench_register(register: Register) -> None:
         "ue_bench_raeg.recovered:Recovered",
         "What another protector brings back",
     )
+    for name, target, summary in TABLES:
+        register.table(name, f"ue_bench_raeg.tables.paper:{target}", summary)
 
 
 @hookimpl

@@ -184,7 +184,7 @@ from ue_bench.api import hookimpl
 def ue_bench_register(register):
     register.board("brought", {{**{board!r}, "protocol": "quick"}})
     register.protocol("quick", "bringing_data:quick.toml")
-    register.table("printed", "bringing:printed", "Numbers")
+    register.table("printed", "bringing_data:table", "Numbers of a paper")
 """
 
 

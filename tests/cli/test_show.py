@@ -13,7 +13,7 @@ from ue_bench.grid import cost
 
 from .conftest import Command
 
-KINDS = ["protectors", "countermeasures", "victims", "datasets", "boards", "protocols"]
+KINDS = ["protectors", "countermeasures", "victims", "datasets", "boards", "protocols", "tables"]
 FIELDS = {"name", "summary", "parameters", "tags", "distribution", "available", "reason"}
 
 
@@ -41,7 +41,14 @@ from ue_bench.api import hookimpl
 @hookimpl
 def ue_bench_register(register):
     register.table("printed", "bringing_tables:printed", "Numbers")
+    register.table("broken", "bringing_tables:missing", "Numbers")
     register.board("half", {"dataset": "demo"})
+
+def printed(colour="red"):
+    from ue_bench.api import Line, Setting, Table
+    lines = (Line(("a", "1"), {"x": 1.0}), Line(("b", "2")))
+    settings = (Setting("colour", "of what", "red"),)
+    return Table("printed", "numbers", "a paper", ("one", "two"), lines, ("a note",), settings)
 """
 
 
@@ -49,11 +56,22 @@ def test_list_and_show_what_other_distributions_register(ue_bench: Command, inst
     install("bringing-tables", TABLE)
     [row] = [r for r in ue_bench("list", "tables", "--json").json if r["name"] == "printed"]
     assert row.keys() >= FIELDS
-    assert (row["summary"], row["distribution"]) == ("Numbers", "bringing-tables 1.0")
+    assert (row["summary"], row["distribution"], row["available"]) == ("Numbers", "bringing-tables 1.0", True)
+    assert row["parameters"] == {"colour": {"type": "string", "description": "of what", "default": "red"}}
+    [row] = [r for r in ue_bench("list", "tables", "--json").json if r["name"] == "broken"]
+    assert row["available"] is False
+    assert "table 'broken' of bringing-tables 1.0 cannot be made: AttributeError" in row["reason"]
     assert any(line.split() == ["printed", "Numbers"] for line in ue_bench("list", "tables").out.splitlines())
     shown = ue_bench("show", "printed").out.splitlines()
-    assert shown[0] == "printed (table)"
-    assert {"  summary: Numbers", "  distribution: bringing-tables 1.0"} <= set(shown)
+    assert shown[:4] == [
+        "printed (table)",
+        "  summary: numbers",
+        "  source: a paper",
+        "  distribution: bringing-tables 1.0",
+    ]
+    assert "  lines: a 1, b 2" in shown
+    assert shown[-2] == "    colour: string, default red. of what"
+    assert ue_bench("show", "broken").code == 3
     [board] = [r for r in ue_bench("list", "boards", "--json").json if r["name"] == "half"]
     reason = "board 'half' of bringing-tables 1.0: protocol is missing"
     assert (board["available"], board["reason"]) == (False, reason)

@@ -11,7 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from ue_bench.catalogue import boards, loading, protocols
+from ue_bench.catalogue import boards, loading, protocols, tables
 from ue_bench.catalogue.registry import Registry
 from ue_bench.cli.common import SETTING_OPTIONS, TABLE_OPTIONS
 from ue_bench.cli.main import COMMANDS, cli
@@ -75,6 +75,8 @@ class TestCommandLine:
         board = boards.board(given.get("board_name") or "demo")
         if given.get("protocol"):
             protocols.protocol(given["protocol"])
+        if given.get("table_name"):
+            assert tables.table(given["table_name"], dict(text.split("=", 1) for text in given["settings"]))
         for option, kind in SELECTORS.items():
             if given.get(option):
                 assert names.resolve(kind, given[option], getattr(board, f"{kind}s", ()))
@@ -85,6 +87,12 @@ class TestCommandLine:
         ran = CliRunner().invoke(cli, words)
         assert ran.exit_code == 0
         assert ran.stdout.strip()
+
+
+def test_settings_of_tables_are_documented() -> None:
+    documented = section(page("docs/cli.md"), "## ue-bench reproduce")
+    settings = {setting.name for name in tables.names() for setting in tables.table(name).settings}
+    assert [name for name in sorted(settings) if f"`{name}`" not in documented] == []
 
 
 def test_there_are_command_lines() -> None:

@@ -131,6 +131,14 @@ class TestSnippets:
         assert torch.equal(labels, y)
         assert snippet_class(Victim)().build(4, (8, 8))(faded).shape == (4, 4)
 
+    def test_table(self) -> None:
+        [block] = blocks(section(PLUGINS, "## Tables of papers"), "python")
+        found: dict[str, object] = {}
+        exec(compile(block, "docs/plugins.md, Tables", "exec", dont_inherit=True), found)
+        table = found["table_2"](strength="5")  # type: ignore[operator]
+        assert table.lines[1].protectors == ("hello-stripes[strength=5]",)
+        assert [setting.name for setting in table.settings] == ["strength"]
+
     def test_registration(self) -> None:
         [block] = blocks(section(PLUGINS, "## The distribution"), "python")
         found: dict[str, object] = {}

@@ -14,7 +14,7 @@ import click
 from ..errors import UserError
 
 if TYPE_CHECKING:
-    from ..grid.grid import Grid
+    from ..grid.grid import Grid, Request
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -126,12 +126,18 @@ def loading() -> Callable[[float, float, str], None]:
     return report
 
 
-def resolved(*, board_name: str, seeds: str | None = None, **options: Any) -> Grid:
-    """Return the grid that these options of the command line describe."""
-    from ..grid.grid import Request, resolve
+def requested(*, board_name: str, seeds: str | None = None, **options: Any) -> Request:
+    """Return the request that these options of the command line describe."""
+    from ..grid.grid import Request
 
-    request = Request(board=board_name, seeds=parse_seeds(seeds) if seeds else None, **options)
-    return resolve(request, loading())
+    return Request(board=board_name, seeds=parse_seeds(seeds) if seeds else None, **options)
+
+
+def resolved(**options: Any) -> Grid:
+    """Return the grid that these options of the command line describe."""
+    from ..grid.grid import resolve
+
+    return resolve(requested(**options), loading())
 
 
 def print_json(content: Any, default: Callable[[Any], Any] | None = None) -> None:

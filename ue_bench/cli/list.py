@@ -12,10 +12,10 @@ from ..errors import UserError, did_you_mean
 from .common import json_option, print_json, say
 
 if TYPE_CHECKING:
-    from ..contract.registration import DataRecord
+    from ..contract.registration import DataRecord, TableRecord
 
-DATA = ("boards", "protocols", "tables")
-KINDS = [*(f"{k}s" for k in KIND_NAMES), *DATA]
+DATA = ("boards", "protocols")
+KINDS = [*(f"{k}s" for k in KIND_NAMES), *DATA, "tables"]
 
 
 def _kind(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -30,11 +30,11 @@ def _kind(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
 @json_option
 def command(kind: str, as_json: bool) -> None:
     """List protectors, countermeasures, victims, datasets, boards, protocols or tables."""
-    if kind == "tables":
-        rows = [_row(r.name, r.distribution, r.summary) for _, r in sorted(registry().tables.items())]
-    elif kind in DATA:
+    if kind in DATA:
         records: dict[str, DataRecord] = getattr(registry(), kind)
         rows = [_data(record) for _, record in sorted(records.items())]
+    elif kind == "tables":
+        rows = [_table(record, detailed=as_json) for record in registry().tables.values()]
     else:
         rows = [_plugin(r, detailed=as_json) for r in registry().of_kind(kind.removesuffix("s"))]
     if as_json:
@@ -66,9 +66,9 @@ def _plugin(record: PluginRecord, detailed: bool) -> dict[str, Any]:
     return row
 
 
-def _row(name: str, distribution: str, summary: str = "") -> dict[str, Any]:
+def _row(name: str, distribution: str) -> dict[str, Any]:
     """What every row has, for things that are no plugins."""
-    row: dict[str, Any] = {"name": name, "summary": summary, "tags": [], "parameters": {}}
+    row: dict[str, Any] = {"name": name, "summary": "", "tags": [], "parameters": {}}
     return row | {"distribution": distribution, "available": True, "reason": ""}
 
 
@@ -89,3 +89,16 @@ def _contents(record: DataRecord) -> dict[str, Any]:
         return {"summary": board.description, "dataset": board.dataset, "protocol": board.protocol}
     recipe = protocols.of_record(record)
     return {"summary": recipe.summary, "source": recipe.source, "version": recipe.version}
+
+
+def _table(record: TableRecord, detailed: bool) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": record.name, "summary": record.summary, "tags": []}
+    if detailed:
+        from ..catalogue import tables
+
+        row |= {"parameters": {}, "distribution": record.distribution, "available": True, "reason": ""}
+        try:
+            row["parameters"] = tables.parameters(tables.table(record.name))
+        except UserError as error:
+            row |= {"available": False, "reason": error.message}
+    return row

@@ -2,36 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..catalogue.registry import registry
-from ..contract.values import write_text
-from ..errors import UserError, did_you_mean
-from ..grid.grid import Grid
-from .common import evasion_only_options, json_option, print_json, resolved, say, setting_options
+from ..errors import UserError
+from .common import (
+    evasion_only_options,
+    jobs_option,
+    json_option,
+    loading,
+    print_json,
+    requested,
+    say,
+    setting_options,
+)
 
 if TYPE_CHECKING:
-    from ..grid.cell import Cell
-    from ..leaderboard.printed import PrintedTable
+    from ..contract.table import Table
 
 
-@click.command("reproduce")
+class ReproduceCommand(click.Command):
+    """Lists the settings of a table in its help: ``ue-bench reproduce TABLE --help``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta["words"] = list(args)  # --help is met before the table is
+        return super().parse_args(ctx, args)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from ..catalogue import tables
+
+        for name in sorted(set(ctx.meta.get("words", ())) & set(tables.names())):
+            settings = tables.table(name).settings
+            rows = [(f"{s.name}={'...' if s.default is None else s.default}", s.description) for s in settings]
+            with formatter.section(f"Settings of {name}, for --set"):
+                formatter.write_dl(rows or [("it has no settings", "")])
+
+
+@click.command("reproduce", cls=ReproduceCommand)
 @click.argument("table_name", metavar="[TABLE]", required=False)
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE",
+              help="A setting of the table; 'reproduce TABLE --help' lists them. May be repeated.")  # fmt: skip
 @setting_options
-@click.option("--jobs", type=click.IntRange(1), help="Workers a device; a CPU has one a core.")
-@click.option("--train-steps", type=click.IntRange(1), default=5000, show_default=True,
-              help="Of rows that train a hiding network of their own.")  # fmt: skip
-@click.option("--natural", type=click.Path(path_type=Path),
-              help="Photographs for rows that hide natural images: a folder of images or Parquet files.")  # fmt: skip
-@click.option("--preset", type=click.Choice(["micro", "paper"]), default="micro", show_default=True,
-              help="Of what raeg tables train; the paper's takes GPUs.")  # fmt: skip
-@click.option("--weights", type=click.Path(path_type=Path), help="raeg tables: a generator of 'ue-bench raeg train'.")
-@click.option("--unseen", help="raeg-table4: a victim that is no target, for acc_transfer.")
 @evasion_only_options
+@jobs_option
 @click.option("--dry-run", is_flag=True, help="Show what would be computed, and stop.")
 @click.option("--markdown", is_flag=True, help="Print Markdown.")
 @json_option
@@ -40,19 +55,13 @@ def command(
     ctx: click.Context,
     /,
     table_name: str | None,
-    as_json: bool,
-    markdown: bool,
-    dry_run: bool,
-    natural: Path | None,
-    train_steps: int,
-    preset: str,
-    weights: Path | None,
-    unseen: str | None,
+    settings: tuple[str, ...],
     images: int | None,
     transfer: bool,
     jobs: int | None,
-    devices: str,
-    threads: int,
+    dry_run: bool,
+    markdown: bool,
+    as_json: bool,
     **options: Any,
 ) -> int:
     """Compute a table of a paper on a board, and print its numbers beside the printed ones.
@@ -61,101 +70,59 @@ def command(
     computed again.
 
     \b
-    ue-bench reproduce tableD --board cifar10-micro --natural photos
+    ue-bench reproduce tableD --board cifar10-micro --set natural=photos
     """
+    from ..catalogue import tables
     from ..grid.progress import Progress
-    from ..leaderboard import printed, raeg
-    from ..leaderboard.comparison import compare
+    from ..grid.reproduce import resolve_table
 
-    titles = printed.TITLES | raeg.TITLES
     if table_name is None:
-        lines = [f"{name:<11} {title}" for name, title in titles.items()]
-        print_json(titles) if as_json else print("\n".join(lines))
+        titles = tables.titles()
+        width = max(map(len, titles), default=0)
+        print_json(titles) if as_json else print("\n".join(f"{n:<{width}}  {t}" for n, t in titles.items()))
         return 0
-    if table_name not in titles:
-        raise UserError(f"no table {table_name!r}", did_you_mean(table_name, list(titles)))
     if as_json and markdown:
         raise UserError("--json and --markdown exclude each other", "choose one")
-    if table_name in raeg.TITLES:
-        from .reproduce_raeg import quoted, reproduce
-
-        _refuse(ctx, table_name, _no_part_in_raeg(table_name, weights))
-        return reproduce(
-            table_name, weights=None if weights is None else quoted(weights), preset=preset, unseen=unseen,
-            images=images, transfer=transfer, dry_run=dry_run, as_json=as_json, markdown=markdown, devices=devices,
-            jobs=jobs, threads=threads, **options,
-        )  # fmt: skip
-    table = printed.table(table_name)
-    unused = {name for name, used in (("train_steps", table.trains), ("natural", table.natural)) if not used}
-    _refuse(ctx, table.name, {*unused, "preset", "weights", "unseen", "images", "transfer"})
-
+    given = _given(settings)
+    table = tables.table(table_name, given)
+    _refuse_unused(ctx, table)
+    left_out = [line.name for line in table.lines if not line.asks]
+    if left_out:
+        say(f"ue-bench: not measured, see the notes of the table: {'; '.join(left_out)}")
     say("ue-bench: preparing")
-    texts = {row.label: row.selector(train_steps, _quoted(natural)) for row in table.rows}
-    asked = {label: text for label, text in texts.items() if text is not None}
-    if len(asked) < len(texts):
-        say(f"ue-bench: not computed without --natural: {'; '.join(set(texts) - set(asked))}")
-    wanted = _grid(table, list(asked.values()), devices=devices, threads=threads, **options)
-    selectors = {label: registry().resolve("protector", text)[0].selector for label, text in asked.items()}
+    grid = resolve_table(table, requested(**options), given, images, transfer, loading())
     if dry_run:
         from .plan import show
 
-        return show(wanted, wanted.missing(), as_json)
-    failed = wanted.fill(Progress(), jobs)
-    found = compare(table, selectors, wanted.cells, _measured(table, wanted))
+        return show(grid, grid.missing(), as_json)
+    failed = grid.fill(Progress(), jobs)
+    comparison = grid.comparison()
     if as_json:
-        print_json([c.plain() for c in found])
+        print_json(comparison.plain())
     else:
-        print("\n".join(c.markdown() if markdown else c.text() for c in found), end="")
-    return 1 if failed or not all(c.complete for c in found) else 0
+        print(comparison.markdown() if markdown else comparison.text(), end="")
+    return 1 if failed or not comparison.complete else 0
 
 
-def _refuse(ctx: click.Context, table: str, unused: Collection[str]) -> None:
-    """Raise UserError when an option that has no part in ``table`` is given."""
-    for name in sorted(unused):
-        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-            raise UserError(f"--{name.replace('_', '-')} has no part in {table}", "leave it out")
+def _given(settings: Sequence[str]) -> dict[str, str]:
+    """The settings by name."""
+    given: dict[str, str] = {}
+    for text in settings:
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise UserError(f"cannot read the setting {text!r}", "write it as --set name=value")
+        if name in given:
+            raise UserError(f"the setting {name!r} is given twice", "give it once")
+        given[name] = value
+    return given
 
 
-def _no_part_in_raeg(table: str, weights: Path | None) -> set[str]:
-    """Options that a table of RAEG does not use."""
-    unused = {"train_steps", "natural"}
-    unused |= {"images", "transfer"} if table == "raeg-table3" else {"fraction"}
-    if table != "raeg-table4":
-        unused |= {"unseen"}
-    if table in ("raeg-table2", "raeg-table3") and weights is not None:
-        unused |= {"preset"}
-    return unused
+def _refuse_unused(ctx: click.Context, table: Table) -> None:
+    """Raise UserError when an option is given that changes nothing in ``table``."""
+    from ..grid.reproduce import unused_options
 
-
-def _quoted(path: Path | None) -> str | None:
-    """A path as a value of a selector."""
-    return None if path is None else write_text(str(path.expanduser().absolute()))
-
-
-def _grid(table: PrintedTable, protectors: list[str], **options: Any) -> Grid:
-    """The cells of the table and no others: a board's reference rows are not part of it."""
-    from ..grid.stages.features import FeatureStage
-    from ..leaderboard.printed import COSINES
-
-    features = table.columns == COSINES
-    columns = ("vanilla",) if features else table.columns
-    whole = resolved(protectors=tuple(protectors), countermeasures=columns, reference=False, **options)
-    return whole.with_cells(whole.cells, FeatureStage if features else None)
-
-
-def _measured(table: PrintedTable, wanted: Grid) -> Callable[[Cell], Mapping[str, float]]:
-    """What gives the measured numbers of a cell, by column of the table."""
-    from ..grid.stages.base import Stores
-    from ..leaderboard.printed import COSINES
-
-    stores = Stores(wanted.env)
-
-    def values(cell: Cell) -> Mapping[str, float]:
-        numbers = wanted.goal(cell).measured(stores)
-        if numbers is None:
-            return {}
-        if table.columns == COSINES:
-            return {column: numbers[column] for column in COSINES}
-        return {cell.countermeasure.selector: numbers["accuracy"]}
-
-    return values
+    unused = unused_options(table)
+    for parameter in ctx.command.params:
+        given = ctx.get_parameter_source(parameter.name or "") is click.core.ParameterSource.COMMANDLINE
+        if parameter.name in unused and given:
+            raise UserError(f"{max(parameter.opts, key=len)} has no part in {table.name}", "leave it out")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..catalogue import boards, data_files, protocols
+from ..catalogue import boards, data_files, protocols, tables
 from ..catalogue.describe import describe_property
 from ..catalogue.registry import registry
 from ..contract.registration import KIND_NAMES, PluginRecord
@@ -70,7 +70,7 @@ def _find(name: str) -> list[dict[str, Any]]:
     if name in names.protocols:
         found.append(_protocol(name, names.protocols[name].distribution))
     if name in names.tables:
-        found.append({"kind": "table", **asdict(names.tables[name])})
+        found.append(_table(name, names.tables[name].distribution))
     if not found:
         known = {n for _, n in names.entries} | {f"@{n}" for _, n in names.sets}
         known |= {*names.boards, *names.protocols, *names.tables}
@@ -97,6 +97,22 @@ def _board(argument: str, distribution: str) -> dict[str, Any]:
 
 def _protocol(argument: str, distribution: str) -> dict[str, Any]:
     return {"kind": "protocol", "distribution": distribution, **protocols.protocol(argument).model_dump(mode="json")}
+
+
+def _table(name: str, distribution: str) -> dict[str, Any]:
+    table = tables.table(name)
+    return {
+        "name": name,
+        "kind": "table",
+        "summary": table.title,
+        "source": table.source,
+        "distribution": distribution,
+        "lines": [" ".join(line.label) for line in table.lines],
+        "columns": list(table.columns),
+        "measured": f"{len(table.asks)} numbers",
+        "text": "\n".join(table.notes),
+        "parameters": tables.parameters(table),
+    }
 
 
 def _plugin(record: PluginRecord, selector: str) -> dict[str, Any]:

@@ -146,7 +146,7 @@ class Register:
         self._add(self._registrations.protocols, "protocol", name, source)
 
     def table(self, name: str, target: str, summary: str) -> None:
-        """Register a table of a paper. ``target``, written ``package.module:function``, returns the table."""
+        """Register a table of a paper. ``target``, written ``package.module:function``, returns it."""
         _check_name(name, "a table")
         taken = self._registrations.tables.get(name)
         if taken:

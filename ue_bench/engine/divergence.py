@@ -48,7 +48,9 @@ class DivergenceCheck:
 
 def check_finite(values: Tensor, what: str) -> None:
     """Raise Diverged unless all ``values``, which ``what`` names, are finite. Waits for the device."""
-    if not values.isfinite().all():
+    import torch
+
+    if not torch.isfinite(values).all():
         raise Diverged(what)
 
 

@@ -1,158 +1,234 @@
-"""Printed and measured numbers of a table side by side, never mixed."""
+"""A paper's table with printed and measured numbers side by side, never mixed."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import fmean
 from typing import Any
 
+from ..contract.table import Line, Table, Unit
 from . import formats
-from .printed import COSINES, PrintedRow, PrintedTable
+from .agreement import Agreement, agreement
+from .blocks import Group, blocks
 from .statistics import Estimate, estimate
-from .tables import WIDTH, folded, paragraph
+from .tables import paragraph
 
-NAME_WIDTH = 15
+Place = tuple[tuple[str, ...], str]  # label of a line, and column
+DIGITS: dict[Unit, int] = {"percent": 1, "dB": 1, "ssim": 3, "cosine": 4}
+UNITS: dict[Unit, str] = {
+    "percent": "accuracies in percent",
+    "dB": "PSNR in dB",
+    "ssim": "SSIM",
+    "cosine": "mean cosines",
+}
+PRINTED = "Printed numbers are single runs with other data, victims and recipes: compare signs and orders, not levels."
+
+
+def average(values: Sequence[float]) -> Estimate:
+    """Return the mean over seeds; an infinite PSNR, where nothing is lost, has no interval."""
+    if any(map(math.isinf, values)):
+        return Estimate(fmean(values), len(values), None)
+    return estimate(values)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A printed table and what was measured for its rows in one setting.
+    """A table and what was measured for it.
 
-    ``selectors`` and ``measured`` are by label; a row that was not asked for is in neither.
+    ``victims`` are those of the board; there are none where the table names its own everywhere. ``measured`` is by
+    place, and then by victim: every victim of the board, or the one that is asked for. What has no result is not in
+    it. ``selectors`` are canonical ones of protectors by how the table writes them; ``setting`` says what all measured
+    numbers share, and ``given`` holds the table's settings.
     """
 
-    table: PrintedTable
+    table: Table
     setting: str
+    victims: tuple[str, ...]
     selectors: Mapping[str, str]
-    measured: Mapping[str, Mapping[str, Estimate]]
+    measured: Mapping[Place, Mapping[str, Estimate]]
+    given: Mapping[str, str]
 
     @property
     def complete(self) -> bool:
-        """Whether every row that was asked for has all its numbers."""
-        return all(len(self.measured[label]) == len(self.table.columns) for label in self.selectors)
+        """Whether everything that was asked for is there."""
+        return all(
+            len(self.measured.get((line.label, column), {})) == (1 if ask.victim else len(self.victims))
+            for line in self.table.lines
+            for column, ask in line.asks.items()
+        )
 
-    def mean(self, label: str) -> float | None:
-        """Over the columns; None while one is missing."""
-        found = self.measured.get(label, {})
-        return fmean(e.mean for e in found.values()) if len(found) == len(self.table.columns) else None
+    def value(self, line: Line, column: str, victim: str) -> Estimate | None:
+        """Return what was measured in one place: of ``victim``, or of the victim that the table asks for there."""
+        found = self.measured.get((line.label, column), {})
+        named = column in line.asks and line.asks[column].victim is not None
+        return next(iter(found.values()), None) if named else found.get(victim)
+
+    def mean(self, line: Line, victim: str) -> float | None:
+        """Return the mean over the columns of a line; None while one is missing."""
+        found = [self.value(line, column, victim) for column in self.table.printed]
+        known = [value.mean for value in found if value is not None]
+        return fmean(known) if len(known) == len(found) else None
+
+    @cached_property
+    def agreement(self) -> list[Agreement]:
+        """How far the orders of printed and measured numbers agree."""
+        return agreement(self.table, self.views, self.value, self.mean)
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """The victims that have a measured column each; one without a name where the table names its own."""
+        return self.victims or ("",)
 
     def plain(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        rows = [
-            {
-                "row": row.label,
-                "protector": self.selectors.get(row.label),
-                "printed": row.values,
-                "measured": {
-                    column: {"mean": e.mean, "n": e.n, "ci95_half_width": e.half_width}
-                    for column, e in self.measured.get(row.label, {}).items()
-                },
-            }
-            for row in self.table.rows
-        ]
-        return {"table": self.table.name, "title": self.table.title, "setting": self.setting, "rows": rows}
+        """Return plain data for JSON; an infinite mean is null."""
+        return {
+            "table": self.table.name,
+            "title": self.table.title,
+            "source": self.table.source,
+            "settings": dict(self.given),
+            "setting": self.setting,
+            "columns": list(self.table.columns),
+            "rows": [
+                {
+                    "row": list(line.label),
+                    "unit": line.unit,
+                    "protectors": self._selectors(line),
+                    "printed": dict(line.printed),
+                    "measured": {
+                        column: {victim: _plain(found) for victim, found in self.measured[line.label, column].items()}
+                        for column in line.asks
+                        if (line.label, column) in self.measured
+                    },
+                }
+                for line in self.table.lines
+            ],
+            "agreement": [found.plain() for found in self.agreement],
+            "notes": self._notes(),
+        }
 
     def text(self) -> str:
-        """For a terminal: columns of the paper's table down, its rows across in pairs, in blocks."""
-        fit = (WIDTH - 18) // (2 * (self._digits + 6) + 2)
-        rows = self.table.rows
-        parts = [paragraph([self.table.title, self.setting, self._legend])]
-        parts += [self._block(rows[first : first + fit]) for first in range(0, len(rows), fit)]
-        return "\n\n".join([*parts, paragraph(self._notes())]).rstrip() + "\n"
+        """Return the table for a terminal.
 
-    def _block(self, rows: Sequence[PrintedRow]) -> str:
-        from tabulate import tabulate
-
-        names = [folded(row.label, NAME_WIDTH) for row in rows]
-        height = max(map(len, names))
-        head = [""]
-        for name in names:
-            head += ["\n".join([*name, *[""] * (height - len(name)), "printed"]), "\n" * height + "measured"]
-        body = [[c, *(t for row in rows for t in self._pair(row, c))] for c in self.table.columns]
-        if self._averaged:
-            body.append(["mean", *(t for row in rows for t in self._means(row))])
-        align = ["left", *["right"] * (2 * len(rows))]
-        return str(tabulate(body, headers=head, tablefmt="simple", disable_numparse=True, colalign=align))
+        Where numbers are measured in printed columns, columns go down and lines across. Where measured columns stand
+        apart, lines go down.
+        """
+        parts = [paragraph([f"{self.table.source}: {self.table.title}", *self._introduction()])]
+        parts += self._by_line() if self._paired else self._by_column()
+        parts.append(paragraph([found.text() for found in self.agreement]))
+        parts.append(paragraph(self._notes()))
+        return "\n\n".join(part for part in parts if part) + "\n"
 
     def markdown(self) -> str:
-        """One table, rows as in print, each number ``printed / measured``."""
+        """Return one table, with the printed and the measured number in one cell where they are of one column."""
         from tabulate import tabulate
 
-        head = ["row", "selector", *(["mean"] if self._averaged else []), *(f"`{c}`" for c in self.table.columns)]
+        head = [*self.table.heads, "selector", *self._markdown_heads()]
+        left = len(self.table.heads) + 1
         body = []
-        for row in self.table.rows:
-            selector = self.selectors.get(row.label)
-            pairs = ([self._means(row)] if self._averaged else []) + [self._pair(row, c) for c in self.table.columns]
-            shown = f"`{selector}`" if selector else formats.MISSING
-            body.append([row.label, shown, *(f"{printed} / {measured}" for printed, measured in pairs)])
-        align = ["left", "left", *["right"] * (len(head) - 2)]
+        for line in self.table.lines:
+            shown = ", ".join(f"`{selector}`" for selector in self._selectors(line)) or formats.MISSING
+            body.append([*line.label, shown, *self._markdown_cells(line)])
+        align = ["left"] * left + ["right"] * (len(head) - left)
         drawn = str(tabulate(body, headers=head, tablefmt="pipe", disable_numparse=True, colalign=align))
-        parts = [f"## {self.table.title}", f"{self.setting} {self._legend}", drawn]
-        return "\n\n".join([*parts, *(f"- {note}" for note in self._notes())]) + "\n"
+        how = [f"Each number is {' / '.join(['printed', *self._names()])}."] if self._paired else []
+        said = [*(found.text() for found in self.agreement), *self._notes()]
+        parts = [f"## {self.table.source}: {self.table.title}", " ".join([*self._introduction(), *how]), drawn]
+        return "\n\n".join([*parts, *(["\n".join(f"- {note}" for note in said)] if said else [])]) + "\n"
 
     @property
-    def _averaged(self) -> bool:
-        return self.table.columns != COSINES and len(self.table.columns) > 6  # over thirteen ways to train
+    def _paired(self) -> bool:
+        return set(self.table.measured) <= set(self.table.printed)
 
-    @property
-    def _digits(self) -> int:
-        return 4 if self.table.columns == COSINES else 1
+    def _introduction(self) -> list[str]:
+        units = list(dict.fromkeys(UNITS[line.unit] for line in self.table.lines))
+        return [text for text in (self.setting, self._seeds(), f"In the table: {', '.join(units)}. {PRINTED}") if text]
 
-    @property
-    def _legend(self) -> str:
-        unit = "Mean cosines." if self.table.columns == COSINES else "Accuracy on clean test images in percent."
-        return f"{unit} Printed numbers are single runs of other victims and recipes."
+    def _seeds(self) -> str:
+        """How many seeds the measured numbers rest on."""
+        counts = {value.n for found in self.measured.values() for value in found.values()}
+        if not counts:
+            return "Nothing is measured yet."
+        low, high = min(counts), max(counts)
+        if high == 1:
+            return "Every measured number has n = 1 seed: no interval over seeds exists."
+        return f"Measured numbers have n = {formats.span(low, high)} seeds; ± is a 95 % t-interval over seeds."
 
-    def _pair(self, row: PrintedRow, column: str) -> tuple[str, str]:
-        found = self.measured.get(row.label, {}).get(column)
-        printed = f"{row.values[column]:.{self._digits}f}"
-        if found is None:
-            return printed, formats.MISSING
-        spread = f" ± {found.half_width:.{self._digits}f}" if found.half_width is not None else ""
-        return printed, f"{found.mean:.{self._digits}f}{spread}"
+    def _selectors(self, line: Line) -> list[str]:
+        return [self.selectors.get(protector, protector) for protector in line.protectors]
 
-    def _means(self, row: PrintedRow) -> tuple[str, str]:
-        mean = self.mean(row.label)
-        return formats.percent(row.mean), formats.MISSING if mean is None else formats.percent(mean)
+    def _names(self) -> list[str]:
+        """What measured columns are called."""
+        return [f"measured: `{victim}`" for victim in self.victims] if len(self.victims) > 1 else ["measured"]
 
     def _notes(self) -> list[str]:
-        return [f"{row.label}, {note}." for row in self.table.rows for note in row.notes]
+        return [*self.table.notes, *(f"{line.name}, {note}" for line in self.table.lines for note in line.notes)]
+
+    def _by_line(self) -> list[str]:
+        names = list(self.table.printed) + (["mean"] if self.table.mean else [])
+        heads = ["printed", *(self.victims if len(self.victims) > 1 else ["measured"])]
+        groups = []
+        for line in self.table.lines:
+            cells = [self._cells(line, column) for column in self.table.printed]
+            cells += [self._means(line)] if self.table.mean else []
+            groups.append(Group(line.name, heads, cells))
+        return blocks([""], [[name] for name in names], groups)
+
+    def _by_column(self) -> list[str]:
+        lines = self.table.lines
+        groups = [Group(c, ["printed"], [[_printed(line, c)] for line in lines]) for c in self.table.printed]
+        for column in self.table.measured:
+            heads = [f"measured {victim}".strip() for victim in self.views]
+            groups.append(Group(column, heads, [self._cells(line, column)[1:] for line in lines]))
+        return blocks(list(self.table.heads), [list(line.label) for line in lines], groups)
+
+    def _markdown_heads(self) -> list[str]:
+        if self._paired:
+            return [*(["mean"] if self.table.mean else []), *(f"`{column}`" for column in self.table.printed)]
+        measured = [f"measured: `{victim}`" if victim else "measured" for victim in self.views]
+        several = len(self.table.measured) > 1
+        return [
+            *self.table.printed,
+            *(f"{column}, {head}" if several else head for column in self.table.measured for head in measured),
+        ]
+
+    def _markdown_cells(self, line: Line) -> list[str]:
+        if self._paired:
+            cells = [self._means(line)] if self.table.mean else []
+            cells += [self._cells(line, column) for column in self.table.printed]
+            return [" / ".join(cell) for cell in cells]
+        printed = [_printed(line, column) for column in self.table.printed]
+        return [*printed, *(text for column in self.table.measured for text in self._cells(line, column)[1:])]
+
+    def _cells(self, line: Line, column: str) -> list[str]:
+        """The printed number and one measured number a view."""
+        return [_printed(line, column), *(_shown(line, self.value(line, column, view)) for view in self.views)]
+
+    def _means(self, line: Line) -> list[str]:
+        means = [self.mean(line, view) for view in self.views]
+        return [
+            _number(line, fmean(line.printed.values())),
+            *(formats.MISSING if mean is None else _number(line, mean) for mean in means),
+        ]
 
 
-def compare(
-    table: PrintedTable,
-    selectors: Mapping[str, str],
-    cells: Iterable[Any],
-    values: Callable[[Any], Mapping[str, float]],
-) -> list[Comparison]:
-    """One comparison for every victim among ``cells``; ``selectors`` are canonical, by label.
-
-    ``values`` gives the measured numbers of a cell by column, none where it has no result yet.
-    """
-    by_victim: dict[str, list[Any]] = defaultdict(list)
-    for cell in cells:
-        by_victim[cell.victim.selector].append(cell)
-    found = []
-    for victim, own in by_victim.items():
-        numbers: dict[tuple[str, str], list[float]] = defaultdict(list)
-        for cell in own:
-            for column, value in values(cell).items():
-                numbers[cell.protector.selector, column].append(value)
-        measured = {
-            label: {c: estimate(numbers[selector, c]) for c in table.columns if numbers[selector, c]}
-            for label, selector in selectors.items()
-        }
-        found.append(Comparison(table, setting(own, victim), selectors, measured))
-    return found
+def _plain(value: Estimate) -> dict[str, Any]:
+    mean = value.mean if math.isfinite(value.mean) else None
+    return {"mean": mean, "n": value.n, "ci95_half_width": value.half_width}
 
 
-def setting(cells: Sequence[Any], victim: str) -> str:
-    """What cells of training share."""
-    first = cells[0]
-    seeds = len({cell.seed for cell in cells})
-    return (
-        f"Measured: {first.data.info.selector} ({first.data.info.source}, {first.data.info.train:,} images), "
-        f"{victim}, protocol {first.protocol.name} v{first.protocol.version}, {first.precision}, n = {seeds}."
-    )
+def _printed(line: Line, column: str) -> str:
+    return _number(line, line.printed[column]) if column in line.printed else formats.MISSING
+
+
+def _shown(line: Line, value: Estimate | None) -> str:
+    if value is None:
+        return formats.MISSING
+    spread = "" if value.half_width is None else f" ± {_number(line, value.half_width)}"
+    return _number(line, value.mean) + spread
+
+
+def _number(line: Line, value: float) -> str:
+    return "∞" if math.isinf(value) else f"{value:.{DIGITS[line.unit]}f}"

@@ -1,14 +1,16 @@
-"""Numbers printed in papers, to stand beside measured ones and never among them."""
+"""Numbers printed in papers, to stand beside measured ones on a board's page and never among them."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from statistics import fmean
 
+from ..catalogue import tables
+from ..catalogue.loading import Problem
+from ..catalogue.registry import registry
+from ..contract.table import Line, Table
+from ..errors import EnvironmentProblem
 from .statistics import Panel
 
 
@@ -34,45 +36,52 @@ class PublishedRow:
 
 @dataclass(frozen=True)
 class Published:
-    """A published table for one of our datasets."""
+    """The lines of a published table for one dataset."""
 
     dataset: str
     title: str
-    setting: str
     columns: tuple[str, ...]
     rows: tuple[PublishedRow, ...]
 
 
-@cache
-def _read(name: str) -> tuple[dict[str, str], ...]:
-    text = (files("ue_bench") / "reference" / name).read_text(encoding="utf-8")
-    return tuple(csv.DictReader(text.splitlines()))
-
-
-def deephiding(dataset: str) -> Published | None:
-    """Deep Hiding, Table 1, for the dataset of that name; None where the paper has none."""
-    found = [r for r in _read("deephiding_table1.csv") if r["dataset"] == dataset]
-    if not found:
+def published(table: Table, dataset: str, clean: str) -> Published | None:
+    """Return what ``table`` prints for a dataset, ``clean`` images first, then by mean; None without any."""
+    rows = [_row(line) for line in table.lines if line.dataset == dataset and line.printed]
+    if not rows or dataset not in table.published:
         return None
-    setting = found[0]["setting"]
-    rows = [_row(dataset, p, found) for p in dict.fromkeys(r["protector"] for r in found)]
-    clean = [r for r in rows if r.protector == "none"]
-    others = sorted((r for r in rows if r.protector != "none"), key=lambda r: r.mean)
-    columns = tuple(dict.fromkeys(r["countermeasure"] for r in found))
-    return Published(dataset, f"Published (Deep Hiding, Table 1; {setting})", setting, columns, (*clean, *others))
+    ordered = sorted(rows, key=lambda row: (row.protector != clean, row.mean))
+    return Published(dataset, f"Published ({table.published[dataset]})", table.printed, tuple(ordered))
 
 
-def _row(dataset: str, protector: str, found: Iterable[dict[str, str]]) -> PublishedRow:
-    own = [r for r in found if r["protector"] == protector]
-    notes = [f"{r['countermeasure']}: {r['note']}." for r in own if r["note"]]
-    row = PublishedRow(protector, own[0]["method"], {r["countermeasure"]: float(r["accuracy"]) for r in own}, ())
-    for r in _read("deephiding_mean_check.csv"):
-        if (r["table"], r["dataset"], r["protector"]) == ("table1", dataset, protector):
-            notes.insert(0, f"mean: the paper prints {r['mean_printed']}, its columns give {row.mean:.2f}.")
-    return PublishedRow(row.protector, row.method, row.accuracies, tuple(notes))
+def _row(line: Line) -> PublishedRow:
+    return PublishedRow(", ".join(line.protectors), line.label[-1], dict(line.printed), line.notes)
 
 
 def beside(panels: Iterable[Panel]) -> list[Published]:
-    """The published tables for the datasets of these panels, each once."""
-    names = sorted({panel.dataset.selector.partition("[")[0] for panel in panels})
-    return [table for table in map(deephiding, names) if table]
+    """Return the published tables for the datasets of these panels, each once.
+
+    A table is one for a dataset by the name of the dataset, or by that of the board, where a board's images are a
+    folder. A table that cannot be made is left out, and is among the problems of its distribution.
+    """
+    names = {
+        (name, panel.board.clean)
+        for panel in panels
+        for name in (panel.dataset.selector.partition("[")[0], panel.board.name)
+    }
+    return [found for name, clean in sorted(names) for table in _tables() if (found := published(table, name, clean))]
+
+
+def _tables() -> list[Table]:
+    """All tables that are meant to stand on pages."""
+    found = []
+    for name in tables.names():
+        try:
+            table = tables.table(name)
+        except EnvironmentProblem as error:
+            problem = Problem(registry().tables[name].distribution, error.message)
+            if problem not in registry().problems:
+                registry().problems.append(problem)
+            continue
+        if table.published:
+            found.append(table)
+    return found

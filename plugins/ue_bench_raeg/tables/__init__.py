@@ -1,0 +1,1 @@
+"""The tables of the RAEG paper: printed numbers in CSV files, and what is measured beside them."""

@@ -1,0 +1,68 @@
+"""Papers' tables by name, made with the settings a user gives."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from ..contract.table import Setting, Table
+from ..errors import EnvironmentProblem, UserError, did_you_mean, one_line
+from .registry import registry
+
+
+def names() -> list[str]:
+    """Registered tables, in the order of registration."""
+    return list(registry().tables)
+
+
+def titles() -> dict[str, str]:
+    """What ``list`` says of every table, by name; nothing is imported."""
+    return {name: entry.summary for name, entry in registry().tables.items()}
+
+
+def table(name: str, given: Mapping[str, str] | None = None) -> Table:
+    """The table of that name, made with the settings ``given``.
+
+    Raises UserError with the nearest names when there is no such table, or when it has no such setting, and
+    EnvironmentProblem in one line when the plugin that registers it cannot make it.
+    """
+    if name not in names():
+        raise UserError(f"no table {name!r}", did_you_mean(name, names()))
+    if given:
+        check(name, table(name).settings, given)
+    entry = registry().tables[name]
+    module, _, attribute = entry.target.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)(**(given or {}))
+    except UserError:
+        raise
+    except Exception as error:  # a third-party plugin may raise anything
+        raise EnvironmentProblem(
+            f"table {name!r} of {entry.distribution} cannot be made: {one_line(error)}",
+            "reinstall or remove that distribution",
+        ) from error
+    if not isinstance(found, Table) or found.name != name:
+        raise EnvironmentProblem(
+            f"{entry.target} of {entry.distribution} does not return the table {name!r}",
+            "return a Table of the name that is registered",
+        )
+    return found
+
+
+def parameters(table: Table) -> dict[str, dict[str, Any]]:
+    """Return the settings of a table in the form of a JSON schema, as for the parameters of a plugin."""
+    return {
+        setting.name: {"type": "string", "description": setting.description}
+        | ({} if setting.default is None else {"default": setting.default})
+        for setting in table.settings
+    }
+
+
+def check(name: str, settings: tuple[Setting, ...], given: Mapping[str, str]) -> None:
+    """Raise UserError with the nearest names when a setting is ``given`` that the table ``name`` does not have."""
+    known = [setting.name for setting in settings]
+    for setting in given:
+        if setting not in known:
+            hint = did_you_mean(setting, known) if known else f"{name} has no settings"
+            raise UserError(f"{name} has no setting {setting!r}", hint)
