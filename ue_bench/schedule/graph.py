@@ -9,13 +9,19 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Task:
-    """Something to run: ``payload`` goes to the worker, ``needs`` are keys of tasks that come first."""
+    """Something to run: ``payload`` goes to the worker, ``needs`` are keys of tasks that come first.
+
+    ``weight`` is the expected work in any unit, ``seconds`` what it is predicted to take, where that is known. Tasks of
+    one ``kind`` take time in proportion to their weights; those of kind "" need not.
+    """
 
     key: str
     label: str
     payload: Any
     needs: tuple[str, ...] = ()
     weight: float = 1.0
+    kind: str = ""
+    seconds: float | None = None
 
 
 class Graph:
