@@ -29,11 +29,12 @@ class Assignment:
 
 def run(assignment: Assignment, slot: Slot, settings: dict[str, Any], report: Report, attempt: int) -> None:
     """Compute a stage on ``slot``. Raises Deferred where it has to wait for another process."""
-    import torch
-
-    torch.set_num_threads(slot.threads)
-    env = replace(settings["env"], device=slot.device, threads=slot.threads)
     stage = assignment.stage
+    if stage.uses_torch:
+        import torch
+
+        torch.set_num_threads(slot.threads)
+    env = replace(settings["env"], device=slot.device, threads=slot.threads)
     with contextlib.ExitStack() as held:
         lease = assignment.lease or held.enter_context(_own_lease(stage, env))
         held.enter_context(_watched(lease))
