@@ -7,10 +7,11 @@ import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from ..errors import Deferred
-from ..leases import BEATS, Lease, Leases, leases_in, patience
+from ..leases import BEATS, Lease, leases_in, patience
 from ..schedule.devices import Slot
 from ..schedule.worker import Report
 from .environment import RunEnvironment
@@ -41,14 +42,14 @@ def run(assignment: Assignment, slot: Slot, settings: dict[str, Any], report: Re
         stage.run(Work(env, report, attempt, report.warn, lease, True, slot.packed))
 
 
-def leases_of(stage: Stage, env: RunEnvironment) -> Leases:
-    """Return the leases among which that of ``stage`` is, which is named by its key."""
-    return leases_in(env.out if stage.stored_in == "out" else env.cache_dir)
+def shared_folder(stage: Stage, env: RunEnvironment) -> Path:
+    """Return the folder in which drivers agree on who computes ``stage``; its lease there is named by its key."""
+    return env.out if stage.stored_in == "out" else env.cache_dir
 
 
 @contextlib.contextmanager
 def _own_lease(stage: Stage, env: RunEnvironment) -> Iterator[Lease]:
-    leases = leases_of(stage, env)
+    leases = leases_in(shared_folder(stage, env))
     lease = leases.claim(stage.key, stage.label)
     if lease is None:
         raise Deferred(stage.key)
