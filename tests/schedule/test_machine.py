@@ -27,7 +27,7 @@ from ue_bench.schedule.graph import Graph, Task
 
 from .test_leases import Clock, Host
 
-PATIENCE, SLOTS, HOSTS = 60.0, 2, 3
+PATIENCE, SLOTS, HOSTS = 10.0, 2, 3
 NEEDS = {"a": "", "b": "", "aw": "a", "ax": "a", "bw": "b", "bx": "b", "c": ""}
 CLASSES: list[FailureClass] = ["task", "diverged", "infrastructure", "resource", "timeout"]
 
