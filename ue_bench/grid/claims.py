@@ -57,6 +57,8 @@ class StageClaims:
             lease = leases.claim(stage.key, stage.label)
             if lease is None:
                 return Claim("taken")
+        elif not leases.is_free(stage.key):  # a job of an earlier driver is at work on it
+            return Claim("taken")
         claim = None
         try:
             claim = Claim("stored") if stage.is_stored(self.stores) else self._failed_elsewhere(stage)
