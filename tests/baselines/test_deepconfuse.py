@@ -21,23 +21,13 @@ from ue_bench_baselines.pgd import to_unit
 from ue_bench_baselines.presets import MICRO_NETWORK
 from ue_bench_baselines.unet import UNet
 
-from .helpers import difference, image_set, random_set
+from .helpers import corners, difference, image_set, random_set
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NET = "resnet9[width=4,blocks=1]"
 QUICK: dict[str, Any] = {
     "preset": "micro", "surrogate": NET, "width": 2, "rounds": 2, "interval": 1, "judge_epochs": 1, "batch": 12,
 }  # fmt: skip
-
-
-def corners(count: int = 40, size: tuple[int, int] = (12, 10), classes: int = 3) -> ImageSet:
-    """Noise in which the colour of a corner is the class."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(count) % classes
-    images = rng.integers(60, 160, (count, *size, 3), dtype=np.uint8)
-    for label in range(classes):
-        images[labels == label, : size[0] // 2, : size[1] // 2, label % 3] += np.uint8(60)
-    return image_set(images, labels, classes)
 
 
 def weights_of(network: nn.Module) -> dict[str, Tensor]:

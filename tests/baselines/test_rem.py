@@ -12,38 +12,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ue_bench.api import Context, Diverged, ImageSet
+from ue_bench.api import Context, Diverged
 from ue_bench.catalogue.registry import registry
 from ue_bench_baselines import rem, rem_rounds
 from ue_bench_baselines.pgd import to_unit
 from ue_bench_baselines.rem import REM
 from ue_bench_baselines.rem_rounds import Crops, RobustMinMin, Uniform, batch_draws, own_draws, pictures
 
-from .helpers import difference, image_set, random_set
+from .helpers import corners, difference, image_set, random_set
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 NET = "resnet9[width=4,blocks=1]"
 QUICK: dict[str, Any] = {
     "preset": "micro", "surrogate": NET, "train_steps": 6, "batch": 16, "steps": 3, "adv_steps": 2,
 }  # fmt: skip
 LEVEL = 1 / 255
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def colours(count: int = 40, size: tuple[int, int] = (12, 10), classes: int = 3) -> ImageSet:
-    """Noise in which the brightness of a corner is the class."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(count) % classes
-    images = rng.integers(60, 160, (count, *size, 3), dtype=np.uint8)
-    for label in range(classes):
-        images[labels == label, : size[0] // 2, : size[1] // 2, label] += np.uint8(60)
-    return image_set(images, labels, classes)
 
 
 def random_images(count: int, size: tuple[int, int] = (6, 9)) -> Tensor:
@@ -177,7 +160,7 @@ class TestPerturb:
 
     def test_gradients_of_all_transforms_are_summed(self, ctx: Context) -> None:
         """One step against autograd through clipping, transforms and the network."""
-        data = colours(6)
+        data = corners(6)
         game = REM(surrogate=NET, adv_eps=0, eot=4, pad=3, steps=1).game(data, ctx)
         start = torch.Generator().manual_seed(5)
         x, y = torch.rand(6, 3, 12, 10, generator=start), game.labels
@@ -227,7 +210,7 @@ class TestPerturb:
         assert ((torch.cat(parts) - whole).abs() > 1e-6).float().mean() < 0.002
 
     def test_the_network_is_left_alone(self, ctx: Context) -> None:
-        data = colours()
+        data = corners()
         game = REM(**QUICK).game(data, ctx)
         game.train()
         before = {name: value.clone() for name, value in game.network.state_dict().items()}
@@ -260,7 +243,7 @@ class TestAdversary:
 
 class TestTraining:
     def test_the_network_learns_from_whole_levels_less_half(self, ctx: Context) -> None:
-        data = colours()
+        data = corners()
         game = REM(**QUICK, adv_eps=0).game(data, ctx)
         seen: list[Tensor] = []
         game.network.register_forward_pre_hook(
@@ -277,7 +260,7 @@ class TestTraining:
     def test_it_learns_from_crops(self, ctx: Context) -> None:
         """No image is black anywhere, but what frames it is."""
         for pad in (0, 3):
-            game = REM(**QUICK, adv_eps=0, pad=pad).game(colours(), ctx)
+            game = REM(**QUICK, adv_eps=0, pad=pad).game(corners(), ctx)
             seen: list[Tensor] = []
             game.network.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(inputs[0].detach()))
             game.train()
@@ -286,7 +269,7 @@ class TestTraining:
             assert not black[:, 3:-3, 3:-3].any()
 
     def test_it_learns_from_the_adversarys_images(self, ctx: Context) -> None:
-        game = REM(**QUICK).game(colours(), ctx)
+        game = REM(**QUICK).game(corners(), ctx)
         worst: list[Tensor] = []
         seen: list[Tensor] = []
         attacked: Callable[..., Tensor] = game.attacked
@@ -298,24 +281,24 @@ class TestTraining:
         assert torch.equal(seen[0], worst[-1])
 
     def test_batches_are_shuffled_and_whole(self, ctx: Context) -> None:
-        game = REM(**QUICK).game(colours(40), ctx)
+        game = REM(**QUICK).game(corners(40), ctx)
         first, second, third = (game.next_batch() for game.trained in range(3))
         assert len({*first.tolist(), *second.tolist()}) == 32
         assert {len(b) for b in (first, second, third)} == {16}
         assert first.tolist() != third.tolist() != list(range(16))
 
     def test_the_rate_falls_after_two_and_four_fifths(self, ctx: Context) -> None:
-        game = REM(surrogate=NET).game(colours(), ctx)
+        game = REM(surrogate=NET).game(corners(), ctx)
         rates = [game.rate() for game.trained in (0, 1999, 2000, 3999, 4000, 4999)]
         assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
-        game = REM(**QUICK, decay=2).game(colours(), ctx)
+        game = REM(**QUICK, decay=2).game(corners(), ctx)
         game.trained = 5
         game.train()
         assert game.optimizer.param_groups[0]["lr"] == pytest.approx(0.001)
 
     def test_noisy_images_are_easy_under_attack(self, ctx: Context) -> None:
         """What REM is for: its network's adversarial loss is small on images with their noise, not with any other."""
-        data = colours(60)
+        data = corners(60)
         game = REM(**QUICK | {"train_steps": 40, "batch": 30, "steps": 5}).game(data, ctx)
         game.play(ctx.scratch / "state.pt")
         x = to_unit(data.images, "cpu")
@@ -336,7 +319,7 @@ each = pytest.mark.parametrize("protector", PROTECTORS, ids=lambda p: p.selector
 
 @each
 def test_images_stay_within_the_budget_and_in_order(protector: REM, ctx: Context) -> None:
-    data = colours()
+    data = corners()
     protected = protector.protect(data, ctx)
     assert np.array_equal(protected.labels, data.labels)
     assert (protected.images.shape, protected.images.dtype) == (data.images.shape, np.uint8)
@@ -350,7 +333,7 @@ def test_images_stay_within_the_budget_and_in_order(protector: REM, ctx: Context
 
 
 def test_layers_may_run_in_half_precision(ctx: Context) -> None:
-    data = colours()
+    data = corners()
     protected = REM(**QUICK).protect(data, replace(ctx, precision="bf16"))
     assert np.abs(difference(protected, data)).max(axis=(1, 2, 3)).tolist() == [8] * len(data)
 
@@ -359,7 +342,7 @@ def test_layers_may_run_in_half_precision(ctx: Context) -> None:
 def test_the_width_of_the_last_pass_moves_nothing(
     protector: REM, ctx: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = colours()
+    data = corners()
     whole = protector.protect(data, ctx)
     monkeypatch.setattr(rem, "CPU_BATCH", 7)
     parts = protector.protect(data, replace(ctx, artifacts=ctx.artifacts / "new"))
@@ -373,7 +356,7 @@ def test_the_width_of_the_last_pass_moves_nothing(
     [pytest.param(6, 2 + 5, id="training"), pytest.param(10, 2, id="last pass")],
 )
 def test_a_killed_generation_continues(deadly: int, left: int, ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    data, protector = colours(), REM(**QUICK)
+    data, protector = corners(), REM(**QUICK)
     monkeypatch.setattr(rem, "CPU_BATCH", 8)
     monkeypatch.setattr(rem_rounds, "SAVE_EVERY", 4)
     whole = protector.protect(data, replace(ctx, artifacts=ctx.artifacts / "whole"))
@@ -402,7 +385,7 @@ def test_few_images_and_classes_without_any(labels: list[int], ctx: Context) -> 
 
 
 def test_black_and_white_are_cut_off(ctx: Context) -> None:
-    data = colours()
+    data = corners()
     data = data.with_images(np.where(data.images > 110, 255, 0).astype(np.uint8))
     moved = difference(REM(**QUICK).protect(data, ctx), data)
     assert (moved[data.images == 0].min(), moved[data.images == 255].max()) == (0, 0)
@@ -410,7 +393,7 @@ def test_black_and_white_are_cut_off(ctx: Context) -> None:
 
 
 def test_a_radius_between_levels_is_kept(ctx: Context) -> None:
-    data = colours()
+    data = corners()
     assert np.abs(difference(REM(**QUICK, eps=7.6 / 255).protect(data, ctx), data)).max() == 7
 
 
@@ -429,14 +412,14 @@ def test_cost_is_that_of_all_passes(settings: dict[str, Any], images: int, passe
 
 
 def test_presets(ctx: Context) -> None:
-    paper = REM(surrogate=NET).game(colours(), ctx)
+    paper = REM(surrogate=NET).game(corners(), ctx)
     assert (paper.step, paper.steps, paper.adv_steps, paper.eot) == (pytest.approx(1.6 / 255), 10, 10, 5)
     assert (paper.adv_step, paper.pad, paper.train_steps, paper.decay) == (pytest.approx(0.8 / 255), 4, 5000, 2000)
     assert REM().setting("batch") == 128
     assert REM().budget == "linf 8/255"
-    imagenet = REM(surrogate=NET, train_steps=3000).game(colours(), ctx)
+    imagenet = REM(surrogate=NET, train_steps=3000).game(corners(), ctx)
     assert imagenet.decay == 1200
-    micro = REM(preset="micro", surrogate=NET, eps="16/255", decay=7).game(colours(), ctx)
+    micro = REM(preset="micro", surrogate=NET, eps="16/255", decay=7).game(corners(), ctx)
     assert (micro.step, micro.steps, micro.eot, micro.decay) == (pytest.approx(3.2 / 255), 5, 1, 7)
 
 
@@ -453,4 +436,4 @@ def test_presets_hold_every_parameter_that_is_left_to_them() -> None:
 def test_a_training_that_diverges_protects_nothing(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rem_rounds, "RATE", 1e30)
     with pytest.raises(Diverged, match=r"at step [2-6] of 6: .* of the network at play not finite"):
-        REM(**QUICK).protect(colours(), ctx)
+        REM(**QUICK).protect(corners(), ctx)

@@ -22,7 +22,7 @@ from ue_bench_baselines.pgd import to_unit
 from ue_bench_baselines.presets import MICRO_NETWORK
 from ue_bench_baselines.tensorclog import TensorClog, clog, renew
 
-from .helpers import difference, image_set, random_set
+from .helpers import corners, difference, random_set
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NET = "resnet9[width=4,blocks=1]"
@@ -38,16 +38,6 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ctx(ctx: Context, artifacts: Path) -> Context:
     """All tests share one surrogate."""
     return replace(ctx, artifacts=artifacts)
-
-
-def corners(count: int = 40, size: tuple[int, int] = (12, 10), classes: int = 3) -> ImageSet:
-    """Noise in which the colour of a corner is the class."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(count) % classes
-    images = rng.integers(60, 160, (count, *size, 3), dtype=np.uint8)
-    for label in range(classes):
-        images[labels == label, : size[0] // 2, : size[1] // 2, label % 3] += np.uint8(60)
-    return image_set(images, labels, classes)
 
 
 class Smooth(nn.Module):

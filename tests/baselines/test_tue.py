@@ -17,15 +17,8 @@ from ue_bench_baselines.tue import TUE, csd, membership
 
 from .helpers import difference, image_set, random_set
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 EPS = 8 / 255
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def uniform(count: int, values: int) -> Tensor:

@@ -145,7 +145,7 @@ class TestLoss:
     def test_what_is_free_has_no_gradient(self, rate: float, free: bool) -> None:
         parts = self.parts(mean=2.0)
         parts.mean.requires_grad_()
-        loss(parts, torch.zeros(2, 3, 8, 10), 0.01, rate, None).backward()  # type: ignore[no-untyped-call]
+        loss(parts, torch.zeros(2, 3, 8, 10), 0.01, rate, None).backward()
         assert parts.mean.grad is not None
         assert (parts.mean.grad.abs().max() == 0) == free
 

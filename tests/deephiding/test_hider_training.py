@@ -45,7 +45,7 @@ def test_two_blocks_learn_to_reveal_one_pair() -> None:
     for step in range(200):
         found = hiding_losses(network, cover, hidden, labels, recipe, generator(step), None, 1)
         optimizer.zero_grad()
-        found.total.backward()  # type: ignore[no-untyped-call]
+        found.total.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         revealed.append(float(found.reveal.detach()))

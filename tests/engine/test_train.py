@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import PrivateAttr
+from sets import colours
 from torch import Tensor, nn
 
 from ue_bench.contract.combination import combine
@@ -22,15 +23,6 @@ from ue_bench.engine.loop import Outcome, Pixels, ShiftedInput, accuracy, defaul
 RECIPE = Protocol(
     name="tiny", version=1, summary="", source="", batch=16, epochs=4, learning_rate=0.1, schedule="cosine", pad=1
 )
-
-
-def colours(count: int = 40, seed: int = 0) -> ImageSet:
-    """Noise in which the brightest channel is the class."""
-    rng = np.random.default_rng(seed)
-    labels = np.arange(count) % 3
-    images = rng.integers(0, 120, (count, 8, 8, 3), dtype=np.uint8)
-    images[np.arange(count), :, :, labels] += 100
-    return ImageSet(images, labels, ("red", "green", "blue"))
 
 
 def network() -> nn.Module:

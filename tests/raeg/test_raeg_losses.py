@@ -142,7 +142,7 @@ def test_recovery_has_a_gradient() -> None:
     """In exact arithmetic it would be perfect, and its loss constant."""
     network, x = randomised(Generator(4), 0.002), photographs()
     images = transform(network, x, RECIPE, generator())
-    (images.recovered - x).abs().mean().backward()  # type: ignore[no-untyped-call]
+    (images.recovered - x).abs().mean().backward()
     assert max(float(p.grad.abs().max()) for p in network.parameters() if p.grad is not None) > 1e-6
 
 
@@ -157,7 +157,7 @@ def test_the_discriminator_says_generated(form: Any) -> None:
     for _ in range(30):
         loss = discriminator_loss(critic, x, fake, recipe)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
     assert float(loss.detach()) < 0.97 * float(first.detach())
     critic.eval().requires_grad_(False)

@@ -53,7 +53,7 @@ def test_every_weight_has_a_gradient(selector: str) -> None:
     net = network(selector).train()
     net.zero_grad()
     loss = nn.functional.cross_entropy(net(torch.rand(2, 3, 32, 32)), torch.tensor([1, 7]))
-    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    loss.backward()
     still = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
     # Behind normalisation of two images nothing is left of a bias, nor of one channel before it.
     assert [name for name in still if not name.endswith("bias")] == []
