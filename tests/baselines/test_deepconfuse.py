@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ue_bench.api import Context, Diverged, ImageSet, NetworkCost, UserError
+from ue_bench.api import Context, Diverged, ImageSet, UserError
 from ue_bench.catalogue.registry import registry
 from ue_bench_baselines import deepconfuse_rounds
 from ue_bench_baselines.deepconfuse import DeepConfuse
@@ -134,7 +134,9 @@ class TestLookahead:
         for module in generator.modules():
             if isinstance(module, nn.ReLU):
                 module.inplace = False
-        weight = generator.head[0].weight  # the last one: no kink lies behind it
+        last = generator.head[0]
+        assert isinstance(last, nn.Conv2d)
+        weight = last.weight  # the last one: no kink lies behind it
 
         def objective() -> Tensor:
             return lookahead(net, (self.x + 0.05 * generator(self.x)).clamp(-9, 9), self.x, self.y, 0.5)
@@ -303,10 +305,14 @@ class TestJudge:
         game = DeepConfuse(**QUICK).game(data, ctx)
         game.wide = 4
         game.train()
-        modes, seen = [], []
-        game.classifier.register_forward_pre_hook(
-            lambda module, inputs: (modes.append(module.training), seen.append(inputs[0]))[0]
-        )
+        modes: list[bool] = []
+        seen: list[Tensor] = []
+
+        def look(module: nn.Module, inputs: tuple[Tensor]) -> None:
+            modes.append(module.training)
+            seen.append(inputs[0])
+
+        game.classifier.register_forward_pre_hook(look)
         accuracy = game.accuracy()
         assert modes == [False, False]
         assert torch.equal(torch.cat(seen), to_unit(data.images[game.validation], "cpu"))
@@ -417,7 +423,9 @@ def test_presets(ctx: Context) -> None:
     assert paper.adam.param_groups[0]["lr"] == 1e-4
     assert (paper.sgd.param_groups[0]["lr"], paper.sgd.param_groups[0]["momentum"]) == (0.01, 0)
     assert DeepConfuse().uses_networks
-    assert DeepConfuse().cost(50_000) == NetworkCost("resnet18", pytest.approx(1000 * (20 * 7 + 20) * 0.9))
+    cost = DeepConfuse().cost(50_000)
+    assert cost.victim == "resnet18"
+    assert cost.passes == pytest.approx(1000 * (20 * 7 + 20) * 0.9)
     assert DeepConfuse(preset="micro").cost(10_000).victim == MICRO_NETWORK
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ue_bench.api import Context, NetworkCost, UserError
+from ue_bench.api import Context, UserError
 from ue_bench.contract.protocol import Protocol
 from ue_bench_baselines import pgd, sep
 from ue_bench_baselines.presets import MICRO_NETWORK
@@ -158,8 +158,12 @@ def test_presets() -> None:
         protector = SEP(variant=variant)
         means = 0 if variant == "sep" else states / 3
         # 900 gradients an image in all variants
-        assert protector.cost(10) == NetworkCost("resnet18", pytest.approx(120 + means + 900 * 2 / 3))
-    assert SEP(preset="micro").cost(10) == NetworkCost(MICRO_NETWORK, pytest.approx(8 + 4 / 3 + 80 * 2 / 3))
+        cost = protector.cost(10)
+        assert cost.victim == "resnet18"
+        assert cost.passes == pytest.approx(120 + means + 900 * 2 / 3)
+    cost = SEP(preset="micro").cost(10)
+    assert cost.victim == MICRO_NETWORK
+    assert cost.passes == pytest.approx(8 + 4 / 3 + 80 * 2 / 3)
     assert SEP(preset="micro", checkpoints=7).states == 7
     assert SEP(eps="2/255").budget == "linf 2/255"
 

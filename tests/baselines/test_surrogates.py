@@ -307,7 +307,7 @@ class TestPUE:
         assert len(set(calls)) == 7
         # Draws 1 to 3 and 4, 0, 1 make the means of the second and third step.
         ways = [slopes[0], slopes[1:4].mean(0), slopes[[4, 0, 1]].mean(0)]
-        expected = sum(-1.6 / 255 * way.sign() for way in ways)
+        expected = torch.stack([-1.6 / 255 * way.sign() for way in ways]).sum(0)
         assert torch.allclose(found, torch.stack([expected] * 2), atol=1e-6)
 
     def test_cost(self) -> None:

@@ -245,6 +245,6 @@ def test_a_killed_generation_continues(ctx: Context, monkeypatch: pytest.MonkeyP
 def test_parameters() -> None:
     [found] = registry().resolve("protector", "tue[eps=4/255,detach=false]")
     assert found == TUE(eps=4 / 255, detach=False)
-    assert found.budget == "linf 4/255"  # type: ignore[attr-defined]
+    assert found.budget == "linf 4/255"
     run = TUE()
     assert (run.passes * run.steps, run.batch, run.step) == (40 * 5 * 20, 512, 0.8 / 255)

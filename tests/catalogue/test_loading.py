@@ -92,7 +92,7 @@ def test_two_distributions_may_use_the_same_entry_point_name(install: Install) -
 
 
 def test_a_damaged_installation_without_metadata_is_passed_over(
-    install: Install, tmp_path_factory, monkeypatch
+    install: Install, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = tmp_path_factory.mktemp("damaged")
     info = site / "damaged-1.0.dist-info"

@@ -42,5 +42,6 @@ def tiny_model(folder: Path, seed: int = 0, size: int | None = 8, dropout: float
             down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2, add_attention=False,
             dropout=dropout,
         )  # fmt: skip
-    DDPMPipeline(unet=unet, scheduler=DDPMScheduler(**scheduler)).save_pretrained(folder)
+    pipeline: Any = DDPMPipeline(unet=unet, scheduler=DDPMScheduler(**scheduler))
+    pipeline.save_pretrained(folder)
     return folder

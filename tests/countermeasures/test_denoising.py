@@ -22,7 +22,8 @@ def blurred() -> Images:
     y, x = np.mgrid[:11, :18]
     phases = rng.uniform(0, 6, (40, 1, 1, 3))
     smooth = 128 + 80 * np.sin(x[..., None] / 7 + phases) * np.cos(y[..., None] / 5 + phases)
-    return np.clip(smooth + rng.normal(0, 12, smooth.shape), 0, 255).astype(np.uint8)
+    found: Images = np.clip(smooth + rng.normal(0, 12, smooth.shape), 0, 255).astype(np.uint8)
+    return found
 
 
 def total_variation(images: Images) -> float:

@@ -71,10 +71,11 @@ class TestChecksum:
 
     def test_tells_weights_network_and_noise_apart(self, model: Path, tmp_path: Path) -> None:
         found = {locate(model).checksum, locate(tiny_model(tmp_path / "seed", seed=1)).checksum}
-        for name, file, change in [
+        changes: list[tuple[str, str, dict[str, Any]]] = [
             ("noise", "scheduler/scheduler_config.json", {"beta_end": 0.03}),
             ("network", "unet/config.json", {"freq_shift": 1}),
-        ]:
+        ]
+        for name, file, change in changes:
             shutil.copytree(model, tmp_path / name)
             edit(tmp_path / name / file, **change)
             found.add(locate(tmp_path / name).checksum)

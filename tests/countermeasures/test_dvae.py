@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ue_bench.api import Context, Diverged, ImageSet
-from ue_bench_countermeasures import dvae_training
+from ue_bench_countermeasures import dvae_network, dvae_training
 from ue_bench_countermeasures.dvae import DVAE
 from ue_bench_countermeasures.dvae_network import Disentangler, Parts, loss
 from ue_bench_countermeasures.dvae_training import Purifier
@@ -197,7 +197,7 @@ class TestPurify:
         self, rate: float, weight: float, ctx: Context, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         weights: list[float] = []
-        original = dvae_training.loss
+        original = dvae_network.loss
 
         def watched(parts: Parts, x: Tensor, weight: float, rate: float, largest: float | None) -> Tensor:
             weights.append(weight)

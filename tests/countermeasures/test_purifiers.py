@@ -42,7 +42,8 @@ def images() -> Images:
     """Smooth ones, so that noise is seen."""
     y, x = np.mgrid[:8, :8]
     phases = np.random.default_rng(3).uniform(0, 6, (10, 1, 1, 3))
-    return (128 + 80 * np.sin(x[..., None] / 3 + phases) * np.cos(y[..., None] / 4 + phases)).astype(np.uint8)
+    found: Images = (128 + 80 * np.sin(x[..., None] / 3 + phases) * np.cos(y[..., None] / 4 + phases)).astype(np.uint8)
+    return found
 
 
 def made(kind: Any, model: Path, **parameters: Any) -> Any:

@@ -228,7 +228,7 @@ def test_train_and_test_must_have_the_same_classes(
     encode: Callable[..., bytes],
     ctx: Context,
     one_line: OneLine,
-    names: list[str] | None,
+    names: list[str],
     message: str,
 ) -> None:
     write_parquet(folder / "test-00000-of-00001.parquet", [encode()] * 2, [0, len(names) - 1], names)
@@ -266,8 +266,10 @@ def test_jpeg_quality_is_recovered(encode: Callable[..., bytes], quality: int) -
     import io
 
     from PIL import Image
+    from PIL.JpegImagePlugin import JpegImageFile
 
     with Image.open(io.BytesIO(encode(format="JPEG", quality=quality))) as image:
+        assert isinstance(image, JpegImageFile)
         assert jpeg_quality(image.quantization) == quality
 
 

@@ -123,7 +123,11 @@ def test_a_set_smaller_than_a_batch_is_one_batch() -> None:
 
 
 def test_an_epoch_takes_every_image_once_in_a_new_order() -> None:
-    data = ImageSet(np.repeat(np.arange(32, dtype=np.uint8), 192).reshape(32, 8, 8, 3), np.zeros(32), ("a", "b", "c"))
+    data = ImageSet(
+        np.repeat(np.arange(32, dtype=np.uint8), 192).reshape(32, 8, 8, 3),
+        np.zeros(32, dtype=np.int64),
+        ("a", "b", "c"),
+    )
     watch = Watches()
     run(data, recipe=longer(pad=0, flip=False), countermeasure=watch)
     seen = [(x[:, 0, 0, 0] * 255).round().int().tolist() for x, _ in watch._batches]

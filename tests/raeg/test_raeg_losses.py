@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from toys import torchvision_module
 
 from ue_bench.api import EnvironmentProblem, UserError
 from ue_bench_raeg import discriminator, targets
@@ -190,7 +191,7 @@ def test_features_are_those_after_the_second_pooling() -> None:
 
 
 def test_imagenet_features_are_those_of_torchvision(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    models = pytest.importorskip("torchvision.models", exc_type=Exception)  # one for another torch fails in many ways
+    models = torchvision_module("torchvision.models")
     assert models.VGG16_Weights.IMAGENET1K_V1.url == targets.IMAGENET
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     layers = models.vgg.make_layers(models.vgg.cfgs["D"][:6], batch_norm=False)

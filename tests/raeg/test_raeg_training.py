@@ -149,13 +149,14 @@ def test_steps_that_are_not_finite_end_the_training() -> None:
 
 def test_weak_images_are_refused_and_the_best_is_the_first_lowest() -> None:
     network = Generator(2)
+    bias = network.get_parameter("steps.1.phi1.last.bias")
     kept = Kept(network)
     kept.add(0, {"total": 2.0, "psnr_protected": 30.0})
     with torch.no_grad():
-        network.steps[1].phi1.last.bias.fill_(1)  # type: ignore[union-attr]
+        bias.fill_(1)
     kept.add(1, {"total": 1.0, "psnr_protected": 19.9})
     with torch.no_grad():
-        network.steps[1].phi1.last.bias.fill_(2)  # type: ignore[union-attr]
+        bias.fill_(2)
     kept.add(2, {"total": 1.5, "psnr_protected": 40.0})
     kept.add(3, {"total": float("nan"), "psnr_protected": 50.0})
     assert kept.best["steps.1.phi1.last.bias"].tolist() == [1] * 6

@@ -388,6 +388,9 @@ def test_every_part_of_a_combination_is_tried(ctx: Context, data: ImageSet) -> N
 
 
 def test_global_generators_are_put_back(ctx: Context, data: ImageSet) -> None:
-    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002
+    def states() -> tuple[object, ...]:
+        return random.getstate(), repr(np.random.get_state(legacy=False)), torch.get_rng_state().tolist()  # noqa: NPY002
+
+    before = states()
     check_countermeasure(combine(Unseeded(), Procedure(fault="global")), data, ctx)
-    assert (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == states  # noqa: NPY002
+    assert states() == before

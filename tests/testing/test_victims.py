@@ -21,6 +21,7 @@ class Net(nn.Module):
         self.layer = nn.Linear(inputs, classes + (fault == "classes"))
         self.norm = nn.BatchNorm1d(inputs, track_running_stats=fault != "batch")
         self.unused = nn.Parameter(torch.zeros(3)) if fault == "unused" else None
+        self.count: Tensor
         self.register_buffer("count", torch.zeros(()))
         if fault == "frozen":
             self.requires_grad_(False)
