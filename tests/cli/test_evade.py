@@ -11,7 +11,7 @@ from toys import planned
 
 from ue_bench.catalogue.registry import registry
 from ue_bench.contract.context import silent
-from ue_bench.contract.plugin import Countermeasure, Protector, Victim
+from ue_bench.contract.plugin import Countermeasure, Dataset, Protector, Victim
 from ue_bench.errors import UserError
 from ue_bench.grid.cell import Cell, Data
 from ue_bench.grid.data import stored_dataset
@@ -133,7 +133,8 @@ class TestCells:
 
         [data] = registry().resolve("dataset", f"npz[path={tmp_path / 'stripes.npz'}]")
         env = RunEnvironment(tmp_path / "cache", tmp_path, tmp_path / "out")
-        stored: Data = stored_dataset(data, env, silent)  # type: ignore[arg-type]
+        assert isinstance(data, Dataset)
+        stored: Data = stored_dataset(data, env, silent)
         parts: list[Any] = [
             registry().resolve(kind, name)[0]
             for kind, name in (("protector", "lsp"), ("countermeasure", "jpeg"), ("victim", VICTIM))

@@ -194,7 +194,7 @@ def test_each_step_takes_the_rate_of_the_protocol(schedule: str, clip: float | N
     recipe = longer(schedule=schedule, milestones=(0.5,), momentum=0, weight_decay=0, clip=clip)
     descends = Descends()
     model, _ = run(recipe=recipe, countermeasure=descends, build=Only)
-    path = np.array([*descends._weights, model.network.weight.item()])  # type: ignore[union-attr,operator]
+    path = np.array([*descends._weights, model.get_parameter("network.weight").item()])
     steps = (path[:-1] - path[1:]) / (clip or 1)
     assert steps == pytest.approx([recipe.rate(step, 8) for step in range(8)], rel=1e-3)
 
@@ -205,7 +205,7 @@ def test_each_step_of_adam_takes_the_rate_of_the_protocol(optimizer: str) -> Non
     recipe = longer(optimizer=optimizer, weight_decay=0)
     descends = Descends()
     model, _ = run(recipe=recipe, countermeasure=descends, build=Only)
-    path = np.array([*descends._weights, model.network.weight.item()])  # type: ignore[union-attr,operator]
+    path = np.array([*descends._weights, model.get_parameter("network.weight").item()])
     assert path[:-1] - path[1:] == pytest.approx([recipe.rate(step, 8) for step in range(8)], rel=1e-3)
 
 

@@ -48,8 +48,8 @@ class Page(HTMLParser):
         return [attributes[name] or "" for _, attributes in self.tags if name in attributes]
 
 
-def page(results: list[Result], **changes: object) -> Page:
-    return Page(render(results, replace(BOARD, **changes))["index.html"])  # type: ignore[arg-type]
+def page(results: list[Result], **changes: Any) -> Page:
+    return Page(render(results, replace(BOARD, **changes))["index.html"])
 
 
 def details(found: Page, protector: str, countermeasure: str) -> dict[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from statistics import fmean
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ def comparison(
     return Comparison(table, "Measured: here.", victims, {"raw[a=1]": "raw"}, measured, {})
 
 
-def paired(*values: tuple[float, ...], mean: bool = False, **fields: object) -> Table:
+def paired(*values: tuple[float, ...], mean: bool = False, **fields: Any) -> Table:
     """Lines a, b, ... of printed numbers in columns x, y, ..., all of them measured too."""
     lines = tuple(
         Line(
@@ -31,7 +32,7 @@ def paired(*values: tuple[float, ...], mean: bool = False, **fields: object) -> 
         )
         for i, row in enumerate(values)
     )
-    return Table("t", "a title", "A paper, Table 1", ("row",), lines, mean=mean, **fields)  # type: ignore[arg-type]
+    return Table("t", "a title", "A paper, Table 1", ("row",), lines, mean=mean, **fields)
 
 
 def numbers(
