@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,7 +40,7 @@ def _check_build(findings: Findings, victim: Victim, data: ImageSet, ctx: Contex
         torch.manual_seed(run)  # the generator that the harness seeds; put back by ``trial``
         return victim.build(data.num_classes, data.size)
 
-    made, again, other = (trial(lambda r=r: build(r), "cpu", 1, findings).result for r in (seed, seed, seed + 1))  # type: ignore[misc]
+    made, again, other = (trial(partial(build, r), "cpu", 1, findings).result for r in (seed, seed, seed + 1))
     if not findings.check("network", isinstance(made, nn.Module), f"a {type(made).__name__}"):
         raise Stop
     count = sum(p.numel() for p in made.parameters())
