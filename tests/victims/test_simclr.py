@@ -336,7 +336,8 @@ def test_shapes_are_learnt_without_labels(tmp_path: Path) -> None:
     ctx = context(tmp_path)
     torch.manual_seed(derive(ctx.seed, "initial weights"))
     control = accuracy_of_a_probe(encoder()[0], train, test)
-    learnt = train_encoder(encoder, train, 6, 64, 0.1, 0.2, 0.5, ctx)  # of preset=micro, on a smaller network
+    # Of preset=micro, on a smaller network. Six epochs were too few on some processors, whose rounding differs.
+    learnt = train_encoder(encoder, train, 10, 64, 0.1, 0.2, 0.5, ctx)
     assert accuracy_of_a_probe(learnt, train, test) > control + 8
 
 
