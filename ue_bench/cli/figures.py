@@ -25,7 +25,7 @@ def command() -> None:
 
 @command.command("perturbations")
 @click.option("-P", "--protector", "protectors", multiple=True,
-              help="Selectors of protectors, one a column; the board's rows and reference rows by default.")  # fmt: skip
+              help="Selectors of protectors, one a column; all rows of the board by default.")  # fmt: skip
 @dataset_option
 @click.option(
     "--board",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import click
 
@@ -66,12 +66,13 @@ def command(
     ue-bench protect --protector deephiding photos protected
     """
     from .. import machine
+    from ..catalogue.registry import registry
     from ..errors import UserError
     from ..owner import audit, files, protecting
     from ..owner.request import Request
     from ..progress import ProgressLine, usable_device
 
-    plugin = _one(protector)
+    plugin = cast("Protector", registry().one("protector", protector))
     if not plugin.recovers() and (key is not None or lossless):
         raise UserError(f"{plugin.name} cannot be undone: there is no key", "leave out --key and --lossless")
     source, out = source.expanduser(), Path(out.expanduser().absolute())
@@ -107,18 +108,6 @@ def command(
     if written["measured"] and audit.exceeds(written["measured"]["declared"], written["measured"]):
         say(f"ue-bench: these images changed more than {plugin.name} declares, {written['measured']['declared']}")
     return 1 if written["failed"] else 0
-
-
-def _one(selector: str) -> Protector:
-    from typing import cast
-
-    from ..catalogue.registry import registry
-    from ..errors import UserError
-
-    plugins = registry().resolve("protector", selector)
-    if len(plugins) != 1:
-        raise UserError(f"{selector!r} is {len(plugins)} protectors", "images are protected by one")
-    return cast("Protector", plugins[0])
 
 
 def _precision(precision: str, device: str) -> str:

@@ -139,10 +139,7 @@ def _one(record: PluginRecord, selector: str) -> Plugin | None:
     """Return the plugin of ``selector``, of the kind of ``record``; None for a bare name that needs parameters."""
     if not record.complete and selector == record.name:
         return None
-    plugins = registry().resolve(record.kind, selector)
-    if len(plugins) != 1:
-        raise UserError(f"{selector!r} is {len(plugins)} {record.kind}s", "one at a time can be shown")
-    return plugins[0]
+    return registry().one(record.kind, selector)
 
 
 def _clean_images(record: PluginRecord, selector: str) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""How long passes through a network take on this machine."""
+"""Time passes through a network on this machine."""
 
 from __future__ import annotations
 
