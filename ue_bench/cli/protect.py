@@ -69,7 +69,7 @@ def command(
     from ..catalogue.registry import registry
     from ..errors import UserError
     from ..owner import audit, files, protecting
-    from ..owner.request import Request
+    from ..owner.request import ProtectionRequest
     from ..progress import ProgressLine, usable_device
 
     plugin = cast("Protector", registry().one("protector", protector))
@@ -79,7 +79,7 @@ def command(
     if kind == "jpeg":
         say("ue-bench: JPEG changes every image once more, and with it undoes much of the protection")
     device = usable_device(device)
-    request = Request(
+    request = ProtectionRequest(
         protector=plugin,
         source=source,
         out=out,

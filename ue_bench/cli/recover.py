@@ -13,7 +13,7 @@ from .common import cache_option, json_option, print_json, say
 from .protect import name_failed, name_ignored
 
 if TYPE_CHECKING:
-    from ..owner.recovering import Outcome
+    from ..owner.recovering import RecoveryOutcome
 
 
 @click.command("recover")
@@ -59,7 +59,7 @@ def command(
     return 1 if outcome.failed else 0
 
 
-def _text(outcome: Outcome, out: Path) -> str:
+def _text(outcome: RecoveryOutcome, out: Path) -> str:
     kinds = [
         (outcome.exact, "exactly"),
         (outcome.near, "as well as they can be"),

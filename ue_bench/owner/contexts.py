@@ -1,4 +1,4 @@
-"""The context in which a protector works for a data owner."""
+"""Open the context in which a protector works for a data owner."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a data owner asks for."""
+"""Hold what a data owner asks for."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Request:
-    """What to protect, how, and where things go. ``size`` brings all images to squares of that side first."""
+class ProtectionRequest:
+    """The request of a data owner: what to protect, how, and where to write.
+
+    ``size`` brings all images to squares of that side first.
+    """
 
     protector: Protector
     source: Path
@@ -37,7 +40,7 @@ class Request:
     data_dir: Path | None = None
 
     def owner_context(self, report: Report) -> contextlib.AbstractContextManager[Context]:
-        """The context in which the protector works."""
+        """Open the context in which the protector works."""
         assert self.seed is not None  # ``begin`` chose one
         return owner_context(
             self.seed, self.device, self.threads, self.precision, report, self.cache_dir, self.data_dir

@@ -1,4 +1,4 @@
-"""Checking plugins by their selectors: the rules they keep on some images of a board, and their price in training."""
+"""Check plugins by their selectors: the rules they keep on some images of a board, and their price in training."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ REFERENCE = {"protector": "@clean", "countermeasure": "@plain"}
 
 @dataclass
 class Checked:
-    """A plugin and what was found of it."""
+    """A plugin and the findings about it."""
 
     plugin: Plugin
     findings: list[Finding] = field(default_factory=list)
@@ -57,7 +57,7 @@ def kinds_of(text: str) -> list[str]:
 
 
 class Check:
-    """Plugins tried out on the images of a board; ``problems`` are those that could not be."""
+    """A trial of plugins on the images of a board; ``problems`` are those that could not be tried."""
 
     def __init__(self, names: Sequence[str], request: Request, report: Report = silent) -> None:
         """Find the plugins and load the images. Raises UserError when a name stands for none."""
