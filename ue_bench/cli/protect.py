@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal
 
 import click
 
 from .common import cache_option, data_dir_option, json_option, precision_option, print_json, say
-
-if TYPE_CHECKING:
-    from ..contract.plugin import Protector
 
 LISTED = 50  # names that are printed; the record has them all
 
@@ -65,39 +62,18 @@ def command(
     \b
     ue-bench protect --protector deephiding photos protected
     """
-    from .. import machine
-    from ..catalogue.registry import registry
-    from ..errors import UserError
     from ..owner import audit, files, protecting
-    from ..owner.request import ProtectionRequest
-    from ..progress import ProgressLine, usable_device
+    from ..owner.request import make_request
+    from ..progress import ProgressLine
 
-    plugin = cast("Protector", registry().one("protector", protector))
-    if not plugin.recovers() and (key is not None or lossless):
-        raise UserError(f"{plugin.name} cannot be undone: there is no key", "leave out --key and --lossless")
-    source, out = source.expanduser(), Path(out.expanduser().absolute())
     if kind == "jpeg":
         say("ue-bench: JPEG changes every image once more, and with it undoes much of the protection")
-    device = usable_device(device)
-    request = ProtectionRequest(
-        protector=plugin,
-        source=source,
-        out=out,
-        record=record or files.beside(out, ".record.json"),
-        key=key or files.beside(out, ".key.safetensors"),
-        labels=labels,
-        kind=kind,
-        size=size,
-        seed=seed,
-        lossless=lossless,
-        force=force,
-        device=device,
-        threads=threads or machine.usable_cores(),
-        precision=_precision(precision, device) if plugin.uses_networks else "fp32",
-        cache_dir=cache_dir,
+    request = make_request(
+        protector, source, out, record=record, key=key, labels=labels, kind=kind, size=size, seed=seed,
+        lossless=lossless, force=force, device=device, threads=threads, precision=precision, cache_dir=cache_dir,
         data_dir=data_dir,
-    )
-    with files.alone(out, cache_dir):
+    )  # fmt: skip
+    with files.alone(request.out, cache_dir):
         written = protecting.protect(request, ProgressLine(sys.stderr))
     if as_json:
         print_json(written)
@@ -106,14 +82,9 @@ def command(
     name_failed(written["failed"], written["images"], "protected")
     name_ignored(written["ignored"])
     if written["measured"] and audit.exceeds(written["measured"]["declared"], written["measured"]):
-        say(f"ue-bench: these images changed more than {plugin.name} declares, {written['measured']['declared']}")
+        declared = written["measured"]["declared"]
+        say(f"ue-bench: these images changed more than {request.protector.name} declares, {declared}")
     return 1 if written["failed"] else 0
-
-
-def _precision(precision: str, device: str) -> str:
-    from ..engine.loop import default_precision
-
-    return default_precision(device) if precision == "auto" else precision
 
 
 def name_failed(failed: dict[str, str], images: int, done: str) -> None:
