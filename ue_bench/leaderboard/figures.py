@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from ..atomic import write_atomically
 from ..errors import EnvironmentProblem, UserError
 from ..seeds import derive
 
@@ -45,10 +46,8 @@ def check_output(out: Path, *suffixes: str) -> None:
 
 def write_output(out: Path, content: bytes) -> None:
     """Write ``out`` whole or not at all. Raises EnvironmentProblem when that fails."""
-    unfinished = out.with_name(out.name + ".new")
     try:
-        unfinished.write_bytes(content)
-        unfinished.replace(out)
+        write_atomically(out, content)
     except OSError as error:
         raise EnvironmentProblem(f"cannot write {out}: {error.strerror}", "choose another --out") from error
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import os
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from ..errors import UserError
+from ..files import composed
 
 SUFFIXES = frozenset({
     ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm",
@@ -86,7 +86,7 @@ def scan(folder: Path, labels: Path | None = None, classes_needed: bool = True) 
     except OSError as error:
         raise UserError(f"cannot read {folder}: {error.strerror}", "check its permissions") from error
     inside_folders = [p for p in inside if p.is_dir() and not p.is_symlink()]
-    places = {plain(p.name) for p in inside_folders}
+    places = {composed(p.name) for p in inside_folders}
     if labels is None and not places:
         labels = next((folder / name for name in LABEL_FILES if (folder / name).is_file()), None)
     if labels is not None:
@@ -102,12 +102,12 @@ def scan(folder: Path, labels: Path | None = None, classes_needed: bool = True) 
     if classes_needed and SPLITS.issuperset(map(str.lower, places)) and any(map(_has_folders, inside_folders)):
         raise UserError(f"{folder} holds {' and '.join(sorted(places))}, which are no classes", "give one of them")
     names = [p.name for p in inside if p not in inside_folders]
-    for place in sorted(inside_folders, key=lambda p: (plain(p.name), p.name)):
+    for place in sorted(inside_folders, key=lambda p: (composed(p.name), p.name)):
         names += [f"{place.name}/{name}" for name in _below(place)]
 
     def label_of(name: str) -> str | None:
         head, slash, _ = name.partition("/")
-        return plain(head) if slash else None
+        return composed(head) if slash else None
 
     return _sorted_out(folder, names, tuple(sorted(places)), label_of)
 
@@ -147,9 +147,9 @@ def _sorted_out(
 
 def _labelled(folder: Path, table: LabelFile) -> Listing:
     table_path = table.path.resolve()
-    there = {plain(name): name for name in _below(folder) if (folder / name).resolve() != table_path}
+    there = {composed(name): name for name in _below(folder) if (folder / name).resolve() != table_path}
     for row in table.rows:
-        row[0] = there.get(plain(row[0]), row[0])  # as the file system writes it
+        row[0] = there.get(composed(row[0]), row[0])  # as the file system writes it
     names, present = {row[0]: row[1] for row in table.rows}, set(there.values())
     classes = tuple(sorted(set(names.values()), key=lambda c: (not c.isdecimal(), int(c) if c.isdecimal() else 0, c)))
     listed = _sorted_out(folder, [name for name in names if name in present], classes, names.get)
@@ -211,16 +211,11 @@ def _below(place: Path) -> list[str]:
         inside = Path(parent).relative_to(place)
         names += [name for name in folders if (Path(parent) / name).is_symlink()]
         names_below += [(inside / name).as_posix() for name in names if not name.startswith(".")]
-    return sorted(names_below, key=plain)
+    return sorted(names_below, key=composed)
 
 
 def _has_folders(place: Path) -> bool:
     return any(p.is_dir() for p in place.iterdir())
-
-
-def plain(name: str) -> str:
-    """Return a name in composed form, which file systems disagree about."""
-    return unicodedata.normalize("NFC", name)
 
 
 def renamed(names: Iterable[str], suffix: str, same: frozenset[str] = frozenset()) -> dict[str, str]:
@@ -246,4 +241,4 @@ def renamed(names: Iterable[str], suffix: str, same: frozenset[str] = frozenset(
 
 def _folded(name: str) -> str:
     """Return the same for names that some file system takes for the same."""
-    return plain(name).casefold()
+    return composed(name).casefold()

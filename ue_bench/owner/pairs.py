@@ -12,6 +12,7 @@ import numpy as np
 
 from ..contract.imageset import release
 from ..errors import UserError, ValidationError
+from ..files import composed
 from ..store.image_readers import Stored
 from . import folders, pictures
 from .audit import Batch, Names
@@ -108,14 +109,14 @@ def of_folders(clean: Path, protected: Path, labels: Path | None = None) -> Pair
 
 def _partners(clean: list[str], protected: list[str]) -> dict[str, str]:
     """Return the protected file of each clean one that has one."""
-    there = {folders.plain(name): name for name in protected}
+    there = {composed(name): name for name in protected}
     stems = Counter(PurePosixPath(name).with_suffix("") for name in clean)
-    by_stem = {PurePosixPath(folders.plain(name)).with_suffix(""): name for name in protected}
+    by_stem = {PurePosixPath(composed(name)).with_suffix(""): name for name in protected}
     stored = [folders.renamed(clean, suffix) for suffix in pictures.SUFFIX.values()]
     partners = {}
     for name in clean:
-        candidates = [there.get(folders.plain(n)) for n in (name, *(names[name] for names in stored))]
-        stem = PurePosixPath(folders.plain(name)).with_suffix("")
+        candidates = [there.get(composed(n)) for n in (name, *(names[name] for names in stored))]
+        stem = PurePosixPath(composed(name)).with_suffix("")
         if stems[PurePosixPath(name).with_suffix("")] == 1:
             candidates.append(by_stem.get(stem))
         partner = next(filter(None, candidates), None)

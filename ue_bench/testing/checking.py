@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from .. import machine
 from ..catalogue import selectors
 from ..catalogue.registry import registry
 from ..contract.context import Context, Report, silent
@@ -100,16 +101,12 @@ class Check:
     @contextlib.contextmanager
     def _context(self) -> Iterator[tuple[Context, ImageSet]]:
         """Give a context for plugins and the clean training images, with as many threads as were asked for."""
-        import torch
-
         env, store = self.grid.env, Stores(self.grid.env).artifacts
-        before = torch.get_num_threads()
-        torch.set_num_threads(env.threads)
-        try:
-            with open_context(env, store, 0, self.report, self.grid.cells[0].precision) as ctx:
-                yield ctx, stored_split(store, self.grid.data, "train")
-        finally:
-            torch.set_num_threads(before)
+        with (
+            machine.torch_threads(env.threads),
+            open_context(env, store, 0, self.report, self.grid.cells[0].precision) as ctx,
+        ):
+            yield ctx, stored_split(store, self.grid.data, "train")
 
     def _check(self, plugin: Plugin, data: ImageSet, ctx: Context, images: int, seed: int) -> list[Finding]:
         if isinstance(plugin, Protector):
