@@ -1,4 +1,4 @@
-"""Everything a plugin may use, and nothing else.
+"""Everything that a plugin may use, and nothing else.
 
 A distribution registers its plugins through an entry point of group ``ue_bench`` that names a light module with a
 ``ue_bench_register`` hook. Names are imported when they are first used, so such a module costs next to nothing.

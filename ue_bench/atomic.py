@@ -1,4 +1,4 @@
-"""Files, folders and checkpoints that are whole or absent, also after a kill or a power cut."""
+"""Write files, folders and checkpoints that are whole or absent, also after a kill or a power cut."""
 
 from __future__ import annotations
 
@@ -123,11 +123,11 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]] | None:
 
 def kept_images(path: Path, make: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
     """Return a part of long work on images from ``path``; ``make`` it and keep it there when there is none."""
-    found = load_arrays(path)
-    if found is None:
-        found = {"images": make()}
-        save_arrays(path, found)
-    return found["images"]
+    arrays = load_arrays(path)
+    if arrays is None:
+        arrays = {"images": make()}
+        save_arrays(path, arrays)
+    return arrays["images"]
 
 
 def checkpoint_is_whole(path: Path) -> bool | None:
@@ -174,12 +174,12 @@ def _refuse(path: Path, reason: str) -> None:
 
 def _checksum(file: io.BufferedIOBase | Any, size: int, path: Path) -> bytes:
     """Return the checksum of the first ``size`` bytes, and of the place they belong to."""
-    found = blake2b(_place(path).encode("utf-8", "surrogateescape"), digest_size=CHECKSUM)
+    checksum = blake2b(_place(path).encode("utf-8", "surrogateescape"), digest_size=CHECKSUM)
     file.seek(0)
     while size > 0 and (piece := file.read(min(size, 2**20))):
-        found.update(piece)
+        checksum.update(piece)
         size -= len(piece)
-    return found.digest()
+    return checksum.digest()
 
 
 def _place(path: Path) -> str:
