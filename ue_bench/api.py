@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         save_checkpoint,
         write_atomically,
     )
+    from .cli.training import TrainingOptions, device_option, folder_options, training_options
     from .contract.context import Context, TrainContext
     from .contract.imageset import ImageSet, release
     from .contract.inputs import InputPath, digest_path, find_input
@@ -63,6 +64,7 @@ _HOMES = {
     "StoredNoise": "store.image_readers",
     "Table": "contract.table",
     "TrainContext": "contract.context",
+    "TrainingOptions": "cli.training",
     "UserError": "errors",
     "ValidationError": "errors",
     "Victim": "contract.plugin",
@@ -71,9 +73,11 @@ _HOMES = {
     "check_output": "leaderboard.figures",
     "class_folders": "files",
     "derive": "seeds",
+    "device_option": "cli.training",
     "digest_path": "contract.inputs",
     "find_input": "contract.inputs",
     "find_protector": "grid.opening",
+    "folder_options": "cli.training",
     "kept_images": "atomic",
     "load_arrays": "atomic",
     "load_checkpoint": "atomic",
@@ -89,6 +93,7 @@ _HOMES = {
     "save_checkpoint": "atomic",
     "release": "contract.imageset",
     "ssim": "store.perturbation",
+    "training_options": "cli.training",
     "training_passes": "grid.surrogates",
     "usable_device": "progress",
     "visible_files": "files",
@@ -129,6 +134,7 @@ __all__ = [
     "StoredNoise",
     "Table",
     "TrainContext",
+    "TrainingOptions",
     "UserError",
     "ValidationError",
     "Victim",
@@ -137,9 +143,11 @@ __all__ = [
     "check_output",
     "class_folders",
     "derive",
+    "device_option",
     "digest_path",
     "find_input",
     "find_protector",
+    "folder_options",
     "hookimpl",
     "json_ready",
     "kept_images",
@@ -156,6 +164,7 @@ __all__ = [
     "save_arrays",
     "save_checkpoint",
     "ssim",
+    "training_options",
     "training_passes",
     "usable_device",
     "visible_files",
