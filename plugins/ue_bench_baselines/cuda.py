@@ -87,10 +87,10 @@ class CUDA(Protector):
         seed = self.seed if seed is None else seed
         legacy = np.random.RandomState(seed if seed < 2**32 else np.random.MT19937(seed))
         filters = np.empty((classes, self.kernel, self.kernel))
-        for own in filters:
-            own[:] = legacy.uniform(0, self.p_b, (3, 1, self.kernel, self.kernel))[0, 0]
+        for class_filter in filters:
+            class_filter[:] = legacy.uniform(0, self.p_b, (3, 1, self.kernel, self.kernel))[0, 0]
             row, column = legacy.randint(self.kernel), legacy.randint(self.kernel)
-            own[row, column] = 1.0
+            class_filter[row, column] = 1.0
         return filters, legacy.uniform(size=images) < self.mix
 
 

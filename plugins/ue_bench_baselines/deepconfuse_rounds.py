@@ -61,8 +61,8 @@ def split(
     """
     judging: list[NDArray[np.int64]] = []
     for label in np.unique(labels):
-        own = rng.permutation(np.flatnonzero(labels == label))
-        judging.append(own[: min(len(own) - 1, max(1, round(share * len(own))))])
+        members = rng.permutation(np.flatnonzero(labels == label))
+        judging.append(members[: min(len(members) - 1, max(1, round(share * len(members))))])
     validation = np.sort(np.concatenate(judging))
     training = np.setdiff1d(np.arange(len(labels)), validation)
     if not len(validation) or len(training) < 2:
@@ -121,8 +121,8 @@ class Confusion:
 
     def renew(self, role: str) -> None:
         """Another classifier, its weights drawn for this round and ``role``."""
-        own = replace(self.ctx, seed=derive(self.ctx.seed, role, self.round))
-        self.classifier = own.network(self.data, self.victim).train()
+        ctx = replace(self.ctx, seed=derive(self.ctx.seed, role, self.round))
+        self.classifier = ctx.network(self.data, self.victim).train()
         self.sgd = torch.optim.SGD(self.classifier.parameters(), self.classifier_rate)
 
     @property

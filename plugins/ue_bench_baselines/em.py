@@ -82,8 +82,8 @@ class EM(WithPreset):
     @property
     def round_steps(self) -> int:
         """Gradient steps of the noise in a round."""
-        found: int = self.PRESETS[self.preset]["steps"][self.mode] if self.steps is None else self.steps
-        return found
+        steps: int = self.PRESETS[self.preset]["steps"][self.mode] if self.steps is None else self.steps
+        return steps
 
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         key = {self.name: self.identity(), "data": data.fingerprint, "seed": ctx.seed, "precision": ctx.precision}

@@ -133,8 +133,8 @@ class MinMin:
     def fifth(self) -> NDArray[np.int64]:
         """Rows of the stratified fifth: the same in every round, and at least one image of every class."""
         rng = self.ctx.rng("stratified")
-        own = (rng.permutation(np.flatnonzero(self.data.labels == k)) for k in np.unique(self.data.labels))
-        return np.sort(np.concatenate([rows[: max(1, round(SHARE * len(rows)))] for rows in own]))
+        rows_by_class = (rng.permutation(np.flatnonzero(self.data.labels == k)) for k in np.unique(self.data.labels))
+        return np.sort(np.concatenate([rows[: max(1, round(SHARE * len(rows)))] for rows in rows_by_class]))
 
     def stepped(self, x: Tensor, noise: Tensor, y: Tensor, batch: int = 0) -> Tensor:
         """The noise of images ``x`` after its steps; ``batch`` tells a class's batches in a round from each other."""

@@ -32,9 +32,9 @@ def embedding(network: nn.Module, name: str, ctx: Context) -> Callable[[Tensor],
     def embed(x: Tensor) -> Tensor:
         with ctx.autocast():
             network(x)
-        found = seen.pop().flatten(1).float()
+        embedded = seen.pop().flatten(1).float()
         seen.clear()
-        return found
+        return embedded
 
     return embed
 

@@ -84,8 +84,8 @@ class EntF(WithPreset):
 
     def recipe(self) -> dict[str, Any]:
         """How the surrogate is trained, as fields of a protocol."""
-        own: dict[str, Any] = self.PRESETS[self.preset]["recipe"]
-        return own if self.surrogate_epochs is None else own | {"epochs": self.surrogate_epochs}
+        recipe: dict[str, Any] = self.PRESETS[self.preset]["recipe"]
+        return recipe if self.surrogate_epochs is None else recipe | {"epochs": self.surrogate_epochs}
 
     def training(self) -> str:
         """The surrogate's training procedure, a selector."""
@@ -126,8 +126,8 @@ class EntF(WithPreset):
         key = {"entf": self.identity(), "data": data.fingerprint, "seed": ctx.seed, "precision": ctx.precision}
 
         def chunks() -> Iterator[NDArray[np.uint8]]:
-            for _, found in resumable(ctx, key, "images", data, batch, "perturb", craft):
-                yield found["images"]
+            for _, crafted in resumable(ctx, key, "images", data, batch, "perturb", craft):
+                yield crafted["images"]
 
         protected = data.with_images(ctx.store_images(data.images.shape, chunks()))
         shutil.rmtree(ctx.checkpoint_dir(key))

@@ -93,8 +93,8 @@ class HYPO(WithPreset):
 
     def recipe(self) -> dict[str, Any]:
         """How the surrogate is trained, as fields of a protocol."""
-        own: dict[str, Any] = self.PRESETS[self.preset]["recipe"]
-        return own if self.surrogate_epochs is None else own | {"epochs": self.surrogate_epochs}
+        recipe: dict[str, Any] = self.PRESETS[self.preset]["recipe"]
+        return recipe if self.surrogate_epochs is None else recipe | {"epochs": self.surrogate_epochs}
 
     def cost(self, images: int) -> NetworkCost:
         attack: float = self.setting("iterations") * 2 / 3
@@ -119,8 +119,10 @@ class HYPO(WithPreset):
                     logits = network(p)
                 return F.cross_entropy(logits.float(), labels, reduction="none")
 
-            found, _ = way(x, torch.zeros_like(x), objective, self.bound, self.length, self.setting("iterations"))
-            images = perturb(data.images[where], to_levels(boxed(x, found)))
+            perturbation, _ = way(
+                x, torch.zeros_like(x), objective, self.bound, self.length, self.setting("iterations")
+            )
+            images = perturb(data.images[where], to_levels(boxed(x, perturbation)))
             if self.norm == "linf":
                 images = keep_linf(images, data.images[where], self.bound)
             return {"images": images}
@@ -128,8 +130,8 @@ class HYPO(WithPreset):
         batch = GPU_BATCH if ctx.device.startswith("cuda") else CPU_BATCH
 
         def chunks() -> Iterator[NDArray[np.uint8]]:
-            for _, found in resumable(ctx, key, "images", data, batch, "perturb", craft):
-                yield found["images"]
+            for _, crafted in resumable(ctx, key, "images", data, batch, "perturb", craft):
+                yield crafted["images"]
 
         protected = data.with_images(ctx.store_images(data.images.shape, chunks()))
         shutil.rmtree(ctx.checkpoint_dir(key))

@@ -157,8 +157,8 @@ class LSP(Protector):
     def lengths(self, side: int) -> NDArray[np.int64]:
         """Pixels of each patch along a ``side``; the last one may be cut."""
         starts = np.arange(0, side, self.patch)
-        found: NDArray[np.int64] = np.minimum(starts + self.patch, side) - starts
-        return found
+        lengths: NDArray[np.int64] = np.minimum(starts + self.patch, side) - starts
+        return lengths
 
     def scaled(self, points: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
         """Patches n x rows x columns x 3 in gray levels from n points, whose order is row, column, channel."""
@@ -166,8 +166,8 @@ class LSP(Protector):
         patches = points.reshape(-1, rows, columns, 3)
         areas = np.multiply.outer(self.lengths(height), self.lengths(width))[:, :, None]
         norms = np.sqrt((np.square(patches, dtype=np.float64) * areas).sum(axis=(1, 2, 3), keepdims=True))
-        found: NDArray[np.float32] = patches * (self.length(height, width) / norms).astype(np.float32)
-        return found
+        levels: NDArray[np.float32] = patches * (self.length(height, width) / norms).astype(np.float32)
+        return levels
 
     def add(self, images: NDArray[np.uint8], patches: NDArray[np.float32], changed: NDArray[np.uint8]) -> None:
         """Write ``images`` plus ``patches``, each blown up, to ``changed``: a stripe of pixel rows at a time."""

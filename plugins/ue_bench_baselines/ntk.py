@@ -54,8 +54,8 @@ def trained(kernel: Tensor, targets: Tensor, time: float) -> Tensor:
     ``kernel`` plus the ridge. The mean is over all n C targets, and the learning rate is 1.
     """
     ridge = RIDGE * kernel.diagonal().mean() * torch.eye(len(kernel), dtype=kernel.dtype, device=kernel.device)
-    found: Tensor = _Response.apply(kernel + ridge, targets, time / targets.numel())
-    return found
+    coefficients: Tensor = _Response.apply(kernel + ridge, targets, time / targets.numel())
+    return coefficients
 
 
 class _Response(torch.autograd.Function):
@@ -71,8 +71,8 @@ class _Response(torch.autograd.Function):
         turned = vectors.T @ targets
         ctx.save_for_backward(values, vectors, turned)
         ctx.time = time
-        found: Tensor = vectors @ (response(values, time)[:, None] * turned)
-        return found
+        coefficients: Tensor = vectors @ (response(values, time)[:, None] * turned)
+        return coefficients
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:

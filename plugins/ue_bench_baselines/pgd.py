@@ -81,8 +81,8 @@ def resumable(
     for start in ctx.progress(starts, text):
         where = slice(start, min(start + batch, len(data)))
         file = folder / f"{start}-{where.stop}.npz"
-        found = load_arrays(file)
-        if found is None:
-            found = compute(to_unit(data.images[where], ctx.device), where)
-            save_arrays(file, found)
-        yield where, found
+        arrays = load_arrays(file)
+        if arrays is None:
+            arrays = compute(to_unit(data.images[where], ctx.device), where)
+            save_arrays(file, arrays)
+        yield where, arrays

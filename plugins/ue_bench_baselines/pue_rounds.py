@@ -70,8 +70,8 @@ class Disturbed(MinMin):
         if deviation:
             generator = self.ctx.generator(*axes)
             weights = {
-                name: own + deviation * torch.randn(own.shape, generator=generator, device=own.device)
-                for name, own in weights.items()
+                name: weight + deviation * torch.randn(weight.shape, generator=generator, device=weight.device)
+                for name, weight in weights.items()
             }
         with self.ctx.autocast():
             logits: Tensor = functional_call(self.network, weights, x)

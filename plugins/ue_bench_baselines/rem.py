@@ -114,8 +114,8 @@ class REM(WithPreset):
         def chunks() -> Iterator[NDArray[np.uint8]]:
             batch = GPU_BATCH if ctx.device.startswith("cuda") else CPU_BATCH
             width = max(1, batch // self.setting("eot"))
-            for _, found in resumable(ctx, key, "images", data, width, "perturb", craft):
-                yield found["images"]
+            for _, crafted in resumable(ctx, key, "images", data, width, "perturb", craft):
+                yield crafted["images"]
 
         protected = data.with_images(ctx.store_images(data.images.shape, chunks()))
         shutil.rmtree(checkpoint)

@@ -221,5 +221,5 @@ class RobustMinMin:
         with self.ctx.autocast():
             logits = self.network(seen)
         # A sum, not a mean: an image's gradient must not depend on how many others are in its batch.
-        [found] = torch.autograd.grad(F.cross_entropy(logits.float(), y, reduction="sum"), seen)
-        return found
+        [gradient] = torch.autograd.grad(F.cross_entropy(logits.float(), y, reduction="sum"), seen)
+        return gradient

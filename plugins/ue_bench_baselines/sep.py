@@ -97,16 +97,16 @@ class SEP(WithPreset):
 
     def recipe(self) -> dict[str, Any]:
         """How the surrogate is trained, as fields of a protocol."""
-        own: dict[str, Any] = self.PRESETS[self.preset]["recipe"]
-        return own if self.surrogate_epochs is None else own | {"epochs": self.surrogate_epochs}
+        recipe: dict[str, Any] = self.PRESETS[self.preset]["recipe"]
+        return recipe if self.surrogate_epochs is None else recipe | {"epochs": self.surrogate_epochs}
 
     @property
     def states(self) -> int:
         """How many states of the surrogate there are."""
-        found: int = (
+        states: int = (
             self.PRESETS[self.preset]["checkpoints"][self.variant] if self.checkpoints is None else self.checkpoints
         )
-        return found
+        return states
 
     def cost(self, images: int) -> NetworkCost:
         gradients = self.states + (self.setting("inner") if self.variant == "fa-vr" else 0)
@@ -123,13 +123,13 @@ class SEP(WithPreset):
         gradient_for = self.gradients(data, ctx, wanted, batch)
 
         def craft(x: Tensor, where: slice) -> dict[str, NDArray[Any]]:
-            found = self.descend(x, gradient_for(where), ctx)
-            images = perturb(data.images[where], to_levels(boxed(x, found)))
+            perturbation = self.descend(x, gradient_for(where), ctx)
+            images = perturb(data.images[where], to_levels(boxed(x, perturbation)))
             return {"images": keep_linf(images, data.images[where], self.eps)}
 
         def chunks() -> Iterator[NDArray[np.uint8]]:
-            for _, found in resumable(ctx, key, "images", data, batch, "perturb", craft):
-                yield found["images"]
+            for _, crafted in resumable(ctx, key, "images", data, batch, "perturb", craft):
+                yield crafted["images"]
 
         protected = data.with_images(ctx.store_images(data.images.shape, chunks()))
         shutil.rmtree(ctx.checkpoint_dir(key))
@@ -164,8 +164,8 @@ class SEP(WithPreset):
             def gradient(state: int, p: Tensor) -> Tensor:
                 p = p.detach().requires_grad_()
                 # A sum over images: an image's step must not depend on how many others are in its batch.
-                [found] = torch.autograd.grad(loss(state, p), p)
-                return found
+                [gradients] = torch.autograd.grad(loss(state, p), p)
+                return gradients
 
             return gradient
 
@@ -190,11 +190,11 @@ class SEP(WithPreset):
             if self.variant != "fa-vr":
                 perturbation = moved(perturbation, sum_of(gradient(state, start) for state in range(self.states)))
                 continue
-            own = [gradient(state, start) for state in range(self.states)]
-            mean = sum_of(iter(own)) / self.states
+            gradients = [gradient(state, start) for state in range(self.states)]
+            mean = sum_of(iter(gradients)) / self.states
             met, inner = torch.zeros_like(x), perturbation
             for state in drawn:
-                met = met + gradient(state, x + boxed(x, inner)) - (own[state] - mean)
+                met = met + gradient(state, x + boxed(x, inner)) - (gradients[state] - mean)
                 inner = moved(inner, met)
             perturbation = moved(perturbation, met)
         return perturbation
@@ -216,5 +216,5 @@ def half_way_round(labels: NDArray[np.int64]) -> NDArray[np.int64]:
     present, rank = np.unique(labels, return_inverse=True)
     if len(present) < 2:
         raise UserError("sep needs images of two classes", "each is moved towards another one")
-    found: NDArray[np.int64] = present[(rank + len(present) // 2) % len(present)]
-    return found
+    wanted: NDArray[np.int64] = present[(rank + len(present) // 2) % len(present)]
+    return wanted

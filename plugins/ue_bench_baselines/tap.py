@@ -86,8 +86,8 @@ class TAP(WithPreset):
 
     def recipe(self) -> dict[str, Any]:
         """How the surrogate is trained, as fields of a protocol."""
-        own: dict[str, Any] = self.PRESETS[self.preset]["recipe"]
-        return own if self.surrogate_epochs is None else own | {"epochs": self.surrogate_epochs}
+        recipe: dict[str, Any] = self.PRESETS[self.preset]["recipe"]
+        return recipe if self.surrogate_epochs is None else recipe | {"epochs": self.surrogate_epochs}
 
     def cost(self, images: int) -> NetworkCost:
         attack: float = self.setting("restarts") * self.setting("iterations") * 2 / 3
@@ -100,7 +100,7 @@ class TAP(WithPreset):
         restarts = self.setting("restarts")
         tried = [self._restart(data, ctx, network, key, number, restarts) for number in range(restarts)]
         shutil.rmtree(ctx.checkpoint_dir(key))
-        return min(tried, key=lambda found: found[1])[0]
+        return min(tried, key=lambda images_and_loss: images_and_loss[1])[0]
 
     def _restart(
         self, data: ImageSet, ctx: Context, network: nn.Module, key: Any, number: int, of: int
@@ -137,8 +137,8 @@ class TAP(WithPreset):
         losses: list[float] = []
 
         def chunks() -> Iterator[NDArray[np.uint8]]:
-            for _, found in resumable(ctx, key, f"start-{number}", data, batch, text, craft):
-                losses.append(float(found["loss"].sum()))
-                yield found["images"]
+            for _, crafted in resumable(ctx, key, f"start-{number}", data, batch, text, craft):
+                losses.append(float(crafted["loss"].sum()))
+                yield crafted["images"]
 
         return data.with_images(ctx.store_images(data.images.shape, chunks())), sum(losses)

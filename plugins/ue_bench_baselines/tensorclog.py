@@ -92,8 +92,8 @@ class TensorClog(WithPreset):
 
     def recipe(self) -> dict[str, Any]:
         """How the surrogate is trained, as fields of a protocol."""
-        own: dict[str, Any] = self.PRESETS[self.preset]["recipe"]
-        return own if self.surrogate_epochs is None else own | {"epochs": self.surrogate_epochs}
+        recipe: dict[str, Any] = self.PRESETS[self.preset]["recipe"]
+        return recipe if self.surrogate_epochs is None else recipe | {"epochs": self.surrogate_epochs}
 
     def cost(self, images: int) -> NetworkCost:
         return NetworkCost(self.setting("surrogate"), self.recipe()["epochs"] + self.iterations * 2 / 3)
@@ -125,8 +125,8 @@ class TensorClog(WithPreset):
         batch = GPU_BATCH if ctx.device.startswith("cuda") else CPU_BATCH
 
         def chunks() -> Iterator[NDArray[np.uint8]]:
-            for _, found in resumable(ctx, key, "images", data, batch, "perturb", craft):
-                yield found["images"]
+            for _, crafted in resumable(ctx, key, "images", data, batch, "perturb", craft):
+                yield crafted["images"]
 
         protected = data.with_images(ctx.store_images(data.images.shape, chunks()))
         shutil.rmtree(ctx.checkpoint_dir(key))

@@ -115,17 +115,17 @@ class TUE(Protector):
         moved = 0.0
         for first in range(0, len(data), self.batch):
             rows = np.sort(order[first : first + self.batch])
-            own = torch.from_numpy(rows).to(ctx.device)
+            indices = torch.from_numpy(rows).to(ctx.device)
             x = torch.tensor(data.images[rows]).to(ctx.device).flatten(1).float().div_(255)
-            member = membership(labels[own], data.num_classes)
-            before = noise[own]
+            member = membership(labels[indices], data.num_classes)
+            before = noise[indices]
 
             def objective(p: Tensor, _: int, x: Tensor = x, member: Tensor = member) -> Tensor:
                 return csd(p - x, member, self.detach)[None]
 
-            found = boxed(x, descend(x, before, objective, self.eps, self.step, self.steps)[0])
-            noise[own] = found
-            moved = max(moved, float((found - before).abs().max()))
+            after = boxed(x, descend(x, before, objective, self.eps, self.step, self.steps)[0])
+            noise[indices] = after
+            moved = max(moved, float((after - before).abs().max()))
         return moved
 
 
@@ -149,8 +149,8 @@ def csd(noise: Tensor, member: Tensor, detach: bool = False) -> Tensor:
     centroids = member @ noise
     members, middles = (noise.detach(), centroids.detach()) if detach else (noise, centroids)
     # A row of member has one nonzero at most in a column, so this is each image's own centroid.
-    own = (member > 0).to(noise.dtype).T @ middles
-    spread = member @ torch.linalg.vector_norm(members - own, dim=1)
+    own_centroids = (member > 0).to(noise.dtype).T @ middles
+    spread = member @ torch.linalg.vector_norm(members - own_centroids, dim=1)
     # Distances from inner products, about the mean so that what all have in common costs no digits.
     centred = centroids - centroids.mean(0)
     products = centred @ centred.T
