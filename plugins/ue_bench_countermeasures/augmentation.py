@@ -151,14 +151,14 @@ class CutMix(Countermeasure):
         ratio = self.side_ratio(torch.rand((count, 1), generator=generator, device=x.device))
         rows = window(random_centre(count, height, generator), (height * ratio).long() // 2, height)
         columns = window(random_centre(count, width, generator), (width * ratio).long() // 2, width)
-        own = 1 - rows.sum(dim=1) * columns.sum(dim=1) / (height * width)
-        return torch.where(box(rows, columns), x[partner], x), partner, own
+        share = 1 - rows.sum(dim=1) * columns.sum(dim=1) / (height * width)
+        return torch.where(box(rows, columns), x[partner], x), partner, share
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, ctx: TrainContext) -> Tensor:
-        mixed, partner, own = self.mix(x, ctx.generator)
+        mixed, partner, share = self.mix(x, ctx.generator)
         if self.label == "original":
             return weighted_cross_entropy(model, mixed, ctx, (y, None))
-        return weighted_cross_entropy(model, mixed, ctx, (y, own), (y[partner], 1 - own))
+        return weighted_cross_entropy(model, mixed, ctx, (y, share), (y[partner], 1 - share))
 
 
 class GaussianNoise(Countermeasure):

@@ -70,11 +70,11 @@ def fit(data: ImageSet, recipe: Recipe, device: str, checkpoint: Path, report: R
         done = stored["steps"]
     divergence = DivergenceCheck(recipe.steps, "ComDefend")
     while done < recipe.steps:
-        found = step(network, optimizer, data, recipe, done, device)
+        step_loss = step(network, optimizer, data, recipe, done, device)
         done += 1
-        divergence.add(found)
+        divergence.add(step_loss)
         if done % REPORT_EVERY == 0 or done == recipe.steps:
-            report(done, recipe.steps, f"train ComDefend, loss {float(found):.4f}")
+            report(done, recipe.steps, f"train ComDefend, loss {float(step_loss):.4f}")
         if done % SAVE_EVERY == 0 or done == recipe.steps:
             divergence.check(done, network)
             parts = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
@@ -105,14 +105,14 @@ def step(
     x = levels.div_(255).to(device).contiguous(memory_format=torch.channels_last)
     noise = NOISE * torch.randn((len(x), network.bits, SIDE, SIDE), generator=random).to(device)
     code, image = network(x, noise)
-    found = loss(code, image, x)
+    step_loss = loss(code, image, x)
     optimizer.zero_grad(set_to_none=True)
-    found.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+    step_loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
     optimizer.step()
-    return found.detach()
+    return step_loss.detach()
 
 
-def own(data: ImageSet, recipe: Recipe, ctx: Context) -> Path:
+def trained_file(data: ImageSet, recipe: Recipe, ctx: Context) -> Path:
     """The file of networks that were trained on ``data``: an artifact, made when it is first asked for."""
     key = {"comdefend": 1, "data": data.fingerprint, "recipe": asdict(recipe)}
 

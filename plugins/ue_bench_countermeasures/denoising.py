@@ -151,8 +151,8 @@ def pywavelets() -> ModuleType:
         import pywt
     except ImportError as error:
         raise EnvironmentProblem("wavelet needs PyWavelets", "pip install 'ue-bench[wavelets]'") from error
-    found: ModuleType = pywt
-    return found
+    library: ModuleType = pywt
+    return library
 
 
 def to_levels(images: Planes) -> Images:

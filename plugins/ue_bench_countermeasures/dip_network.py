@@ -97,9 +97,9 @@ class Smoothed:
         before = value if self.level is None else self.level
         self.level = self.weight * value + (1 - self.weight) * (before + self.trend)
         self.trend = self.weight * (self.level - before) + (1 - self.weight) * self.trend
-        found = self.level > self.best
-        self.best = torch.where(found, self.level, self.best)
-        return found
+        higher = self.level > self.best
+        self.best = torch.where(higher, self.level, self.best)
+        return higher
 
 
 def drawn_anew(

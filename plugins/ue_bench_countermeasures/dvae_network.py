@@ -18,8 +18,8 @@ class Parts(NamedTuple):
 
     def rate(self) -> Tensor:
         """Divergence of the latent Gaussians from the standard one, in nats a position."""
-        found: Tensor = 0.5 * (self.mean**2 + self.log_variance.exp() - 1 - self.log_variance).sum(1).mean()
-        return found
+        nats: Tensor = 0.5 * (self.mean**2 + self.log_variance.exp() - 1 - self.log_variance).sum(1).mean()
+        return nats
 
 
 class Residual(nn.Module):
@@ -89,10 +89,10 @@ class Disentangler(nn.Module):
         seen = self.encoder(x)
         mean, log_variance = self.mean(seen), self.log_variance(seen)
         sample = self.widen(mean + (log_variance / 2).exp() * noise)
-        own = self.embedding(labels).view(-1, sample.shape[1], *self.small)
+        embedded = self.embedding(labels).view(-1, sample.shape[1], *self.small)
         height, width = x.shape[2:]
         reconstruction = self.reconstruct(sample)[:, :, :height, :width].sigmoid()
-        perturbation = self.perturb(sample + own)[:, :, :height, :width]
+        perturbation = self.perturb(sample + embedded)[:, :, :height, :width]
         return Parts(reconstruction, perturbation, mean, log_variance)
 
 

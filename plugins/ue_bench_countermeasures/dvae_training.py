@@ -97,11 +97,11 @@ class Purifier:
                 generator=self.ctx.generator(stage, "noise", done),
                 device=self.ctx.device,
             )
-            found = self.step(network, optimizer, data, rows, noise, rate, epoch)
+            step_loss = self.step(network, optimizer, data, rows, noise, rate, epoch)
             done += 1
-            divergence.add(found)
+            divergence.add(step_loss)
             if done % REPORT_EVERY == 0 or done == steps:
-                self.ctx.report(done, steps, f"d-vae, {stage} training, loss {float(found):.4f}")
+                self.ctx.report(done, steps, f"d-vae, {stage} training, loss {float(step_loss):.4f}")
             if done % SAVE_EVERY == 0 or done == steps:
                 divergence.check(done, network)
                 parts = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
@@ -122,12 +122,12 @@ class Purifier:
         x = self.images(data.images[rows])
         parts = network(x, self.owners(data, rows), noise)
         free = epoch * FREE[1] < self.epochs * FREE[0]
-        found = loss(parts, x, STRICT if rate <= LOW else WEIGHT, rate, None if free else LARGEST)
+        step_loss = loss(parts, x, STRICT if rate <= LOW else WEIGHT, rate, None if free else LARGEST)
         optimizer.zero_grad(set_to_none=True)
-        found.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+        step_loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
         nn.utils.clip_grad_norm_(network.parameters(), CLIP)
         optimizer.step()
-        return found.detach()
+        return step_loss.detach()
 
     def network(self, stage: str, data: ImageSet) -> Disentangler:
         """An untrained one, its weights drawn from the seed."""
@@ -141,9 +141,9 @@ class Purifier:
 
         @torch.no_grad()
         def apply(images: NDArray[np.uint8], where: slice) -> NDArray[np.uint8]:
-            found = change(self.images(images), where)
-            check_finite(found, f"image of the {stage} stage of d-vae")
-            levels = (found * 255).round().clamp(0, 255).to(torch.uint8)
+            changed = change(self.images(images), where)
+            check_finite(changed, f"image of the {stage} stage of d-vae")
+            levels = (changed * 255).round().clamp(0, 255).to(torch.uint8)
             return levels.permute(0, 2, 3, 1).cpu().numpy()
 
         return self.ctx.map_images(data, apply, f"d-vae, {stage} pass", self.wide)
@@ -158,8 +158,8 @@ class Purifier:
         shape = self.latent, *network.small
         drawn = [self.ctx.rng(use, "sample", row).standard_normal(shape, np.float32) for row in rows.tolist()]
         noise = torch.from_numpy(np.stack(drawn)).to(self.ctx.device)
-        found: Parts = network(x, self.owners(data, rows), noise)
-        return found
+        parts: Parts = network(x, self.owners(data, rows), noise)
+        return parts
 
     def owners(self, data: ImageSet, rows: NDArray[np.int64]) -> Tensor:
         """Whose embedding the images of these rows get."""

@@ -187,34 +187,34 @@ def magnitude(operation: str, strength: int, bins: int, height: int, width: int)
 
 def row(operation: str, amount: float, height: int, width: int) -> list[float]:
     """``operation`` as the numbers that ``change`` takes. A matrix leads from a pixel of the result to its origin."""
-    found = list(IDENTITY)
+    numbers = list(IDENTITY)
     match operation:
         case "ShearX" | "ShearY":  # about the upper left corner
             shear = math.tan(math.radians(math.degrees(math.atan(amount))))  # torchvision's way, to the last bit
             if operation == "ShearX":
-                found[1], found[2] = shear, shear * height / 2
+                numbers[1], numbers[2] = shear, shear * height / 2
             else:
-                found[3], found[5] = shear, shear * width / 2
+                numbers[3], numbers[5] = shear, shear * width / 2
         case "TranslateX":
-            found[2] = -int(amount)
+            numbers[2] = -int(amount)
         case "TranslateY":
-            found[5] = -int(amount)
+            numbers[5] = -int(amount)
         case "Rotate":
             cosine, sine = math.cos(math.radians(amount)), math.sin(math.radians(amount))
-            found[:6] = cosine, -sine, 0.0, sine, cosine, 0.0
+            numbers[:6] = cosine, -sine, 0.0, sine, cosine, 0.0
         case "Brightness" | "Color" | "Contrast" | "Sharpness":
-            found[ROW.index(operation.lower())] = 1 + amount
+            numbers[ROW.index(operation.lower())] = 1 + amount
         case "Posterize":
-            found[ROW.index("step")] = 2 ** (8 - amount)
+            numbers[ROW.index("step")] = 2 ** (8 - amount)
         case "Solarize":
-            found[ROW.index("threshold")] = 255 * amount
+            numbers[ROW.index("threshold")] = 255 * amount
         case "Invert":
-            found[ROW.index("threshold")] = 0.0
+            numbers[ROW.index("threshold")] = 0.0
         case "AutoContrast":
-            found[ROW.index("stretch")] = 1.0
+            numbers[ROW.index("stretch")] = 1.0
         case "Equalize":
-            found[ROW.index("equalize")] = 1.0
-    return found
+            numbers[ROW.index("equalize")] = 1.0
+    return numbers
 
 
 def on_device(numbers: list[float] | list[list[float]], x: Tensor) -> Tensor:

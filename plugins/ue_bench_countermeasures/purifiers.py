@@ -38,10 +38,10 @@ class NoiseAndDenoise(Countermeasure):
         return locate(self.model)
 
     def identity(self) -> dict[str, Any]:
-        found = super().identity()
+        identity = super().identity()
         if self.t:
-            found["parameters"]["model"] = self.weights().identity
-        return found
+            identity["parameters"]["model"] = self.weights().identity
+        return identity
 
     def purify(self, data: ImageSet, ctx: Context) -> ImageSet:
         if not self.t:

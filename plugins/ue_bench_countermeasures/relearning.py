@@ -41,10 +41,10 @@ class OwnDiffusionModel(WithPreset):
         idle = {"clean", "preset", "train_steps"} if self.model is not None else set()
         if not self.deepest:
             idle = {"model", "clean", "preset", "train_steps"}
-        found = sorted(idle & set(self.changed()))
-        if found:
+        ignored = sorted(idle & set(self.changed()))
+        if ignored:
             why = "t=0" if not self.deepest else "a model that is given"
-            raise ValueError(f"{', '.join(found)} would do nothing with {why}")
+            raise ValueError(f"{', '.join(ignored)} would do nothing with {why}")
         return self
 
     @property
@@ -58,16 +58,16 @@ class OwnDiffusionModel(WithPreset):
 
     @property
     def recipe(self) -> Recipe:
-        found = Recipe(**self.PRESETS[self.preset])
+        recipe = Recipe(**self.PRESETS[self.preset])
         if self.preset == "micro":
-            found = replace(found, deepest=self.deepest)
-        return found if self.train_steps is None else replace(found, steps=self.train_steps)
+            recipe = replace(recipe, deepest=self.deepest)
+        return recipe if self.train_steps is None else replace(recipe, steps=self.train_steps)
 
     def identity(self) -> dict[str, Any]:
-        found = super().identity()
+        identity = super().identity()
         if self.deepest and self.model is not None:
-            found["parameters"]["model"] = locate(self.model).identity
-        return found
+            identity["parameters"]["model"] = locate(self.model).identity
+        return identity
 
     def weights(self, data: ImageSet, ctx: Context) -> Weights:
         """The given weights, or those trained on the clean images. Raises EnvironmentProblem when there are none."""
@@ -216,13 +216,13 @@ class LeJcdp(OwnDiffusionModel):
                 factor = self.guidance * float(loaded.scheduler.betas[step]) * self.scale(loaded.scheduler, step)
                 return factor / self.BATCH * pull(current, target, chosen)
 
-            found = x
+            purified = x
             for _ in range(self.repeats):
-                noisy = process.noised(loaded.scheduler, found, down[0], random)
-                found = process.ancestral(
+                noisy = process.noised(loaded.scheduler, purified, down[0], random)
+                purified = process.ancestral(
                     loaded.predict, loaded.scheduler, noisy, down, random, guide if self.guidance else None
                 )
-            return found
+            return purified
 
         return denoiser.purify(data, ctx, self.purify_key(weights, data, ctx), size, clean, self.selector)
 

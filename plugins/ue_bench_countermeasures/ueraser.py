@@ -166,10 +166,10 @@ def trivial_augment(x: Tensor, which: Tensor, strength: Tensor, sign: Tensor) ->
     import torch
 
     def chosen(*names: str) -> Tensor:
-        found = torch.zeros_like(which, dtype=torch.bool)
+        mask = torch.zeros_like(which, dtype=torch.bool)
         for name in names:
-            found |= which == OPERATIONS.index(name)
-        return found
+            mask |= which == OPERATIONS.index(name)
+        return mask
 
     def signed(name: str, most: float) -> Tensor:
         return torch.where(chosen(name), sign * strength * most, 0.0)

@@ -76,8 +76,8 @@ def steps_down(t: int, count: int | None = None) -> list[int]:
 def noised(scheduler: Any, x: Tensor, step: int, random: Streams) -> Tensor:
     """``sqrt(abar) * x + sqrt(1 - abar) * noise`` with the noise level of ``step``."""
     where = torch.full((len(x),), step, device=x.device)
-    found: Tensor = scheduler.add_noise(x, normal(x, random), where)
-    return found
+    noisy: Tensor = scheduler.add_noise(x, normal(x, random), where)
+    return noisy
 
 
 def ancestral(

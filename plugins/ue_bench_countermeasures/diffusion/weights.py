@@ -40,8 +40,8 @@ def diffusers() -> ModuleType:
             getattr(diffusers, name)  # imported when first asked for
     except (ImportError, RuntimeError) as error:  # RuntimeError: a part of it that cannot be imported
         raise EnvironmentProblem("diffusion models need diffusers", "pip install 'ue-bench[diffusion]'") from error
-    found: ModuleType = diffusers
-    return found
+    library: ModuleType = diffusers
+    return library
 
 
 @dataclass(frozen=True)
@@ -119,10 +119,10 @@ def locate(model: Model) -> Weights:
     record = _json(root / RECORD)
     if record:
         source = f"trained on {record['data']['fingerprint']}"
-    found = Weights(files, unet, scheduler, record, source)
-    if record and record["checksum"] != found.checksum:
+    weights = Weights(files, unet, scheduler, record, source)
+    if record and record["checksum"] != weights.checksum:
         raise ValidationError(f"the weights in {model} are not those of its {RECORD}", "train them again")
-    return found
+    return weights
 
 
 def _scheduler_files(root: Path) -> Iterator[Path]:
@@ -135,10 +135,10 @@ def _json(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{file} cannot be read", "fetch or train the model again") from error
-    return found
+    return content
 
 
 def _check(model: str, unet: dict[str, Any], scheduler: dict[str, Any]) -> None:
