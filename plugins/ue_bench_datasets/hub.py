@@ -32,9 +32,9 @@ def shards(folder: Path, names: tuple[str, ...]) -> list[Path]:
         for place in (folder, folder / "data"):
             for pattern in (f"{name}-*.parquet", f"{name}.parquet*", f"{name}/*.parquet"):
                 # The star after a whole name matches nothing more: glob gives links to nothing for patterns only.
-                found = sorted(p for p in place.glob(pattern) if p.name[0] != "." and p.suffix == ".parquet")
-                if found:
-                    return found
+                files = sorted(p for p in place.glob(pattern) if p.name[0] != "." and p.suffix == ".parquet")
+                if files:
+                    return files
     return []
 
 
@@ -283,8 +283,8 @@ _LUMINANCE_TABLE = np.array([  # ITU-T T.81, table K.1, which libjpeg scales by 
 
 def jpeg_quality(tables: dict[int, list[int]]) -> int:
     """The libjpeg quality, 1 to 100, whose luminance table is nearest to the first of ``tables``."""
-    found = np.sort(np.asarray(tables[min(tables)]))  # sorted, because decoders differ in the order of coefficients
+    table = np.sort(np.asarray(tables[min(tables)]))  # sorted, because decoders differ in the order of coefficients
     qualities = np.arange(1, 101)
     scale = np.where(qualities < 50, 5000 // qualities, 200 - 2 * qualities)
     scaled = np.clip((np.sort(_LUMINANCE_TABLE) * scale[:, None] + 50) // 100, 1, 255)
-    return int(qualities[abs(scaled - found).sum(1).argmin()])
+    return int(qualities[abs(scaled - table).sum(1).argmin()])

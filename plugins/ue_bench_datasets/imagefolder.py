@@ -117,7 +117,7 @@ def _list(folder: Path) -> Listing:
     files: list[Path] = []
     labels: list[int] = []
     for label, place in enumerate(classes.values()):
-        found = visible_files(place, SUFFIXES)
-        files += found
-        labels += [label] * len(found)
+        class_files = visible_files(place, SUFFIXES)
+        files += class_files
+        labels += [label] * len(class_files)
     return Listing(files, np.array(labels, dtype=np.int64), tuple(classes))

@@ -81,10 +81,10 @@ class Npz(StoredDataset):
 
     def _find(self, archive: zipfile.ZipFile, names: tuple[str, ...]) -> Member:
         stored = [name.removesuffix(".npy") for name in archive.namelist()]
-        found = next((name for name in names if name in stored), None)
-        if found is None:
+        member = next((name for name in names if name in stored), None)
+        if member is None:
             raise ValidationError(f"{self.path.name} has no array {names[0]}", f"it has {', '.join(stored) or 'none'}")
-        return _header(archive, found)
+        return _header(archive, member)
 
     def _class_names(self, archive: zipfile.ZipFile, labels: dict[str, Labels]) -> tuple[str, ...]:
         for name in NAMES:

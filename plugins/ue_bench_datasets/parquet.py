@@ -85,10 +85,10 @@ class Parquet(HeldOut):
             return hub.shards(folder, hub.TRAIN)
         if self.test_fraction is not None:
             return []
-        found = hub.shards(folder, (self.test_split,) if self.test_split else hub.TEST)
-        if self.test_split and not found:
+        shards = hub.shards(folder, (self.test_split,) if self.test_split else hub.TEST)
+        if self.test_split and not shards:
             raise UserError(f"{self.path} has no split {self.test_split!r}", "files are named SPLIT-*.parquet")
-        return found
+        return shards
 
     def _folder(self) -> Path:
         """Where the files are: in ``path``, or in its only sub-folder with training files, as for a configuration."""
@@ -96,8 +96,8 @@ class Parquet(HeldOut):
             return self.path
         places = [self.path, self.path / "data"]
         inside = sorted(p for place in places if place.is_dir() for p in place.iterdir() if p.name[0] != ".")
-        found = [folder for folder in inside if folder.is_dir() and hub.shards(folder, hub.TRAIN)]
-        if len(found) > 1:
-            names = ", ".join(folder.name for folder in found)
-            raise UserError(f"{self.path} has several sets: {names}", f"choose one: parquet[path={found[0]}]")
-        return found[0] if found else self.path
+        folders = [folder for folder in inside if folder.is_dir() and hub.shards(folder, hub.TRAIN)]
+        if len(folders) > 1:
+            names = ", ".join(folder.name for folder in folders)
+            raise UserError(f"{self.path} has several sets: {names}", f"choose one: parquet[path={folders[0]}]")
+        return folders[0] if folders else self.path

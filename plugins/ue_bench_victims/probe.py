@@ -27,7 +27,7 @@ def backbone(name: str) -> type[Victim]:
         *(resnet.ResNet9, resnet.ResNet18, resnet.ResNet34, resnet.ResNet50, resnet.ResNet101),
         *(vgg.VGG16, vgg.VGG19, densenet.DenseNet121, mobilenet.MobileNetV2),
     ]
-    return {found.name: found for found in classes}[name]
+    return {victim.name: victim for victim in classes}[name]
 
 
 class LinearProbe(Victim):
@@ -57,10 +57,10 @@ class LinearProbe(Victim):
         return self
 
     def identity(self) -> dict[str, Any]:
-        found = super().identity()
+        identity = super().identity()
         if self.features == "imagenet" and self.weights is None:
-            found["parameters"]["weights"] = checksum(self.network)
-        return found
+            identity["parameters"]["weights"] = checksum(self.network)
+        return identity
 
     def build(self, num_classes: int, image_size: tuple[int, int]) -> nn.Module:
         from .heads import Probe, without_classifier

@@ -106,8 +106,8 @@ class SimCLR(Victim):
             )
             shutil.rmtree(kept)
 
-        found: dict[str, Tensor] = torch.load(ctx.cached(key, make) / "w.pt", map_location="cpu")
-        return found
+        weights: dict[str, Tensor] = torch.load(ctx.cached(key, make) / "w.pt", map_location="cpu")
+        return weights
 
     def cost(self, images: int) -> NetworkCost:
         return NetworkCost(self.setting("network"), 2 * self.setting("epochs"))
