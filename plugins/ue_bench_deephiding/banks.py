@@ -64,10 +64,10 @@ def next_class(data: ImageSet, images: int, size: tuple[int, int], rng: np.rando
     bank = empty(data.num_classes, images, size)
     for label in range(data.num_classes):
         source = (label + 1) % data.num_classes
-        own = np.flatnonzero(data.labels == source)
-        if len(own) == 0:
+        candidates = np.flatnonzero(data.labels == source)
+        if len(candidates) == 0:
             raise UserError(f"class {data.class_names[source]!r} has no image to hide", "use hidden=procedural")
-        for index, row in enumerate(rng.choice(own, images, replace=len(own) < images)):
+        for index, row in enumerate(rng.choice(candidates, images, replace=len(candidates) < images)):
             bank[label, index] = resized(data.images[row], size)
     return bank
 
@@ -77,16 +77,16 @@ def natural(path: Path, classes: int, images: int, size: tuple[int, int], rng: n
 
     Raises UserError when there are too few, or one that is needed cannot be read.
     """
-    found = pictures(path)
-    if len(found) < classes * images:
+    photos = pictures(path)
+    if len(photos) < classes * images:
         raise UserError(
-            f"{path} holds {len(found)} images, but {classes} classes x {images} are to be hidden",
+            f"{path} holds {len(photos)} images, but {classes} classes x {images} are to be hidden",
             "give more images or a smaller bank",
         )
     bank = empty(classes, images, size)
-    dealt = rng.permutation(len(found))[: classes * images].reshape(classes, images)
+    dealt = rng.permutation(len(photos))[: classes * images].reshape(classes, images)
     for label, index in np.ndindex(classes, images):
-        bank[label, index] = resized(decode(found[dealt[label, index]]), size)
+        bank[label, index] = resized(decode(photos[dealt[label, index]]), size)
     return bank
 
 
@@ -114,26 +114,26 @@ def folder(path: Path, class_names: tuple[str, ...], images: int, size: tuple[in
     """
     bank = empty(len(class_names), images, size)
     for label, name in enumerate(class_names):
-        own = pictures_of_class(path, name, label)
-        if len(own) < images:
+        class_pictures = pictures_of_class(path, name, label)
+        if len(class_pictures) < images:
             raise UserError(
-                f"{path / name} holds {len(own)} images, {images} are needed", "give more or a smaller bank"
+                f"{path / name} holds {len(class_pictures)} images, {images} are needed", "give more or a smaller bank"
             )
         for index in range(images):
-            bank[label, index] = resized(decode(own[index]), size)
+            bank[label, index] = resized(decode(class_pictures[index]), size)
     return bank
 
 
 def pictures(path: Path) -> list[Picture]:
     """All images at ``path``, a file or a folder with whatever is below it, in the order of their names."""
     files = [path] if path.is_file() else _visible(path, {*SUFFIXES, ".parquet"})
-    found: list[Picture] = []
+    listed: list[Picture] = []
     for file in files:
         if file.suffix.lower() in SUFFIXES:
-            found.append(Picture(str(file), file))
+            listed.append(Picture(str(file), file))
         elif file.suffix.lower() == ".parquet":
-            found += _rows(file)
-    return found
+            listed += _rows(file)
+    return listed
 
 
 def image_files(path: Path) -> list[Path]:
@@ -147,8 +147,8 @@ def image_files(path: Path) -> list[Path]:
 
 def pictures_of_class(path: Path, name: str, label: int) -> list[Picture]:
     """The images in ``path/name``, or in ``path/label`` where there is no such folder, by name."""
-    own = path / name if (path / name).is_dir() else path / str(label)
-    return [Picture(str(p), p) for p in _visible(own, SUFFIXES, below=False)]
+    class_folder = path / name if (path / name).is_dir() else path / str(label)
+    return [Picture(str(p), p) for p in _visible(class_folder, SUFFIXES, below=False)]
 
 
 def _visible(folder: Path, suffixes: Collection[str], below: bool = True) -> list[Path]:

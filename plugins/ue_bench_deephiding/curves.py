@@ -77,8 +77,8 @@ def _points(record: dict[str, Any]) -> list[dict[str, float]]:
     """Of this training, behind those of the ones before it."""
     before = record.get("start", {}).get("record")
     if before is None:
-        own: list[dict[str, float]] = record["curve"]
-        return own
+        points: list[dict[str, float]] = record["curve"]
+        return points
     earlier = _points(before)
     begun = earlier[-1]["step"] - before["curve"][-1]["step"] + before["achieved"]["step"]
     shifted = [{**point, "step": point["step"] + begun} for point in record["curve"]]

@@ -104,8 +104,11 @@ def train_isgan(
     def validate() -> Validated:
         network.eval()
         with torch.no_grad():
-            found = [losses(*one)[1] for one in validation]
-        mean = {f.name: float(torch.stack([getattr(one, f.name) for one in found]).mean()) for f in fields(IsganLosses)}
+            batch_losses = [losses(*one)[1] for one in validation]
+        mean = {
+            f.name: float(torch.stack([getattr(one, f.name) for one in batch_losses]).mean())
+            for f in fields(IsganLosses)
+        }
         mean["psnr"] = -10 * math.log10(max(mean["mse"], 1e-12))
         mean["psnr_reveal"] = -10 * math.log10(max(mean.pop("mse_reveal"), 1e-12))
         return mean
@@ -123,10 +126,10 @@ def train_isgan(
         models.train()
         statistics = [buffer.clone() for buffer in models.buffers()]
         cover, secret = batch(np.random.default_rng([recipe.seed, 0, step]))
-        stego, found = losses(cover, secret)
+        stego, terms = losses(cover, secret)
         # Cross-entropies: softplus(x) is that of a logit x that should say no, softplus(-x) of one that should say yes.
         _, of_stego = opinions(cover, stego)
-        loss = found.total + OMEGA_CRITIC * F.softplus(of_stego).mean()
+        loss = terms.total + OMEGA_CRITIC * F.softplus(of_stego).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
         norm = float(nn.utils.clip_grad_norm_(network.parameters(), recipe.clip or math.inf))

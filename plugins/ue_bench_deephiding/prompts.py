@@ -44,14 +44,14 @@ def read_prompts(path: Path) -> list[Prompt]:
             reader = csv.DictReader(stream)
             if "prompt" not in (reader.fieldnames or ()):
                 raise UserError(f"{path} has no column 'prompt'", f"it has {', '.join(reader.fieldnames or ['none'])}")
-            found: dict[str, Prompt] = {}
+            by_text: dict[str, Prompt] = {}
             for row in reader:
                 text = " ".join((row["prompt"] or "").split())
                 if text:
-                    found.setdefault(text, Prompt(text, row.get("image_id") or ""))
+                    by_text.setdefault(text, Prompt(text, row.get("image_id") or ""))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is not a readable CSV file", "expected UTF-8 with a header line") from error
-    return list(found.values())
+    return list(by_text.values())
 
 
 def offline_features(texts: list[str]) -> Features:
@@ -125,8 +125,8 @@ def distinct(features: Features, count: int, clusters: int, seed: int) -> list[i
         chosen.append(int(nearest.argmax()))
     rows = []
     for cluster in chosen:
-        own = np.flatnonzero(members == cluster)
-        rows.append(int(own[np.linalg.norm(features[own] - centres[cluster], axis=1).argmin()]))
+        in_cluster = np.flatnonzero(members == cluster)
+        rows.append(int(in_cluster[np.linalg.norm(features[in_cluster] - centres[cluster], axis=1).argmin()]))
     return rows
 
 

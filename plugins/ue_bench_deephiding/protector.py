@@ -235,7 +235,7 @@ def assignment(labels: NDArray[np.int64], images: int, rng: np.random.Generator)
     """Which hidden image each cover gets: within a class every one is used equally often, give or take one."""
     chosen = np.zeros(len(labels), dtype=np.int64)
     for label in np.unique(labels):
-        own = np.flatnonzero(labels == label)
-        rounds = -(-len(own) // images)
-        chosen[own] = np.concatenate([rng.permutation(images) for _ in range(rounds)])[: len(own)]
+        rows = np.flatnonzero(labels == label)
+        rounds = -(-len(rows) // images)
+        chosen[rows] = np.concatenate([rng.permutation(images) for _ in range(rounds)])[: len(rows)]
     return chosen

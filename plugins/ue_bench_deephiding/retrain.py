@@ -124,9 +124,9 @@ def _origin(start: Path) -> dict[str, Any]:
 
 def _load_into(network: nn.Module, start: Path) -> None:
     """The weights in ``start`` into ``network``. Raises UserError when they are of another one."""
-    found = load_network(start)
+    loaded = load_network(start)
     try:
-        network.load_state_dict(found.state_dict())
+        network.load_state_dict(loaded.state_dict())
     except RuntimeError as error:
         raise UserError(f"{start} is a hiding network of another kind or size", "give its --hider") from error
 

@@ -95,14 +95,14 @@ def extraction(
         stored = to_pixels(stego)
         for name in names:
             if name == "float":
-                found = to_pixels(hidden_in(network, stego))
+                extracted = to_pixels(hidden_in(network, stego))
             else:
                 received = np.stack([CHANNELS[name](image) for image in stored])
-                found = revealed(network, received, device)
-            errors = np.square(found / 255 - logos[chosen] / 255).mean(axis=(1, 2, 3))
+                extracted = revealed(network, received, device)
+            errors = np.square(extracted / 255 - logos[chosen] / 255).mean(axis=(1, 2, 3))
             psnr = -10 * np.log10(np.maximum(errors, 1e-12))
-            right = similarity(found, logos).argmax(axis=1) == chosen
-            sums[name] += psnr.sum(), ssim(found, logos[chosen]).sum(), right.sum()
+            right = similarity(extracted, logos).argmax(axis=1) == chosen
+            sums[name] += psnr.sum(), ssim(extracted, logos[chosen]).sum(), right.sum()
         report(part.stop, len(covers), "extract logos")
     return [Extraction(name, len(covers), *map(float, sums[name] / len(covers))) for name in names]
 

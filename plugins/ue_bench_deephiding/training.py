@@ -193,8 +193,10 @@ def train_hider(
         network.eval()
         generator = torch.Generator(device).manual_seed(recipe.seed)
         with torch.no_grad():
-            found = [losses(*one, generator) for one in validation]
-        mean = {f.name: float(torch.stack([getattr(one, f.name) for one in found]).mean()) for f in fields(Losses)}
+            batch_losses = [losses(*one, generator) for one in validation]
+        mean = {
+            f.name: float(torch.stack([getattr(one, f.name) for one in batch_losses]).mean()) for f in fields(Losses)
+        }
         mean["psnr"] = -10 * math.log10(max(mean["mse"], 1e-12))
         mean["psnr_reveal"] = -10 * math.log10(max(mean["reveal"], 1e-12))
         return mean
@@ -212,9 +214,9 @@ def train_hider(
             group["lr"] = learning_rate(recipe, step)
         network.train()
         generator = torch.Generator(device).manual_seed(recipe.seed * 1_000_003 + step)
-        found = losses(*batch(np.random.default_rng([recipe.seed, 0, step])), generator)
+        terms = losses(*batch(np.random.default_rng([recipe.seed, 0, step])), generator)
         optimizer.zero_grad(set_to_none=True)
-        found.total.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+        terms.total.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
         norm = float(nn.utils.clip_grad_norm_(network.parameters(), recipe.clip or math.inf))
         if math.isfinite(norm):
             optimizer.step()
@@ -223,7 +225,7 @@ def train_hider(
         idle = idle + 1 if norm == 0 else 0
         last = idle == IDLE or step + 1 == recipe.last_step
         if on_step:
-            on_step(step + 1, {"loss": float(found.total.detach()), "norm": norm})
+            on_step(step + 1, {"loss": float(terms.total.detach()), "norm": norm})
         if (step + 1) % recipe.validate_every == 0 or last:
             kept.add(step, validate())
             if save:
@@ -260,14 +262,14 @@ class Kept:
                 self.unstable_hint,
             )
 
-    def add(self, step: int, found: Validated) -> None:
+    def add(self, step: int, validated: Validated) -> None:
         """A validation after ``step``; the weights are kept when its total loss is the lowest so far.
 
         Raises Diverged when a weight is not finite: no later step would mend it.
         """
         if name := not_finite(self.network):
             raise Diverged(f"weight {name} of the hiding network", step + 1)
-        point = {"step": step + 1, "skipped": self.skipped, **found}
+        point = {"step": step + 1, "skipped": self.skipped, **validated}
         self.curve.append(point)
         if point["total"] < self.best_total:
             self.best_total = point["total"]

@@ -51,23 +51,25 @@ def rows(table: str) -> tuple[dict[str, str], ...]:
     return tuple(csv.DictReader(text.splitlines()))
 
 
-def groups(found: Iterable[dict[str, str]], *fields: str) -> Iterator[tuple[tuple[str, ...], list[dict[str, str]]]]:
+def groups(
+    printed_rows: Iterable[dict[str, str]], *fields: str
+) -> Iterator[tuple[tuple[str, ...], list[dict[str, str]]]]:
     """Rows by the values of some fields, in their order."""
     by_values: dict[tuple[str, ...], list[dict[str, str]]] = {}
-    for row in found:
+    for row in printed_rows:
         by_values.setdefault(tuple(row[f] for f in fields), []).append(row)
     yield from by_values.items()
 
 
-def accuracies(found: Iterable[dict[str, str]]) -> dict[str, float]:
+def accuracies(printed_rows: Iterable[dict[str, str]]) -> dict[str, float]:
     """Printed accuracies by our name of the countermeasure, without the printed mean."""
-    named = ((COUNTERMEASURES.get(row["countermeasure"]), row["accuracy"]) for row in found)
+    named = ((COUNTERMEASURES.get(row["countermeasure"]), row["accuracy"]) for row in printed_rows)
     return {ours: float(accuracy) for ours, accuracy in named if ours}
 
 
 def line(
     label: tuple[str, ...],
-    found: Iterable[dict[str, str]],
+    printed_rows: Iterable[dict[str, str]],
     protector: str | None,
     *,
     victim: str | None = None,
@@ -78,10 +80,10 @@ def line(
 
     ``notes`` are by column. A printed mean that is not the mean of its columns is noted first.
     """
-    own = list(found)
-    printed = accuracies(own)
+    listed = list(printed_rows)
+    printed = accuracies(listed)
     said = [f"{column}: {note}." for column, note in (notes or {}).items()]
-    [mean] = [float(row["accuracy"]) for row in own if row["countermeasure"] == "Mean"]
+    [mean] = [float(row["accuracy"]) for row in listed if row["countermeasure"] == "Mean"]
     if abs(mean - fmean(printed.values())) > ROUNDING:
         said.insert(0, f"mean: the paper prints {mean:.2f}, its columns give {fmean(printed.values()):.2f}.")
     asks = {column: Ask(protector, (column,), victim=victim) for column in printed} if protector else {}
@@ -126,5 +128,5 @@ def elsewhere(column: str, value: float, table: str, other: float | None) -> dic
 
 def printed_value(table: str, **fields: str) -> float | None:
     """The accuracy of the one row of a CSV file with these fields; None where there is none."""
-    own = [row["accuracy"] for row in rows(table) if all(row[name] == value for name, value in fields.items())]
-    return float(own[0]) if own else None
+    matching = [row["accuracy"] for row in rows(table) if all(row[name] == value for name, value in fields.items())]
+    return float(matching[0]) if matching else None
