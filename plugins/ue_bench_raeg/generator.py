@@ -121,8 +121,8 @@ class Coupling(nn.Module):
 
     def exponent(self, theta: nn.Module, x: Tensor) -> Tensor:
         """Within +-``clamp``, and zero where the sub-network is."""
-        found: Tensor = self.clamp * torch.tanh(theta(x).to(x.dtype) / 2)  # 2 sigmoid(s) - 1 = tanh(s / 2)
-        return found
+        bounded: Tensor = self.clamp * torch.tanh(theta(x).to(x.dtype) / 2)  # 2 sigmoid(s) - 1 = tanh(s / 2)
+        return bounded
 
 
 class Generator(nn.Module):
@@ -179,11 +179,11 @@ class Generator(nn.Module):
     def plain_weights(self) -> dict[str, Tensor]:
         """The weights of this network, without gradients, for one that is built with ``spectral=False``."""
         with torch.no_grad(), frozen(self):
-            found = {name: value for name, value in self.state_dict().items() if ".parametrizations." not in name}
+            weights = {name: value for name, value in self.state_dict().items() if ".parametrizations." not in name}
             for path, module in self.named_modules():
                 if isinstance(module, nn.Conv2d) and parametrize.is_parametrized(module):
-                    found[f"{path}.weight"] = module.weight
-        return {name: value.detach().clone() for name, value in found.items()}
+                    weights[f"{path}.weight"] = module.weight
+        return {name: value.detach().clone() for name, value in weights.items()}
 
 
 same_weights = parametrize.cached

@@ -95,13 +95,13 @@ def simulate(x: Tensor, kind: Simulator, quality: float, form: Literal["hidden",
     n, c, high, wide_ = planes.shape
     blocks = planes.reshape(n, c, high // BLOCK, BLOCK, wide_ // BLOCK, BLOCK).permute(0, 1, 2, 4, 3, 5)
     dct = dct_matrix().to(x)
-    found = dct @ blocks @ dct.T
+    coefficients = dct @ blocks @ dct.T
     if kind == "mask":
-        found = found * mask(form).to(x)[:, None, None]
+        coefficients = coefficients * mask(form).to(x)[:, None, None]
     else:
         steps = tables(quality).to(x)[:, None, None]
-        found = (surrogate_rounding if kind == "ss" else straight_through)(found / steps) * steps
-    planes = (dct.T @ found @ dct).permute(0, 1, 2, 4, 3, 5).reshape(n, c, high, wide_)
+        coefficients = (surrogate_rounding if kind == "ss" else straight_through)(coefficients / steps) * steps
+    planes = (dct.T @ coefficients @ dct).permute(0, 1, 2, 4, 3, 5).reshape(n, c, high, wide_)
     planes = torch.cat([planes[:, :1] + 128, planes[:, 1:]], dim=1)
     back = torch.einsum("ij,njhw->nihw", torch.linalg.inv(colours).to(x), planes) / 255
     return back[..., :height, :width]

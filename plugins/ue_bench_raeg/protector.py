@@ -181,8 +181,8 @@ class Raeg(Protector):
     @property
     def targets_recipe(self) -> dict[str, Any]:
         """How they are trained, as fields of a protocol."""
-        own: dict[str, Any] = self.PRESETS[self.preset]["targets_recipe"]
-        return own if self.targets_epochs is None else own | {"epochs": self.targets_epochs}
+        recipe: dict[str, Any] = self.PRESETS[self.preset]["targets_recipe"]
+        return recipe if self.targets_epochs is None else recipe | {"epochs": self.targets_epochs}
 
     def recipe(self, images: int, seed: int) -> Recipe:
         """How a generator is trained on so many images."""
@@ -198,8 +198,8 @@ class Raeg(Protector):
         steps: int | None = self.steps or (None if self.epochs else self.PRESETS[self.preset]["steps"])
         if steps is not None:
             return steps
-        own = images - min(self.validation, images // 2)
-        per_pass: int = max(1, own // self.setting("batch"))
+        training_images = images - min(self.validation, images // 2)
+        per_pass: int = max(1, training_images // self.setting("batch"))
         passes: int = self.setting("epochs")
         return passes * per_pass
 
@@ -255,11 +255,11 @@ class Raeg(Protector):
         from .sidecar import make
 
         network, parts = self.network(clean, ctx).to(ctx.device), range(0, len(clean), batch_of(clean.size))
-        found: list[bytes] = []
+        sidecars: list[bytes] = []
         for start in ctx.progress(parts, "make sidecars"):
             where = slice(start, start + parts.step)
-            found += make(network, clean.images[where], protected.images[where])
-        return found
+            sidecars += make(network, clean.images[where], protected.images[where])
+        return sidecars
 
     def restore(self, images: NDArray[np.uint8], sidecars: list[bytes], ctx: Context) -> NDArray[np.uint8]:
         """The originals, bit by bit, with the generator that ``recover`` takes.

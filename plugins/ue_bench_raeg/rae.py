@@ -61,8 +61,8 @@ class Reversible(WithPreset):
 
     def recipe(self) -> dict[str, Any]:
         """How the surrogate is trained, as fields of a protocol."""
-        own: dict[str, Any] = self.PRESETS[self.preset]["recipe"]
-        return own if self.surrogate_epochs is None else own | {"epochs": self.surrogate_epochs}
+        recipe: dict[str, Any] = self.PRESETS[self.preset]["recipe"]
+        return recipe if self.surrogate_epochs is None else recipe | {"epochs": self.surrogate_epochs}
 
     def cost(self, images: int) -> NetworkCost:
         return NetworkCost(self.setting("surrogate"), self.recipe()["epochs"] + self.attack_passes)
@@ -84,9 +84,9 @@ class Reversible(WithPreset):
             return logits
 
         def craft(x: torch.Tensor, where: slice) -> dict[str, NDArray[Any]]:
-            found = self.attack(network, x, torch.tensor(data.labels[where], device=ctx.device))
-            check_finite(found, "adversarial image")
-            images = (found * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+            adversarial = self.attack(network, x, torch.tensor(data.labels[where], device=ctx.device))
+            check_finite(adversarial, "adversarial image")
+            images = (adversarial * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
             for index, clean in enumerate(data.images[where]):
                 try:
                     images[index] = self.hidden(clean, images[index])
@@ -96,8 +96,8 @@ class Reversible(WithPreset):
 
         def chunks() -> Iterator[Pixels]:
             batch = GPU_BATCH if ctx.device.startswith("cuda") else CPU_BATCH
-            for _, found in resumable(ctx, key, "images", data, batch, "attack and hide", craft):
-                yield found["images"]
+            for _, crafted in resumable(ctx, key, "images", data, batch, "attack and hide", craft):
+                yield crafted["images"]
 
         protected = data.with_images(ctx.store_images(data.images.shape, chunks()))
         shutil.rmtree(ctx.checkpoint_dir(key))

@@ -47,12 +47,12 @@ def cw(
     weight = torch.full_like(low, first)
     best, nearest = x.clone(), torch.full_like(low, torch.inf)
     start = torch.atanh((2 * x - 1) * (1 - 1e-6))
-    own = F.one_hot(y, network(x[:1]).shape[1]).bool()
+    true_class = F.one_hot(y, network(x[:1]).shape[1]).bool()
 
     def margin(image: Tensor) -> Tensor:
         logits = network(image).float()
-        found: Tensor = logits[own] - logits.masked_fill(own, -torch.inf).amax(1)
-        return found
+        lead: Tensor = logits[true_class] - logits.masked_fill(true_class, -torch.inf).amax(1)
+        return lead
 
     for _ in range(searches):
         w = start.clone().requires_grad_()

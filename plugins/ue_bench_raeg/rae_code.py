@@ -59,5 +59,5 @@ def restored(adversarial: Pixels, message: bytes) -> Pixels:
     shape = (-(-height // scale), -(-width // scale), channels)
     symbols = np.array(decode(message[HEAD.size :], int(np.prod(shape)), alphabet))
     difference = enlarged(unfolded(symbols).reshape(shape), scale, (height, width))
-    found: Pixels = np.clip(adversarial - difference, 0, 255).astype(np.uint8)
-    return found
+    original: Pixels = np.clip(adversarial - difference, 0, 255).astype(np.uint8)
+    return original

@@ -42,8 +42,8 @@ def places(height: int, width: int, colour: int) -> NDArray[np.intp]:
     """Flat positions of one colour of the checkerboard inside the border."""
     rows, columns = np.mgrid[1 : height - 1, 1 : width - 1]
     inside = (rows + columns) % 2 == colour
-    found: NDArray[np.intp] = rows[inside] * width + columns[inside]
-    return found
+    positions: NDArray[np.intp] = rows[inside] * width + columns[inside]
+    return positions
 
 
 @lru_cache(maxsize=64)
@@ -206,9 +206,9 @@ def embed(image: Pixels, message: bytes, passes: int = 1, max_threshold: int = T
     for threshold in THRESHOLDS:
         # Saves most of the tries that would fail: later layers are predicted worse, hardly ever better.
         if threshold <= max_threshold and 1.05 * passes * small[threshold] >= len(bits):
-            found = _fill(planes, size, bits, threshold, passes)
-            if found:
-                return _image(found[0], size, _head(found[1], threshold, found[2]))
+            filled = _fill(planes, size, bits, threshold, passes)
+            if filled:
+                return _image(filled[0], size, _head(filled[1], threshold, filled[2]))
     raise NoRoom(f"{len(message)} bytes do not fit")
 
 

@@ -71,7 +71,7 @@ def encode(symbols: Iterable[int], alphabet: int) -> bytes:
 
 def decode(data: bytes, count: int, alphabet: int) -> list[int]:
     """The ``count`` symbols behind ``data``. Anything decodes to something: whether it is right, a checksum tells."""
-    model, found = _Counts(alphabet), []
+    model, symbols = _Counts(alphabet), []
     code, place, size = int.from_bytes(data[:4].ljust(4, b"\0"), "big"), 4, TOP - 1
     end = len(data)
     for _ in range(count):
@@ -88,9 +88,9 @@ def decode(data: bytes, count: int, alphabet: int) -> list[int]:
             code = (code << 8) | (data[place] if place < end else 0)
             place += 1
             size <<= 8
-        found.append(symbol)
+        symbols.append(symbol)
         model.see(symbol)
-    return found
+    return symbols
 
 
 def folded(values: NDArray[np.integer]) -> NDArray[np.int64]:

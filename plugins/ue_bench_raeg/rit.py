@@ -45,17 +45,17 @@ def with_blocks(image: Pixels, blocks: Ints) -> Pixels:
     """``image`` with these blocks in raster order."""
     side = blocks.shape[1]
     rows, columns = image.shape[0] // side, image.shape[1] // side
-    found = image.copy()
+    rebuilt = image.copy()
     laid = blocks.reshape(rows, columns, side, side, 3).swapaxes(1, 2).reshape(rows * side, columns * side, 3)
-    found[: rows * side, : columns * side] = laid
-    return found
+    rebuilt[: rows * side, : columns * side] = laid
+    return rebuilt
 
 
 def spread(blocks: Ints) -> Ints:
     """N x 3: the variance of each channel of a block times the square of the number of its pixels."""
     flat = blocks.reshape(len(blocks), -1, 3)
-    found: Ints = flat.shape[1] * np.square(flat).sum(axis=1) - np.square(flat.sum(axis=1))
-    return found
+    scaled_variance: Ints = flat.shape[1] * np.square(flat).sum(axis=1) - np.square(flat.sum(axis=1))
+    return scaled_variance
 
 
 def thresholds(spreads: Ints, classes: int, pixels: int) -> Ints:
@@ -76,11 +76,11 @@ def thresholds(spreads: Ints, classes: int, pixels: int) -> Ints:
 
 def turned(blocks: Ints, turns: Ints) -> Ints:
     """Every channel of every block turned counter-clockwise by its own number of right angles; ``turns`` N x 3."""
-    found = blocks.copy()
+    turned_blocks = blocks.copy()
     for quarter in (1, 2, 3):
         rotated = np.rot90(blocks, quarter, axes=(1, 2))
-        found = np.where((turns == quarter)[:, None, None, :], rotated, found)
-    return found
+        turned_blocks = np.where((turns == quarter)[:, None, None, :], rotated, turned_blocks)
+    return turned_blocks
 
 
 def camouflage(image: Pixels, target: Pixels, settings: Settings) -> tuple[Pixels, bytes]:
@@ -91,14 +91,14 @@ def camouflage(image: Pixels, target: Pixels, settings: Settings) -> tuple[Pixel
     quantum, and turned to fit best.
     """
     side, pixels = settings.block, settings.block**2
-    own, wanted = blocks_of(image, side), blocks_of(target, side)
-    spreads = spread(own)
+    blocks, wanted = blocks_of(image, side), blocks_of(target, side)
+    spreads = spread(blocks)
     limits = thresholds(spreads[:, GREEN], settings.classes, pixels)
     tags = np.searchsorted(limits, spreads[:, GREEN], side="right")
     # Places in order of deviation, the smoothest get the first class: as many of each as there are blocks.
     places = np.empty_like(tags)
     places[np.argsort(spread(wanted)[:, GREEN], kind="stable")] = np.sort(tags)
-    moved = own[_source(tags, places)]
+    moved = blocks[_source(tags, places)]
 
     low, high = moved.min(axis=(1, 2)), moved.max(axis=(1, 2))
     gap = (wanted.sum(axis=(1, 2)) - moved.sum(axis=(1, 2))) / (pixels * settings.quantum)
@@ -108,7 +108,7 @@ def camouflage(image: Pixels, target: Pixels, settings: Settings) -> tuple[Pixel
     errors = np.stack([np.square(np.rot90(moved, k, axes=(1, 2)) - wanted).sum(axis=(1, 2)) for k in range(4)])
     rough = spread(moved) > (settings.smooth * pixels) ** 2
     turns: Ints = np.where(rough, errors.argmin(axis=0), 0)
-    found = with_blocks(image, turned(moved, turns))
+    camouflaged = with_blocks(image, turned(moved, turns))
 
     symbols = folded(shifts)
     alphabet = int(symbols.max(initial=0)) + 1
@@ -118,14 +118,14 @@ def camouflage(image: Pixels, target: Pixels, settings: Settings) -> tuple[Pixel
         encode(turns[rough].tolist(), 4),
     ]
     head = HEAD.pack(MARK, side, settings.classes, settings.quantum, settings.smooth, alphabet, *map(len, parts))
-    return found, head + limits.astype("<u8").tobytes() + b"".join(parts)
+    return camouflaged, head + limits.astype("<u8").tobytes() + b"".join(parts)
 
 
 def _source(tags: Ints, places: Ints) -> Ints:
     """Which block goes to each place: within a class, in raster order."""
-    found = np.empty_like(tags)
-    found[np.argsort(places, kind="stable")] = np.argsort(tags, kind="stable")
-    return found
+    source = np.empty_like(tags)
+    source[np.argsort(places, kind="stable")] = np.argsort(tags, kind="stable")
+    return source
 
 
 def restored(image: Pixels, message: bytes) -> Pixels:
@@ -149,6 +149,6 @@ def restored(image: Pixels, message: bytes) -> Pixels:
     tags = np.array(decode(tag_part, count, classes), np.int64)
     places = np.searchsorted(limits, spreads[:, GREEN], side="right")
     straight = turned(blocks, -turns % 4) - quantum * shifts[:, None, None, :]
-    found = np.empty_like(straight)
-    found[_source(tags, places)] = straight
-    return with_blocks(image, found)
+    originals = np.empty_like(straight)
+    originals[_source(tags, places)] = straight
+    return with_blocks(image, originals)

@@ -29,14 +29,14 @@ def make(network: Generator, clean: Pixels, protected: Pixels) -> list[bytes]:
         whole = protect_padded(network, clean)
         whole[:, :height, :width] = protected
     missing = clean - recover_padded(network, whole)[:, :height, :width]  # modulo 256
-    found = []
+    sidecars = []
     for original, full, difference in zip(clean, whole, missing, strict=True):
         differences = zlib.compress(difference.tobytes(), LEVEL)
         # What lies at the right of the image, then what lies below.
         edge = zlib.compress(full[:height, width:].tobytes() + full[height:].tobytes(), LEVEL)
         head = HEAD.pack(MAGIC, height, width, zlib.crc32(original.tobytes()), len(differences))
-        found.append(head + differences + edge)
-    return found
+        sidecars.append(head + differences + edge)
+    return sidecars
 
 
 def restore(network: Generator, protected: Pixels, sidecars: list[bytes], batch: int) -> Pixels:
@@ -50,14 +50,14 @@ def restore(network: Generator, protected: Pixels, sidecars: list[bytes], batch:
     for start in range(0, len(protected), batch):
         where = slice(start, start + batch)
         whole, missing, sums = _read(protected[where], sidecars[where], start)
-        found = recover_padded(network, whole)[:, : protected.shape[1], : protected.shape[2]] + missing
-        for index, (image, crc) in enumerate(zip(found, sums, strict=True), start):
+        originals = recover_padded(network, whole)[:, : protected.shape[1], : protected.shape[2]] + missing
+        for index, (image, crc) in enumerate(zip(originals, sums, strict=True), start):
             if zlib.crc32(image.tobytes()) != crc:
                 raise ValidationError(
                     f"image {index} does not fit its sidecar: a pixel was changed, or the generator is another",
                     "recover without sidecars",
                 )
-        images[where] = found
+        images[where] = originals
     return images
 
 

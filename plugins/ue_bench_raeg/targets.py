@@ -29,13 +29,13 @@ class Ensemble:
 
     def logits(self, x: Tensor) -> Tensor:
         """K x N x classes: K networks under ``losses``, one under ``logits``."""
-        found = torch.stack([network(x).float() for network in self.networks])
-        return found.mean(0, keepdim=True) if self.joint == "logits" else found
+        logits = torch.stack([network(x).float() for network in self.networks])
+        return logits.mean(0, keepdim=True) if self.joint == "logits" else logits
 
     def accuracies(self, x: Tensor, y: Tensor) -> Tensor:
         """Share of right answers of each network by itself."""
-        found: Tensor = torch.stack([(network(x).argmax(1) == y).float().mean() for network in self.networks])
-        return found
+        shares: Tensor = torch.stack([(network(x).argmax(1) == y).float().mean() for network in self.networks])
+        return shares
 
 
 def success(logits: Tensor, y: Tensor) -> Tensor:
@@ -65,13 +65,13 @@ class Pooled:
         self.pool = pools[POOLINGS - 1]
 
     def __call__(self, x: Tensor) -> Tensor:
-        found: list[Tensor] = []
-        handle = self.pool.register_forward_hook(lambda module, args, out: found.append(out))
+        pooled: list[Tensor] = []
+        handle = self.pool.register_forward_hook(lambda module, args, out: pooled.append(out))
         try:
             self.network(x)
         finally:
             handle.remove()
-        return found[0]
+        return pooled[0]
 
 
 class ImageNetFeatures(nn.Module):
@@ -90,8 +90,8 @@ class ImageNetFeatures(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         mean, deviation = self.get_buffer("mean"), self.get_buffer("deviation")
-        found: Tensor = self.features((x - mean) / deviation)
-        return found
+        features: Tensor = self.features((x - mean) / deviation)
+        return features
 
 
 def imagenet_features() -> ImageNetFeatures:

@@ -39,12 +39,12 @@ class Batches:
         held = min(validation, len(data) // 2)
         if not held:
             raise UserError("a generator cannot be trained on one image", "give it more")
-        self.data, self.held, self.own = data, np.sort(order[:held]), np.sort(order[held:])
-        self.size, self.flip, self.seed = min(batch, len(self.own)), flip, seed
+        self.data, self.held, self.training_rows = data, np.sort(order[:held]), np.sort(order[held:])
+        self.size, self.flip, self.seed = min(batch, len(self.training_rows)), flip, seed
 
     @property
     def per_pass(self) -> int:
-        return len(self.own) // self.size
+        return len(self.training_rows) // self.size
 
     def take(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Images in [0, 1], N x 3 x H x W, and labels."""
@@ -54,7 +54,7 @@ class Batches:
     def draw(self, step: int) -> tuple[Tensor, Tensor]:
         """The batch of ``step``, from 0."""
         turn, place = divmod(step, self.per_pass)
-        order = np.random.default_rng([self.seed, 2, turn]).permutation(self.own)
+        order = np.random.default_rng([self.seed, 2, turn]).permutation(self.training_rows)
         x, y = self.take(order[place * self.size : (place + 1) * self.size])
         if self.flip:
             mirrored = np.random.default_rng([self.seed, 3, step]).random(len(x)) < 0.5
@@ -102,8 +102,8 @@ def train(
             for number, rows in enumerate(held):
                 x, y = (t.to(device) for t in batches.take(rows))
                 generator = torch.Generator().manual_seed(recipe.seed + number)
-                found = measure(network, pad(x), y, recipe, seen, features, critic, generator, (height, width))
-                for name, value in found.items():
+                measured = measure(network, pad(x), y, recipe, seen, features, critic, generator, (height, width))
+                for name, value in measured.items():
                     sums[name] = sums.get(name, 0.0) + value * len(rows) / len(batches.held)
         for name in ("protected", "recovered"):
             sums[f"psnr_{name}"] = -10 * math.log10(max(sums.pop(f"mse_{name}"), 1e-12))
@@ -130,11 +130,11 @@ def train(
         x = pad(x)
         with torch.autocast(device_type, torch.bfloat16, enabled=amp):
             images = transform(network, x, recipe, generator)
-            found = generator_losses(images, x, y, recipe, seen, features, critic)
+            terms = generator_losses(images, x, y, recipe, seen, features, critic)
         optimizer.zero_grad(set_to_none=True)
-        found.total.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+        terms.total.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
         norm = float(nn.utils.clip_grad_norm_(network.parameters(), recipe.clip or math.inf))
-        now = {"loss": float(found.total.detach()), "norm": norm}
+        now = {"loss": float(terms.total.detach()), "norm": norm}
         if math.isfinite(norm):
             optimizer.step()
             if critic is not None and critic_optimizer is not None:
@@ -169,8 +169,8 @@ class Cropped(nn.Module):
         self.network, self.height, self.width = network, height, width
 
     def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = self.network(x[..., : self.height, : self.width])
-        return found
+        logits: Tensor = self.network(x[..., : self.height, : self.width])
+        return logits
 
 
 def measure(
@@ -196,11 +196,11 @@ def measure(
         "clean": x, "protected": images.published, "attacked": images.attacked, "recovered": recovered,
         "jpeg": quantise(simulate(images.published, "rounding", 50)),
     }  # fmt: skip
-    found = {f.name: float(getattr(losses, f.name)) for f in fields(Losses)}
+    measured = {f.name: float(getattr(losses, f.name)) for f in fields(Losses)}
     for name in ("protected", "recovered"):
-        found[f"mse_{name}"] = float((shown[name] - x)[..., :height, :width].square().mean())
-    found["clipped"] = float((images.protected != images.protected.clamp(0, 1)).float().mean())
-    return found | {f"accuracy_{name}": float(targets.accuracies(z, y).mean()) for name, z in shown.items()}
+        measured[f"mse_{name}"] = float((shown[name] - x)[..., :height, :width].square().mean())
+    measured["clipped"] = float((images.protected != images.protected.clamp(0, 1)).float().mean())
+    return measured | {f"accuracy_{name}": float(targets.accuracies(z, y).mean()) for name, z in shown.items()}
 
 
 class Kept:
@@ -224,16 +224,16 @@ class Kept:
                 "try a lower learning_rate or clamp",
             )
 
-    def add(self, step: int, found: Validated) -> None:
+    def add(self, step: int, validated: Validated) -> None:
         """A validation after ``step``; the weights are kept when its total loss is the lowest so far.
 
         Raises Diverged when a weight is not finite: no later step would mend it.
         """
         if name := not_finite(self.network):
             raise Diverged(f"weight {name} of the generator", step + 1)
-        self.curve.append({"step": step + 1, "skipped": self.skipped, **found})
-        if found["total"] < self.best_total:
-            self.best_total, self.best = found["total"], self.network.plain_weights()
+        self.curve.append({"step": step + 1, "skipped": self.skipped, **validated})
+        if validated["total"] < self.best_total:
+            self.best_total, self.best = validated["total"], self.network.plain_weights()
 
     def state(self) -> dict[str, Any]:
         """Its part of a checkpoint."""

@@ -211,11 +211,11 @@ def _by(
     label: tuple[str, ...], column: tuple[str, ...], value: str, file: str
 ) -> dict[tuple[str, ...], dict[str, float]]:
     """Numbers of ``file`` by label, and then by column; all are names of its fields."""
-    found: dict[tuple[str, ...], dict[str, float]] = {}
+    numbers: dict[tuple[str, ...], dict[str, float]] = {}
     for row in _read(file):
         head = " ".join(row[name] for name in column)
-        found.setdefault(tuple(row[name] for name in label), {})[head] = float(row[value])
-    return found
+        numbers.setdefault(tuple(row[name] for name in label), {})[head] = float(row[value])
+    return numbers
 
 
 @cache
