@@ -13,6 +13,7 @@ from .contract.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from .atomic import (
+        claim_checkpoint,
         kept_images,
         load_arrays,
         load_checkpoint,
@@ -71,6 +72,7 @@ _HOMES = {
     "check_file": "files",
     "check_finite": "engine.divergence",
     "check_output": "leaderboard.figures",
+    "claim_checkpoint": "atomic",
     "class_folders": "files",
     "derive": "seeds",
     "device_option": "cli.training",
@@ -141,6 +143,7 @@ __all__ = [
     "check_file",
     "check_finite",
     "check_output",
+    "claim_checkpoint",
     "class_folders",
     "derive",
     "device_option",

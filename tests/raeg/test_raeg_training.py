@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ue_bench.api import Context, Diverged, ImageSet, UserError, ValidationError
+from ue_bench.api import Context, Diverged, ImageSet, UserError, ValidationError, claim_checkpoint
 from ue_bench_raeg import fit as fitting
 from ue_bench_raeg.apply import to_pixels
 from ue_bench_raeg.generator import Generator
@@ -86,9 +86,9 @@ def test_features_may_be_those_of_a_network_trained_on_the_images(
 
 
 def test_a_state_of_other_settings_is_refused(ctx: Context, tmp_path: Path) -> None:
-    fitting.claim(tmp_path / "run", {"gamma": 1})
+    claim_checkpoint(tmp_path / "run", {"gamma": 1})
     with pytest.raises(UserError, match="unfinished training with other settings"):
-        fitting.claim(tmp_path / "run", {"gamma": 2})
+        fitting.fit(Raeg(**TINY), patterned_set(), ctx, tmp_path / "run")
 
 
 def test_images_too_small_for_the_discriminator_are_refused(ctx: Context, tmp_path: Path) -> None:

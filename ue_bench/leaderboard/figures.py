@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from ..atomic import write_atomically
 from ..errors import EnvironmentProblem, UserError
 from ..seeds import derive
 
@@ -45,16 +46,14 @@ def check_output(out: Path, *suffixes: str) -> None:
 
 def write_output(out: Path, content: bytes) -> None:
     """Write ``out`` whole or not at all. Raises EnvironmentProblem when that fails."""
-    unfinished = out.with_name(out.name + ".new")
     try:
-        unfinished.write_bytes(content)
-        unfinished.replace(out)
+        write_atomically(out, content)
     except OSError as error:
         raise EnvironmentProblem(f"cannot write {out}: {error.strerror}", "choose another --out") from error
 
 
 def spread(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
-    """Rows of ``count`` images in the order of their labels: a random choice, as even over classes as can be."""
+    """Return rows of ``count`` images, drawn at random with equal numbers of each class, ordered by label."""
     order = np.random.default_rng(derive(seed, "figure")).permutation(len(labels))
     seen: Counter[int] = Counter()
     turns = []  # 0 for the first image of its class in that order, 1 for the second
