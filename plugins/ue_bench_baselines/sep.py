@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -12,7 +11,7 @@ from pydantic import Field
 
 from ue_bench.api import Context, ImageSet, NetworkCost, Ratio, UserError
 
-from .presets import MICRO_NETWORK, MICRO_RECIPE, WithPreset
+from .presets import MICRO_NETWORK, MICRO_RECIPE, WithSurrogate
 from .quantise import budget, keep_linf, perturb
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ PAPER_RECIPE: dict[str, Any] = {
 }  # fmt: skip
 
 
-class SEP(WithPreset):
+class SEP(WithSurrogate):
     """Chen et al., "Self-Ensemble Protection: Training Checkpoints Are Good Data Protectors", ICLR 2023.
 
     Adversarial examples of all states that one network passes through while it learns the clean images: the states
@@ -95,11 +94,6 @@ class SEP(WithPreset):
     def budget(self) -> str:
         return budget("linf", self.eps)
 
-    def recipe(self) -> dict[str, Any]:
-        """How the surrogate is trained, as fields of a protocol."""
-        recipe: dict[str, Any] = self.PRESETS[self.preset]["recipe"]
-        return recipe if self.surrogate_epochs is None else recipe | {"epochs": self.surrogate_epochs}
-
     @property
     def states(self) -> int:
         """How many states of the surrogate there are."""
@@ -115,7 +109,7 @@ class SEP(WithPreset):
         return NetworkCost(self.setting("surrogate"), self.recipe()["epochs"] + means + attack)
 
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
-        from .pgd import boxed, resumable, to_levels
+        from .pgd import boxed, protect_in_batches, to_levels
 
         wanted = half_way_round(data.labels)
         key = {"sep": self.identity(), "data": data.fingerprint, "seed": ctx.seed, "precision": ctx.precision}
@@ -127,18 +121,12 @@ class SEP(WithPreset):
             images = perturb(data.images[where], to_levels(boxed(x, perturbation)))
             return {"images": keep_linf(images, data.images[where], self.eps)}
 
-        def chunks() -> Iterator[NDArray[np.uint8]]:
-            for _, crafted in resumable(ctx, key, "images", data, batch, "perturb", craft):
-                yield crafted["images"]
-
-        protected = data.with_images(ctx.store_images(data.images.shape, chunks()))
-        shutil.rmtree(ctx.checkpoint_dir(key))
-        return protected
+        return protect_in_batches(data, ctx, key, batch, "perturb", craft)
 
     def gradients(
         self, data: ImageSet, ctx: Context, wanted: NDArray[np.int64], batch: int
     ) -> Callable[[slice], Gradient]:
-        """For images ``where`` a function of state and images: each image's own gradient towards its wanted class."""
+        """Return, for images ``where``, a function of state and images: each image's gradient to its wanted class."""
         import torch
         from torch.nn import functional as F
 
@@ -172,7 +160,7 @@ class SEP(WithPreset):
         return gradient_for
 
     def descend(self, x: Tensor, gradient: Gradient, ctx: Context) -> Tensor:
-        """The perturbation of images ``x``, N x 3 x H x W in [0, 1]: within ``eps``, not yet cut to [0, 1].
+        """Craft the perturbation of images ``x``, N x 3 x H x W in [0, 1]: within ``eps``, not yet cut to [0, 1].
 
         ``gradient(state, p)`` is that of each image's own loss at images ``p``, N x 3 x H x W.
         """
@@ -201,7 +189,7 @@ class SEP(WithPreset):
 
 
 def sum_of(gradients: Iterator[Tensor]) -> Tensor:
-    """One tensor at a time."""
+    """Sum tensors, one at a time in memory."""
     total = next(gradients).clone()
     for gradient in gradients:
         total += gradient
@@ -209,7 +197,7 @@ def sum_of(gradients: Iterator[Tensor]) -> Tensor:
 
 
 def half_way_round(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """For N labels the class that is half the number of classes further on, of those that have images.
+    """Return for N labels the class that is half the number of classes further on, of those that have images.
 
     Raises UserError when there is only one.
     """

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from ue_bench.api import Context, ImageSet, NetworkCost, Ratio, training_passes
 
-from .presets import MICRO_NETWORK, MICRO_RECIPE, WithPreset
+from .presets import MICRO_NETWORK, MICRO_RECIPE, WithSurrogate
 from .quantise import budget, keep_linf, perturb
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ PAPER_RECIPE: dict[str, Any] = {
 }  # fmt: skip
 
 
-class TAP(WithPreset):
+class TAP(WithSurrogate):
     """Fowl et al., "Adversarial Examples Make Strong Poisons", NeurIPS 2021, section 3.
 
     Adversarial examples of a network that was trained on the clean images, with their true labels. ``targeted``: every
@@ -84,11 +84,6 @@ class TAP(WithPreset):
     def budget(self) -> str:
         return budget("linf", self.eps)
 
-    def recipe(self) -> dict[str, Any]:
-        """How the surrogate is trained, as fields of a protocol."""
-        recipe: dict[str, Any] = self.PRESETS[self.preset]["recipe"]
-        return recipe if self.surrogate_epochs is None else recipe | {"epochs": self.surrogate_epochs}
-
     def cost(self, images: int) -> NetworkCost:
         attack: float = self.setting("restarts") * self.setting("iterations") * 2 / 3
         training = self.recipe()["epochs"] * training_passes(self.setting("surrogate_training"))
@@ -105,7 +100,7 @@ class TAP(WithPreset):
     def _restart(
         self, data: ImageSet, ctx: Context, network: nn.Module, key: Any, number: int, of: int
     ) -> tuple[ImageSet, float]:
-        """Protected images from one random start, and their loss before the last step."""
+        """Craft protected images from one random start; return them and their loss before the last step."""
         import torch
         from torch.nn import functional as F
 

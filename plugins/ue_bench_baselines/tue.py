@@ -81,7 +81,7 @@ class TUE(Protector):
         return protected
 
     def craft(self, data: ImageSet, ctx: Context, state: Path) -> Tensor:
-        """The noise, N x (H W 3) on the [0, 1] scale and the device; the file ``state`` holds passes that ended."""
+        """Craft the noise, N x (H W 3) on the [0, 1] scale and the device; the file ``state`` holds finished passes."""
         import torch
 
         noise, done = self.start(data, ctx), 0
@@ -98,7 +98,7 @@ class TUE(Protector):
         return noise
 
     def start(self, data: ImageSet, ctx: Context) -> Tensor:
-        """Uniform noise in (-eps, eps) for every image."""
+        """Draw uniform noise in (-eps, eps) for every image."""
         import torch
 
         values = int(np.prod(data.images.shape[1:]))
@@ -106,7 +106,7 @@ class TUE(Protector):
         return torch.from_numpy(drawn).to(ctx.device).mul_(2).sub_(1).mul_(self.eps)
 
     def run_pass(self, data: ImageSet, ctx: Context, noise: Tensor, labels: Tensor, number: int) -> float:
-        """Steps for all images, batch by batch, which change ``noise``; returns the largest move of a value."""
+        """Take the steps of all images, batch by batch, which change ``noise``; return the largest move of a value."""
         import torch
 
         from .pgd import boxed, descend
@@ -130,7 +130,7 @@ class TUE(Protector):
 
 
 def membership(labels: Tensor, classes: int) -> Tensor:
-    """Classes x N: the share of each of N images in the mean of its class; zeros for a class without images."""
+    """Return classes x N: the share of each of N images in the mean of its class; zeros for a class without images."""
     import torch
 
     member = torch.nn.functional.one_hot(labels, classes).T.float()
@@ -138,7 +138,7 @@ def membership(labels: Tensor, classes: int) -> Tensor:
 
 
 def csd(noise: Tensor, member: Tensor, detach: bool = False) -> Tensor:
-    """Class-wise separability discriminant of noises N x D, a scalar: the smaller, the easier to tell classes apart.
+    """Return the class-wise separability discriminant of noises N x D: the smaller, the easier to tell classes apart.
 
     ``member`` is that of ``membership``. The mean over ordered pairs of classes that are present of (s_k + s_l) / d_kl:
     s the mean Euclidean distance of a class's members to their centroid, d the distance of two centroids, both parts
