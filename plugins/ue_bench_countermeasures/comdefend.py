@@ -53,7 +53,7 @@ class ComDefend(WithPreset, Preprocessing):
     }
 
     weights: InputPath | None = Field(None, description="file of trained networks; by default they are trained")
-    clean: int = Field(2000, ge=1, description="clean images that the thief owns, to train the networks on")
+    clean: int = Field(2000, ge=1, description="clean images that the adversary owns, to train the networks on")
     divisor: int | None = Field(None, ge=1, le=16, description="of the paper's numbers of channels; null: 1, micro 4")
     steps: int | None = Field(None, ge=1, description="of their training; null: 25000, micro 1500")
     batch: int | None = Field(None, ge=1, le=100_000, description="images a step; null: 20")

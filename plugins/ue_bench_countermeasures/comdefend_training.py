@@ -51,7 +51,7 @@ class Recipe:
 
 
 def fit(data: ImageSet, recipe: Recipe, device: str, checkpoint: Path, report: Report) -> ComDefendNetwork:
-    """Networks trained on ``data``, in eval mode.
+    """Train the networks on ``data``; return them in eval mode.
 
     The folder ``checkpoint`` holds the state of the run: one that was killed continues there and ends with the same
     weights; the caller removes it. A folder in which a run with other settings was begun is refused with UserError.
@@ -96,7 +96,7 @@ def step(
     done: int,
     device: str,
 ) -> torch.Tensor:
-    """One step of the optimizer, after ``done`` others; returns the loss before it."""
+    """Take one step of the optimizer, after ``done`` others; return the loss before it."""
     random = torch.Generator("cpu").manual_seed(derive(recipe.seed, "step", done))
     per_pass = len(data) // recipe.batch
     order = np.random.default_rng(derive(recipe.seed, "pass", done // per_pass)).permutation(len(data))
@@ -113,7 +113,7 @@ def step(
 
 
 def trained_file(data: ImageSet, recipe: Recipe, ctx: Context) -> Path:
-    """The file of networks that were trained on ``data``: an artifact, made when it is first asked for."""
+    """Return the file of networks that were trained on ``data``: an artifact, made when it is first asked for."""
     key = {"comdefend": 1, "data": data.fingerprint, "recipe": asdict(recipe)}
 
     def make(folder: Path) -> None:
@@ -126,14 +126,14 @@ def trained_file(data: ImageSet, recipe: Recipe, ctx: Context) -> Path:
 
 
 def write(path: Path, network: ComDefendNetwork, record: dict[str, Any]) -> None:
-    """The weights, with ``record`` in the file's metadata."""
+    """Write the weights, with ``record`` in the file's metadata."""
     weights = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
     record_text = json.dumps({"divisor": network.divisor, **record}, allow_nan=False)
     write_atomically(path, to_bytes(weights, {RECORD: record_text}))
 
 
 def load(path: Path, device: str) -> ComDefendNetwork:
-    """The networks in a file of ``write``, in eval mode. Raises UserError when it is not one."""
+    """Load the networks in a file of ``write``, in eval mode. Raises UserError when it is not one."""
     try:
         with safe_open(path, framework="pt") as file:
             record = json.loads(file.metadata()[RECORD])

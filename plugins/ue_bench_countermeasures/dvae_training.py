@@ -37,7 +37,7 @@ REPORT_EVERY = 10
 
 
 class Purifier:
-    """Purifies a set; ``folder`` holds what it has learned, for whoever goes on after a kill.
+    """Purifies a set; ``folder`` holds what it has learned, so that a killed run can continue.
 
     ``wide`` is how many images are purified at once, which moves no number.
     """
@@ -59,7 +59,7 @@ class Purifier:
         self.labels, self.wide = labels, wide
 
     def run(self, data: ImageSet, first_rate: float, rate: float) -> ImageSet:
-        """``data`` without its perturbations: both stages."""
+        """Return ``data`` without its perturbations, after both stages."""
         first = self.trained("first", data, first_rate)
         half = self.changed("first", data, lambda x, where: self.without(first, "first", data, x, where))
         second = self.trained("second", half, rate)
@@ -71,7 +71,7 @@ class Purifier:
         return self.changed("second", half, reconstructed)
 
     def trained(self, stage: str, data: ImageSet, rate: float) -> Disentangler:
-        """The network of a stage in eval mode, trained on ``data`` with so many nats a position free.
+        """Train the network of a stage on ``data`` with so many nats a position free; return it in eval mode.
 
         Raises Diverged with the step when a loss or a weight is not finite.
         """
@@ -118,7 +118,7 @@ class Purifier:
         rate: float,
         epoch: int,
     ) -> Tensor:
-        """One training step on images ``rows`` of ``data``; returns the loss before it."""
+        """Take one training step on images ``rows`` of ``data``; return the loss before it."""
         x = self.images(data.images[rows])
         parts = network(x, self.owners(data, rows), noise)
         free = epoch * FREE[1] < self.epochs * FREE[0]
@@ -130,14 +130,14 @@ class Purifier:
         return step_loss.detach()
 
     def network(self, stage: str, data: ImageSet) -> Disentangler:
-        """An untrained one, its weights drawn from the seed."""
+        """Return an untrained network, its weights drawn from the seed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(self.ctx.seed, stage, "weights"))
             network = Disentangler(data.num_classes if self.labels else 1, data.size, self.width, self.latent)
         return network.to(self.ctx.device).to(memory_format=torch.channels_last).train()
 
     def changed(self, stage: str, data: ImageSet, change: Callable[[Tensor, slice], Tensor]) -> ImageSet:
-        """``data`` with ``change(x, where)`` applied to batches, rounded."""
+        """Return ``data`` with ``change(x, where)`` applied to batches, rounded."""
 
         @torch.no_grad()
         def apply(images: NDArray[np.uint8], where: slice) -> NDArray[np.uint8]:
@@ -149,11 +149,11 @@ class Purifier:
         return self.ctx.map_images(data, apply, f"d-vae, {stage} pass", self.wide)
 
     def without(self, network: Disentangler, stage: str, data: ImageSet, x: Tensor, where: slice) -> Tensor:
-        """Images ``x`` without their perturbations, in [0, 1]."""
+        """Return images ``x`` without their perturbations, in [0, 1]."""
         return (x - self.seen(network, stage, data, x, where).perturbation).clamp(0, 1)
 
     def seen(self, network: Disentangler, use: str, data: ImageSet, x: Tensor, where: slice) -> Parts:
-        """What the network makes of ``x``, images ``where`` of ``data``; noise is that image's own in each ``use``."""
+        """Return what the network makes of ``x``, images ``where`` of ``data``; each has own noise in each ``use``."""
         rows = np.arange(where.start, where.stop)
         shape = self.latent, *network.small
         drawn = [self.ctx.rng(use, "sample", row).standard_normal(shape, np.float32) for row in rows.tolist()]
@@ -162,7 +162,7 @@ class Purifier:
         return parts
 
     def owners(self, data: ImageSet, rows: NDArray[np.int64]) -> Tensor:
-        """Whose embedding the images of these rows get."""
+        """Return the indices of the embeddings that the images of these rows get."""
         labels = data.labels[rows] if self.labels else np.zeros(len(rows), np.int64)
         return torch.tensor(labels, device=self.ctx.device)
 

@@ -87,7 +87,7 @@ def _claim(training: TrainingOptions) -> None:
 
 
 def without_first(data: ImageSet, count: int) -> ImageSet:
-    """``data`` without the first ``count`` images of every class: those that ``limit_per_class`` keeps elsewhere.
+    """Return ``data`` without each class's first ``count`` images: those that ``limit_per_class`` keeps elsewhere.
 
     Raises UserError when nothing is left.
     """

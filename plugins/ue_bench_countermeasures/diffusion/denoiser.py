@@ -29,7 +29,7 @@ class Denoiser:
 
 
 def load(weights: Weights, device: str, variance: Variance) -> Denoiser:
-    """The network of ``weights`` on ``device``.
+    """Load the network of ``weights`` on ``device``.
 
     Reverse steps have ``variance``: ``large`` is beta, or what the network has learned; ``small`` that of the
     posterior. Their estimates of the image are clipped. Raises UserError when the files do not fit together.
@@ -63,7 +63,7 @@ def load(weights: Weights, device: str, variance: Variance) -> Denoiser:
 
 
 def check(weights: Weights, t: int, size: tuple[int, int], name: str) -> tuple[int, int]:
-    """The size at which images of ``size`` are purified: the network's own.
+    """Return the size at which images of ``size`` are purified: the network's own.
 
     Raises UserError when the network does not know noise of ``t`` steps, or is for smaller images.
     """
@@ -99,7 +99,7 @@ def purify(
     finish: Callable[[Tensor], Pixels] = to_levels,
     batch: int | None = None,
 ) -> ImageSet:
-    """``data`` with ``clean(x, random)`` applied to batches N x 3 x H x W in [-1, 1] of ``size``.
+    """Apply ``clean(x, random)`` to batches N x 3 x H x W in [-1, 1] of ``size``, and return ``data`` with the results.
 
     ``random`` are the streams of the images, one each. Smaller images are enlarged to ``size`` and reduced again.
     ``finish`` makes levels of what comes out. Batches are written down under ``key``, so that a process which was

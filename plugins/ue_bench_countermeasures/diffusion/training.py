@@ -28,10 +28,10 @@ from ue_bench.api import (
     DivergenceCheck,
     ImageSet,
     UserError,
+    claim_checkpoint,
     derive,
     load_checkpoint,
     save_checkpoint,
-    write_atomically,
 )
 
 from .process import resized, to_model
@@ -78,7 +78,7 @@ def fit(
         "recipe": asdict(recipe),
         "precision": "bf16" if amp else "fp32",
     }
-    _claim(checkpoint, settings)
+    claim_checkpoint(checkpoint, settings)
     with torch.random.fork_rng(devices=[]):  # layers are initialised from the global generator
         torch.manual_seed(recipe.seed)
         network = library.UNet2DModel(**recipe.network)
@@ -110,7 +110,7 @@ def fit(
 
 
 def own_weights(data: ImageSet, recipe: Recipe, ctx: Context) -> Weights:
-    """Weights trained on ``data``: an artifact, made when it is first asked for."""
+    """Return weights trained on ``data``: an artifact, made when it is first asked for."""
     recipe = replace(recipe, seed=ctx.seed % 2**31)
     key = {"diffusion model": 1, "data": data.fingerprint, "recipe": asdict(recipe)}
 
@@ -150,7 +150,7 @@ class _Run:
         }  # fmt: skip
 
     def train(self, data: ImageSet, report: Report, save: Callable[[dict[str, Any]], None]) -> None:
-        """All steps that are left. Raises Diverged when a loss or a weight is not finite."""
+        """Take all steps that are left. Raises Diverged when a loss or a weight is not finite."""
         divergence = DivergenceCheck(self.recipe.steps, "the diffusion model")
         every = max(1, self.recipe.steps // POINTS)
         started = time.monotonic() - self.seconds
@@ -177,7 +177,7 @@ class _Run:
         self.network.eval()
 
     def take(self, data: ImageSet) -> float:
-        """One step of the optimizer; its loss. Everything random follows from the seed and the step."""
+        """Take one step of the optimizer; return its loss. Everything random follows from the seed and the step."""
         recipe = self.recipe
         random = torch.Generator("cpu").manual_seed(derive(recipe.seed, "step", self.step))
         x = batch(data.images, recipe, self.step, random).to(self.device)
@@ -197,7 +197,7 @@ class _Run:
 
     @contextlib.contextmanager
     def _dropout(self) -> Iterator[None]:
-        """The global generator, from which dropout draws, seeded for this step and left as it was."""
+        """Seed the global generator, from which dropout draws, for this step; afterwards it is as before."""
         if not self.recipe.dropout:
             yield
             return
@@ -208,7 +208,7 @@ class _Run:
 
 
 def batch(images: NDArray[np.uint8], recipe: Recipe, step: int, random: torch.Generator) -> Tensor:
-    """Images of one step, N x 3 x size x size in [-1, 1]: mirrored and shifted at random, none twice in a pass."""
+    """Return a step's images, N x 3 x size x size in [-1, 1]: mirrored and shifted at random, none twice in a pass."""
     per_pass = len(images) // recipe.batch
     order = np.random.default_rng(derive(recipe.seed, "pass", step // per_pass)).permutation(len(images))
     rows = np.sort(order[step % per_pass * recipe.batch :][: recipe.batch])  # sorted: they may lie in a file
@@ -224,17 +224,8 @@ def batch(images: NDArray[np.uint8], recipe: Recipe, step: int, random: torch.Ge
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """The rate of ``step``, counted from 0."""
+    """Return the rate of ``step``, counted from 0."""
     rate = recipe.learning_rate * min(1.0, (step + 1) / max(1, recipe.warmup))
     if recipe.decay == "cosine":
         rate *= (1 + math.cos(math.pi * step / recipe.steps)) / 2
     return rate
-
-
-def _claim(checkpoint: Path, settings: dict[str, Any]) -> None:
-    """Make ``checkpoint`` the folder of the run with ``settings``, and of no other."""
-    checkpoint.mkdir(parents=True, exist_ok=True)
-    note, text = checkpoint / "run.json", json.dumps(settings, indent=1, allow_nan=False)
-    if note.exists() and note.read_text(encoding="utf-8") != text:
-        raise UserError(f"{checkpoint} holds an unfinished training with other settings", "finish or remove it")
-    write_atomically(note, text)
