@@ -63,7 +63,7 @@ class Cifar10(StoredDataset):
         return [*shards["train"], *shards["test"]] if shards else []
 
     def load(self, split: str, ctx: Context) -> ImageSet:
-        """The images of ``split`` in the order of the original files."""
+        """Return the images of ``split`` in the order of the original files."""
         check_split(split)
         folder = self._pickles(ctx.data_dir)
         shards = None if folder else self._shards(ctx.data_dir)
@@ -105,7 +105,7 @@ class Cifar10(StoredDataset):
             return False
 
     def _check_whole(self, data_dir: Path) -> None:
-        """A copy of which a part is there must not be taken for none: that would download another."""
+        """Refuse a copy of which only a part is there: taken for none, another would be downloaded."""
         if (data_dir / self.folder).is_symlink() or (data_dir / self.folder).exists():
             check_file(data_dir / self.folder, "folder")
             self._check_files(data_dir / self.folder)

@@ -58,7 +58,7 @@ class Parquet(HeldOut):
         return ImageSet(images, labels[rows], class_names, self.path.stem)
 
     def _check_labelled(self, labels: Labels, files: list[Path]) -> None:
-        """Competitions keep the labels of their test images back, and write -1 in their place."""
+        """Refuse test images without labels: competitions keep theirs back, and write -1 in their place."""
         if len(labels) and labels.max() < 0:
             others = [name for name in hub.TEST if hub.shards(self._folder(), (name,)) not in ([], files)]
             raise ValidationError(
@@ -91,7 +91,7 @@ class Parquet(HeldOut):
         return shards
 
     def _folder(self) -> Path:
-        """Where the files are: in ``path``, or in its only sub-folder with training files, as for a configuration."""
+        """Return where the files are: ``path``, or its only sub-folder with training files, as for a configuration."""
         if hub.shards(self.path, hub.TRAIN):
             return self.path
         places = [self.path, self.path / "data"]
