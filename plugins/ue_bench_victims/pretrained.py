@@ -93,17 +93,17 @@ class Pretrained(Stemmed):
         return Normalised(network)
 
     def network(self, num_classes: int, small: bool) -> nn.Module:
-        """The network with fresh weights; ``small`` is the one for small images."""
+        """Build the network with fresh weights; ``small`` is the one for small images."""
         raise NotImplementedError
 
 
 def checksum(name: str) -> str:
-    """First digits of the SHA-256 of torchvision's weights of ``name``."""
+    """Return the first digits of the SHA-256 of torchvision's weights of ``name``."""
     return FILES[name].rpartition("-")[2].removesuffix(".pth")
 
 
 def imagenet_file(name: str) -> Path:
-    """torchvision's weights of ``name``, downloaded where they are not there yet, their checksum compared.
+    """Return torchvision's weights of ``name``, downloaded where they are not there yet, their checksum compared.
 
     Raises EnvironmentProblem when they cannot be had or are damaged.
     """
@@ -161,7 +161,7 @@ def load(network: nn.Module, file: Path, name: str) -> None:
 
 
 def _read(file: Path) -> dict[str, Tensor]:
-    """The tensors in ``file`` by name. Raises UserError when it holds anything else."""
+    """Read the tensors in ``file`` by name. Raises UserError when it holds anything else."""
     import torch
 
     try:

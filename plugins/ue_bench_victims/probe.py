@@ -20,7 +20,7 @@ Network = Literal["resnet18", "resnet34", "resnet50", "resnet101", "vgg16", "vgg
 
 
 def backbone(name: str) -> type[Victim]:
-    """The class of a victim of this distribution that has a linear layer at its end."""
+    """Return the class of a victim of this distribution that has a linear layer at its end."""
     from . import densenet, mobilenet, resnet, vgg
 
     classes: list[type[Victim]] = [
@@ -33,7 +33,7 @@ def backbone(name: str) -> type[Victim]:
 class LinearProbe(Victim):
     """A linear layer on the features of a frozen network that was trained on ImageNet.
 
-    The thief who trusts nothing but one layer to the protected images. Features are those before the classifier of
+    The adversary who trusts nothing but one layer to the protected images. Features are those before the classifier of
     ``network``, in evaluation mode, normalised over the batch without learnt scales; of the 11,181,642 parameters of
     the default at 10 classes 5,130 are trained, at a peak rate of 0.1 without decay (own choice) whatever the protocol
     has. Weights as for ``resnet18[pretrained=true]``: torchvision's, or ``weights`` from a file; images are not
