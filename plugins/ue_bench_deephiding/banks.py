@@ -30,7 +30,7 @@ class Picture(NamedTuple):
 
 
 def resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The largest centre part of ``image`` (H x W x 3) with the shape of ``size``, bicubic with antialiasing."""
+    """Return the largest centre part of ``image`` (H x W x 3) with the shape of ``size``, bicubic with antialiasing."""
     from PIL import Image
 
     height, width = image.shape[:2]
@@ -48,7 +48,7 @@ def empty(classes: int, images: int, size: tuple[int, int]) -> Bank:
 
 
 def procedural(classes: int, images: int, size: tuple[int, int], seed: int, distinct: bool = True) -> Bank:
-    """One scene of silhouettes a class; hue, light and texture by image (see ``shapes``)."""
+    """Draw one scene of silhouettes a class; hue, light and texture by image (see ``shapes``)."""
     bank = empty(classes, images, size)
     drawn = max(SOURCE_SIZE, *size)
     for label, index in np.ndindex(classes, images):
@@ -57,7 +57,7 @@ def procedural(classes: int, images: int, size: tuple[int, int], seed: int, dist
 
 
 def next_class(data: ImageSet, images: int, size: tuple[int, int], rng: np.random.Generator) -> Bank:
-    """Clean images of the class after, in label order: the paper's ablation (Table D).
+    """Take clean images of the class after, in label order: the paper's ablation (Table D).
 
     No image twice in a class unless it has too few. Raises UserError when a class has none.
     """
@@ -73,7 +73,7 @@ def next_class(data: ImageSet, images: int, size: tuple[int, int], rng: np.rando
 
 
 def natural(path: Path, classes: int, images: int, size: tuple[int, int], rng: np.random.Generator) -> Bank:
-    """Images of ``path`` (a folder of images, or Parquet files), each used once, dealt out at random.
+    """Deal the images of ``path`` (a folder of images, or Parquet files) out at random, each used once.
 
     Raises UserError when there are too few, or one that is needed cannot be read.
     """
@@ -91,7 +91,7 @@ def natural(path: Path, classes: int, images: int, size: tuple[int, int], rng: n
 
 
 def random_natural(path: Path, classes: int, images: int, size: tuple[int, int], rng: np.random.Generator) -> Bank:
-    """The same ``images`` images of ``path`` for every class: what is hidden says nothing about it (Table D).
+    """Take the same ``images`` images of ``path`` for every class: what is hidden says nothing about it (Table D).
 
     A read-only view. Raises UserError when there are too few, or one that is needed cannot be read.
     """
@@ -100,7 +100,7 @@ def random_natural(path: Path, classes: int, images: int, size: tuple[int, int],
 
 
 def logo(path: Path, classes: int, size: tuple[int, int]) -> Bank:
-    """The one image at ``path`` for every class. A read-only view. Raises UserError when it cannot be read."""
+    """Take the one image at ``path`` for every class. A read-only view. Raises UserError when it cannot be read."""
     if not path.is_file():
         raise UserError(f"hidden=logo needs one image file, {path} is not one", "name it with hidden_images=FILE")
     one = resized(decode(Picture(str(path), path)), size)
@@ -108,7 +108,7 @@ def logo(path: Path, classes: int, size: tuple[int, int]) -> Bank:
 
 
 def folder(path: Path, class_names: tuple[str, ...], images: int, size: tuple[int, int]) -> Bank:
-    """The first images of ``path/<class name>/``, or of ``path/<label>/`` where there is none, by name.
+    """Take the first images of ``path/<class name>/``, or of ``path/<label>/`` where there is none, by name.
 
     Raises UserError when a class has too few, or one that is needed cannot be read.
     """
@@ -125,7 +125,7 @@ def folder(path: Path, class_names: tuple[str, ...], images: int, size: tuple[in
 
 
 def pictures(path: Path) -> list[Picture]:
-    """All images at ``path``, a file or a folder with whatever is below it, in the order of their names."""
+    """List all images at ``path``, a file or a folder with whatever is below it, in the order of their names."""
     files = [path] if path.is_file() else _visible(path, {*SUFFIXES, ".parquet"})
     listed: list[Picture] = []
     for file in files:
@@ -137,7 +137,7 @@ def pictures(path: Path) -> list[Picture]:
 
 
 def image_files(path: Path) -> list[Path]:
-    """``path`` itself, or all image files below it, in the order of their names. Raises UserError without ``path``."""
+    """List ``path`` itself, or all image files below it, ordered by name. Raises UserError without ``path``."""
     if path.is_file():
         return [path]
     if not path.is_dir():
@@ -146,13 +146,13 @@ def image_files(path: Path) -> list[Path]:
 
 
 def pictures_of_class(path: Path, name: str, label: int) -> list[Picture]:
-    """The images in ``path/name``, or in ``path/label`` where there is no such folder, by name."""
+    """List the images in ``path/name``, or in ``path/label`` where there is no such folder, by name."""
     class_folder = path / name if (path / name).is_dir() else path / str(label)
     return [Picture(str(p), p) for p in _visible(class_folder, SUFFIXES, below=False)]
 
 
 def _visible(folder: Path, suffixes: Collection[str], below: bool = True) -> list[Path]:
-    """Files with these suffixes in a folder that may not be there, in the order of their paths."""
+    """List files with these suffixes in a folder that may not be there, in the order of their paths."""
     return sorted(visible_files(folder, suffixes, below)) if folder.is_dir() else []
 
 
@@ -177,7 +177,7 @@ def _rows(file: Path) -> Iterator[Picture]:
 
 
 def decode(picture: Picture, blend: bool = True) -> NDArray[np.uint8]:
-    """H x W x 3; what is transparent is white, or with ``blend=False`` has the colour that the file gives it.
+    """Decode to H x W x 3; what is transparent is white, or with ``blend=False`` has the colour that the file gives it.
 
     Raises UserError when ``picture`` is not a readable image, or has more than 8 bits a channel.
     """

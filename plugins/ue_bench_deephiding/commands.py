@@ -119,7 +119,7 @@ OF_CONCENTRATION = {"lfc_input", "lfc_pairs", "extractor"}
 
 
 def _choices(hider: str, options: dict[str, Any], given: set[str]) -> dict[str, Any]:
-    """Fields of the recipe from the command's options; ``given`` are those that the user wrote.
+    """Return fields of the recipe from the command's options; ``given`` are those that the user wrote.
 
     Raises UserError for one that would be ignored.
     """

@@ -34,13 +34,13 @@ class IsganLosses:
 
 
 def dissimilarity(a: Tensor, b: Tensor) -> Tensor:
-    """ISGAN's loss between two batches of luminance, N x 1 x H x W in [0, 1]: 0 if they are equal."""
+    """Return ISGAN's loss between two batches of luminance, N x 1 x H x W in [0, 1]: 0 if they are equal."""
     similar = ALPHA * ssim(a, b).mean() + (1 - ALPHA) * ms_ssim(a, b).mean()
     return 1 - similar + BETA * F.mse_loss(a, b)
 
 
 def isgan_losses(cover: Tensor, secret: Tensor, stego: Tensor, revealed: Tensor) -> IsganLosses:
-    """Losses of luminances, all N x 1 x H x W in [0, 1], float32 and no autocast.
+    """Return the losses of luminances, all N x 1 x H x W in [0, 1], float32 and no autocast.
 
     ``mse`` is also that of the images in colour: a change of luminance adds the same to red, green and blue.
     """

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import sys
 from pathlib import Path
 
 import click
 
-from ue_bench.api import ProgressLine, UserError, device_option, usable_device
+from ue_bench.api import ProgressLine, UserError, device_option, usable_device, write_atomically
 
 from .command_tools import begin, not_below
 
@@ -76,11 +77,12 @@ def prompts(
     by_chance = "" if at_random else f"; {clustering.closest_pair(features[drawn]):.2f} for as many at random"
     print(f"largest cosine of two prompts, {encoder} features: {closest:.2f}{by_chance}", file=sys.stderr)
     if out:
+        table = io.StringIO(newline="")
+        writer = csv.writer(table)
+        writer.writerow(["class", "image_id", "prompt"])
+        writer.writerows((n, candidates[row].image_id, candidates[row].text) for n, row in enumerate(rows))
         try:
-            with out.open("x", newline="", encoding="utf-8") as stream:
-                writer = csv.writer(stream)
-                writer.writerow(["class", "image_id", "prompt"])
-                writer.writerows((n, candidates[row].image_id, candidates[row].text) for n, row in enumerate(rows))
+            write_atomically(out, table.getvalue())
         except OSError as error:
             raise UserError(f"cannot write {out}: {error.strerror}", "choose another file") from error
 

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ue_bench.api import Context, ImageSet, UserError, load_checkpoint, save_checkpoint, write_atomically
+from ue_bench.api import Context, ImageSet, UserError, claim_checkpoint, load_checkpoint, save_checkpoint
 
 from .extractor import checksum, imagenet_extractor, train_extractor, untrained_extractor
 from .hinet import HidingNetwork
@@ -45,7 +45,7 @@ def fit(
     report: Report,
     start: Path | None = None,
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Extractor, then hiding network: the best weights, and a record of the run as plain data.
+    """Train the extractor, then the hiding network; return the best weights, and a record of the run as plain data.
 
     ``start`` is a network to begin from, a file that this wrote; None: a fresh one.
 
@@ -77,7 +77,7 @@ def fit(
     if start is not None:
         _load_into(network, start)
         settings["start"] = _origin(start)
-    _claim(checkpoint, settings)
+    claim_checkpoint(checkpoint, settings)
     covers = Covers(data.images, data.labels, recipe.size)
     extractor, spent = None, 0.0
     if recipe.hider == "hinet" and recipe.omega_conc:
@@ -114,7 +114,7 @@ def fit(
 
 
 def _origin(start: Path) -> dict[str, Any]:
-    """What is known of the network in the file ``start``: a checksum, and the record beside it."""
+    """Return what is known of the network in the file ``start``: a checksum, and the record beside it."""
     record = start.with_suffix(".json")
     return {
         "checksum": hashlib.sha256(start.read_bytes()).hexdigest()[:16],
@@ -123,7 +123,7 @@ def _origin(start: Path) -> dict[str, Any]:
 
 
 def _load_into(network: nn.Module, start: Path) -> None:
-    """The weights in ``start`` into ``network``. Raises UserError when they are of another one."""
+    """Load the weights in ``start`` into ``network``. Raises UserError when they are of another one."""
     loaded = load_network(start)
     try:
         network.load_state_dict(loaded.state_dict())
@@ -145,7 +145,7 @@ def train_on(protector: DeepHiding, data: ImageSet, ctx: Context, key: Any, targ
 def _extractor(
     covers: Covers, num_classes: int, recipe: Recipe, device: str, amp: bool, file: Path, report: Report
 ) -> tuple[nn.Module, float]:
-    """The extractor and the seconds its training took, from ``file`` when it was finished before."""
+    """Return the extractor and the seconds its training took, from ``file`` when it was finished before."""
     if recipe.extractor == "imagenet":
         return imagenet_extractor().to(device).to(memory_format=torch.channels_last), 0.0
     saved = load_checkpoint(file, device)
@@ -166,12 +166,3 @@ def _extractor(
         saved = {"weights": extractor.state_dict(), "seconds": time.monotonic() - started}
         save_checkpoint(file, saved)
     return extractor.to(device).to(memory_format=torch.channels_last), saved["seconds"]
-
-
-def _claim(checkpoint: Path, settings: dict[str, Any]) -> None:
-    """Make ``checkpoint`` the folder of the run with ``settings``, and of no other."""
-    checkpoint.mkdir(parents=True, exist_ok=True)
-    note, text = checkpoint / "run.json", json.dumps(settings, indent=1, allow_nan=False)
-    if note.exists() and note.read_text(encoding="utf-8") != text:
-        raise UserError(f"{checkpoint} holds an unfinished training with other settings", "finish or remove it")
-    write_atomically(note, text)

@@ -77,7 +77,7 @@ def reveal(
     begin(out, {"weights": digest_path(weights), "protected": digest_path(protected)}, RECORD)
 
     def uncovered(file: Path, target: Path) -> NDArray[np.uint8]:
-        """What ``file`` hides, from ``target`` where it was written before."""
+        """Return what ``file`` hides, from ``target`` where it was written before."""
         image = banks.decode(banks.Picture(str(file), file), blend=False)  # hiding leaves transparency alone
         with contextlib.suppress(UserError):  # damaged: made again
             if target.exists():
@@ -131,7 +131,7 @@ def _write_matches(path: Path, rows: list[tuple[str, str, float]]) -> None:
 
 
 def read_logos(folder: Path) -> dict[str, NDArray[np.uint8]]:
-    """Logos of ``folder`` by their path in it. Raises UserError when they cannot be told apart."""
+    """Read the logos of ``folder`` by their path in it. Raises UserError when they cannot be told apart."""
     from . import banks
 
     files = banks.image_files(folder)
@@ -149,7 +149,7 @@ def read_logos(folder: Path) -> dict[str, NDArray[np.uint8]]:
 
 
 def weights_file(given: Path | None) -> Path:
-    """``given``, or the shipped network. Raises UserError when there is no such file."""
+    """Return ``given``, or the shipped network. Raises UserError when there is no such file."""
     from . import protector
 
     if given and not given.is_file():
@@ -158,7 +158,7 @@ def weights_file(given: Path | None) -> Path:
 
 
 def _stack(pictures: list[NDArray[np.uint8]], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Logos at ``size``; an odd side is that of the even one in which they were hidden, less the last row or column."""
+    """Return logos at ``size``; an odd side is the even one in which they were hidden, less the last row or column."""
     import numpy as np
 
     from .banks import resized

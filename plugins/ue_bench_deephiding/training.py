@@ -36,7 +36,7 @@ class Losses:
 
 
 def concentration(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Equation 7 in linear time: sum over ordered same-class pairs of one minus the cosine.
+    """Compute equation 7 in linear time: the sum over ordered same-class pairs of one minus the cosine.
 
     ``features`` N x D, any scale; a zero row counts as orthogonal to all. Equal to the double loop.
     """
@@ -48,7 +48,7 @@ def concentration(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
 
 
 def extractor_input(perturbation: Tensor, kind: str) -> Tensor:
-    """What the extractor sees of a perturbation (N x 3 x H x W, about +-0.1).
+    """Return what the extractor sees of a perturbation (N x 3 x H x W, about +-0.1).
 
     ``raw``: as it is. ``scaled``: eps takes it to the ends of [0, 1]. ``imagenet``: that, normalised with the channel
     means and deviations of ImageNet.
@@ -73,7 +73,7 @@ def hiding_losses(
     extractor: nn.Module | None,
     num_classes: int,
 ) -> Losses:
-    """Equations 5 to 8 with mean reductions.
+    """Compute equations 5 to 8 with mean reductions.
 
     Means, not HiNet's sums: equation 5 compares the error with eps squared, and with sums that floor would sit at
     96 dB. ``extractor`` maps perturbations (N x 3 x H x W, see ``extractor_input``) to last-convolution features, or is
@@ -114,7 +114,7 @@ class Covers:
     def draw(
         self, count: int, rng: np.random.Generator, sampler: str = "uniform"
     ) -> tuple[Tensor, Tensor, NDArray[np.int64]]:
-        """``count`` crops in [0, 1], their labels, and the labels as an array.
+        """Draw ``count`` crops in [0, 1], their labels, and the labels as an array.
 
         ``uniform`` draws images, ``pk`` classes that have any, and ``PER_CLASS`` images of each.
         """
@@ -263,7 +263,7 @@ class Kept:
             )
 
     def add(self, step: int, validated: Validated) -> None:
-        """A validation after ``step``; the weights are kept when its total loss is the lowest so far.
+        """Add a validation after ``step``; keep the weights when its total loss is the lowest so far.
 
         Raises Diverged when a weight is not finite: no later step would mend it.
         """
@@ -276,7 +276,7 @@ class Kept:
             self.best = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
 
     def state(self) -> dict[str, Any]:
-        """Its part of a checkpoint."""
+        """Return the part of a checkpoint that ``resume`` takes."""
         return {"skipped": self.skipped, "curve": self.curve, "best": self.best, "best_total": self.best_total}
 
     def resume(self, state: dict[str, Any]) -> None:
@@ -284,7 +284,7 @@ class Kept:
         self.best, self.best_total = state["best"], state["best_total"]
 
     def result(self) -> tuple[dict[str, Tensor], list[Validated]]:
-        """The best weights and the curve. Raises ValidationError when their stego images are under 20 dB."""
+        """Return the best weights and the curve. Raises ValidationError when their stego images are under 20 dB."""
         psnr = best_point(self.curve)["psnr"] if self.best else -math.inf
         if psnr < 20:
             raise ValidationError(
@@ -294,7 +294,7 @@ class Kept:
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """The rate of ``step``, counted from 0: constant, or a warm-up of 50 steps and a half cosine to a tenth."""
+    """Return the rate of ``step``, counted from 0: constant, or a warm-up of 50 steps and a half cosine to a tenth."""
     if recipe.schedule == "constant":
         return recipe.learning_rate
     warm = min(1.0, (step + 1) / 50)
@@ -303,5 +303,5 @@ def learning_rate(recipe: Recipe, step: int) -> float:
 
 
 def best_point(curve: list[Validated]) -> Validated:
-    """The validation whose weights were kept: the first with the lowest total loss."""
+    """Return the validation whose weights were kept: the first with the lowest total loss."""
     return min((point for point in curve if not math.isnan(point["total"])), key=lambda point: point["total"])

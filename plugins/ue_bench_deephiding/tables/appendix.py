@@ -29,23 +29,23 @@ EXCHANGED = (
 
 
 def table_a(steps: str = "5000") -> Table:
-    """weight of the low-frequency loss."""
+    """Return Table A: weight of the low-frequency loss."""
     return _weights("tableA", "weight of the low-frequency loss", steps)
 
 
 def table_b(steps: str = "5000") -> Table:
-    """weight of the revealing loss."""
+    """Return Table B: weight of the revealing loss."""
     return _weights("tableB", "weight of the revealing loss", steps)
 
 
 def table_c(steps: str = "5000") -> Table:
-    """weight of the concentration loss."""
+    """Return Table C: weight of the concentration loss."""
     notes = {("Ours(S)", "0.001"): {"median": "equal to the mean filter, a copy error perhaps"}}
     return _weights("tableC", "weight of the concentration loss", steps, notes)
 
 
 def table_d(natural: str | None = None) -> Table:
-    """Kinds of hidden images, with the shipped network."""
+    """Return Table D: kinds of hidden images, with the shipped network."""
     lines = []
     for (setting, hidden), printed_rows in groups(rows("tableD"), "setting", "hidden_images"):
         possible = {
@@ -69,7 +69,7 @@ def table_d(natural: str | None = None) -> Table:
 
 
 def table_e(**given: str) -> Table:
-    """Accuracy under every countermeasure, for five architectures."""
+    """Return Table E: accuracy under every countermeasure, for five architectures."""
     nets = victims(given)
     lines = []
     for (setting, short), printed_rows in groups(rows("tableE"), "setting", "architecture"):
@@ -90,7 +90,7 @@ def table_e(**given: str) -> Table:
 
 
 def table_f(**given: str) -> Table:
-    """Accuracy where a part of the images is protected, for five architectures."""
+    """Return Table F: accuracy where a part of the images is protected, for five architectures."""
     nets = victims(given)
     lines = []
     for (setting, short), printed_rows in groups(rows("tableF"), "setting", "architecture"):
@@ -117,7 +117,7 @@ def table_f(**given: str) -> Table:
 
 
 def table_g() -> Table:
-    """Accuracy by the share of images that are protected, up to all of them."""
+    """Return Table G: accuracy by the share of images that are protected, up to all of them."""
     lines = []
     for (setting,), printed_rows in groups(rows("tableG"), "setting_as_printed"):
         printed = {f"{row['unlearnable_percent']} %": float(row["accuracy"]) for row in printed_rows}
@@ -140,7 +140,7 @@ def table_g() -> Table:
 
 
 def table_h(steps: str = "5000") -> Table:
-    """ISGAN as the hiding network."""
+    """Return Table H: ISGAN as the hiding network."""
     lines = [
         line((setting, "ISGAN"), printed_rows, selector(setting, retrained(steps), "hider=isgan"))
         for (setting,), printed_rows in groups(rows("tableH"), "setting")
@@ -157,7 +157,7 @@ def table_h(steps: str = "5000") -> Table:
 
 
 def table_i() -> Table:
-    """quality of JPEG."""
+    """Return Table I: quality of JPEG."""
     lines = []
     for (setting,), printed_rows in groups(rows("tableI"), "setting"):
         printed = {f"jpeg[quality={row['jpeg_quality']}]": float(row["accuracy"]) for row in printed_rows}
@@ -166,7 +166,7 @@ def table_i() -> Table:
 
 
 def table_j() -> Table:
-    """cosines of features within a class, and of classes with the mean of all."""
+    """Return Table J: cosines of features within a class, and of classes with the mean of all."""
     lines = []
     for row in rows("tableJ"):
         protector = "none" if row["data"] == "Clean images" else selector(row["data"])
@@ -178,7 +178,7 @@ def table_j() -> Table:
 
 
 def table_k(steps: str = "5000") -> Table:
-    """losses of the hiding network."""
+    """Return Table K: losses of the hiding network."""
     protectors = {
         "clean data": "none",
         "L_hide only": selector("Ours(C)", retrained(steps), "hide_only=true"),
@@ -201,7 +201,7 @@ def table_k(steps: str = "5000") -> Table:
 
 
 def _weights(name: str, title: str, steps: str, notes: dict[tuple[str, str], dict[str, str]] | None = None) -> Table:
-    """A table that varies the weight of one loss."""
+    """Return a table that varies the weight of one loss."""
     lines = []
     for (setting, weight, value, default), printed_rows in groups(
         rows(name), "setting", "parameter", "value", "is_default"

@@ -44,7 +44,7 @@ OTHERS = "The other methods are at the settings of our plugins, which follow the
 
 
 def table_1(dataset: str | None = None, preset: str = "paper") -> Table:
-    """Accuracy under every countermeasure on three datasets."""
+    """Return Table 1: accuracy under every countermeasure on three datasets."""
     lines = []
     for (data, method), printed_rows in groups(rows("table1"), "dataset", "method"):
         vanilla = float(printed_rows[0]["accuracy"])
@@ -70,7 +70,7 @@ def table_1(dataset: str | None = None, preset: str = "paper") -> Table:
 
 
 def table_2(dataset: str | None = None, preset: str = "paper", **given: str) -> Table:
-    """Accuracy of plain training, for five architectures."""
+    """Return Table 2: accuracy of plain training, for five architectures."""
     nets = victims(given)
     lines = []
     for (data, method), printed_rows in groups(rows("table2"), "dataset", "method"):
@@ -93,7 +93,7 @@ def table_2(dataset: str | None = None, preset: str = "paper", **given: str) -> 
 
 
 def table_3(preset: str = "paper") -> Table:
-    """Accuracy where a part of the images is protected."""
+    """Return Table 3: accuracy where a part of the images is protected."""
     lines = []
     for (method,), printed_rows in groups(rows("table3"), "method"):
         printed = {f"{row['unlearnable_percent']} %": float(row["accuracy"]) for row in printed_rows}
@@ -122,7 +122,7 @@ def table_3(preset: str = "paper") -> Table:
 
 
 def table_4(steps: str = "5000", natural: str | None = None) -> Table:
-    """Accuracy without parts of the method."""
+    """Return Table 4: accuracy without parts of the method."""
     lines = []
     for (setting, lfc, tpc, diffusion), printed_rows in groups(
         rows("table4"), "setting", "lfc", "tpc", "sd_controlnet"
@@ -156,7 +156,7 @@ def table_4(steps: str = "5000", natural: str | None = None) -> Table:
 
 
 def _protector(method: str, preset: str, dataset: str) -> str:
-    """Our selector for a method of a dataset."""
+    """Return our selector for a method of a dataset."""
     if preset not in ("paper", "micro"):
         raise UserError(f"there is no preset {preset!r}", "presets are paper and micro")
     if method.startswith("Ours"):
@@ -168,7 +168,7 @@ def _protector(method: str, preset: str, dataset: str) -> str:
 
 
 def _of(lines: list[Line], dataset: str | None) -> tuple[Line, ...]:
-    """All lines; of a ``dataset`` those it has, to be measured on any images."""
+    """Return all lines; of a ``dataset`` those it has, to be measured on any images."""
     if dataset is None:
         return tuple(lines)
     chosen = [Line(x.label, x.printed, x.asks, notes=x.notes) for x in lines if x.dataset == dataset]
