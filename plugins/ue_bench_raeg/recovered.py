@@ -15,7 +15,7 @@ BATCH = 100
 
 
 def _reversible(value: Any) -> Any:
-    """A selector as the protector it stands for."""
+    """Return the protector that a selector stands for. Raises ValueError when it cannot recover."""
     try:
         protector = find_protector(value) if isinstance(value, str) else value
     except UserError as error:
@@ -72,11 +72,11 @@ class Recovered(Protector):
         return self.of.classes_needed
 
     def cost(self, images: int) -> NetworkCost | None:
-        """That of the protector; recovery is not counted."""
+        """Return the cost of the protector; recovery is not counted."""
         return self.of.cost(images)
 
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
-        """The images as they come back, rounded to 8 bits."""
+        """Return the images as they come back, rounded to 8 bits."""
         protected = self.of.protect(data, ctx)
         ctx = replace(ctx, recovery_key=self.of.recovery_key(data, ctx))
         back = 0

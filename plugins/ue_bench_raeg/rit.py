@@ -35,14 +35,14 @@ class Settings:
 
 
 def blocks_of(image: Pixels, side: int) -> Ints:
-    """Blocks in raster order, N x side x side x 3."""
+    """Cut an image into blocks in raster order, N x side x side x 3."""
     rows, columns = image.shape[0] // side, image.shape[1] // side
     cut = image[: rows * side, : columns * side].astype(np.int64)
     return cut.reshape(rows, side, columns, side, 3).swapaxes(1, 2).reshape(-1, side, side, 3)
 
 
 def with_blocks(image: Pixels, blocks: Ints) -> Pixels:
-    """``image`` with these blocks in raster order."""
+    """Return ``image`` with these blocks in raster order."""
     side = blocks.shape[1]
     rows, columns = image.shape[0] // side, image.shape[1] // side
     rebuilt = image.copy()
@@ -52,14 +52,14 @@ def with_blocks(image: Pixels, blocks: Ints) -> Pixels:
 
 
 def spread(blocks: Ints) -> Ints:
-    """N x 3: the variance of each channel of a block times the square of the number of its pixels."""
+    """Return N x 3: the variance of each channel of a block times the square of the number of its pixels."""
     flat = blocks.reshape(len(blocks), -1, 3)
     scaled_variance: Ints = flat.shape[1] * np.square(flat).sum(axis=1) - np.square(flat.sum(axis=1))
     return scaled_variance
 
 
 def thresholds(spreads: Ints, classes: int, pixels: int) -> Ints:
-    """Limits between classes of blocks, in the unit of ``spread``: 1-D k-means of deviations, begun at quantiles."""
+    """Return limits between classes of blocks, in the unit of ``spread``: 1-D k-means of deviations from quantiles."""
     deviations = np.sqrt(spreads) / pixels
     centres = np.quantile(deviations, (np.arange(classes) + 0.5) / classes)
     for _ in range(50):
@@ -75,7 +75,7 @@ def thresholds(spreads: Ints, classes: int, pixels: int) -> Ints:
 
 
 def turned(blocks: Ints, turns: Ints) -> Ints:
-    """Every channel of every block turned counter-clockwise by its own number of right angles; ``turns`` N x 3."""
+    """Turn every channel of every block counter-clockwise by its own number of right angles; ``turns`` N x 3."""
     turned_blocks = blocks.copy()
     for quarter in (1, 2, 3):
         rotated = np.rot90(blocks, quarter, axes=(1, 2))
@@ -84,7 +84,7 @@ def turned(blocks: Ints, turns: Ints) -> Ints:
 
 
 def camouflage(image: Pixels, target: Pixels, settings: Settings) -> tuple[Pixels, bytes]:
-    """``image`` made to look like ``target`` of the same size, and what it takes to undo that.
+    """Make ``image`` look like ``target`` of the same size; return it, and what it takes to undo that.
 
     Blocks are classed by the deviation of their green channel; so are the target's, in equal numbers. The j-th block of
     a class goes to the j-th place of that class; each channel is shifted towards the target's mean by multiples of the
@@ -122,14 +122,14 @@ def camouflage(image: Pixels, target: Pixels, settings: Settings) -> tuple[Pixel
 
 
 def _source(tags: Ints, places: Ints) -> Ints:
-    """Which block goes to each place: within a class, in raster order."""
+    """Return which block goes to each place: within a class, in raster order."""
     source = np.empty_like(tags)
     source[np.argsort(places, kind="stable")] = np.argsort(tags, kind="stable")
     return source
 
 
 def restored(image: Pixels, message: bytes) -> Pixels:
-    """The original behind a camouflage. Raises UserError for messages of something else."""
+    """Return the original behind a camouflage. Raises UserError for messages of something else."""
     try:
         mark, side, classes, quantum, smooth, alphabet, *lengths = HEAD.unpack_from(message)
         start = HEAD.size + 8 * (classes - 1)

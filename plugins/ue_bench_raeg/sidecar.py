@@ -22,7 +22,7 @@ LEVEL = 9  # of zlib
 
 
 def make(network: Generator, clean: Pixels, protected: Pixels) -> list[bytes]:
-    """A sidecar for each of ``protected`` images, N x H x W x 3, that ``network`` made of ``clean`` ones."""
+    """Make a sidecar for each of ``protected`` images, N x H x W x 3, that ``network`` made of ``clean`` ones."""
     height, width = clean.shape[1:3]
     whole = protected
     if (padded(height), padded(width)) != (height, width):
@@ -40,7 +40,7 @@ def make(network: Generator, clean: Pixels, protected: Pixels) -> list[bytes]:
 
 
 def restore(network: Generator, protected: Pixels, sidecars: list[bytes], batch: int) -> Pixels:
-    """The originals of ``protected`` images, N x H x W x 3, exactly; ``batch`` of them at a time.
+    """Restore the originals of ``protected`` images, N x H x W x 3, exactly; ``batch`` of them at a time.
 
     Raises ValidationError when there is not one sidecar an image, one is of another size, or pixels were changed.
     """
@@ -62,7 +62,7 @@ def restore(network: Generator, protected: Pixels, sidecars: list[bytes], batch:
 
 
 def _read(protected: Pixels, sidecars: list[bytes], first: int) -> tuple[Pixels, Pixels, list[int]]:
-    """Whole protected images, what recovery misses, and checksums; ``first`` is the number of the first sidecar."""
+    """Read whole protected images, what recovery misses, and checksums; ``first`` numbers the first sidecar."""
     height, width = protected.shape[1:3]
     whole = np.empty((len(protected), padded(height), padded(width), 3), np.uint8)
     whole[:, :height, :width] = protected

@@ -47,12 +47,12 @@ class Batches:
         return len(self.training_rows) // self.size
 
     def take(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Images in [0, 1], N x 3 x H x W, and labels."""
+        """Return images in [0, 1], N x 3 x H x W, and labels."""
         x = torch.from_numpy(self.data.images[rows]).permute(0, 3, 1, 2).float() / 255
         return x, torch.from_numpy(self.data.labels[rows])
 
     def draw(self, step: int) -> tuple[Tensor, Tensor]:
-        """The batch of ``step``, from 0."""
+        """Return the batch of ``step``, from 0."""
         turn, place = divmod(step, self.per_pass)
         order = np.random.default_rng([self.seed, 2, turn]).permutation(self.training_rows)
         x, y = self.take(order[place * self.size : (place + 1) * self.size])
@@ -184,7 +184,7 @@ def measure(
     generator: torch.Generator,
     size: tuple[int, int],
 ) -> Validated:
-    """Losses of a batch, errors of its 8-bit images, the share of clipped values, and mean accuracies of the targets.
+    """Measure losses of a batch, errors of its 8-bit images, the share of clipped values, and the targets' accuracies.
 
     ``accuracy_jpeg`` is after JPEG 50 with true rounding, ``accuracy_attacked`` after an attack of the training.
     """
@@ -225,7 +225,7 @@ class Kept:
             )
 
     def add(self, step: int, validated: Validated) -> None:
-        """A validation after ``step``; the weights are kept when its total loss is the lowest so far.
+        """Add a validation after ``step``; keep the weights when its total loss is the lowest so far.
 
         Raises Diverged when a weight is not finite: no later step would mend it.
         """
@@ -236,7 +236,7 @@ class Kept:
             self.best_total, self.best = validated["total"], self.network.plain_weights()
 
     def state(self) -> dict[str, Any]:
-        """Its part of a checkpoint."""
+        """Return the part of a checkpoint that ``resume`` takes."""
         return {"skipped": self.skipped, "curve": self.curve, "best": self.best, "best_total": self.best_total}
 
     def resume(self, state: dict[str, Any]) -> None:
@@ -244,7 +244,7 @@ class Kept:
         self.best, self.best_total = state["best"], state["best_total"]
 
     def result(self) -> tuple[dict[str, Tensor], list[Validated]]:
-        """The best weights and the curve. Raises ValidationError when their protected images are under 20 dB."""
+        """Return the best weights and the curve. Raises ValidationError when their protected images are under 20 dB."""
         psnr = best_point(self.curve)["psnr_protected"] if self.best else -math.inf
         if psnr < WEAKEST:
             raise ValidationError(
@@ -255,12 +255,12 @@ class Kept:
 
 
 def fraction(recipe: Recipe, step: int) -> float:
-    """What is left of the learning rate at ``step``, from 0: all, or a warm-up of 50 steps and a half cosine to 0.1."""
+    """Return what is left of the learning rate at ``step`` (from 0): all, or after 50 steps half a cosine to 0.1."""
     if recipe.schedule == "constant":
         return 1.0
     return min(1.0, (step + 1) / 50) * (0.1 + 0.9 * (1 + math.cos(math.pi * step / recipe.steps)) / 2)
 
 
 def best_point(curve: list[Validated]) -> Validated:
-    """The validation whose weights were kept: the first with the lowest total loss."""
+    """Return the validation whose weights were kept: the first with the lowest total loss."""
     return min((point for point in curve if not math.isnan(point["total"])), key=lambda point: point["total"])
