@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .contract.table import Ask, Line, Setting, Table
     from .contract.values import Ratio, write_text
     from .engine.divergence import DivergenceCheck, check_finite, not_finite
+    from .engine.training_log import TrainingLog, best_validation, describe_data, describe_environment
     from .errors import Diverged, EnvironmentProblem, UserError, ValidationError
     from .files import check_file, class_folders, visible_files
     from .grid.opening import find_protector, open_dataset, open_protector
@@ -65,16 +66,20 @@ _HOMES = {
     "StoredNoise": "store.image_readers",
     "Table": "contract.table",
     "TrainContext": "contract.context",
+    "TrainingLog": "engine.training_log",
     "TrainingOptions": "cli.training",
     "UserError": "errors",
     "ValidationError": "errors",
     "Victim": "contract.plugin",
+    "best_validation": "engine.training_log",
     "check_file": "files",
     "check_finite": "engine.divergence",
     "check_output": "leaderboard.figures",
     "claim_checkpoint": "atomic",
     "class_folders": "files",
     "derive": "seeds",
+    "describe_data": "engine.training_log",
+    "describe_environment": "engine.training_log",
     "device_option": "cli.training",
     "digest_path": "contract.inputs",
     "find_input": "contract.inputs",
@@ -136,16 +141,20 @@ __all__ = [
     "StoredNoise",
     "Table",
     "TrainContext",
+    "TrainingLog",
     "TrainingOptions",
     "UserError",
     "ValidationError",
     "Victim",
+    "best_validation",
     "check_file",
     "check_finite",
     "check_output",
     "claim_checkpoint",
     "class_folders",
     "derive",
+    "describe_data",
+    "describe_environment",
     "device_option",
     "digest_path",
     "find_input",

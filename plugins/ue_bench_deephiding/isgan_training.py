@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from .isgan import Critic, Isgan, luminance, ms_ssim, ssim
 from .recipe import Recipe
-from .training import Covers, Kept, Validated
+from .training import Covers, Validated, hider_log
 
 LEARNING_RATE = 1e-4  # ISGAN, Adam
 ALPHA, BETA, GAMMA = 0.5, 0.3, 0.85  # ISGAN: SSIM against MS-SSIM, the squared error, revealing against hiding
@@ -113,14 +113,14 @@ def train_isgan(
         mean["psnr_reveal"] = -10 * math.log10(max(mean.pop("mse_reveal"), 1e-12))
         return mean
 
-    kept = Kept(network, "look at the training images", "train for more steps")
+    log = hider_log(network, "look at the training images", "train for more steps")
     first = 0
     if state is not None:
         models.load_state_dict(state["models"])
         optimizer.load_state_dict(state["optimizer"])
         critic_optimizer.load_state_dict(state["critic_optimizer"])
         first = state["step"]
-        kept.resume(state)
+        log.resume(state)
 
     for step in range(first, recipe.last_step):
         models.train()
@@ -144,14 +144,14 @@ def train_isgan(
             # What was not finite is in the running statistics by now, and would never leave them.
             for buffer, before in zip(models.buffers(), statistics, strict=True):
                 buffer.copy_(before)
-            kept.skip(step)
+            log.skip(step)
         if on_step:
             on_step(step + 1, {"loss": float(loss.detach()), "norm": norm})
         if (step + 1) % recipe.validate_every == 0 or step + 1 == recipe.last_step:
-            kept.add(step, validate())
+            log.add(step, validate())
             if save:
                 save(
                     {"models": models.state_dict(), "optimizer": optimizer.state_dict(),
-                     "critic_optimizer": critic_optimizer.state_dict(), "step": step + 1, **kept.state()},
+                     "critic_optimizer": critic_optimizer.state_dict(), "step": step + 1, **log.state()},
                 )  # fmt: skip
-    return kept.result()
+    return log.result()

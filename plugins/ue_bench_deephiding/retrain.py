@@ -8,7 +8,6 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,17 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ue_bench.api import Context, ImageSet, UserError, claim_checkpoint, load_checkpoint, save_checkpoint
+from ue_bench.api import (
+    Context,
+    ImageSet,
+    UserError,
+    best_validation,
+    claim_checkpoint,
+    describe_data,
+    describe_environment,
+    load_checkpoint,
+    save_checkpoint,
+)
 
 from .extractor import checksum, imagenet_extractor, train_extractor, untrained_extractor
 from .hinet import HidingNetwork
@@ -25,7 +34,7 @@ from .isgan import Isgan
 from .isgan_training import train_isgan
 from .networks import load_network
 from .recipe import EPS, Recipe
-from .training import Covers, best_point, train_hider
+from .training import Covers, train_hider
 from .writing import write_hider
 
 if TYPE_CHECKING:
@@ -57,13 +66,7 @@ def fit(
     ``start`` is no such network.
     """
     settings: dict[str, Any] = {
-        "data": {
-            "source": data.source,
-            "images": len(data),
-            "classes": data.num_classes,
-            "size": list(data.size),
-            "fingerprint": data.fingerprint,
-        },
+        "data": describe_data(data),
         "bank": {"images_per_class": bank.shape[1], "checksum": hashlib.sha256(bank.tobytes()).hexdigest()[:16]},
         "recipe": asdict(recipe),
         "precision": "bf16" if amp else "fp32",
@@ -96,18 +99,13 @@ def fit(
         weights, curve = train_isgan(network, covers, bank, recipe, device, amp, on_step, state, save)
     else:
         weights, curve = train_hider(network, covers, bank, recipe, device, extractor, amp, on_step, state, save)
-    best = best_point(curve)
+    best = best_validation(curve)
     achieved = {name: best[name] for name in ("step", "psnr", "psnr_reveal", "mse")}
     return weights, {
         **settings,
         "extractor": checksum(extractor) if extractor else None,
         "achieved": {**achieved, "mse_over_eps_squared": best["mse"] / EPS**2},
-        "environment": {
-            "ue_bench": metadata.version("ue-bench"),
-            "torch": torch.__version__,
-            "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
-            "threads": torch.get_num_threads(),
-        },
+        "environment": describe_environment(device),
         "seconds": round(time.monotonic() - started, 1),
         "curve": curve,
     }

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ue_bench.api import Diverged, ValidationError, not_finite
+from ue_bench.api import TrainingLog
 
 from .hinet import HidingNetwork, haar, inverse_haar
 from .recipe import EPS, Recipe
@@ -201,13 +201,13 @@ def train_hider(
         mean["psnr_reveal"] = -10 * math.log10(max(mean["reveal"], 1e-12))
         return mean
 
-    kept = Kept(network, "try a lower learning rate", "train for more steps, or with a lower learning rate")
+    log = hider_log(network, "try a lower learning rate", "train for more steps, or with a lower learning rate")
     first, idle = 0, 0
     if state is not None:
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
         first = state["step"]
-        kept.resume(state)
+        log.resume(state)
 
     for step in range(first, recipe.last_step):
         for group in optimizer.param_groups:
@@ -221,76 +221,30 @@ def train_hider(
         if math.isfinite(norm):
             optimizer.step()
         else:
-            kept.skip(step)
+            log.skip(step)
         idle = idle + 1 if norm == 0 else 0
         last = idle == IDLE or step + 1 == recipe.last_step
         if on_step:
             on_step(step + 1, {"loss": float(terms.total.detach()), "norm": norm})
         if (step + 1) % recipe.validate_every == 0 or last:
-            kept.add(step, validate())
+            log.add(step, validate())
             if save:
                 save(
                     {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1,
-                     **kept.state()},
+                     **log.state()},
                 )  # fmt: skip
         if last:
             break
-    return kept.result()
+    return log.result()
 
 
-class Kept:
-    """What the training of a hiding network of either kind keeps: its curve, its best weights, the steps it skipped.
+def hider_log(network: nn.Module, unstable_hint: str, weak_hint: str) -> TrainingLog:
+    """Return the log of the training of a hiding network of either kind, which begins."""
 
-    The hints go with failures: steps that are not finite, and a network that ends too weak.
-    """
+    def weights() -> dict[str, Tensor]:
+        return {name: value.detach().clone() for name, value in network.state_dict().items()}
 
-    def __init__(self, network: nn.Module, unstable_hint: str, weak_hint: str) -> None:
-        self.network, self.unstable_hint, self.weak_hint = network, unstable_hint, weak_hint
-        self.skipped = 0
-        self.curve: list[Validated] = []
-        self.best: dict[str, Tensor] = {}
-        self.best_total = math.inf
-
-    def skip(self, step: int) -> None:
-        """Count ``step``, which was not finite. Raises Diverged beyond one in ten, and ten more."""
-        self.skipped += 1
-        if self.skipped > 10 + (step + 1) // 10:
-            raise Diverged(
-                f"{self.skipped} of {step + 1} training steps of the hiding network were",
-                step + 1,
-                None,
-                self.unstable_hint,
-            )
-
-    def add(self, step: int, validated: Validated) -> None:
-        """Add a validation after ``step``; keep the weights when its total loss is the lowest so far.
-
-        Raises Diverged when a weight is not finite: no later step would mend it.
-        """
-        if name := not_finite(self.network):
-            raise Diverged(f"weight {name} of the hiding network", step + 1)
-        point = {"step": step + 1, "skipped": self.skipped, **validated}
-        self.curve.append(point)
-        if point["total"] < self.best_total:
-            self.best_total = point["total"]
-            self.best = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
-
-    def state(self) -> dict[str, Any]:
-        """Return the part of a checkpoint that ``resume`` takes."""
-        return {"skipped": self.skipped, "curve": self.curve, "best": self.best, "best_total": self.best_total}
-
-    def resume(self, state: dict[str, Any]) -> None:
-        self.skipped, self.curve = state["skipped"], list(state["curve"])
-        self.best, self.best_total = state["best"], state["best_total"]
-
-    def result(self) -> tuple[dict[str, Tensor], list[Validated]]:
-        """Return the best weights and the curve. Raises ValidationError when their stego images are under 20 dB."""
-        psnr = best_point(self.curve)["psnr"] if self.best else -math.inf
-        if psnr < 20:
-            raise ValidationError(
-                f"the hiding network failed: its stego images are at {psnr:.1f} dB, under 20 dB", self.weak_hint
-            )
-        return self.best, self.curve
+    return TrainingLog(network, "hiding network", "stego images", "psnr", weights, unstable_hint, weak_hint)
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
@@ -300,8 +254,3 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     warm = min(1.0, (step + 1) / 50)
     decay = 0.1 + 0.9 * (1 + math.cos(math.pi * step / recipe.steps)) / 2
     return recipe.learning_rate * warm * decay
-
-
-def best_point(curve: list[Validated]) -> Validated:
-    """Return the validation whose weights were kept: the first with the lowest total loss."""
-    return min((point for point in curve if not math.isnan(point["total"])), key=lambda point: point["total"])

@@ -7,13 +7,22 @@ import json
 import shutil
 import time
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ue_bench.api import Context, ImageSet, UserError, claim_checkpoint, load_checkpoint, save_checkpoint
+from ue_bench.api import (
+    Context,
+    ImageSet,
+    UserError,
+    best_validation,
+    claim_checkpoint,
+    describe_data,
+    describe_environment,
+    load_checkpoint,
+    save_checkpoint,
+)
 
 from .discriminator import SMALLEST
 from .generator import Generator, padded
@@ -21,7 +30,7 @@ from .keys import write_generator
 from .losses import Features
 from .recipe import Recipe
 from .targets import Ensemble, Pooled, checksum, imagenet_features
-from .training import Batches, best_point, train
+from .training import Batches, train
 
 if TYPE_CHECKING:
     from .protector import Raeg
@@ -44,13 +53,7 @@ def fit(
     recipe = protector.recipe(len(data), ctx.seed % 2**31)
     targets = protector.target_names
     settings: dict[str, Any] = {
-        "data": {
-            "source": data.source,
-            "images": len(data),
-            "classes": data.num_classes,
-            "size": list(data.size),
-            "fingerprint": data.fingerprint,
-        },
+        "data": describe_data(data),
         "targets": targets,
         "targets_recipe": protector.targets_recipe,
         "recipe": asdict(recipe),
@@ -85,13 +88,8 @@ def fit(
         **settings,
         "target_checksums": [checksum(n) for n in networks],
         "checksum": weights_checksum(weights),
-        "achieved": best_point(curve),
-        "environment": {
-            "ue_bench": metadata.version("ue-bench"),
-            "torch": torch.__version__,
-            "device": torch.cuda.get_device_name(ctx.device) if ctx.device.startswith("cuda") else ctx.device,
-            "threads": torch.get_num_threads(),
-        },
+        "achieved": best_validation(curve),
+        "environment": describe_environment(ctx.device),
         "seconds": round(time.monotonic() - started, 1),
         "curve": curve,
     }

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ue_bench.api import Diverged, ImageSet, UserError, ValidationError, not_finite
+from ue_bench.api import ImageSet, TrainingLog, UserError
 
 from . import discriminator as patches
 from .attacks import quantise
@@ -23,7 +23,6 @@ from .recipe import Recipe
 from .targets import Ensemble
 
 Validated = dict[str, float]
-WEAKEST = 20.0  # dB of protected images; below, training has failed
 VALIDATION_BATCH = 64
 
 
@@ -109,7 +108,7 @@ def train(
             sums[f"psnr_{name}"] = -10 * math.log10(max(sums.pop(f"mse_{name}"), 1e-12))
         return sums
 
-    kept = Kept(network)
+    log = generator_log(network)
     first = 0
     if state is not None:
         network.load_state_dict(state["network"])
@@ -118,7 +117,7 @@ def train(
             critic.load_state_dict(state["critic"])
             critic_optimizer.load_state_dict(state["critic_optimizer"])
         first = state["step"]
-        kept.resume(state)
+        log.resume(state)
 
     network.train()
     for step in range(first, recipe.steps):
@@ -146,19 +145,19 @@ def train(
                 judged.backward()  # type: ignore[no-untyped-call]
                 critic_optimizer.step()
         else:
-            kept.skip(step)
+            log.skip(step)
         if on_step:
             on_step(step + 1, now)
         if (step + 1) % recipe.validate_every == 0 or step + 1 == recipe.steps:
-            kept.add(step, validate())
+            log.add(step, validate())
             if save:
                 save({
                     "network": network.state_dict(), "optimizer": optimizer.state_dict(),
                     "critic": critic.state_dict() if critic is not None else None,
                     "critic_optimizer": critic_optimizer.state_dict() if critic_optimizer is not None else None,
-                    "step": step + 1, **kept.state(),
+                    "step": step + 1, **log.state(),
                 })  # fmt: skip
-    return kept.result()
+    return log.result()
 
 
 class Cropped(nn.Module):
@@ -203,55 +202,12 @@ def measure(
     return measured | {f"accuracy_{name}": float(targets.accuracies(z, y).mean()) for name, z in shown.items()}
 
 
-class Kept:
-    """What training keeps: its curve, its best weights, the steps it skipped."""
-
-    def __init__(self, network: Generator) -> None:
-        self.network = network
-        self.skipped = 0
-        self.curve: list[Validated] = []
-        self.best: dict[str, Tensor] = {}
-        self.best_total = math.inf
-
-    def skip(self, step: int) -> None:
-        """Count ``step``, which was not finite. Raises Diverged beyond one in ten, and ten more."""
-        self.skipped += 1
-        if self.skipped > 10 + (step + 1) // 10:
-            raise Diverged(
-                f"{self.skipped} of {step + 1} training steps of the generator were",
-                step + 1,
-                None,
-                "try a lower learning_rate or clamp",
-            )
-
-    def add(self, step: int, validated: Validated) -> None:
-        """Add a validation after ``step``; keep the weights when its total loss is the lowest so far.
-
-        Raises Diverged when a weight is not finite: no later step would mend it.
-        """
-        if name := not_finite(self.network):
-            raise Diverged(f"weight {name} of the generator", step + 1)
-        self.curve.append({"step": step + 1, "skipped": self.skipped, **validated})
-        if validated["total"] < self.best_total:
-            self.best_total, self.best = validated["total"], self.network.plain_weights()
-
-    def state(self) -> dict[str, Any]:
-        """Return the part of a checkpoint that ``resume`` takes."""
-        return {"skipped": self.skipped, "curve": self.curve, "best": self.best, "best_total": self.best_total}
-
-    def resume(self, state: dict[str, Any]) -> None:
-        self.skipped, self.curve = state["skipped"], list(state["curve"])
-        self.best, self.best_total = state["best"], state["best_total"]
-
-    def result(self) -> tuple[dict[str, Tensor], list[Validated]]:
-        """Return the best weights and the curve. Raises ValidationError when their protected images are under 20 dB."""
-        psnr = best_point(self.curve)["psnr_protected"] if self.best else -math.inf
-        if psnr < WEAKEST:
-            raise ValidationError(
-                f"the generator failed: its protected images are at {psnr:.1f} dB, under {WEAKEST:g} dB",
-                "train for more steps, or with a lower gamma",
-            )
-        return self.best, self.curve
+def generator_log(network: Generator) -> TrainingLog:
+    """Return the log of a training that begins; its weights are for a network without spectral norm."""
+    return TrainingLog(
+        network, "generator", "protected images", "psnr_protected", network.plain_weights,
+        "try a lower learning_rate or clamp", "train for more steps, or with a lower gamma",
+    )  # fmt: skip
 
 
 def fraction(recipe: Recipe, step: int) -> float:
@@ -259,8 +215,3 @@ def fraction(recipe: Recipe, step: int) -> float:
     if recipe.schedule == "constant":
         return 1.0
     return min(1.0, (step + 1) / 50) * (0.1 + 0.9 * (1 + math.cos(math.pi * step / recipe.steps)) / 2)
-
-
-def best_point(curve: list[Validated]) -> Validated:
-    """Return the validation whose weights were kept: the first with the lowest total loss."""
-    return min((point for point in curve if not math.isnan(point["total"])), key=lambda point: point["total"])

@@ -13,7 +13,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,8 @@ from ue_bench.api import (
     UserError,
     claim_checkpoint,
     derive,
+    describe_data,
+    describe_environment,
     load_checkpoint,
     save_checkpoint,
 )
@@ -68,13 +69,7 @@ def fit(
         raise UserError(f"side {recipe.size} does not suit the network", f"it needs a multiple of {recipe.multiple}")
     recipe = replace(recipe, batch=min(recipe.batch, len(data)))
     settings = {
-        "data": {
-            "source": data.source,
-            "images": len(data),
-            "classes": data.num_classes,
-            "size": list(data.size),
-            "fingerprint": data.fingerprint,
-        },
+        "data": describe_data(data),
         "recipe": asdict(recipe),
         "precision": "bf16" if amp else "fp32",
     }
@@ -96,13 +91,7 @@ def fit(
         **settings,
         "parameters": sum(p.numel() for p in network.parameters()),
         **(more or {}),
-        "environment": {
-            "ue_bench": metadata.version("ue-bench"),
-            "torch": torch.__version__,
-            "diffusers": metadata.version("diffusers"),
-            "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
-            "threads": torch.get_num_threads(),
-        },
+        "environment": describe_environment(device, "diffusers"),
         "seconds": round(run.seconds, 1),
         "curve": run.curve,
     }
