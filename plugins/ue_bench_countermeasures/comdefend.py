@@ -73,12 +73,14 @@ class ComDefend(WithPreset, Preprocessing):
         return 0 if self.weights is not None else self.clean
 
     def purify(self, data: ImageSet, ctx: Context) -> ImageSet:
-        from .comdefend_training import Recipe, load, trained_file
+        from .comdefend_training import ComDefendRecipe, load, trained_file
         from .diffusion import denoiser, process
         from .tiles import cut, joined
 
         if self.weights is None:
-            recipe = Recipe(**{name: self.setting(name) for name in self.PRESETS["paper"]}, seed=ctx.seed % 2**31)
+            recipe = ComDefendRecipe(
+                **{name: self.setting(name) for name in self.PRESETS["paper"]}, seed=ctx.seed % 2**31
+            )
             network = load(trained_file(ctx.clean_data, recipe, ctx), ctx.device)
         else:
             network = load(self.weights, ctx.device)

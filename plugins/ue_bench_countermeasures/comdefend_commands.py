@@ -34,9 +34,9 @@ def comdefend(training: TrainingOptions, leave_out: int | None, preset: str, **o
     """
     check_output(training.out, ".safetensors")
     given = {name: value for name, value in options.items() if value is not None}
-    from .comdefend_training import Recipe, fit, write
+    from .comdefend_training import ComDefendRecipe, fit, write
 
-    recipe = Recipe(**(ComDefend.PRESETS[preset] | given), seed=training.seed)
+    recipe = ComDefendRecipe(**(ComDefend.PRESETS[preset] | given), seed=training.seed)
     training = training.settled()
     report = ProgressLine(sys.stderr)
     selector, data = training.open_dataset(report)

@@ -40,7 +40,7 @@ RECORD = "comdefend"  # in the file's metadata
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ComDefendRecipe:
     """How the networks are built and trained."""
 
     divisor: int  # of the paper's numbers of channels
@@ -50,7 +50,7 @@ class Recipe:
     seed: int = 0
 
 
-def fit(data: ImageSet, recipe: Recipe, device: str, checkpoint: Path, report: Report) -> ComDefendNetwork:
+def fit(data: ImageSet, recipe: ComDefendRecipe, device: str, checkpoint: Path, report: Report) -> ComDefendNetwork:
     """Train the networks on ``data``; return them in eval mode.
 
     The folder ``checkpoint`` holds the state of the run: one that was killed continues there and ends with the same
@@ -82,7 +82,7 @@ def fit(data: ImageSet, recipe: Recipe, device: str, checkpoint: Path, report: R
     return network.eval().requires_grad_(False)
 
 
-def untrained(recipe: Recipe) -> ComDefendNetwork:
+def untrained(recipe: ComDefendRecipe) -> ComDefendNetwork:
     with torch.random.fork_rng(devices=[]):  # layers are initialised from the global generator
         torch.manual_seed(derive(recipe.seed, "weights"))
         return ComDefendNetwork(recipe.divisor)
@@ -92,7 +92,7 @@ def step(
     network: ComDefendNetwork,
     optimizer: torch.optim.Optimizer,
     data: ImageSet,
-    recipe: Recipe,
+    recipe: ComDefendRecipe,
     done: int,
     device: str,
 ) -> torch.Tensor:
@@ -112,7 +112,7 @@ def step(
     return step_loss.detach()
 
 
-def trained_file(data: ImageSet, recipe: Recipe, ctx: Context) -> Path:
+def trained_file(data: ImageSet, recipe: ComDefendRecipe, ctx: Context) -> Path:
     """Return the file of networks that were trained on ``data``: an artifact, made when it is first asked for."""
     key = {"comdefend": 1, "data": data.fingerprint, "recipe": asdict(recipe)}
 
