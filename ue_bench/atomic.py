@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import secrets
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .checksums import log, moved, seal, sync
+from .errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -98,6 +100,17 @@ def load_checkpoint(path: Path, device: str = "cpu") -> Any | None:
     except Exception as error:  # it is what was written: only another version of torch can refuse it
         _refuse(path, f"torch cannot read it ({type(error).__name__})")
         return None
+
+
+def claim_checkpoint(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Make ``folder`` that of the state of one training, which ``settings``, plain data, tell from any other.
+
+    Raises UserError when a training with other settings was begun in it.
+    """
+    note, text = folder / "run.json", json.dumps(settings, indent=1, allow_nan=False)
+    if note.exists() and note.read_text(encoding="utf-8") != text:
+        raise UserError(f"{folder} holds an unfinished training with other settings", "finish or remove it")
+    write_atomically(note, text)
 
 
 def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

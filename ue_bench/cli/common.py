@@ -84,25 +84,28 @@ EVASION_OPTIONS = [
 
 def grid_options(command: F) -> F:
     """Add the options of every command that works on a grid."""
-    return _with([*TABLE_OPTIONS, *SETTING_OPTIONS], command)
+    return apply_options([*TABLE_OPTIONS, *SETTING_OPTIONS], command)
 
 
 def setting_options(command: F) -> F:
     """Add the options of a command that knows its rows and columns."""
-    return _with(SETTING_OPTIONS, command)
+    return apply_options(SETTING_OPTIONS, command)
 
 
 def evasion_options(command: F) -> F:
     """Add the options of a command that shows test images to classifiers; all these images are protected."""
-    return _with([option for option in SETTING_OPTIONS if option is not fraction_option] + EVASION_OPTIONS, command)
+    return apply_options(
+        [option for option in SETTING_OPTIONS if option is not fraction_option] + EVASION_OPTIONS, command
+    )
 
 
 def evasion_only_options(command: F) -> F:
     """Add the options that evasion has beside those of a grid."""
-    return _with(EVASION_OPTIONS, command)
+    return apply_options(EVASION_OPTIONS, command)
 
 
-def _with(options: Sequence[Callable[[F], F]], command: F) -> F:
+def apply_options(options: Sequence[Callable[[F], F]], command: F) -> F:
+    """Add ``options`` to ``command`` in the order in which the help is to list them."""
     for option in reversed(options):
         command = cast(F, option(command))
     return command

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ue_bench.store.schema import Result
 
+from ..atomic import write_atomically
 from . import tables
 from .board import BoardInfo
 from .page import html
@@ -27,9 +28,8 @@ def render(results: Iterable[Result], board: BoardInfo) -> dict[str, str]:
 def build(results: Iterable[Result], board: BoardInfo, out: Path) -> list[Path]:
     """Write README.md, leaderboard.csv and index.html into ``out``, and return their paths."""
     texts = render(results, board)
-    out.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
-        (out / name).write_bytes(text.encode())
+        write_atomically(out / name, text)
     return [out / name for name in texts]
 
 

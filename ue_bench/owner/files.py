@@ -50,6 +50,8 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def _write(path: Path, content: bytes, mode: int) -> None:
+    # Not atomic.replacing: what a kill leaves here would be published. A name that the same command writes again is
+    # taken over by it. Nor is every picture brought to the disk by itself: there may be thousands.
     name = path.name + ".new"
     if len(os.fsencode(name)) > NAME_BYTES:
         name = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32] + ".new"
