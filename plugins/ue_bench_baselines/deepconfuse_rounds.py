@@ -211,7 +211,7 @@ class Confusion:
             logits = self.classifier(to_unit(self.shown.images[rows], self.ctx.device))
         self.sgd.zero_grad(set_to_none=True)
         loss = F.cross_entropy(full(logits), self.labels[rows])
-        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+        loss.backward()
         self.sgd.step()
         return loss.detach()
 

@@ -150,7 +150,7 @@ def loss_gradient(
     gathered = coefficients.detach().requires_grad_()
     for images, labels in validation:
         predictions = ntk(images, x, LAYERS, readout) @ gathered
-        torch.nn.functional.cross_entropy(predictions, labels, reduction="sum").backward()  # type: ignore[no-untyped-call]
-    coefficients.backward(gathered.grad)  # type: ignore[no-untyped-call]
+        torch.nn.functional.cross_entropy(predictions, labels, reduction="sum").backward()
+    coefficients.backward(gathered.grad)
     assert x.grad is not None
     return x.grad

@@ -43,7 +43,7 @@ class Disturbed(MinMin):
                 logits = self.passed(x, deviation, "train", self.trained, number, draw)
                 # The weights' noise is a constant, so gradients at noisy weights are gradients of the weights.
                 loss = F.cross_entropy(logits, y) / draws
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 total += loss.detach()
             nn.utils.clip_grad_norm_(self.network.parameters(), CLIP)
             self.optimizer.step()

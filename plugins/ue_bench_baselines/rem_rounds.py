@@ -173,7 +173,7 @@ class RobustMinMin:
             logits = self.network(seen)
         self.optimizer.zero_grad(set_to_none=True)
         loss = F.cross_entropy(logits.float(), y)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+        loss.backward()
         self.optimizer.step()
         self.hold()
         return loss

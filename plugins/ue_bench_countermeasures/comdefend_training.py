@@ -107,7 +107,7 @@ def step(
     code, image = network(x, noise)
     found = loss(code, image, x)
     optimizer.zero_grad(set_to_none=True)
-    found.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+    found.backward()
     optimizer.step()
     return found.detach()
 

@@ -124,7 +124,7 @@ class Purifier:
         free = epoch * FREE[1] < self.epochs * FREE[0]
         found = loss(parts, x, STRICT if rate <= LOW else WEIGHT, rate, None if free else LARGEST)
         optimizer.zero_grad(set_to_none=True)
-        found.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+        found.backward()
         nn.utils.clip_grad_norm_(network.parameters(), CLIP)
         optimizer.step()
         return found.detach()

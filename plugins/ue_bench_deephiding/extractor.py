@@ -99,7 +99,7 @@ def train_extractor(
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=amp):
             loss = F.cross_entropy(network(x.to(device)).float(), y.to(device))
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+        loss.backward()
         optimizer.step()
         schedule.step()
         divergence.add(loss)

@@ -128,11 +128,11 @@ def train_isgan(
         _, of_stego = opinions(cover, stego)
         loss = found.total + OMEGA_CRITIC * F.softplus(of_stego).mean()
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+        loss.backward()
         norm = float(nn.utils.clip_grad_norm_(network.parameters(), recipe.clip or math.inf))
         of_cover, of_stego = opinions(cover, stego.detach())
         critic_optimizer.zero_grad(set_to_none=True)  # the loss above has left its gradient in the critic, too
-        (F.softplus(of_cover) + F.softplus(-of_stego)).mean().backward()  # type: ignore[no-untyped-call]
+        (F.softplus(of_cover) + F.softplus(-of_stego)).mean().backward()
         critic_norm = float(nn.utils.clip_grad_norm_(critic.parameters(), recipe.clip or math.inf))
         if math.isfinite(norm + critic_norm):
             optimizer.step()

@@ -214,7 +214,7 @@ def train_hider(
         generator = torch.Generator(device).manual_seed(recipe.seed * 1_000_003 + step)
         found = losses(*batch(np.random.default_rng([recipe.seed, 0, step])), generator)
         optimizer.zero_grad(set_to_none=True)
-        found.total.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+        found.total.backward()
         norm = float(nn.utils.clip_grad_norm_(network.parameters(), recipe.clip or math.inf))
         if math.isfinite(norm):
             optimizer.step()

@@ -132,7 +132,7 @@ def train(
             images = transform(network, x, recipe, generator)
             found = generator_losses(images, x, y, recipe, seen, features, critic)
         optimizer.zero_grad(set_to_none=True)
-        found.total.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+        found.total.backward()
         norm = float(nn.utils.clip_grad_norm_(network.parameters(), recipe.clip or math.inf))
         now = {"loss": float(found.total.detach()), "norm": norm}
         if math.isfinite(norm):
@@ -143,7 +143,7 @@ def train(
                 with torch.autocast(device_type, torch.bfloat16, enabled=amp):
                     judged = discriminator_loss(critic, x, images.published, recipe)
                 critic_optimizer.zero_grad(set_to_none=True)
-                judged.backward()  # type: ignore[no-untyped-call]
+                judged.backward()
                 critic_optimizer.step()
         else:
             kept.skip(step)

@@ -87,7 +87,7 @@ def train_encoder(
                 projected = model(views.contiguous(memory_format=torch.channels_last))
             loss = nt_xent(projected[:batch], projected[batch:], temperature)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            loss.backward()
             optimizer.step()
             divergence.add(loss)
             if (step + 1) % 10 == 0 or step + 1 == epochs * steps:

@@ -14,7 +14,7 @@ from ue_bench.errors import UserError
 from ue_bench.store.perturbation import check_classes
 
 from . import invertible
-from .conftest import Command
+from .conftest import Command, Finished
 from .helpers import random_image, tree, write
 
 # What the loss of a classifier, or the difference to other classes, moves.
@@ -31,7 +31,7 @@ def protectors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(invertible.Careless, "calls", [])
 
 
-def protect(ue_bench: Command, protector: str, *arguments: str):  # type: ignore[no-untyped-def]
+def protect(ue_bench: Command, protector: str, *arguments: str) -> Finished:
     return ue_bench("protect", "-P", protector, "--device", "cpu", "--threads", "1", *arguments)
 
 

@@ -20,7 +20,7 @@ from ue_bench_countermeasures.comdefend import ComDefend
 from ue_bench_countermeasures.comdefend_network import ComDefendNetwork, loss
 from ue_bench_countermeasures.comdefend_training import Recipe, fit, load, write
 
-from .helpers import Images, Purify, image_set
+from .helpers import Images, Purify, image_set, is_kept
 
 RECIPE = Recipe(divisor=16, steps=4, batch=2, learning_rate=0.01)
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -149,7 +149,9 @@ class TestPurify:
 
     def test_test_images_are_left_alone_unless_asked_for(self, weights: Path) -> None:
         assert not ComDefend(weights=weights).apply_to_test
-        assert ComDefend.cache_purified
+
+    def test_purified_sets_are_kept(self, weights: Path) -> None:
+        assert is_kept(ComDefend(weights=weights))
 
     def test_it_is_trained_on_clean_images_once(
         self, images: Images, ctx: Context, monkeypatch: pytest.MonkeyPatch
@@ -250,16 +252,17 @@ class TestTraining:
 
     def test_seed_decides_and_the_global_generator_stays(self, images: Images, tmp_path: Path) -> None:
         state = torch.get_rng_state()
-        one, other = (training.untrained(replace(RECIPE, seed=seed)).compressor[0].weight for seed in (0, 1))
-        assert not torch.equal(one, other)  # type: ignore[arg-type]
+        networks = (training.untrained(replace(RECIPE, seed=seed)) for seed in (0, 1))
+        one, other = (network.get_parameter("compressor.0.weight") for network in networks)
+        assert not torch.equal(one, other)
         found = []
         for run, seed in enumerate((0, 0, 1)):
             (tmp_path / str(run)).mkdir()
             recipe = replace(RECIPE, seed=seed, steps=2)
             found.append(fit(image_set(images), recipe, "cpu", tmp_path / str(run), lambda *_: None))
-        one, again, other = (network.compressor[0].weight for network in found)
-        assert torch.equal(one, again)  # type: ignore[arg-type]  # a layer's weight
-        assert not torch.equal(one, other)  # type: ignore[arg-type]
+        one, again, other = (network.get_parameter("compressor.0.weight") for network in found)
+        assert torch.equal(one, again)
+        assert not torch.equal(one, other)
         assert torch.equal(torch.get_rng_state(), state)
 
     def test_a_rate_that_is_too_high_is_said(self, images: Images, tmp_path: Path) -> None:

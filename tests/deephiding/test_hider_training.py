@@ -45,7 +45,7 @@ def test_two_blocks_learn_to_reveal_one_pair() -> None:
     for step in range(200):
         found = hiding_losses(network, cover, hidden, labels, recipe, generator(step), None, 1)
         optimizer.zero_grad()
-        found.total.backward()  # type: ignore[no-untyped-call]
+        found.total.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         revealed.append(float(found.reveal.detach()))
@@ -97,7 +97,7 @@ def test_a_state_of_other_settings_is_refused(tmp_path: Path) -> None:
 def test_steps_that_are_not_finite_end_the_training() -> None:
     network = HidingNetwork(blocks=1, growth=4)
     with torch.no_grad():
-        network.blocks[0].phi.convs[4].bias.fill_(float("nan"))  # type: ignore[union-attr,index]
+        network.get_parameter("blocks.0.phi.convs.4.bias").fill_(float("nan"))
     data = smooth_set(6, (8, 8))
     with pytest.raises(Diverged, match=r"12 of 12 training steps of the hiding network were not finite"):
         train_hider(network, Covers(data.images, data.labels, 8), BANK, replace(TINY, steps=40, validate_every=40))

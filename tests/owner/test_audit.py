@@ -160,8 +160,8 @@ class TestFindings:
 
         clean = images()
         protected = moved(clean, 5)
-        sets = [ImageSet(x, np.zeros(6), ("a",)) for x in (clean, protected)]
-        assert audited(clean, protected).measured == measure(*sets, "none")
+        first, second = (ImageSet(x, np.zeros(6, dtype=np.int64), ("a",)) for x in (clean, protected))
+        assert audited(clean, protected).measured == measure(first, second, "none")
 
 
 class TestFolders:

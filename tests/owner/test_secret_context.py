@@ -11,7 +11,8 @@ from PIL import Image
 from ue_bench.api import Context, Protector
 from ue_bench.catalogue.registry import registry
 from ue_bench.owner.contexts import owner_context
-from ue_bench.owner.protecting import ProtectionRequest, protect
+from ue_bench.owner.protecting import protect
+from ue_bench.owner.request import ProtectionRequest
 
 
 def silent(done: float, total: float, text: str) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from toys import noting
 
 from ue_bench.api import Context, Diverged, ImageSet, UserError, ValidationError
 from ue_bench_raeg import fit as fitting
@@ -130,7 +131,7 @@ def test_layers_may_run_in_half_precision(ctx: Context, tmp_path: Path, monkeypa
     full, half = (run(patterned_set(12, (8, 8)), recipe, toy_classifier(), amp)[0] for amp in (False, True))
     assert any(not torch.equal(full[name], half[name]) for name in full)
     asked: list[bool] = []
-    monkeypatch.setattr(fitting, "train", lambda *given: asked.append(given[6]) or ({}, [{"total": 0.0}]))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(fitting, "train", noting(asked, lambda *given: ({}, [{"total": 0.0}]), 6))
     for precision in ("bf16", "fp32"):
         fitting.fit(Raeg(**TINY), patterned_set(), replace(ctx, precision=precision), tmp_path / precision)
     assert asked == [True, False]
@@ -139,7 +140,7 @@ def test_layers_may_run_in_half_precision(ctx: Context, tmp_path: Path, monkeypa
 def test_steps_that_are_not_finite_end_the_training() -> None:
     net = toy_classifier()
     with torch.no_grad():
-        net[4].bias.fill_(float("nan"))  # type: ignore[index]
+        net.get_parameter("4.bias").fill_(float("nan"))
     recipe = Recipe(
         width=2, gan="off", perceptual="off", attacks=("noise",), steps=40, batch=2, validation=2, validate_every=50
     )
@@ -149,13 +150,14 @@ def test_steps_that_are_not_finite_end_the_training() -> None:
 
 def test_weak_images_are_refused_and_the_best_is_the_first_lowest() -> None:
     network = Generator(2)
+    bias = network.get_parameter("steps.1.phi1.last.bias")
     kept = Kept(network)
     kept.add(0, {"total": 2.0, "psnr_protected": 30.0})
     with torch.no_grad():
-        network.steps[1].phi1.last.bias.fill_(1)  # type: ignore[union-attr]
+        bias.fill_(1)
     kept.add(1, {"total": 1.0, "psnr_protected": 19.9})
     with torch.no_grad():
-        network.steps[1].phi1.last.bias.fill_(2)  # type: ignore[union-attr]
+        bias.fill_(2)
     kept.add(2, {"total": 1.5, "psnr_protected": 40.0})
     kept.add(3, {"total": float("nan"), "psnr_protected": 50.0})
     assert kept.best["steps.1.phi1.last.bias"].tolist() == [1] * 6

@@ -42,7 +42,7 @@ def test_an_image_set_survives_storing(store: ArtifactStore) -> None:
 def test_a_view_of_a_stored_set_is_written_out(store: ArtifactStore, view: tuple[slice, ...]) -> None:
     save_images(store.root / "a", data())
     images = load_images(store.root / "a").images[view]
-    save_images(store.root / "b", ImageSet(images, np.zeros(len(images)), ("a",)))
+    save_images(store.root / "b", ImageSet(images, np.zeros(len(images), dtype=np.int64), ("a",)))
     assert np.array_equal(load_images(store.root / "b").images, data().images[view])
     assert np.array_equal(load_images(store.root / "a").images, data().images)
 
@@ -104,8 +104,11 @@ def test_sweep_takes_only_what_dead_processes_left(store: ArtifactStore) -> None
 
 
 def test_sizes_by_kind(store: ArtifactStore) -> None:
+    def make(folder: Path) -> None:
+        (folder / "x").write_bytes(b"12345")
+
     for key in ("k", "l"):
-        store.make("kind", key, lambda f: (f / "x").write_bytes(b"12345") and None)
+        store.make("kind", key, make)
     [(count, size)] = store.sizes().values()
     files = [f for f in (store.root / "kind").rglob("*") if f.is_file()]
     assert (count, size) == (2, sum(f.stat().st_size for f in files))

@@ -8,15 +8,14 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from sets import colours
 
 from ue_bench.api import EnvironmentProblem, UserError
 from ue_bench.catalogue.describe import describe
 from ue_bench.catalogue.protocols import protocol
 from ue_bench.catalogue.registry import registry
-from ue_bench.contract.imageset import ImageSet
 from ue_bench.contract.plugin import Countermeasure
 from ue_bench.contract.protocol import Protocol
 from ue_bench.contract.registration import PluginRecord
@@ -130,15 +129,6 @@ def _tokens(selector: str, size: int) -> int:
 def test_hidden_layers_of_the_mlp_are_as_asked() -> None:
     net: Any = on_meta("mlp[width=20,depth=3]", 32)
     assert [layer.out_features for layer in net if hasattr(layer, "out_features")] == [20, 20, 20, 10]
-
-
-def colours(count: int, seed: int, size: int) -> ImageSet:
-    """Noise in which the brightest channel is the class."""
-    rng = np.random.default_rng(seed)
-    labels = np.arange(count) % 3
-    images = rng.integers(0, 120, (count, size, size, 3), dtype=np.uint8)
-    images[np.arange(count), :, :, labels] += 100
-    return ImageSet(images, labels, ("red", "green", "blue"))
 
 
 def learns(selector: str, size: int, epochs: int) -> float:

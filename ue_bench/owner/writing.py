@@ -166,7 +166,7 @@ class ProtectionWork:
             pixels = {number: image for number, image in by_number.items() if not isinstance(image, str)}
             if pixels:
                 part = [group[number] for number in pixels]
-                before, after = clean.images[list(pixels)], np.stack(list(pixels.values()))
+                before, after = _stacked(clean.images, list(pixels)), _joined(list(pixels.values()))
                 done.measured.add(before, after)
                 done.written |= {seen.file.name: self.names[seen.file.name] for seen in part}
                 if self.request.protector.recovers():
@@ -205,6 +205,16 @@ class ProtectionWork:
             if undone and not entry.exact:
                 done.squares += int(np.square(before.astype(np.int32) - recovered).sum(dtype=np.int64))
                 done.values += before.size
+
+
+def _stacked(images: NDArray[np.uint8], numbers: list[int]) -> NDArray[np.uint8]:
+    """Return the images of these numbers: as they lie where it is one, which may have 100 megapixels."""
+    return images[numbers[0] : numbers[0] + 1] if len(numbers) == 1 else images[numbers]
+
+
+def _joined(pixels: list[pictures.Pixels]) -> NDArray[np.uint8]:
+    """Return images of one size as one array, without a copy of one alone."""
+    return pixels[0][None] if len(pixels) == 1 else np.stack(pixels)
 
 
 def _again(seen: Seen) -> pictures.Picture:

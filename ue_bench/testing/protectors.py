@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -36,7 +37,7 @@ def check_protector(
 def _check(findings: Findings, protector: Protector, data: ImageSet, ctx: Context, seed: int) -> None:
     contexts = [fresh(ctx, run) for run in (seed, seed, seed + 1)]
     runs = [
-        trial(lambda c=c: protector.protect(data, c), ctx.device, scramble, findings)  # type: ignore[misc]
+        trial(partial(protector.protect, data, c), ctx.device, scramble, findings)
         for c, scramble in zip(contexts, (1, 2, 2), strict=True)
     ]
     protected = runs[0].result

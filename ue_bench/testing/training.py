@@ -173,14 +173,14 @@ def check_loss(
 
     def step(run: int) -> float:
         value = loss(run)
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         return value.item()
 
     def plain() -> None:
         model.zero_grad(set_to_none=True)
         with ctx.autocast():
             logits = model(x)
-        F.cross_entropy(logits.float(), y).backward()  # type: ignore[no-untyped-call]
+        F.cross_entropy(logits.float(), y).backward()
 
     flags = [p.requires_grad for p in model.parameters()]
     value = trial(lambda: loss(seed), ctx.device, 1, findings).result

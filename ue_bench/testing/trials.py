@@ -70,7 +70,7 @@ def _states() -> tuple[object, ...]:
     import torch
 
     name, keys, *rest = np.random.get_state()  # noqa: NPY002
-    cuda = [s.numpy().tobytes() for s in torch.cuda.get_rng_state_all()] if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    cuda = [s.numpy().tobytes() for s in torch.cuda.get_rng_state_all()] if torch.cuda.is_initialized() else []
     return random.getstate(), name, np.asarray(keys).tobytes(), *rest, torch.get_rng_state().numpy().tobytes(), *cuda
 
 

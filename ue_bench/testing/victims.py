@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,7 +40,7 @@ def _check_build(findings: Findings, victim: Victim, data: ImageSet, ctx: Contex
         torch.manual_seed(run)  # the generator that the harness seeds; put back by ``trial``
         return victim.build(data.num_classes, data.size)
 
-    network, again, other = (trial(lambda r=r: build(r), "cpu", 1, findings).result for r in (seed, seed, seed + 1))  # type: ignore[misc]
+    network, again, other = (trial(partial(build, r), "cpu", 1, findings).result for r in (seed, seed, seed + 1))
     if not findings.check("network", isinstance(network, nn.Module), f"a {type(network).__name__}"):
         raise Stop
     count = sum(p.numel() for p in network.parameters())
@@ -127,7 +128,7 @@ def _check_backward(findings: Findings, model: nn.Module, x: Tensor, y: Tensor, 
         model.train().zero_grad(set_to_none=True)
         with ctx.autocast():
             logits = model(x)
-        F.cross_entropy(logits.float(), y).backward()  # type: ignore[no-untyped-call]
+        F.cross_entropy(logits.float(), y).backward()
 
     trial(step, ctx.device, 1, findings)
     trained = [p for p in model.parameters() if p.requires_grad]

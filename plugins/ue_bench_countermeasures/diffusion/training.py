@@ -189,7 +189,7 @@ class _Run:
             predicted = self.network(self.scheduler.add_noise(x, noise, level), level).sample
             loss = F.mse_loss(predicted.float(), noise)
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+            loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip)
         self.optimizer.step()
         self.average.step(self.network.parameters())
