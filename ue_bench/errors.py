@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 
 class UserError(Exception):
-    """Something the user can put right.
+    """An error that the user can put right.
 
     ``message`` is one line without a final full stop; ``hint`` says what to do about it.
     """
@@ -30,13 +30,13 @@ class UserError(Exception):
 
 
 class EnvironmentProblem(UserError):
-    """A missing package, device, file or permission."""
+    """An error for a missing package, device, file or permission."""
 
     exit_code = 3
 
 
 def disk_problem(error: OSError) -> EnvironmentProblem | None:
-    """``error`` in one line where the disk is what is wrong: full, or not to be written any more."""
+    """Return ``error`` as one line where the disk is what is wrong: full, or not to be written any more."""
     if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE):
         return None
     where = f" ({error.filename})" if error.filename else ""
@@ -46,13 +46,13 @@ def disk_problem(error: OSError) -> EnvironmentProblem | None:
 
 
 class ValidationError(UserError):
-    """Data or results that do not hold what they declare."""
+    """An error for data or results that do not hold what they declare."""
 
     exit_code = 4
 
 
 class Diverged(ValidationError):
-    """A training whose loss, weights or outputs are no longer finite: there is no network, so nothing to measure.
+    """An error for a training whose loss, weights or outputs are no longer finite: there is nothing to measure.
 
     ``what`` is what is not finite, such as ``loss``; ``step`` counts from 1, of ``steps`` in all.
     """
@@ -69,7 +69,7 @@ class Diverged(ValidationError):
 
 
 class NothingSelected(UserError):
-    """A selector that matches nothing."""
+    """An error for a selector that matches nothing."""
 
     exit_code = 5
 

@@ -18,11 +18,11 @@ from ue_bench_countermeasures import comdefend_training as training
 from ue_bench_countermeasures import tiles
 from ue_bench_countermeasures.comdefend import ComDefend
 from ue_bench_countermeasures.comdefend_network import ComDefendNetwork, loss
-from ue_bench_countermeasures.comdefend_training import Recipe, fit, load, write
+from ue_bench_countermeasures.comdefend_training import ComDefendRecipe, fit, load, write
 
 from .helpers import Images, Purify, image_set, is_kept
 
-RECIPE = Recipe(divisor=16, steps=4, batch=2, learning_rate=0.01)
+RECIPE = ComDefendRecipe(divisor=16, steps=4, batch=2, learning_rate=0.01)
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -156,9 +156,9 @@ class TestPurify:
     def test_it_is_trained_on_clean_images_once(
         self, images: Images, ctx: Context, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        seen: list[tuple[ImageSet, Recipe]] = []
+        seen: list[tuple[ImageSet, ComDefendRecipe]] = []
 
-        def watched(data: ImageSet, recipe: Recipe, *rest: Any) -> ComDefendNetwork:
+        def watched(data: ImageSet, recipe: ComDefendRecipe, *rest: Any) -> ComDefendNetwork:
             seen.append((data, recipe))
             return fit(data, recipe, *rest)
 
@@ -171,7 +171,7 @@ class TestPurify:
         np.testing.assert_array_equal(first.images, second.images[::-1])
         [(data, recipe)] = seen
         assert data is clean
-        assert recipe == Recipe(divisor=16, steps=1, batch=20, learning_rate=recipe.learning_rate, seed=0)
+        assert recipe == ComDefendRecipe(divisor=16, steps=1, batch=20, learning_rate=recipe.learning_rate, seed=0)
         assert recipe.learning_rate == ComDefend.PRESETS["micro"]["learning_rate"]
         plugin.purify(image_set(images), replace(ctx, clean=image_set(images[:3])))
         assert len(seen) == 2
@@ -203,7 +203,7 @@ class TestTraining:
         y, x = np.mgrid[:32, :32]
         phases = np.random.default_rng(3).uniform(0, 6, (24, 1, 1, 3))
         smooth = (128 + 100 * np.sin(x[..., None] / 9 + phases) * np.cos(y[..., None] / 11 + phases)).astype(np.uint8)
-        recipe = Recipe(divisor=8, steps=60, batch=3, learning_rate=0.01)
+        recipe = ComDefendRecipe(divisor=8, steps=60, batch=3, learning_rate=0.01)
         network = fit(image_set(smooth[:20]), recipe, "cpu", tmp_path, lambda *_: None)
         clean = as_batch(smooth[20:])
         with torch.no_grad():

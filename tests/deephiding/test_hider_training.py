@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from ue_bench.api import Context, Diverged, EnvironmentProblem, UserError, ValidationError
+from ue_bench.api import Context, Diverged, EnvironmentProblem, UserError, ValidationError, best_validation
 from ue_bench_deephiding import banks, extractor, retrain
 from ue_bench_deephiding.curves import read_curve
 from ue_bench_deephiding.extractor import train_extractor
 from ue_bench_deephiding.hinet import HidingNetwork
 from ue_bench_deephiding.protector import DeepHiding
 from ue_bench_deephiding.recipe import Recipe
-from ue_bench_deephiding.training import Covers, best_point, hiding_losses, learning_rate, train_hider
+from ue_bench_deephiding.training import Covers, hiding_losses, learning_rate, train_hider
 from ue_bench_deephiding.writing import write_hider
 
 from .helpers import TINY, change, generator, smooth_set, unit_images
@@ -77,7 +77,7 @@ def test_record_says_what_was_achieved(tmp_path: Path) -> None:
     assert record["recipe"]["learning_rate"] == TINY.learning_rate
     assert record["precision"] == "fp32"
     assert record["environment"]["torch"] == torch.__version__
-    best = best_point(record["curve"])
+    best = best_validation(record["curve"])
     assert record["achieved"]["psnr"] == best["psnr"]
     assert record["achieved"]["mse_over_eps_squared"] == pytest.approx(best["mse"] / (8 / 255) ** 2)
     assert json.loads(json.dumps(record)) is not None
@@ -106,11 +106,6 @@ def test_a_network_that_ruins_its_covers_is_refused() -> None:
     recipe = replace(TINY, learning_rate=0.3, steps=4)
     with pytest.raises(ValidationError, match="under 20 dB"):
         train_hider(HidingNetwork(2, 4), Covers(data.images, data.labels, 8), BANK, recipe)
-
-
-def test_best_point_ignores_what_is_not_a_number() -> None:
-    curve = [{"step": 1.0, "total": float("nan")}, {"step": 2.0, "total": 2.0}, {"step": 3.0, "total": 3.0}]
-    assert best_point(curve)["step"] == 2
 
 
 def test_cosine_warms_up_and_falls_to_a_tenth() -> None:

@@ -1,4 +1,4 @@
-"""``ue-bench evade``: classifiers trained on clean images before protected test images."""
+"""``ue-bench evade``: show protected test images to classifiers that were trained on clean images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .common import evasion_options, jobs_option, json_option, print_json, resol
 
 @click.command("evade")
 @click.option("-P", "--protector", "protectors", multiple=True, required=True,
-              help="Selectors; clean images are always there.")  # fmt: skip
+              help="Selectors of protectors; clean images are always there.")  # fmt: skip
 @click.option("-C", "--countermeasure", "countermeasures", multiple=True, default=("@evasion",), show_default=True,
               help="What is done to test images before they are shown.")  # fmt: skip
 @evasion_options

@@ -1,4 +1,4 @@
-"""``ue-bench run``: fill the grid, print the table."""
+"""``ue-bench run``: fill the grid and print the table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image files as pixels to protect, and back.
+"""Read image files as pixels to protect, and write them back.
 
 Colours are protected, transparency and a colour profile are carried over. Everything else that a file holds is left
 behind: an embedded preview would be an unprotected copy.
@@ -41,7 +41,7 @@ class Picture:
 
 
 def read(content: bytes) -> Picture:
-    """The image in an encoded file.
+    """Read the image in an encoded file.
 
     EXIF orientation is applied. Gray becomes three equal channels, 16 bits a channel become 8. CMYK, and gray with a
     profile of its own, become sRGB; the profile of colours that stay as they are is kept.
@@ -110,7 +110,7 @@ def _as_array(image: Image.Image) -> Pixels:
 
 
 def _converted(image: Image.Image, profile: bytes | None, notes: list[str]) -> Image.Image | None:
-    """CMYK and gray images in sRGB by the profile they come with; None where there is none, or it cannot be used."""
+    """Return CMYK and gray images in sRGB by the profile they come with; None where it is missing or unusable."""
     space = {b"CMYK": "CMYK", b"GRAY": "L"}.get(profile[16:20]) if profile else None
     if profile is None or space is None or image.mode != space:
         return None
@@ -118,15 +118,15 @@ def _converted(image: Image.Image, profile: bytes | None, notes: list[str]) -> I
 
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        found = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
     except (ImageCms.PyCMSError, OSError, ValueError):
         return None
     notes.append(f"{'CMYK' if space == 'CMYK' else 'gray'} became sRGB by its profile")
-    return found
+    return converted
 
 
 def encode(pixels: Pixels, like: Picture, kind: Format = "png", gray: bool = False) -> bytes:
-    """``pixels`` (H x W x 3) as a file, with transparency and profile of ``like``.
+    """Return ``pixels`` (H x W x 3) as a file, with transparency and profile of ``like``.
 
     ``gray`` stores one channel where all three are equal. JPEG has quality 95 and full chroma resolution; raises
     UserError when it would have to be transparent.
@@ -148,7 +148,7 @@ def encode(pixels: Pixels, like: Picture, kind: Format = "png", gray: bool = Fal
 
 
 def digest(pixels: Pixels) -> bytes:
-    """16 bytes that tell one H x W x 3 image from another."""
-    found = hashlib.sha256(repr(pixels.shape).encode())
-    found.update(np.ascontiguousarray(pixels).data)
-    return found.digest()[:16]
+    """Return 16 bytes that tell one H x W x 3 image from another."""
+    checksum = hashlib.sha256(repr(pixels.shape).encode())
+    checksum.update(np.ascontiguousarray(pixels).data)
+    return checksum.digest()[:16]
