@@ -32,7 +32,7 @@ R = TypeVar("R")
 
 
 def noting(seen: list[Any], function: Callable[..., R], argument: int = 0) -> Callable[..., R]:
-    """Returns ``function`` with a note of one of its arguments, call by call, in ``seen``."""
+    """Return ``function`` with a note of one of its arguments, call by call, in ``seen``."""
 
     def noted(*given: Any) -> R:
         seen.append(given[argument])
@@ -41,8 +41,13 @@ def noting(seen: list[Any], function: Callable[..., R], argument: int = 0) -> Ca
     return noted
 
 
+def tree(folder: Path) -> list[str]:
+    """Return the files below ``folder``."""
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
 def torchvision_module(name: str) -> Any:
-    """Returns a module of torchvision; skips where it cannot be imported: one for another torch fails in many ways."""
+    """Return a module of torchvision; skips where it cannot be imported: one for another torch fails in many ways."""
     try:
         return importlib.import_module(name)
     except Exception as problem:

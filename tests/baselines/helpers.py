@@ -12,16 +12,6 @@ def image_set(images: NDArray[np.uint8], labels: Sequence[int] | NDArray[np.inte
     return ImageSet(images, np.asarray(labels, dtype=np.int64), tuple(f"class{k}" for k in range(classes)))
 
 
-def corners(count: int = 40, size: tuple[int, int] = (12, 10), classes: int = 3) -> ImageSet:
-    """Noise in which the colour of a corner is the class: easily learned, and easily attacked."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(count) % classes
-    images = rng.integers(60, 160, (count, *size, 3), dtype=np.uint8)
-    for label in range(classes):
-        images[labels == label, : size[0] // 2, : size[1] // 2, label % 3] += np.uint8(60 + 20 * (label // 3))
-    return image_set(images, labels, classes)
-
-
 def random_set(
     count: int = 45, size: tuple[int, int] = (20, 33), classes: int = 4, low: int = 0, high: int = 256
 ) -> ImageSet:

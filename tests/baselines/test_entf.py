@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sets import corners
 from torch import Tensor, nn
 
 from ue_bench.api import Context, ImageSet, UserError
@@ -18,7 +19,7 @@ from ue_bench_baselines.embedding import centroids, embedding
 from ue_bench_baselines.entf import EntF
 from ue_bench_baselines.pgd import to_unit
 
-from .helpers import corners, difference, image_set, random_set
+from .helpers import difference, image_set, random_set
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NET = "resnet9[width=4,blocks=1]"

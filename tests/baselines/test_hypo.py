@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from sets import corners
 from torch import Tensor
 
 from ue_bench.api import Context, NetworkCost
@@ -19,7 +20,7 @@ from ue_bench_baselines import hypo, pgd
 from ue_bench_baselines.hypo import HYPO, descend_l2
 from ue_bench_baselines.presets import MICRO_NETWORK
 
-from .helpers import corners, difference
+from .helpers import difference
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NET = "resnet9[width=4,blocks=1]"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sets import corners
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,7 +20,7 @@ from ue_bench_baselines.pgd import to_unit
 from ue_bench_baselines.rem import REM
 from ue_bench_baselines.rem_rounds import Crops, RobustMinMin, Uniform, batch_draws, own_draws, pictures
 
-from .helpers import corners, difference, image_set, random_set
+from .helpers import difference, image_set, random_set
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NET = "resnet9[width=4,blocks=1]"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sets import corners
 from torch import Tensor
 
 from ue_bench.api import Context, UserError
@@ -17,7 +18,7 @@ from ue_bench_baselines import pgd, sep
 from ue_bench_baselines.presets import MICRO_NETWORK
 from ue_bench_baselines.sep import SEP, half_way_round
 
-from .helpers import corners, difference
+from .helpers import difference
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NET = "resnet9[width=4,blocks=1]"

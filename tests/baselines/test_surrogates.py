@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from sets import corners
 
 from ue_bench.api import Context, Diverged, ImageSet
 from ue_bench.catalogue.registry import registry
@@ -18,8 +19,6 @@ from ue_bench_baselines.em import EM
 from ue_bench_baselines.em_rounds import MinMin
 from ue_bench_baselines.pue import PUE
 from ue_bench_baselines.tap import TAP
-
-from .helpers import corners
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NET = "resnet9[width=4,blocks=1]"

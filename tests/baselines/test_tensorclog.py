@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sets import corners
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,7 +23,7 @@ from ue_bench_baselines.pgd import to_unit
 from ue_bench_baselines.presets import MICRO_NETWORK
 from ue_bench_baselines.tensorclog import TensorClog, clog, renew
 
-from .helpers import corners, difference, random_set
+from .helpers import difference, random_set
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NET = "resnet9[width=4,blocks=1]"

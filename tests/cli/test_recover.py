@@ -12,12 +12,13 @@ import pytest
 from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import save_file
+from toys import tree
 
 from ue_bench.owner import contexts, files, recovering
 
 from . import invertible
 from .conftest import Command, Finished
-from .helpers import load, random_image, tree, write
+from .helpers import load, random_image, write
 
 
 @pytest.fixture(autouse=True)

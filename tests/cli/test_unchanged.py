@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from toys import tree
 
 from ue_bench.api import find_protector
 from ue_bench.catalogue import boards
@@ -15,7 +16,7 @@ from ue_bench.store.perturbation import check_classes
 
 from . import invertible
 from .conftest import Command, Finished
-from .helpers import random_image, tree, write
+from .helpers import random_image, write
 
 # What the loss of a classifier, or the difference to other classes, moves.
 NEED_TWO = [

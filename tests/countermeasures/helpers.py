@@ -29,7 +29,7 @@ def train_context(seed: int = 0) -> TrainContext:
 
 
 def is_kept(countermeasure: Countermeasure) -> bool:
-    """Returns whether a grid keeps what ``countermeasure`` purifies, which is then a stage of its own."""
+    """Return whether a grid keeps what ``countermeasure`` purifies, which is then a stage of its own."""
     steps = planned([TrainStage(toy_cell(countermeasure=countermeasure))])
     return any(isinstance(step.stage, PurifyStage) for step in steps)
 

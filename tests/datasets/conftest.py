@@ -13,23 +13,9 @@ from PIL import Image
 from pyarrow import parquet
 from sets import Images, OneLine
 
-from ue_bench.contract.context import Context
 from ue_bench.errors import UserError
-from ue_bench.grid.surrogates import Surrogates
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
-
-
-@pytest.fixture
-def ctx(tmp_path: Path) -> Context:
-    return Context(
-        device="cpu",
-        seed=0,
-        scratch=tmp_path,
-        artifacts=tmp_path / "artifacts",
-        data_dir=tmp_path,
-        networks=Surrogates(),
-    )
 
 
 @pytest.fixture(scope="session")

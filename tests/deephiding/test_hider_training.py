@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Sequence
 from dataclasses import replace
-from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -137,20 +133,7 @@ def test_covers_are_crops_of_the_images() -> None:
     assert slopes == {(1, 12), (-1, 12), (1, -12), (-1, -12)}
 
 
-def test_a_torchvision_that_cannot_be_imported_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    class Broken:
-        """As on a CPU build of torch beside a CUDA build of torchvision."""
-
-        def find_spec(
-            self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
-        ) -> ModuleSpec | None:
-            if name == "torchvision":
-                raise RuntimeError("operator torchvision::nms does not exist\nand more")
-            return None
-
-    for name in [n for n in sys.modules if n.partition(".")[0] == "torchvision"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+def test_a_torchvision_that_cannot_be_imported_is_one_line(broken_torchvision: None, tmp_path: Path) -> None:
     with pytest.raises(EnvironmentProblem, match="needs torchvision, which cannot be imported: operator") as caught:
         retrain.fit(smooth_set(), BANK, TINY, "cpu", False, tmp_path, silent)
     assert "\n" not in str(caught.value)

@@ -22,7 +22,7 @@ from ue_bench.engine.divergence import DivergenceCheck, check_finite, not_finite
 from ue_bench.engine.loop import Outcome, Pixels, above_chance, accuracy, curve_above_chance, train
 from ue_bench.errors import Diverged, UserError
 
-from .test_train import RECIPE, longer, network, silent, weights
+from .test_train import RECIPE, Blinds, longer, network, silent, weights
 
 STEPS = 8  # of RECIPE: 40 images in batches of 16, 4 epochs
 
@@ -219,11 +219,6 @@ def test_the_error_travels_between_processes() -> None:
 
 
 # What was learned
-
-
-class Blinds(Countermeasure):
-    def augment(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        return torch.zeros_like(x), y
 
 
 class Plain(Countermeasure):

@@ -12,22 +12,9 @@ import pytest
 from ue_bench.api import Context, Countermeasure, ImageSet, Victim
 from ue_bench.engine import loop
 from ue_bench.grid import surrogates
-from ue_bench.grid.surrogates import Surrogates
 
 NET = "resnet9[width=4]"
 RECIPE: dict[str, Any] = {"batch": 8, "epochs": 2, "learning_rate": 0.05, "schedule": "cosine"}
-
-
-@pytest.fixture
-def ctx(tmp_path: Path) -> Context:
-    return Context(
-        device="cpu",
-        seed=0,
-        scratch=tmp_path,
-        artifacts=tmp_path / "artifacts",
-        data_dir=tmp_path,
-        networks=Surrogates(),
-    )
 
 
 def images(seed: int) -> ImageSet:

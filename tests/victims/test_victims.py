@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
-from importlib.machinery import ModuleSpec
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -43,21 +39,6 @@ class TestEveryVictim:
             recipe = protocol(name).under(["at"], asked)
             assert {field: getattr(recipe, field) for field in asked} == asked
 
-
-class NoTorchvision:
-    """As on a CPU build of torch beside a CUDA build of torchvision."""
-
-    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if name == "torchvision":
-            raise RuntimeError("operator torchvision::nms does not exist\nand more")
-        return None
-
-
-@pytest.fixture
-def broken_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [n for n in sys.modules if n.partition(".")[0] == "torchvision"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(sys, "meta_path", [NoTorchvision(), *sys.meta_path])
     on_meta.cache_clear()
 
 
