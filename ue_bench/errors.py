@@ -35,14 +35,32 @@ class EnvironmentProblem(UserError):
     exit_code = 3
 
 
-def disk_problem(error: OSError) -> EnvironmentProblem | None:
-    """Return ``error`` as one line where the disk is what is wrong: full, or not to be written any more."""
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE):
+class StorageProblem(EnvironmentProblem):
+    """A folder of results or of the cache that fails: whatever else is computed would fail the same way."""
+
+
+class Deferred(BaseException):
+    """Work that cannot go on before another process has made what it needs; ``lease`` names what that one holds.
+
+    No Exception: a plugin that catches those around its work must not take it for a failure.
+    """
+
+    def __init__(self, lease: str) -> None:
+        super().__init__(lease)
+        self.lease = lease
+
+
+NO_DISK = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENXIO, errno.ENODEV}
+)
+
+
+def disk_problem(error: OSError) -> StorageProblem | None:
+    """Return ``error`` in one line where the disk is what is wrong: full, gone, or not to be written any more."""
+    if error.errno not in NO_DISK or isinstance(error, (ConnectionError, BlockingIOError)):
         return None
     where = f" ({error.filename})" if error.filename else ""
-    return EnvironmentProblem(
-        f"{error.strerror}{where}", "make room or choose other folders; the same command continues"
-    )
+    return StorageProblem(f"{error.strerror}{where}", "make room or choose other folders; the same command continues")
 
 
 class ValidationError(UserError):

@@ -172,17 +172,6 @@ def test_reference_rows_are_always_part_of_the_grid(ue_bench: Command) -> None:
     assert len(rows("--seeds", "0-2", "-P", "noise")) == 6
 
 
-def test_a_second_run_into_the_same_folder_is_refused(ue_bench: Command, tmp_path: Path) -> None:
-    from ue_bench.store.results import ResultStore
-
-    store = ResultStore(tmp_path / "out")
-    store.create()
-    with store.lock():
-        refused: Finished = ue_bench("run", *GRID)
-    assert refused.code == 3
-    assert "another run is filling" in refused.err
-
-
 @pytest.mark.slow
 def test_a_cell_that_diverges_has_no_accuracy(
     ue_bench: Command, computed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
