@@ -190,6 +190,11 @@ class Machine(RuleBasedStateMachine):
         self.hosts[number].still = True
 
     @rule(number=st.integers(0, HOSTS - 1))
+    def stop_for_so_long_that_others_take_over(self, number: int) -> None:
+        self.hosts[number].still = True
+        self.let_time_pass(2.0, 12)
+
+    @rule(number=st.integers(0, HOSTS - 1))
     def wake(self, number: int) -> None:
         self.hosts[number].still = False
 

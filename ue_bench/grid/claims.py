@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import get_args
 
@@ -38,6 +38,15 @@ class StageClaims:
         self.env, self.stores, self.detached, self.leases_in = env, Stores(env), detached, leases_in
         self._held: dict[str, Lease] = {}
         self._before = {root: _notes(root) for root in (env.cache_dir, env.out)}
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """Hold a lease that says of this driver that it works, in every folder where its stages are stored."""
+        with contextlib.ExitStack() as held:
+            for root in {self._root(stage) for stage in self.stages.values()}:
+                leases = self.leases_in(root)
+                held.enter_context(leases.hold(f"driver.{leases.owner}", "a driver", lambda: None))
+            yield
 
     def claim(self, task: Task) -> Claim:
         """Take the lease of a stage, unless it is stored, in another driver's hands, or failed there."""
@@ -78,8 +87,8 @@ class StageClaims:
             self._leases(stage).release(lease)
 
     def broken(self) -> str:
-        """Return what is wrong with a shared folder in which something is held; "" while all is well."""
-        for leases in {self._leases(self.stages[key]) for key in self._held}:
+        """Return what is wrong with a shared folder; "" while all is well. Only while the claims are ``kept``."""
+        for leases in {self._leases(stage) for stage in self.stages.values()}:
             leases.beat()
             if not leases.working:
                 return f"{leases.folder.parent} has gone, or cannot be written any more"
