@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import secrets
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .checksums import log, moved, seal, sync
+from .leases import NO_LINKS
+from .temporaries import temporary_file, temporary_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +30,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not tempfile: its files are for their owner only. No ending: whoever looks for *.json must not find half of one.
-    temporary = path.parent / f".writing-{secrets.token_hex(8)}"
+    temporary = temporary_file(path.parent)
     try:
         yield temporary
         sync(temporary)
@@ -43,24 +42,54 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace ``path`` with ``content``, text as UTF-8 with line feeds; half of a character is written as an escape."""
+    with replacing(path) as temporary:
+        _write(temporary, content)
+
+
+def write_once(path: Path, content: str | bytes) -> bool:
+    """Write ``content`` to ``path`` as ``write_atomically`` does, unless there is such a file; return whether it did.
+
+    Of several processes that write the same file one succeeds.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_file(path.parent)
+    try:
+        _write(temporary, content)
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            if path.exists():
+                return False
+            temporary.replace(path)
+        sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
+
+
+def _write(path: Path, content: str | bytes) -> None:
     data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
-    with replacing(path) as temporary, temporary.open("xb") as file:
+    with path.open("xb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
 
 
-def publish(target: Path, make: Callable[[Path], None]) -> None:
+def publish(target: Path, make: Callable[[Path], None], before: Callable[[], None] = lambda: None) -> None:
     """Fill a temporary folder beside ``target``, add checksums and rename it: ``target`` is whole or absent.
 
-    Its files are read-only; ``checksums.whole`` tells later whether they still are what ``make`` wrote.
+    Its files are read-only; ``checksums.whole`` tells later whether they still are what ``make`` wrote. ``before`` is
+    called when everything is ready: what it raises prevents the renaming.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".making-{os.getpid()}-", dir=target.parent))
-    try:
+    with temporary_folder(target.parent) as temporary:
         make(temporary)
-        temporary.chmod(0o755)  # mkdtemp's folders are private, but a cache may be shared
         seal(temporary)
+        before()
         try:
             temporary.rename(target)
         except OSError:
@@ -69,8 +98,6 @@ def publish(target: Path, make: Callable[[Path], None]) -> None:
         else:
             moved(temporary, target)
             sync(target.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def save_checkpoint(path: Path, state: Any) -> None:
@@ -187,4 +214,5 @@ def _place(path: Path) -> str:
     parts = path.parts
     if "unfinished" not in parts:
         return path.name
-    return "/".join(parts[len(parts) - parts[::-1].index("unfinished") :])
+    key, *rest = parts[len(parts) - parts[::-1].index("unfinished") :]
+    return "/".join([key.partition(".")[0], *rest])  # without the token of the lease under which it was written

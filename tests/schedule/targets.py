@@ -69,7 +69,9 @@ def leave(code: int, **_: Any) -> None:
 
 def kill_worker_of(other: str, settings: dict[str, Any], **_: Any) -> None:
     """Kill another worker, idle by then, and wait until it is a zombie or gone."""
-    os.kill(worker_of(other, settings["log"]), signal.SIGKILL)
+    worker = worker_of(other, settings["log"])
+    time.sleep(0.3)  # until the driver has heard that it is idle
+    os.kill(worker, signal.SIGKILL)
     time.sleep(0.1)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -66,6 +68,55 @@ EVASION_OPTIONS = [
     ),
     click.option("--transfer", is_flag=True, help="Give classifiers a seed of their own, which no protector knows."),
 ]
+
+
+RETRIED = ("failed", "oom", "timeout", "diverged", "none")
+FILL_OPTIONS = [
+    click.option("--pack", callback=lambda ctx, option, text: _pack(text), metavar="N|auto",
+                 help="Workers that share a GPU; auto: as many as its memory holds. Timings then say nothing."),
+    click.option("--timeout", callback=lambda ctx, option, text: _seconds(text), metavar="TIME",
+                 help="Longest time a stage, such as 90s, 30m or 4h; by default many times what is predicted."),
+    click.option("--fail-fast", is_flag=True, help="Start nothing more after the first failure."),
+    click.option("--max-failures", type=click.IntRange(1), metavar="N", help="Nor after N of them."),
+    click.option("--retry", type=click.Choice(RETRIED), multiple=True,
+                 help="Which cells that failed before are tried again; all ('failed') by default."),
+]  # fmt: skip
+
+
+def fill_options(command: F) -> F:
+    """The options of every command that computes what is missing: it is called with all of them as ``fill``."""
+
+    @functools.wraps(command)
+    def called(
+        *args: Any, pack: Any, timeout: Any, fail_fast: bool, max_failures: int | None, retry: Any, **others: Any
+    ) -> Any:
+        from ..grid.filling import FillOptions
+
+        kinds = None if not retry or "failed" in retry else [kind for kind in retry if kind != "none"]
+        most = 1 if fail_fast else max_failures
+        how = FillOptions(pack=pack, timeout=timeout, max_failures=most, retry=kinds)
+        return command(*args, fill=how, **others)
+
+    return _with(FILL_OPTIONS, cast(F, called))
+
+
+def _pack(text: str | None) -> int | str | None:
+    """Read the value of --pack. Raises UserError."""
+    if text is None or text == "auto":
+        return text
+    if not text.isdigit() or int(text) < 1:
+        raise UserError(f"cannot pack {text!r} cells", "write a number, or auto")
+    return int(text)
+
+
+def _seconds(text: str | None) -> float | None:
+    """Read the value of --timeout. Raises UserError."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d*)?)([smhd]?)", text.strip())
+    if match is None or not float(match[1]):
+        raise UserError(f"cannot read the time {text!r}", "write it as 90s, 30m or 4h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
 
 
 def grid_options(command: F) -> F:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import evasion_options, jobs_option, json_option, print_json, resolved, say, shown
+from .common import evasion_options, fill_options, jobs_option, json_option, print_json, resolved, say, shown
+
+if TYPE_CHECKING:
+    from ..grid.filling import FillOptions
 
 
 @click.command("evade")
@@ -16,6 +19,7 @@ from .common import evasion_options, jobs_option, json_option, print_json, resol
               help="What is done to test images before they are shown.")  # fmt: skip
 @evasion_options
 @jobs_option
+@fill_options
 @click.option("--dry-run", is_flag=True, help="Show what would be computed, and stop.")
 @click.option("--markdown", is_flag=True, help="Print Markdown.")
 @json_option
@@ -27,6 +31,7 @@ def command(
     markdown: bool,
     dry_run: bool,
     jobs: int | None,
+    fill: FillOptions,
     **options: Any,
 ) -> int:
     """Show protected test images to classifiers that were trained on clean images, and print their accuracy.
@@ -55,7 +60,7 @@ def command(
         from .plan import show
 
         return show(grid, grid.missing(), as_json)
-    failed = grid.fill(Progress(), jobs)
+    failed = grid.fill(Progress(), jobs, fill)
     stored = Stores(grid.env).evaded
     results = [stored[cell.key] for cell in grid.cells if cell.key in stored]
     if as_json:

@@ -10,6 +10,7 @@ import click
 from ..errors import UserError
 from .common import (
     evasion_only_options,
+    fill_options,
     jobs_option,
     json_option,
     loading,
@@ -21,6 +22,7 @@ from .common import (
 
 if TYPE_CHECKING:
     from ..contract.table import Table
+    from ..grid.filling import FillOptions
 
 
 class ReproduceCommand(click.Command):
@@ -47,6 +49,7 @@ class ReproduceCommand(click.Command):
 @setting_options
 @evasion_only_options
 @jobs_option
+@fill_options
 @click.option("--dry-run", is_flag=True, help="Show what would be computed, and stop.")
 @click.option("--markdown", is_flag=True, help="Print Markdown.")
 @json_option
@@ -59,6 +62,7 @@ def command(
     images: int | None,
     transfer: bool,
     jobs: int | None,
+    fill: FillOptions,
     dry_run: bool,
     markdown: bool,
     as_json: bool,
@@ -95,7 +99,7 @@ def command(
         from .plan import show
 
         return show(grid, grid.missing(), as_json)
-    failed = grid.fill(Progress(), jobs)
+    failed = grid.fill(Progress(), jobs, fill)
     comparison = grid.comparison()
     if as_json:
         print_json(comparison.plain())

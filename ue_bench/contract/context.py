@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from ..atomic import publish as publish
 from ..checksums import whole
+from ..errors import Deferred
 from ..keys import digest
-from ..locks import hold
+from ..leases import Lease, leases_in
 from ..seeds import derive
 from .imageset import ImageSet, release
 
@@ -28,6 +29,12 @@ T = TypeVar("T")
 
 Report = Callable[[float, float, str], None]
 """Takes the steps done, their total and what is being done."""
+
+
+def _check(lease: Lease) -> None:
+    """Raise Deferred when another process has taken ``lease`` over: what that one makes counts."""
+    if not lease.held():
+        raise Deferred(lease.path.name)
 
 
 def silent(done: float, total: float, text: str) -> None:
@@ -92,6 +99,7 @@ class Context(CleanDataAccess):
     learn_from: ImageSet | None = field(default=None, repr=False)
     networks: Networks | None = field(default=None, repr=False)
     secret: bool = False
+    defers: bool = False  # work that has to wait for another process ends with Deferred, to be started again
 
     def method_seed(self, published: int, chosen: int | None = None) -> int:
         """Return the seed of what a method draws once for all, such as a filter or a centre a class.
@@ -199,20 +207,37 @@ class Context(CleanDataAccess):
         target = self.artifacts / "plugin" / digest(self._named(key))
         if whole(target):
             return target
-        locks = self.artifacts / "scratch"
-        locks.mkdir(parents=True, exist_ok=True)
-        with hold(locks / f"{target.name}.lock", lambda advice: self.report(0, 1, "wait for another worker")):
+        name = f"plugin.{target.name}"
+        leases = leases_in(self.artifacts)
+        with leases.hold(name, "an artifact of a plugin", lambda: self._busy(name)) as lease:
             if not whole(target):
-                publish(target, make)
+                publish(target, make, lambda: _check(lease))
         return target
+
+    def _busy(self, name: str) -> None:
+        """Say that the lease ``name`` is another process's. Raises Deferred where this work can be put off."""
+        if self.defers:
+            raise Deferred(name)
+        self.report(0, 1, "wait for another worker")
 
     def checkpoint_dir(self, key: Any) -> Path:
         """A folder that outlives a killed process, for the state of long work. Remove it when the work is done.
 
+        It belongs to this process until the work ends; another one that wants it waits, and takes it over when this one
+        has died.
+
         ``save_checkpoint`` and ``save_arrays`` write files there that ``load_checkpoint`` and ``load_arrays`` believe
         only when they are whole and of this ``key``.
         """
-        folder = self.artifacts / "unfinished" / digest(self._named(key))
+        parent, name = self.artifacts / "unfinished", digest(self._named(key))
+        leases, held = leases_in(self.artifacts), f"unfinished.{name}"
+        lease = leases.mine(held) or leases.wait(held, "the state of long work", lambda: self._busy(held))
+        # A process that was stopped and lost its lease goes on to write where nobody reads.
+        folder = parent / f"{name}.{lease.token}"
+        if not folder.exists():
+            earlier = sorted(parent.glob(f"{name}*"), key=lambda path: path.stat().st_mtime)
+            if earlier:
+                earlier[-1].rename(folder)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 

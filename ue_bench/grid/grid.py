@@ -21,7 +21,7 @@ from ..store.schema import Result
 from .cell import Cell, Data, cells
 from .data import stored_dataset
 from .environment import RunEnvironment
-from .filling import Follower, fill
+from .filling import FillOptions, Follower, fill
 from .planner import Planned, plan
 from .stages.base import Stage, Stores
 from .stages.train import TrainStage
@@ -72,9 +72,9 @@ class Grid:
         """Return the stages still to compute."""
         return plan(self.targets, Stores(self.env))
 
-    def fill(self, follower: Follower, jobs: int | None = None) -> dict[str, str]:
+    def fill(self, follower: Follower, jobs: int | None = None, options: FillOptions | None = None) -> dict[str, str]:
         """Compute what is missing; return why each failed stage failed, by key."""
-        return fill(self.targets, self.env, self.devices, jobs, follower)
+        return fill(self.targets, self.env, self.devices, jobs, follower, options)
 
     def results(self) -> list[Result]:
         """Return the stored results of training of the cells."""

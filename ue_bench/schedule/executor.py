@@ -34,6 +34,7 @@ class Job:
     attempt: int = 1
     limit: float | None = None  # seconds after which it is stopped; None: as long as it takes
     alone: bool = False  # nothing else may run on its device
+    avoid: frozenset[str] = frozenset()  # slots where it failed for no fault of its own: another device if there is one
 
 
 @dataclass(frozen=True)
