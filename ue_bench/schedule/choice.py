@@ -58,6 +58,11 @@ class SlurmOptions:
         values: dict[str, Any] = {name: _value(name, text) for name, text in given.items()}
         return cls(**values)
 
+    @property
+    def asks_for_gpus(self) -> bool:
+        """Whether a SLURM job gets a GPU for what is asked here."""
+        return bool(self.gpus_per_node) or "gpu" in self.gres
+
     def sbatch(self, threads: int) -> dict[str, str | int]:
         """Return the options for sbatch that are set, with ``threads`` CPUs for a task unless more are asked for."""
         options = dataclasses.asdict(self) | {"cpus_per_task": self.cpus_per_task or threads}
@@ -92,7 +97,7 @@ class ExecutorChoice:
     def check(self, devices: str, precision: str) -> None:
         """Raise UserError where a remote executor cannot take these settings, EnvironmentProblem where it is missing.
 
-        The precision is part of every key, and what is best for the GPUs of a cluster cannot be seen from here.
+        The precision is part of every key, and what is best for the machines of a cluster cannot be seen from here.
         """
         if not self.is_remote:
             return
@@ -100,12 +105,15 @@ class ExecutorChoice:
             raise UserError(
                 f"--executor {self.name} takes no device {devices!r}", f"choose --devices {', '.join(CLUSTER_DEVICES)}"
             )
-        if precision == "auto" and devices != "cpu":
+        if precision == "auto":
             raise UserError(
                 f"--precision auto means nothing with --executor {self.name}: the devices are on other machines",
-                "add --precision bf16 or fp32, also to status and plan, or --devices cpu",
+                "add --precision bf16 or fp32, also to status and plan",
             )
         needed("ray" if self.name == "ray" else "submitit", self.name)
+
+
+LOCAL = ExecutorChoice()
 
 
 def needed(package: str, extra: str) -> ModuleType:

@@ -122,6 +122,8 @@ class Driver:
                     events = self.executor.events(WAKE)
                     if self._interrupted:
                         self._stop("")
+                        if self.executor.detached:  # what it has goes on without this driver
+                            break
                     for event in events:
                         self._hear(event, graph)
                     self._look_elsewhere(graph)

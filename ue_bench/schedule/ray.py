@@ -30,7 +30,7 @@ class RayExecutor:
         gpus = devices == "cuda" or (devices == "auto" and any("GPU" in node for node in self._nodes()))
         self.need = {"CPU": float(call.threads)} | ({"GPU": 1 / (jobs or 1)} if gpus else {})
         self.most = None if gpus else jobs  # workers on a node
-        self.call = replace(call, device="cuda:0" if gpus else "cpu")
+        self.call = replace(call, device="cuda:0" if gpus else "cpu", packed=(jobs or 1) if gpus else 1)
         self._actors: list[Actor] = []
         self._events: list[Event] = []
         self._retired: set[str] = set()

@@ -26,6 +26,7 @@ class Call:
     settings: dict[str, Any]
     device: str = "cpu"  # or "cuda:0": the process sees no GPU but its own
     threads: int = 1
+    packed: int = 1  # workers that share the GPU
     path: list[str] = field(default_factory=lambda: list(sys.path))
 
     def run(
@@ -42,7 +43,7 @@ class Call:
         job raises is the process being told to go, and is raised on.
         """
         sys.path += [place for place in self.path if place not in sys.path]
-        slot = Slot(name, self.device, self.threads)
+        slot = Slot(name, self.device, self.threads, self.packed)
         try:
             module, _, function = self.target.partition(":")
             target = getattr(importlib.import_module(module), function)

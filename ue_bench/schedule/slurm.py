@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,12 @@ class SlurmExecutor:
     detached = True
 
     def __init__(
-        self, call: Call, folder: Path, options: SlurmOptions, jobs: int | None = None, poll: float = 5.0
-    ) -> None:
-        self.call, self.folder, self.options, self.most, self.poll = call, folder, options, jobs or QUEUED, poll
+        self, call: Call, folder: Path, options: SlurmOptions, jobs: int | None = None, devices: str = "auto",
+        poll: float = 5.0,
+    ) -> None:  # fmt: skip
+        gpus = devices == "cuda" or (devices == "auto" and options.asks_for_gpus)
+        self.call = replace(call, device="cuda:0" if gpus else "cpu")
+        self.folder, self.options, self.most, self.poll = folder, options, jobs or QUEUED, poll
         self._pending: list[Job] = []
         self._jobs: dict[str, Job] = {}  # that have not ended, pending ones too
         self._events: list[Event] = []
