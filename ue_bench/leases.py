@@ -265,16 +265,17 @@ class Leases:
         self._leave()
 
     def sweep(self) -> None:
-        """Remove what processes left that ended long ago: beats, leases that nobody asks for, half of a file."""
+        """Remove what processes left that ended, here or long ago: leases, beats, notes of failures, half of a file."""
         sweep([self.folder], (f"{FILE}*", f"{GONE}*"))
         with contextlib.suppress(OSError):
             now = clock_of(self.folder)
-            for path in self.owners.iterdir():
+            for path in self.folder.glob("*/*"):
                 if now - path.stat().st_mtime > OLD:
                     path.unlink(missing_ok=True)
             for name, holder in self.held().items():
                 path = self.folder / name
-                if not (self.owners / holder.owner).exists() and now - path.stat().st_mtime > OLD:
+                forgotten = not (self.owners / holder.owner).exists() and now - path.stat().st_mtime > OLD
+                if holder.is_dead or forgotten:
                     _take_away(path, holder.token)
 
 

@@ -21,9 +21,9 @@ def test_given_order_holds_among_equals() -> None:
     assert keys_in_order(Graph([task("b"), task("a"), task("c")])) == ["b", "a", "c"]
 
 
-def test_longest_chain_comes_first() -> None:
+def test_a_long_chain_is_not_left_for_the_end_but_the_first_result_comes_by_the_shortest_way() -> None:
     tasks = [task("short"), task("end", needs=("begin",), weight=5), task("begin", weight=0.1)]
-    assert keys_in_order(Graph(tasks)) == ["begin", "end", "short"]
+    assert keys_in_order(Graph(tasks)) == ["begin", "short", "end"]
 
 
 def test_need_that_is_no_task_counts_as_met() -> None:

@@ -1,16 +1,17 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ue_bench import temporaries
 from ue_bench.contract.imageset import ImageSet
-from ue_bench.errors import EnvironmentProblem
+from ue_bench.errors import Deferred, EnvironmentProblem
 from ue_bench.store.artifacts import ArtifactStore, load_images, save_images
+from ue_bench.temporaries import OLD
 
 
 def data(count: int = 6) -> ImageSet:
@@ -91,16 +92,51 @@ def test_scratch_is_gone_afterwards(store: ArtifactStore) -> None:
     assert list((store.root / "scratch").iterdir()) == []
 
 
-def test_sweep_takes_only_what_dead_processes_left(store: ArtifactStore) -> None:
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    left = [store.root / kind / f".making-{dead.pid}-x" for kind in ("protected", "scratch")]
-    kept = [store.root / "protected" / f".making-{os.getpid()}-x", store.root / "protected" / "key"]
+def test_sweep_takes_only_what_nobody_touched_for_a_day(store: ArtifactStore) -> None:
+    left = [store.root / kind / ".making-elsewhere-x" for kind in ("protected", "scratch")]
+    kept = [store.root / "protected" / ".making-elsewhere-y", store.root / "protected" / "key"]
     for folder in left + kept:
         folder.mkdir(parents=True)
         (folder / "half").write_text("1", encoding="utf-8")
+    a_day_ago = time.time() - OLD - 60
+    for folder in [*left, store.root / "protected" / "key"]:
+        os.utime(folder / "half", (a_day_ago, a_day_ago))
+        os.utime(folder, (a_day_ago, a_day_ago))
     store.sweep()
     assert [f.exists() for f in left + kept] == [False, False, True, True]
+
+
+def test_what_is_being_made_for_days_is_not_swept(store: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also by a driver that cannot see the maker's process."""
+    monkeypatch.setattr(temporaries, "REFRESH", 0.01)
+    monkeypatch.setattr(temporaries, "_keeper", [])
+
+    def fill(folder: Path) -> None:
+        os.utime(folder, (1, 1))
+        deadline = time.monotonic() + 20
+        while folder.stat().st_mtime < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        store.sweep()
+        (folder / "x").write_text("1", encoding="utf-8")
+
+    assert (store.make("kind", "key", fill) / "x").exists()
+
+
+def test_a_name_that_is_taken_by_another_process_meanwhile_keeps_what_that_one_wrote(store: ArtifactStore) -> None:
+    def late() -> None:
+        store.make("kind", "key", lambda folder: (folder / "x").write_text("first", encoding="utf-8") and None)
+
+    made = store.make("kind", "key", lambda f: (f / "x").write_text("second", encoding="utf-8") and None, late)
+    assert (made / "x").read_text(encoding="utf-8") == "first"
+
+
+def test_what_may_not_be_published_is_not(store: ArtifactStore) -> None:
+    def refuse() -> None:
+        raise Deferred("key")
+
+    with pytest.raises(Deferred):
+        store.make("kind", "key", lambda folder: (folder / "x").write_text("1", encoding="utf-8") and None, refuse)
+    assert not list((store.root / "kind").iterdir())
 
 
 def test_sizes_by_kind(store: ArtifactStore) -> None:

@@ -71,7 +71,7 @@ EVASION_OPTIONS = [
 ]
 
 
-RETRIED = ("failed", "oom", "timeout", "diverged", "none")
+RETRIED = ("failed", "oom", "timeout", "diverged", "nothing")
 FILL_OPTIONS = [
     click.option("--pack", callback=lambda ctx, option, text: _pack(text), metavar="N|auto",
                  help="Workers that share a GPU; auto: as many as its memory holds. Timings then say nothing."),
@@ -115,7 +115,7 @@ def fill_options(command: F) -> F:
     ) -> Any:
         from ..grid.filling import FillOptions
 
-        kinds = None if not retry or "failed" in retry else [kind for kind in retry if kind != "none"]
+        kinds = None if not retry or "failed" in retry else [kind for kind in retry if kind != "nothing"]
         most = 1 if fail_fast else max_failures
         how = FillOptions(pack=pack, timeout=timeout, max_failures=most, retry=kinds)
         return command(*args, fill=how, **others)

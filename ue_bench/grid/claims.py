@@ -5,18 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import get_args
 
 from ..atomic import write_atomically
-from ..leases import Lease, Leases, leases_in
+from ..leases import FOLDER, Lease, Leases, leases_in
 from ..schedule.driver import Claim
 from ..schedule.executor import Event, FailureClass
 from ..schedule.graph import Task
 from .environment import RunEnvironment
 from .stages.base import Stage, Stores
-from .work import Assignment, leases_of
+from .work import Assignment, shared_folder
 
 FAILED = "failed"  # folder beside the leases: what drivers that run now need not try in their turn
 
@@ -27,16 +27,22 @@ class StageClaims:
     ``detached``: jobs take leases themselves when they begin, see :class:`ue_bench.schedule.executor.Executor`.
     """
 
-    def __init__(self, stages: Iterable[Stage], env: RunEnvironment, detached: bool = False) -> None:
+    def __init__(
+        self,
+        stages: Iterable[Stage],
+        env: RunEnvironment,
+        detached: bool = False,
+        leases_in: Callable[[Path], Leases] = leases_in,
+    ) -> None:
         self.stages = {stage.key: stage for stage in stages}
-        self.env, self.stores, self.detached = env, Stores(env), detached
+        self.env, self.stores, self.detached, self.leases_in = env, Stores(env), detached, leases_in
         self._held: dict[str, Lease] = {}
         self._before = {root: _notes(root) for root in (env.cache_dir, env.out)}
 
     def claim(self, task: Task) -> Claim:
         """Take the lease of a stage, unless it is stored, in another driver's hands, or failed there."""
         stage = self.stages[task.key]
-        leases = leases_of(stage, self.env)
+        leases = self._leases(stage)
         lease = None
         if not self.detached:
             lease = leases.claim(stage.key, stage.label)
@@ -54,7 +60,7 @@ class StageClaims:
     def is_free(self, task: Task, lease: str) -> bool:
         """Return whether a stage, or the artifact that it waits for, is in nobody's hands or a dead one's."""
         stage = self.stages[task.key]
-        leases = leases_of(stage, self.env) if lease in ("", stage.key) else leases_in(self.env.cache_dir)
+        leases = self._leases(stage) if lease in ("", stage.key) else self.leases_in(self.env.cache_dir)
         return leases.is_free(lease or stage.key)
 
     def release(self, task: Task, failed: Event | None = None) -> None:
@@ -69,18 +75,21 @@ class StageClaims:
             else:
                 note.unlink(missing_ok=True)
         if lease := self._held.pop(task.key, None):
-            leases_of(stage, self.env).release(lease)
+            self._leases(stage).release(lease)
 
     def broken(self) -> str:
         """Return what is wrong with a shared folder in which something is held; "" while all is well."""
-        for leases in {leases_of(self.stages[key], self.env) for key in self._held}:
+        for leases in {self._leases(self.stages[key]) for key in self._held}:
             leases.beat()
             if not leases.working:
                 return f"{leases.folder.parent} has gone, or cannot be written any more"
         return ""
 
     def _root(self, stage: Stage) -> Path:
-        return self.env.out if stage.stored_in == "out" else self.env.cache_dir
+        return shared_folder(stage, self.env)
+
+    def _leases(self, stage: Stage) -> Leases:
+        return self.leases_in(self._root(stage))
 
     def _failed_elsewhere(self, stage: Stage) -> Claim | None:
         """Return how a stage failed at another driver since this one began; None if it did not."""
@@ -102,7 +111,7 @@ def leases_shared(env: RunEnvironment) -> list[Leases]:
 
 
 def _note(root: Path, key: str) -> Path:
-    return leases_in(root).folder / FAILED / key
+    return root / FOLDER / FAILED / key
 
 
 def _notes(root: Path) -> dict[str, tuple[int, int] | None]:

@@ -7,10 +7,11 @@ import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from ..errors import Deferred
-from ..leases import BEATS, Lease, Leases, leases_in, patience
+from ..leases import BEATS, Lease, leases_in, patience
 from ..schedule.devices import Slot
 from ..schedule.worker import Report
 from .environment import RunEnvironment
@@ -29,25 +30,26 @@ class Assignment:
 
 def run(assignment: Assignment, slot: Slot, settings: dict[str, Any], report: Report, attempt: int) -> None:
     """Compute a stage on ``slot``. Raises Deferred where it has to wait for another process."""
-    import torch
-
-    torch.set_num_threads(slot.threads)
-    env = replace(settings["env"], device=slot.device, threads=slot.threads)
     stage = assignment.stage
+    if stage.uses_torch:
+        import torch
+
+        torch.set_num_threads(slot.threads)
+    env = replace(settings["env"], device=slot.device, threads=slot.threads)
     with contextlib.ExitStack() as held:
         lease = assignment.lease or held.enter_context(_own_lease(stage, env))
         held.enter_context(_watched(lease))
         stage.run(Work(env, report, attempt, report.warn, lease, True, slot.packed))
 
 
-def leases_of(stage: Stage, env: RunEnvironment) -> Leases:
-    """Return the leases among which that of ``stage`` is, which is named by its key."""
-    return leases_in(env.out if stage.stored_in == "out" else env.cache_dir)
+def shared_folder(stage: Stage, env: RunEnvironment) -> Path:
+    """Return the folder in which drivers agree on who computes ``stage``; its lease there is named by its key."""
+    return env.out if stage.stored_in == "out" else env.cache_dir
 
 
 @contextlib.contextmanager
 def _own_lease(stage: Stage, env: RunEnvironment) -> Iterator[Lease]:
-    leases = leases_of(stage, env)
+    leases = leases_in(shared_folder(stage, env))
     lease = leases.claim(stage.key, stage.label)
     if lease is None:
         raise Deferred(stage.key)

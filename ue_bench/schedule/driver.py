@@ -115,18 +115,8 @@ class Driver:
         graph = Graph(tasks, width)
         with self._interruptible():
             try:
-                while True:
-                    self._dispatch(graph)
-                    if not self._running and (self._stopping or not self._elsewhere):
-                        break
-                    events = self.executor.events(WAKE)
-                    if self._interrupted:
-                        self._stop("")
-                        if self.executor.detached:  # what it has goes on without this driver
-                            break
-                    for event in events:
-                        self._hear(event, graph)
-                    self._look_elsewhere(graph)
+                while self.step(graph):
+                    pass
             finally:
                 self.executor.close()
                 if not self.executor.detached:
@@ -142,6 +132,19 @@ class Driver:
             stuck = next(iter(graph.waiting.values()))
             raise RuntimeError(f"{len(graph.waiting)} tasks can never start, such as {stuck.label}")
         return self.failed
+
+    def step(self, graph: Graph) -> bool:
+        """Start what can start and take in what happened since; return whether there is anything left to wait for."""
+        self._dispatch(graph)
+        if not self._running and (self._stopping or not self._elsewhere):
+            return False
+        events = self.executor.events(WAKE)
+        if self._interrupted:
+            self._stop("")
+        for event in events:
+            self._hear(event, graph)
+        self._look_elsewhere(graph)
+        return not (self._interrupted and self.executor.detached)  # what that one has goes on without this driver
 
     def _dispatch(self, graph: Graph) -> None:
         """Submit tasks that can start, as many as there is room for."""

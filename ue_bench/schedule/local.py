@@ -315,9 +315,11 @@ def open_executor(
 ) -> LocalExecutor:
     """Return a local executor: what every module of an executor offers, see ``grid.filling.EXECUTORS``.
 
-    ``options``: ``pack=auto`` lets a device take as many jobs as its memory holds.
+    ``options``: ``pack=auto`` lets a device take as many jobs as its memory holds; ``silence`` are the seconds after
+    which a worker without a sign of life is killed.
     """
-    return LocalExecutor(slots, target, settings, logs, measure_memory=options.get("pack") == "auto")
+    silence = float(options.get("silence", SILENCE))
+    return LocalExecutor(slots, target, settings, logs, options.get("pack") == "auto", silence)
 
 
 def _receive(connection: Connection) -> tuple[Any, ...] | None:

@@ -100,11 +100,12 @@ class Stage(ABC):
     """A piece of work that is computed once and shared. Plain data: it is sent to workers.
 
     ``kind`` names it in ``plan``. ``keeps_failure``: whether a failure is recorded beside the results; that of another
-    stage is told by the stages that need it.
+    stage is told by the stages that need it. ``uses_torch``: a worker sets its threads before it begins.
     """
 
     kind: ClassVar[str]
     keeps_failure: ClassVar[bool] = False
+    uses_torch: ClassVar[bool] = True
     stored_in: ClassVar[Literal["cache", "out"]] = "cache"  # the folder whose users agree on who computes it
 
     @property
