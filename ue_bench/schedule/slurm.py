@@ -45,6 +45,7 @@ class SlurmExecutor:
         self._pending: list[Job] = []
         self._jobs: dict[str, Job] = {}  # that have not ended, pending ones too
         self._events: list[Event] = []
+        self._pace: dict[str, float] = {}  # seconds a weight, of the slowest of a kind
         self._excluded = set(filter(None, [options.exclude]))
         self._due, self._looked = 0.0, -poll
         self.submitit = open_submitit(folder, options, call.threads)
@@ -102,7 +103,7 @@ class SlurmExecutor:
         """Submit what waits, in one array of groups."""
         if not self._pending or time.monotonic() < self._due:
             return
-        groups = list(grouped(self._pending, 60 * min(self.options.group, self.options.time / 2)))
+        groups = list(grouped(self._pending, 60 * min(self.options.group, self.options.time / 2), self._pace))
         records = [self.folder / f"{secrets.token_hex(8)}.json" for _ in groups]
         calls = [Group.of(self.call, jobs, events_of(record)) for jobs, record in zip(groups, records, strict=True)]
         try:
@@ -149,6 +150,10 @@ class SlurmExecutor:
             sent.begun.add(key)
         if kind in ENDED:
             sent.open.discard(key)
+            seconds = line.pop("seconds")
+            if job and kind == "done" and job.task.kind:
+                pace = seconds / max(job.task.weight, 1e-9)
+                self._pace[job.task.kind] = max(pace, self._pace.get(job.task.kind, 0.0))
             if job:
                 self._end(sent, job, Ending(kind, **line))
         elif job:

@@ -45,11 +45,12 @@ class Group:
                 continue
             slot = socket.gethostname()
             self._say(key, kind="started", slot=slot)
+            begun = time.monotonic()
             try:
                 ending = self.call.run(slot, payload, attempt, partial(self._hear, key), lambda: self._leaving)
             except Exception as error:  # submitit's: the SLURM job has reached its time limit too often
                 ending = Ending("failed", str(error), failure="timeout", reusable=False)
-            self._say(key, **asdict(ending))
+            self._say(key, **asdict(ending), seconds=round(time.monotonic() - begun, 3))
             if not ending.reusable:
                 return
 

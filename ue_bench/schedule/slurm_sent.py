@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,8 +87,8 @@ def events_of(record: Path) -> Path:
     return record.with_suffix(".events")
 
 
-def grouped(jobs: Iterable[Job], seconds: float) -> Iterator[list[Job]]:
-    """Put short jobs together, up to so many predicted seconds.
+def grouped(jobs: Iterable[Job], seconds: float, pace: Mapping[str, float]) -> Iterator[list[Job]]:
+    """Put short jobs together, up to so many seconds, predicted or at the ``pace`` of their kind: seconds a weight.
 
     A job of unknown length goes alone, and so does one that failed before: it shall not take others with it again.
     """
@@ -96,6 +96,8 @@ def grouped(jobs: Iterable[Job], seconds: float) -> Iterator[list[Job]]:
     total = 0.0
     for job in jobs:
         length = job.task.seconds
+        if length is None and job.task.kind in pace:
+            length = pace[job.task.kind] * job.task.weight
         if length is None or job.attempt > 1 or job.alone:
             yield [job]
             continue
