@@ -36,9 +36,8 @@ devices_option = click.option("--devices", default="auto", show_default=True,
                               help="Devices to compute on, such as cuda:0,cuda:1 or cpu.")  # fmt: skip
 threads_option = click.option("--threads", type=click.IntRange(1), default=1, show_default=True,
                               help="CPU threads of each worker.")  # fmt: skip
-jobs_option = click.option(
-    "--jobs", type=click.IntRange(1), help="Workers on each device; one on a GPU, one a core on a CPU by default."
-)
+jobs_option = click.option("--jobs", type=click.IntRange(1), help="Workers on each device; one on a GPU, one a core "
+                           "on a CPU by default. With slurm: jobs in the queue.")  # fmt: skip
 data_dir_option = click.option("--data-dir", type=click.Path(path_type=Path),
                                help="Folder that datasets are read from and downloaded to.")  # fmt: skip
 
@@ -95,6 +94,28 @@ FILL_OPTIONS = [
     click.option("--retry", type=click.Choice(RETRIED), multiple=True,
                  help="Which cells that failed before are tried again; all ('failed') by default."),
 ]  # fmt: skip
+
+
+EXECUTOR_OPTIONS = [
+    click.option("--executor", type=click.Choice(["local", "ray", "slurm"]), default="local", show_default=True,
+                 help="What computes stages: this machine, a Ray cluster, or SLURM."),
+    click.option("--ray-address", default="", metavar="ADDRESS",
+                 help="Head of the Ray cluster; RAY_ADDRESS or the one on this machine by default."),
+    click.option("--slurm", multiple=True, metavar="NAME=VALUE,...",
+                 help="Options of sbatch, such as partition=gpu,time=4:00:00,gres=gpu:1."),
+]  # fmt: skip
+
+
+def executor_options(command: F) -> F:
+    """Add the options that choose where stages are computed: the command is called with ``executor`` for a Request."""
+
+    @functools.wraps(command)
+    def called(*args: Any, executor: str, ray_address: str, slurm: tuple[str, ...], **others: Any) -> Any:
+        from ..schedule.choice import ExecutorChoice
+
+        return command(*args, executor=ExecutorChoice.of(executor, ray_address, slurm), **others)
+
+    return apply_options(EXECUTOR_OPTIONS, cast(F, called))
 
 
 def fill_options(command: F) -> F:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 from dataclasses import asdict
 from importlib import metadata
 from typing import Any
@@ -29,6 +30,7 @@ def command(as_json: bool) -> int:
         "packages": {package: _version(package) for package in PACKAGES},
         "devices": [],
         "cores": machine.usable_cores(),
+        "executors": executors(),
         "problems": [f"{p} is missing: pip install {p}" for p in PACKAGES if _version(p) is None],
         "remarks": [f"plugins of {p.distribution} cannot be used: {p.reason}" for p in registry().problems],
     }
@@ -44,6 +46,17 @@ def command(as_json: bool) -> int:
     return 3 if report["problems"] else 0
 
 
+def executors() -> dict[str, str]:
+    """Return what is there of each executor, or what is missing."""
+    ray, submitit = _version("ray"), _version("submitit")
+    slurm = "sbatch and squeue" if shutil.which("sbatch") and shutil.which("squeue") else "no sbatch and squeue here"
+    return {
+        "local": "works",
+        "ray": f"ray {ray}" if ray else "pip install 'ue-bench[ray]'",
+        "slurm": f"submitit {submitit}, {slurm}" if submitit else f"pip install 'ue-bench[slurm]'; {slurm}",
+    }
+
+
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
@@ -57,5 +70,6 @@ def _text(report: dict[str, Any]) -> str:
     ]
     lines += [f"  {package} {version}" for package, version in report["packages"].items() if version]
     lines += [f"  device {d['name']}: {d['label']}, {d['precision']} by default" for d in report["devices"]]
+    lines += [f"  executor {name}: {what}" for name, what in report["executors"].items()]
     lines += [f"  {line}" for line in (*report["problems"], *report["remarks"])]
     return "\n".join(lines)

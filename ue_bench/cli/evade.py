@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import evasion_options, fill_options, jobs_option, json_option, print_json, resolved, say, shown
+from .common import (
+    evasion_options,
+    executor_options,
+    fill_options,
+    jobs_option,
+    json_option,
+    print_json,
+    resolved,
+    say,
+    shown,
+)
 
 if TYPE_CHECKING:
     from ..grid.filling import FillOptions
@@ -20,6 +30,7 @@ if TYPE_CHECKING:
 @evasion_options
 @jobs_option
 @fill_options
+@executor_options
 @click.option("--dry-run", is_flag=True, help="Show what would be computed, and stop.")
 @click.option("--markdown", is_flag=True, help="Print Markdown.")
 @json_option

@@ -10,6 +10,7 @@ import click
 from ..errors import UserError
 from .common import (
     evasion_only_options,
+    executor_options,
     fill_options,
     jobs_option,
     json_option,
@@ -50,6 +51,7 @@ class ReproduceCommand(click.Command):
 @evasion_only_options
 @jobs_option
 @fill_options
+@executor_options
 @click.option("--dry-run", is_flag=True, help="Show what would be computed, and stop.")
 @click.option("--markdown", is_flag=True, help="Print Markdown.")
 @json_option

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import fill_options, grid_options, jobs_option, json_option, print_json, resolved, say, shown
+from .common import (
+    executor_options,
+    fill_options,
+    grid_options,
+    jobs_option,
+    json_option,
+    print_json,
+    resolved,
+    say,
+    shown,
+)
 
 if TYPE_CHECKING:
     from ..grid.filling import FillOptions
@@ -16,6 +26,7 @@ if TYPE_CHECKING:
 @grid_options
 @jobs_option
 @fill_options
+@executor_options
 @click.option("--no-table", is_flag=True, help="Print no table at the end: it takes time for thousands of cells.")
 @click.option("--dry-run", is_flag=True, help="Show what would be computed, and stop.")
 @json_option

@@ -16,6 +16,7 @@ from ..contract.context import Report, silent
 from ..contract.plugin import Countermeasure, Dataset, Protector, Victim
 from ..errors import UserError
 from ..leaderboard.results import Results
+from ..schedule.choice import LOCAL, ExecutorChoice
 from ..schedule.devices import slots
 from ..store import perturbation
 from ..store.schema import Result
@@ -47,6 +48,7 @@ class Request:
     data_dir: Path | None = None
     cache_dir: Path | None = None
     reference: bool = True
+    executor: ExecutorChoice = LOCAL
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Grid:
     cells: Sequence[Cell]
     env: RunEnvironment
     devices: str = "auto"
+    executor: ExecutorChoice = LOCAL
     goal: Callable[[Any], Stage] = TrainStage
 
     @cached_property
@@ -75,7 +78,7 @@ class Grid:
 
     def fill(self, follower: Follower, jobs: int | None = None, options: FillOptions | None = None) -> dict[str, str]:
         """Compute what is missing; return why each failed stage failed, by key."""
-        return fill(self.targets, self.env, self.devices, jobs, follower, options)
+        return fill(self.targets, self.env, self.devices, jobs, follower, options, self.executor)
 
     def results(self) -> list[Result]:
         """Return the stored results of training of the cells."""
@@ -111,7 +114,8 @@ def resolve(request: Request, report: Report = silent) -> Grid:
     columns = names.resolve("countermeasure", request.countermeasures or board.countermeasures, board.countermeasures)
     victims = names.resolve("victim", request.victims or board.victims, board.victims)
     recipe = protocols.protocol(request.protocol or board.protocol)
-    device = slots(request.devices, 1, request.threads)[0].device
+    request.executor.check(request.devices, request.precision)
+    device = "cpu" if request.executor.is_remote else slots(request.devices, 1, request.threads)[0].device
     out = request.out or Path("ue-bench-results") / board.name
     env = RunEnvironment.of(request.cache_dir, request.data_dir, out, device, request.threads)
     dataset = request.dataset or board.dataset.replace("{data_dir}", str(env.data_dir))
@@ -129,7 +133,7 @@ def resolve(request: Request, report: Report = silent) -> Grid:
         request.fraction,
         _precision(request.precision, device),
     )
-    return Grid(board, data, chosen, env, request.devices)
+    return Grid(board, data, chosen, env, request.devices, request.executor)
 
 
 def _precision(precision: str, device: str) -> str:

@@ -67,7 +67,7 @@ class Progress:
             self.line(f"ue-bench: nothing to compute, all {self.cached} cells have results")
             return
         work = f"{missing} of {targets} cells to compute, {self.cached} cached"
-        names = ", ".join(worker.name for worker in workers)
+        names = ", ".join(dict.fromkeys(worker.name for worker in workers))
         self.line(f"ue-bench: {work}, on {len(workers)} worker{'s' if len(workers) > 1 else ''} ({names})")
         if self.interactive:
             self.live.start()
