@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from ue_bench.atomic import load_checkpoint, save_checkpoint
 from ue_bench.catalogue.registry import registry
 from ue_bench.contract.plugin import Countermeasure
 from ue_bench.contract.protocol import Protocol
@@ -72,11 +73,11 @@ class Training:
 
         def save(state: dict[str, Any]) -> None:
             if self.steps == step and state["order"] is not None:
-                saving.save_checkpoint(file, state)
+                save_checkpoint(file, state)
                 raise Killed
 
         with pytest.raises(Killed):
-            self.run(saving.load_checkpoint(file), save, due)
+            self.run(load_checkpoint(file), save, due)
 
 
 def curve(outcome: Outcome) -> dict[str, Any]:
@@ -96,7 +97,7 @@ def test_killed_after_random_steps(selector: str, precision: str, tmp_path: Path
     training = Training(selector, precision, **recipe)
     for step in sorted(random.Random(f"{selector} {precision}").sample(range(1, 25), 5)):
         training.killed_after(step, tmp_path / "state.pt")
-    model, outcome = training.run(saving.load_checkpoint(tmp_path / "state.pt"))
+    model, outcome = training.run(load_checkpoint(tmp_path / "state.pt"))
     assert weights(model) == weights(whole)
     assert curve(outcome) == curve(expected)
 
@@ -111,7 +112,7 @@ def test_killed_after_every_step(recipe: dict[str, Any], step: int, tmp_path: Pa
     whole, expected = Training(**recipe).run()
     training = Training(**recipe)
     training.killed_after(step, tmp_path / "state.pt")
-    model, outcome = training.run(saving.load_checkpoint(tmp_path / "state.pt"))
+    model, outcome = training.run(load_checkpoint(tmp_path / "state.pt"))
     assert weights(model) == weights(whole)
     assert curve(outcome) == curve(expected)
 
@@ -119,15 +120,20 @@ def test_killed_after_every_step(recipe: dict[str, Any], step: int, tmp_path: Pa
 def test_steps_that_were_done_are_not_done_again(tmp_path: Path) -> None:
     training = Training()
     training.killed_after(5, tmp_path / "state.pt")
-    asked: list[int] = []
-    training.run(saving.load_checkpoint(tmp_path / "state.pt"), lambda state: None, lambda: asked.append(1) is not None)
+    asked: list[bool] = []
+
+    def due() -> bool:
+        asked.append(False)
+        return False
+
+    training.run(load_checkpoint(tmp_path / "state.pt"), lambda state: None, due)
     assert len(asked) == 3  # of eight
 
 
 def test_seconds_before_a_kill_count(tmp_path: Path) -> None:
     training = Training()
     training.killed_after(5, tmp_path / "state.pt")
-    state = saving.load_checkpoint(tmp_path / "state.pt")
+    state = load_checkpoint(tmp_path / "state.pt")
     assert state is not None
     state["outcome"]["train_seconds"] = 1000.0
     outcome = training.run(state)[1]
@@ -153,16 +159,16 @@ def test_one_that_diverges_says_the_same_step_after_a_kill(tmp_path: Path) -> No
     training = Training(**recipe)
     training.killed_after(4, tmp_path / "state.pt")
     with pytest.raises(Diverged) as found:
-        training.run(saving.load_checkpoint(tmp_path / "state.pt"))
+        training.run(load_checkpoint(tmp_path / "state.pt"))
     assert str(found.value) == str(expected.value)
-    assert found.value.step < 4
+    assert (found.value.step or 9) < 4
 
 
 @pytest.mark.parametrize("change", ["version", "name", "shape"])
 def test_a_state_of_other_code_is_not_continued(change: str, tmp_path: Path) -> None:
     training = Training()
     training.killed_after(3, tmp_path / "state.pt")
-    state = saving.load_checkpoint(tmp_path / "state.pt")
+    state = load_checkpoint(tmp_path / "state.pt")
     assert state is not None
     if change == "version":
         del state["version"]
@@ -177,7 +183,7 @@ class TestSavedState:
     @pytest.fixture
     def clock(self, monkeypatch: pytest.MonkeyPatch) -> list[float]:
         now = [0.0]
-        monkeypatch.setattr(saving.time, "monotonic", lambda: now[0])
+        monkeypatch.setattr(saving, "monotonic", lambda: now[0])
         return now
 
     @pytest.fixture

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import time
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ..atomic import load_checkpoint, save_checkpoint
@@ -27,7 +27,7 @@ class SavedState:
 
     def __init__(self, path: Path, device: str) -> None:
         self.path, self.device = path, device
-        self.next = time.monotonic() + SAVE_EVERY
+        self.next = monotonic() + SAVE_EVERY
 
     def load(self) -> dict[str, Any] | None:
         """Return the state to continue from; None if there is none, or it is damaged, which the user is told."""
@@ -35,18 +35,18 @@ class SavedState:
 
     def due(self) -> bool:
         """Return whether it is time to save."""
-        return time.monotonic() >= self.next
+        return monotonic() >= self.next
 
     def offer(self, state: dict[str, Any]) -> None:
         """Save ``state`` if it is time to. Where that fails, the training goes on and the state before it is kept."""
         if not self.due():
             return
-        started = time.monotonic()
+        started = monotonic()
         try:
             save_checkpoint(self.path, state)
         except OSError as error:
             log.warning("ue-bench: the state of a training is not kept in %s: %s", self.path.parent, error.strerror)
-        now = time.monotonic()
+        now = monotonic()
         self.next = now + max(SAVE_EVERY, (now - started) / SHARE)
 
     def remove(self) -> None:
