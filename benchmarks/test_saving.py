@@ -23,12 +23,12 @@ from ue_bench.catalogue.registry import registry
 from ue_bench.engine.loop import train
 from ue_bench.engine.saving import SavedState
 
-STEPS, BATCH = 8, 16
+STEPS, BATCH = 4, 8
 
 
-@pytest.mark.benchmark(group="eight steps of 16 images of 32 px")
+@pytest.mark.benchmark(group="four steps of 8 images of 32 px")
 @pytest.mark.parametrize("way", ["plain", "asked", "kept"])
-@pytest.mark.parametrize("network", ["resnet9[blocks=1]", "resnet18"])
+@pytest.mark.parametrize("network", ["resnet9[blocks=1]", "resnet9"])
 def test_state(benchmark: BenchmarkFixture, network: str, way: str, tmp_path: Path) -> None:
     torch.set_num_threads(1)
     [victim] = registry().resolve("victim", network)
@@ -50,7 +50,7 @@ def test_state(benchmark: BenchmarkFixture, network: str, way: str, tmp_path: Pa
             lambda *done: None, None, save, None if way == "plain" else saved.due,
         )  # fmt: skip
 
-    rounds = 5
+    rounds = 3
     benchmark.pedantic(work, rounds=rounds, warmup_rounds=1)
     assert len(states) == (rounds + 1 if way == "kept" else 0)
     assert (tmp_path / "state.pt").exists() == (way == "kept")

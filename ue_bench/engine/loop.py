@@ -27,12 +27,12 @@ from ..contract.plugin import Countermeasure
 from ..contract.protocol import Protocol
 from ..errors import Diverged
 from ..seeds import derive
+from .batches import evaluation_batches
 from .divergence import DivergenceCheck
 from .generators import leaves_generators_alone, own_generator
 from .saving import VERSION, fits
 
 RELEASE_BYTES = 32 * 2**20  # read from disk before pages are given back; a page fault maps several images at once
-EVAL_BATCH = 1000
 SAMPLE = 1000  # training images that tell whether anything was learned
 CHANCE_ERRORS = 3.0  # standard errors above guessing that are still chance
 
@@ -177,8 +177,8 @@ def accuracy(
     model.eval()
     right = torch.zeros((), device=pixels.device)
     finite = torch.ones((), dtype=torch.bool, device=pixels.device)
-    for start in range(0, len(pixels.data), EVAL_BATCH):
-        where = torch.arange(start, min(start + EVAL_BATCH, len(pixels.data)), device=pixels.device)
+    for batch in evaluation_batches(len(pixels.data), pixels.device):
+        where = torch.arange(batch.start, batch.stop, device=pixels.device)
         x = to_unit(pixels.take(where))
         if change is not None:
             x = change(x)
@@ -366,10 +366,8 @@ def train(
             if math.isnan(score):
                 raise divergence.diverged(f"score of {countermeasure.selector}", step)
             if best is None or score > best["selection_score"]:
-                best = {
-                    "selection_score": score,
-                    "model": {k: v.detach().clone() for k, v in model.state_dict().items()},
-                }
+                kept = {name: value.detach().clone() for name, value in model.state_dict().items()}
+                best = {"selection_score": score, "model": kept}
         if evaluated and test_pixels is not None:
             outcome.epochs.append(round(step / steps_per_epoch, 3))
             outcome.accuracy_test.append(measure(test_pixels))
