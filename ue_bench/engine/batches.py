@@ -9,20 +9,20 @@ if TYPE_CHECKING:
     import torch
 
 EVAL_BATCH = 1000
-CPU_PARTS = 4  # of a batch on one core: what layers put out of all of it does not stay in the core's cache
+ONE_CORE_PARTS = 4  # of a batch on one core: what layers put out of all of it does not stay in the core's cache
 
 
 def evaluation_batches(images: int, device: torch.device) -> Iterator[range]:
     """Give the positions of ``images`` images in batches of 1,000, and whole thousands on one core in four parts.
 
     An image's logits are the same to the bit in either. What is left over stays one batch: of one to three images a
-    CPU takes other kernels, which round otherwise. Several threads share a batch, and get larger ones.
+    CPU takes other kernels, which round otherwise. Several threads share a batch, and are no faster with smaller ones.
     """
     import torch
 
     whole = images - images % EVAL_BATCH
-    parts = max(1, CPU_PARTS // torch.get_num_threads()) if device.type == "cpu" else 1
-    step = EVAL_BATCH // parts
+    one_core = device.type == "cpu" and torch.get_num_threads() == 1
+    step = EVAL_BATCH // ONE_CORE_PARTS if one_core else EVAL_BATCH
     for start in range(0, whole, step):
         yield range(start, start + step)
     if whole < images:
