@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from sets import colours
 from torch import nn
 
 from ue_bench.atomic import load_checkpoint, save_checkpoint
@@ -22,7 +23,7 @@ from ue_bench.engine.loop import Outcome, train
 from ue_bench.engine.saving import SavedState
 from ue_bench.errors import Diverged
 
-from .test_train import colours, longer, silent, weights
+from .test_train import longer, silent, weights
 
 CLEAN = colours(20, 2)
 
