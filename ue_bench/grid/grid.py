@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, overload
 
 from .. import machine
 from ..catalogue import boards, protocols
@@ -49,6 +48,28 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Targets(Sequence[Stage]):
+    """The stages that yield what is wanted of cells; each is there while somebody holds it."""
+
+    cells: Sequence[Cell]
+    goal: Callable[[Any], Stage]
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def __iter__(self) -> Iterator[Stage]:
+        return map(self.goal, self.cells)
+
+    @overload
+    def __getitem__(self, index: int) -> Stage: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Stage]: ...
+    def __getitem__(self, index: int | slice) -> Stage | list[Stage]:
+        chosen = self.cells[index]
+        return self.goal(chosen) if isinstance(chosen, Cell) else [self.goal(cell) for cell in chosen]
+
+
+@dataclass(frozen=True)
 class Grid:
     """The cells of a request, where they are computed and kept, and the stage that yields what is wanted of a cell."""
 
@@ -59,10 +80,10 @@ class Grid:
     devices: str = "auto"
     goal: Callable[[Any], Stage] = TrainStage
 
-    @cached_property
-    def targets(self) -> list[Stage]:
+    @property
+    def targets(self) -> Sequence[Stage]:
         """The stage of every cell that yields what is wanted of it."""
-        return [self.goal(cell) for cell in self.cells]
+        return Targets(self.cells, self.goal)
 
     def with_cells(self, chosen: Iterable[Cell], goal: Callable[[Any], Stage] | None = None) -> Grid:
         """Return a grid of other cells in the same place, of which ``goal`` is wanted."""

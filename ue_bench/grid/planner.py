@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import gc
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from .stages.base import Stage, Stores
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Planned:
     """A stage to compute, and the keys of the stages it waits for."""
 
@@ -20,19 +22,37 @@ def plan(targets: Iterable[Stage], stores: Stores) -> list[Planned]:
     """Return what has to be computed for ``targets``: those that are missing, after what they need and is missing."""
     planned: dict[str, Planned] = {}
     present: set[str] = set()
+    waits: dict[tuple[str, ...], tuple[str, ...]] = {}  # stages that wait for the same share the list of it
 
-    def visit(stage: Stage) -> None:
-        if stage.key in planned or stage.key in present:
-            return
+    def visit(stage: Stage) -> str | None:
+        """Plan ``stage`` unless it exists; return its key if others have to wait for it."""
+        key = stage.key
+        if key in planned:
+            return key
+        if key in present:
+            return None
         if stage.exists(stores):
-            present.add(stage.key)
-            return
-        needed = stage.needs()
-        for need in needed:
-            visit(need)
-        waits = tuple(dict.fromkeys(need.key for need in needed if need.key in planned))
-        planned[stage.key] = Planned(stage, waits)
+            present.add(key)
+            return None
+        missing = tuple([need for one in stage.needs() if (need := visit(one)) is not None])
+        if len(missing) > 1:
+            missing = tuple(dict.fromkeys(missing))
+        planned[key] = Planned(stage, waits.setdefault(missing, missing))
+        return key
 
-    for target in targets:
-        visit(target)
+    with _without_collector():
+        for target in targets:
+            visit(target)
     return list(planned.values())
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Stop the collector of cycles: none are made here, and it would walk millions of objects again and again."""
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
