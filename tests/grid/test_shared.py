@@ -187,7 +187,7 @@ def test_cells_are_a_sequence(tmp_path: Path) -> None:
 
 
 def test_an_identity_is_asked_for_once(tmp_path: Path) -> None:
-    """The time of planning must not be that of pydantic a cell: counted, because seconds would depend on the machine."""
+    """Planning must not take the time of pydantic a cell. Counted, because seconds would depend on the machine."""
 
     class Counted(Clean):
         asked: ClassVar[list[str]] = []

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from pydantic import BaseModel
 from pydantic import ValidationError as PydanticError
 
 from ..checksums import log
 from ..errors import ValidationError
+from .listing import is_settled
 from .schema import SCHEMA
 
 BAD = "bad"  # folder below "results", "evasion" and so on for what is not a record
 R = TypeVar("R", bound=BaseModel)
+_remembered: dict[tuple[Path, type[BaseModel]], tuple[tuple[int, int, int], BaseModel]] = {}  # records, with stamps
 _told: set[Path] = set()  # files that stay where they are: said once in a process
 
 
@@ -35,6 +37,22 @@ def _is_aside(folder: Path, path: Path) -> bool:
 
 
 def _read(folder: Path, path: Path, kind: type[R]) -> R | None:
+    """Return the record in a file; that of before where the file did not change since this process read it."""
+    try:
+        status = path.stat()
+    except OSError:  # which reading it will tell
+        return _parse(folder, path, kind)
+    stamp = status.st_ino, status.st_size, status.st_mtime_ns
+    known = _remembered.get((path, kind))
+    if known is not None and known[0] == stamp:
+        return cast(R, known[1])
+    record = _parse(folder, path, kind)
+    if record is not None and is_settled(status.st_mtime_ns):
+        _remembered[path, kind] = stamp, record
+    return record
+
+
+def _parse(folder: Path, path: Path, kind: type[R]) -> R | None:
     try:
         text = path.read_bytes().decode("utf-8")
     except FileNotFoundError:  # removed or set aside meanwhile

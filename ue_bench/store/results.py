@@ -15,11 +15,11 @@ from ..atomic import write_atomically
 from ..checksums import log
 from ..errors import EnvironmentProblem
 from ..locks import hold
+from .listing import files_of
 from .records import records
 from .schema import Curve, Failure, Result, as_json, record_text
 
 KEY_DIGITS = 16  # of a key in a file name: no two of a billion results share them
-OLD_KEY_DIGITS = 8  # in names of before
 
 
 def slug(text: str) -> str:
@@ -29,7 +29,7 @@ def slug(text: str) -> str:
 
 def cell_file(folder: Path, key: str) -> Path | None:
     """The file below ``folder`` whose name ends in ``key``, whatever the number of digits; None where there is none."""
-    for path in sorted(folder.glob(f"*/*-{key[:OLD_KEY_DIGITS]}*.json")):
+    for path in files_of(folder, key):
         with contextlib.suppress(OSError, ValueError, TypeError, LookupError):  # what is no result is no cell's file
             if json.loads(path.read_text(encoding="utf-8"))["key"] == key:
                 return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -212,6 +213,7 @@ class Curve(_Record):
     loss_train: list[float]
 
 
+@lru_cache(4096)
 def _names(selector: str) -> list[str]:
     """Return the names of the plugins in a selector. Raises ValueError when it cannot be read."""
     try:
