@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import click
 
 from .common import cache_option, data_dir_option, json_option, print_json, say
-
-if TYPE_CHECKING:
-    from ..contract.plugin import Protector
 
 LISTED = 50  # names that are printed; the record has them all
 
@@ -65,38 +62,18 @@ def command(
     \b
     ue-bench protect --protector deephiding photos protected
     """
-    from .. import machine
-    from ..errors import UserError
     from ..owner import audit, files, protecting
-    from ..owner.request import Request
-    from ..progress import ProgressLine, usable_device
+    from ..owner.request import make_request
+    from ..progress import ProgressLine
 
-    plugin = _one(protector)
-    if not plugin.recovers() and (key is not None or lossless):
-        raise UserError(f"{plugin.name} cannot be undone: there is no key", "leave out --key and --lossless")
-    source, out = source.expanduser(), Path(out.expanduser().absolute())
     if kind == "jpeg":
         say("ue-bench: JPEG changes every image once more, and with it undoes much of the protection")
-    device = usable_device(device)
-    request = Request(
-        protector=plugin,
-        source=source,
-        out=out,
-        record=record or files.beside(out, ".record.json"),
-        key=key or files.beside(out, ".key.safetensors"),
-        labels=labels,
-        kind=kind,
-        size=size,
-        seed=seed,
-        lossless=lossless,
-        force=force,
-        device=device,
-        threads=threads or machine.usable_cores(),
-        precision=_precision(precision, device) if plugin.uses_networks else "fp32",
-        cache_dir=cache_dir,
+    request = make_request(
+        protector, source, out, record=record, key=key, labels=labels, kind=kind, size=size, seed=seed,
+        lossless=lossless, force=force, device=device, threads=threads, precision=precision, cache_dir=cache_dir,
         data_dir=data_dir,
-    )
-    with files.alone(out, cache_dir):
+    )  # fmt: skip
+    with files.alone(request.out, cache_dir):
         found = protecting.protect(request, ProgressLine(sys.stderr))
     if as_json:
         print_json(found)
@@ -105,26 +82,9 @@ def command(
     name_failed(found["failed"], found["images"], "protected")
     name_ignored(found["ignored"])
     if found["measured"] and audit.exceeds(found["measured"]["declared"], found["measured"]):
-        say(f"ue-bench: these images changed more than {plugin.name} declares, {found['measured']['declared']}")
+        declared = found["measured"]["declared"]
+        say(f"ue-bench: these images changed more than {request.protector.name} declares, {declared}")
     return 1 if found["failed"] else 0
-
-
-def _one(selector: str) -> Protector:
-    from typing import cast
-
-    from ..catalogue.registry import registry
-    from ..errors import UserError
-
-    found = registry().resolve("protector", selector)
-    if len(found) != 1:
-        raise UserError(f"{selector!r} is {len(found)} protectors", "images are protected by one")
-    return cast("Protector", found[0])
-
-
-def _precision(precision: str, device: str) -> str:
-    from ..engine.loop import default_precision
-
-    return default_precision(device) if precision == "auto" else precision
 
 
 def name_failed(failed: dict[str, str], images: int, done: str) -> None:

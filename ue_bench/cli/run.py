@@ -25,13 +25,12 @@ def command(as_json: bool, dry_run: bool, jobs: int | None, **options: Any) -> i
         grid = resolved(**options)
         return show(grid, grid.missing(), as_json)
     from ..grid.progress import Progress
-    from ..leaderboard.results import Results
     from ..store.schema import as_json as plain
 
     say("ue-bench: preparing")
     grid = resolved(**options)
     failed = grid.fill(Progress(), jobs)
-    results = Results(grid.board, grid.results())
+    results = grid.outcome()
     if as_json:
         print_json([plain(r) for r in results])
     else:
@@ -39,4 +38,4 @@ def command(as_json: bool, dry_run: bool, jobs: int | None, **options: Any) -> i
     for protector in grid.unchanged(results):
         say(f"ue-bench: warning: {protector} left every image as it was, its results are those of clean images")
     say(f"ue-bench: {len(results)} of {len(grid.cells)} cells have results in {shown(grid.env.out)}")
-    return 1 if failed or len(results) < len(grid.cells) else 0
+    return 1 if failed or not results.complete else 0

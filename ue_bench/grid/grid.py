@@ -14,6 +14,7 @@ from ..contract.board import Board
 from ..contract.context import Report, silent
 from ..contract.plugin import Countermeasure, Dataset, Protector, Victim
 from ..errors import UserError
+from ..leaderboard.results import Results
 from ..schedule.devices import slots
 from ..store import perturbation
 from ..store.schema import Result
@@ -102,6 +103,14 @@ class Grid:
         keys = {cell.key for cell in self.cells}
         return [r for r in Stores(self.env).results.results() if r.key in keys]
 
+    def outcome(self) -> Results:
+        """Return the stored results of training of the cells, which of them failed, and which are missing."""
+        results = self.results()
+        keys = {cell.key: cell.id for cell in self.cells}
+        failures = [f for f in Stores(self.env).results.failures() if f.key in keys]
+        done = {r.key for r in results}
+        return Results(self.board, results, failures, [name for key, name in keys.items() if key not in done])
+
     def unchanged(self, results: Iterable[Result]) -> list[str]:
         """Return the protectors that left every image as it was: their results are those of clean images."""
         protectors = {cell.key: cell.protector for cell in self.cells}
@@ -139,12 +148,12 @@ def resolve(request: Request, report: Report = silent) -> Grid:
         recipe,
         request.seeds or board.seeds,
         request.fraction,
-        default_precision(request.precision, device),
+        _precision(request.precision, device),
     )
     return Grid(board, data, chosen, env, request.devices)
 
 
-def default_precision(precision: str, device: str) -> str:
+def _precision(precision: str, device: str) -> str:
     """Return ``precision``, or for ``auto`` the one that ``device`` computes fastest in."""
     if precision != "auto":
         return precision

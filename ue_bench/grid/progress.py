@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import time
+import warnings
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -162,3 +163,18 @@ class Progress:
             label = Text(shorten(task.label, labels))
             body.add_row(Text(slot, style="dim"), f"{fraction:4.0%}", Text(text, style="dim"), label)
         return Group(head, body)
+
+
+class Quiet:
+    """Follows the computation of stages without a word, but for warnings, which go to ``warnings.warn``."""
+
+    def begin(self, tasks: list[Task], targets: int, missing: int, workers: list[Slot]) -> None:
+        """Take no note of the work."""
+
+    def on_event(self, event: Event) -> None:
+        """Pass warnings on."""
+        if event.kind == "warning":
+            warnings.warn(event.text, stacklevel=2)
+
+    def end(self) -> None:
+        """Stop following."""

@@ -50,6 +50,11 @@ class Results(Sequence[Result]):
         return f"<{', '.join([f'{len(self)} results of board {self.board.name}', *more])}>"
 
     @property
+    def complete(self) -> bool:
+        """Whether every cell that was asked for has a result."""
+        return not self.missing
+
+    @property
     def info(self) -> BoardInfo:
         """The board as its pages show it: rows and columns in canonical form."""
         return board_info(self.board)
