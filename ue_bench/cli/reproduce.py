@@ -94,7 +94,7 @@ def command(
     if dry_run:
         from .plan import show
 
-        return show(grid, grid.missing(), as_json)
+        return show(grid, grid.missing(), as_json, jobs)
     failed = grid.fill(Progress(), jobs)
     comparison = grid.comparison()
     if as_json:

@@ -6,11 +6,12 @@ from typing import Any
 
 import click
 
-from .common import grid_options, jobs_option, json_option, print_json, resolved, say, shown
+from .common import grid_options, jobs_option, json_option, print_json, resolved, say, shard_option, shown
 
 
 @click.command("run")
 @grid_options
+@shard_option
 @jobs_option
 @click.option("--dry-run", is_flag=True, help="Show what would be computed, and stop.")
 @json_option
@@ -23,7 +24,7 @@ def command(as_json: bool, dry_run: bool, jobs: int | None, **options: Any) -> i
         from .plan import show
 
         grid = resolved(**options)
-        return show(grid, grid.missing(), as_json)
+        return show(grid, grid.missing(), as_json, jobs)
     from ..grid.progress import Progress
     from ..store.schema import as_json as plain
 

@@ -16,7 +16,8 @@ from ..contract.plugin import Countermeasure, Dataset, Protector, Victim
 from ..contract.protocol import Protocol
 from ..errors import UserError
 from ..keys import digest_text
-from ..store.schema import DatasetInfo
+from ..store.requests import Wanted
+from ..store.schema import DatasetInfo, cell_id
 from .shared import Shared, Spelled, joined, spell
 
 ENGINE_REVISION = 1  # raise when a change of the training loop, or of a default of protocols, moves results
@@ -73,16 +74,8 @@ class Cell:
     @cached_property
     def id(self) -> str:
         """Readable name; only parameters that differ from their defaults are shown."""
-        selector = self.shared.selector
-        fields = [
-            self.data.info.selector,
-            selector(self.protector) + ("" if self.fraction == 1 else f"@{self.fraction:g}"),
-            selector(self.countermeasure),
-            selector(self.victim),
-            self.protocol.name,
-            f"s{self.seed}",
-        ]
-        return "/".join(fields)
+        names = map(self.shared.selector, (self.protector, self.countermeasure, self.victim))
+        return cell_id(self.data.info.selector, *names, self.protocol.name, self.seed, self.fraction)
 
     def _spelled(self) -> dict[str, Spelled]:
         """Return the fields of ``identity()``."""
@@ -149,6 +142,17 @@ class Cells(Sequence[Cell]):
         self.data, self.protocol, self.fraction, self.precision = data, protocol, fraction, precision
         self.axes = protectors, victims, seeds, countermeasures  # the last one changes first
         self.shared = Shared()
+
+    def wanted(self) -> Wanted:
+        """Return what a results folder keeps of this grid."""
+        protectors, victims, seeds, countermeasures = self.axes
+        selectors = [[self.shared.selector(p) for p in axis] for axis in (protectors, countermeasures, victims)]
+        info = self.data.info
+        return Wanted(
+            dataset=info.selector, fingerprint=info.fingerprint, protectors=selectors[0], countermeasures=selectors[1],
+            victims=selectors[2], protocol=self.protocol.name, seeds=seeds, fraction=self.fraction,
+            precision=self.precision,
+        )  # fmt: skip
 
     def __len__(self) -> int:
         return math.prod(map(len, self.axes))

@@ -16,15 +16,17 @@ from ..contract.plugin import Countermeasure, Dataset, Protector, Victim
 from ..errors import UserError
 from ..leaderboard.results import Results
 from ..schedule.devices import slots
-from ..store import perturbation
+from ..store import perturbation, requests
 from ..store.schema import Result
-from .cell import Cell, Data, cells
+from .cell import Cell, Cells, Data, cells
 from .data import stored_dataset
 from .environment import RunEnvironment
 from .filling import Follower, fill
 from .planner import Planned, plan
+from .sharding import Shard
 from .stages.base import Stage, Stores
 from .stages.train import TrainStage
+from .timings import Timed, Timings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +82,7 @@ class Grid:
     env: RunEnvironment
     devices: str = "auto"
     goal: Callable[[Any], Stage] = TrainStage
+    whole: Cells | None = None  # the request, where ``cells`` are all or some of its cells
 
     @property
     def targets(self) -> Sequence[Stage]:
@@ -90,13 +93,38 @@ class Grid:
         """Return a grid of other cells in the same place, of which ``goal`` is wanted."""
         return replace(self, cells=list(chosen), goal=goal or self.goal)
 
+    def shard(self, shard: Shard) -> Grid:
+        """Return the part of this grid that belongs to ``shard``."""
+        return self.with_cells(cell for cell in self.cells if shard.holds(self.goal(cell)))
+
+    @property
+    def precision(self) -> str:
+        """What its networks compute in; "" where there is no cell."""
+        return next((cell.precision for cell in self.cells), "")
+
+    @property
+    def place(self) -> str:
+        """What the times of its stages depend on beside their work: device, size of images, precision, threads."""
+        info, env = self.data.info, self.env
+        label = next(d.label for d in machine.devices() if d.name == env.device)
+        return f"{info.height}x{info.width}|{label}|{self.precision}|{env.threads}"
+
     def missing(self) -> list[Planned]:
         """Return the stages still to compute."""
         return plan(self.targets, Stores(self.env))
 
     def fill(self, follower: Follower, jobs: int | None = None) -> dict[str, str]:
         """Compute what is missing; return why each failed stage failed, by key."""
-        return fill(self.targets, self.env, self.devices, jobs, follower)
+        if self.whole is not None and self.goal is TrainStage:
+            Stores(self.env).results.create()
+            requests.record(self.env.out, self.whole.wanted())
+        timed = Timed(follower, Timings(self.env.cache_dir), self.place)
+        return fill(self.targets, self.env, self.devices, jobs, timed)
+
+    def fill_stage(self, stage: Stage, follower: Follower) -> dict[str, str]:
+        """Compute one stage, after what it needs and is missing, on one worker; as ``fill``."""
+        timed = Timed(follower, Timings(self.env.cache_dir), self.place)
+        return fill([stage], self.env, self.devices, 1, timed)
 
     def results(self) -> list[Result]:
         """Return the stored results of training of the cells."""
@@ -150,7 +178,7 @@ def resolve(request: Request, report: Report = silent) -> Grid:
         request.fraction,
         _precision(request.precision, device),
     )
-    return Grid(board, data, chosen, env, request.devices)
+    return Grid(board, data, chosen, env, request.devices, whole=chosen)
 
 
 def _precision(precision: str, device: str) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from ..errors import UserError
 from .stages.base import Stage, Stores
 
 
@@ -56,3 +58,31 @@ def _without_collector() -> Iterator[None]:
     finally:
         if running:
             gc.enable()
+
+
+def find(targets: Iterable[Stage], key: str) -> Stage:
+    """Return the stage whose key is or begins with ``key``, among ``targets`` and what they need.
+
+    Raises UserError where there is none, or there are several.
+    """
+    found: dict[str, Stage] = {}
+    seen: set[str] = set()
+    todo = deque[Stage]()
+    for target in targets:
+        todo.append(target)
+        while todo:
+            stage = todo.pop()
+            if stage.key in seen:
+                continue
+            seen.add(stage.key)
+            if stage.key == key:
+                return stage
+            if key and stage.key.startswith(key):
+                found[stage.key] = stage
+            todo.extend(stage.needs())
+    if len(found) == 1:
+        return next(iter(found.values()))
+    hint = "give the options of 'ue-bench plan', and the key that it prints"
+    if found:
+        raise UserError(f"{len(found)} stages have keys that begin with {key}", hint)
+    raise UserError(f"no stage with key {key!r} in this plan", hint)

@@ -42,8 +42,12 @@ def cell_path(folder: Path, key: str, protector: str, *names: str) -> Path:
     Names are cut, lose their brackets and differ in case alone, which some file systems ignore: the digits of the key
     tell files apart.
     """
-    fresh = folder / slug(protector) / f"{'-'.join(map(slug, names))}-{key[:KEY_DIGITS]}.json"
-    return cell_file(folder, key) or fresh
+    return cell_file(folder, key) or fresh_path(folder, key, protector, *names)
+
+
+def fresh_path(folder: Path, key: str, protector: str, *names: str) -> Path:
+    """Where the result with ``key`` is written when there is none yet."""
+    return folder / slug(protector) / f"{'-'.join(map(slug, names))}-{key[:KEY_DIGITS]}.json"
 
 
 class ResultStore:

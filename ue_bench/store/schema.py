@@ -182,10 +182,8 @@ class Result(Measured):
 
     @classmethod
     def make_id(cls, fields: dict[str, Any]) -> str:
-        share = fields["fraction"]
-        protector = fields["protector"] + ("" if share == 1 else f"@{share:g}")
-        rest = [fields[name] for name in ("countermeasure", "victim", "protocol")]
-        return "/".join([fields["dataset"]["selector"], protector, *rest, f"s{fields['seed']}"])
+        names = (fields[name] for name in ("protector", "countermeasure", "victim", "protocol", "seed", "fraction"))
+        return cell_id(fields["dataset"]["selector"], *names)
 
 
 class Failure(_Record):
@@ -225,6 +223,14 @@ def _names(selector: str) -> list[str]:
 def _names_in(identity: Any) -> list[str]:
     """Return the names of the plugins in an identity."""
     return [part["name"] for part in identity.get("combination", [identity])]
+
+
+def cell_id(
+    dataset: str, protector: str, countermeasure: str, victim: str, protocol: str, seed: int | str, fraction: float
+) -> str:
+    """Return the readable name of a cell from the selectors in it."""
+    protector += "" if fraction == 1 else f"@{fraction:g}"
+    return "/".join([dataset, protector, countermeasure, victim, protocol, f"s{seed}"])
 
 
 def as_json(record: BaseModel) -> dict[str, Any]:

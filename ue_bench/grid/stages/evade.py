@@ -74,7 +74,8 @@ class ClassifierStage(Stage):
 
     def cost(self) -> Cost:
         images = self.data.info.train
-        return Cost(images, (NetworkCost(self.victim.selector, epochs(self.recipe, images)),))
+        victim = self.victim.selector
+        return Cost(images, (NetworkCost(victim, epochs(self.recipe, images)),), subjects=(victim,))
 
     def exists(self, stores: Stores) -> bool:
         return stores.artifacts.has(self.kind, self.key)
@@ -147,7 +148,8 @@ class ProtectTestStage(ArtifactStage):
     def cost(self) -> Cost:
         images = self.data.info.train
         network = self.protector.cost(images)
-        return Cost(images, (network,)) if network else Cost(images, other=LEAST_PASSES)
+        networks, other = ((network,), 0.0) if network else ((), LEAST_PASSES)
+        return Cost(images, networks, other, (f"{self.protector.selector} on test images",))
 
     def fill(self, folder: Path, work: Work) -> None:
         train = stored_split(work.artifacts, self.data, "train")
@@ -204,7 +206,8 @@ class PurifyTestStage(ArtifactStage):
         return (self.protect,)
 
     def cost(self) -> Cost:
-        return Cost(self.protect.data.info.train, other=0.5)
+        subject = f"{self.countermeasure.selector} on test images"
+        return Cost(self.protect.data.info.train, other=0.5, subjects=(subject,))
 
     def fill(self, folder: Path, work: Work) -> None:
         protected = load_images(self.protect.folder(work.artifacts))
@@ -250,7 +253,8 @@ class EvadeStage(Stage):
         return [*needed, self.purify] if PurifyStage.needed(self.cell) else needed
 
     def cost(self) -> Cost:
-        return Cost(self.cell.data.info.train, other=0.5)
+        victim, countermeasure = self.cell.victim.selector, self.cell.countermeasure.selector
+        return Cost(self.cell.data.info.train, other=0.5, subjects=(f"{victim} under {countermeasure}", victim))
 
     def exists(self, stores: Stores) -> bool:
         return self.key in stores.evaded

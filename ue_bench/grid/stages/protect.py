@@ -74,7 +74,8 @@ class ProtectStage(ArtifactStage):
     def cost(self) -> Cost:
         images = self.data.info.train
         network = self.protector.cost(images)
-        return Cost(images, (network,)) if network else Cost(images, other=LEAST_PASSES)
+        networks, other = ((network,), 0.0) if network else ((), LEAST_PASSES)
+        return Cost(images, networks, other, (self.shared.selector(self.protector),))
 
     def fill(self, folder: Path, work: Work) -> None:
         clean = stored_split(work.artifacts, self.data, "train")

@@ -83,7 +83,7 @@ class PurifyStage(ArtifactStage):
         return (self.protect,)
 
     def cost(self) -> Cost:
-        return Cost(self.protect.data.info.train, other=1.0)
+        return Cost(self.protect.data.info.train, other=1.0, subjects=(self._selector,))
 
     def fill(self, folder: Path, work: Work) -> None:
         with work.context(self.stage_seed) as ctx:

@@ -97,7 +97,8 @@ def _training_cost(cell: Cell) -> Cost:
     passes = cell.countermeasure.passes * epochs(cell.recipe, images)
     before = cell.victim.cost(images)
     networks = (NetworkCost(cell.victim.selector, passes), *([before] if before else []))
-    return Cost(images, networks)
+    victim, countermeasure = cell.victim.selector, cell.countermeasure.selector
+    return Cost(images, networks, subjects=(f"{victim} under {countermeasure}", victim))
 
 
 def train_victim(cell: Cell, work: Work) -> tuple[nn.Module, loop.Outcome, ImageSet]:
