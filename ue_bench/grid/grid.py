@@ -91,11 +91,11 @@ class Grid:
 
     def with_cells(self, chosen: Iterable[Cell], goal: Callable[[Any], Stage] | None = None) -> Grid:
         """Return a grid of other cells in the same place, of which ``goal`` is wanted."""
-        return replace(self, cells=list(chosen), goal=goal or self.goal)
+        return replace(self, cells=list(chosen), goal=goal or self.goal, whole=None)
 
     def shard(self, shard: Shard) -> Grid:
         """Return the part of this grid that belongs to ``shard``."""
-        return self.with_cells(cell for cell in self.cells if shard.holds(self.goal(cell)))
+        return replace(self, cells=[cell for cell in self.cells if shard.holds(self.goal(cell))])
 
     @property
     def precision(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar, cast
@@ -17,7 +18,7 @@ from .schema import SCHEMA
 
 BAD = "bad"  # folder below "results", "evasion" and so on for what is not a record
 R = TypeVar("R", bound=BaseModel)
-_remembered: dict[tuple[Path, type[BaseModel]], tuple[tuple[int, int, int], BaseModel]] = {}  # records, with stamps
+_remembered: dict[tuple[str, type[BaseModel]], tuple[tuple[int, int, int], BaseModel]] = {}  # records, with stamps
 _told: set[Path] = set()  # files that stay where they are: said once in a process
 
 
@@ -26,13 +27,13 @@ def records(folder: Path, files: Iterable[Path], kind: type[R]) -> list[R]:
 
     Raises ValidationError only for a file that a newer version of ue-bench wrote: it is not ours to move.
     """
-    found = (_read(folder, path, kind) for path in sorted(files) if not _is_aside(folder, path))
+    found = (_read(folder, path, kind) for path in sorted(files, key=os.fspath) if not _is_aside(folder, path))
     return [record for record in found if record is not None]
 
 
 def _is_aside(folder: Path, path: Path) -> bool:
     """Return whether a file was set aside. It then lies two folders deep, for a plugin may be called ``bad``."""
-    parts = path.relative_to(folder).parts
+    parts = path.parts[len(folder.parts) :]
     return parts[0] == BAD and len(parts) > 2
 
 
@@ -43,12 +44,12 @@ def _read(folder: Path, path: Path, kind: type[R]) -> R | None:
     except OSError:  # which reading it will tell
         return _parse(folder, path, kind)
     stamp = status.st_ino, status.st_size, status.st_mtime_ns
-    known = _remembered.get((path, kind))
+    known = _remembered.get((os.fspath(path), kind))
     if known is not None and known[0] == stamp:
         return cast(R, known[1])
     record = _parse(folder, path, kind)
     if record is not None and is_settled(status.st_mtime_ns):
-        _remembered[path, kind] = stamp, record
+        _remembered[os.fspath(path), kind] = stamp, record
     return record
 
 
