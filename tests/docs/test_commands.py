@@ -20,7 +20,7 @@ from ue_bench.errors import EnvironmentProblem, NothingSelected, UserError, Vali
 from .helpers import PAGES, find_command, label, page, rows, section, shell_commands, spans
 
 COMMAND_LINES = [(label(p), words) for p in PAGES for words in shell_commands(p.read_text(encoding="utf-8"))]
-GRID_COMMANDS = ("run", "plan", "status")
+GRID_COMMANDS = ("run", "plan", "run-stage", "status")
 SELECTORS = {"protectors": "protector", "countermeasures": "countermeasure", "victims": "victim", "dataset": "dataset"}
 
 

@@ -10,7 +10,7 @@ from ..errors import UserError
 from .common import json_option, print_json, say, shown
 
 ENDINGS = {".parquet": "parquet", ".csv": "csv", ".sqlite": "sqlite", ".db": "sqlite"}
-_folder = click.Path(path_type=Path, file_okay=False, exists=True)
+_folder = click.Path(path_type=Path, file_okay=False)
 
 
 @click.group("results")
