@@ -16,8 +16,8 @@ from ue_bench.grid.grid import Grid, Request, resolve
 from ue_bench.grid.prediction import forecast
 from ue_bench.grid.timings import Timed, Timings
 from ue_bench.schedule.devices import Slot, slots
+from ue_bench.schedule.executor import Event
 from ue_bench.schedule.graph import Task
-from ue_bench.schedule.local import Event
 
 
 class Measured(Timed):

@@ -14,7 +14,7 @@ from PIL import Image
 import ue_bench
 from ue_bench.errors import NothingSelected, UserError
 from ue_bench.grid.progress import Quiet
-from ue_bench.schedule.local import Event
+from ue_bench.schedule.executor import Event
 
 PROTOCOL = """
 version = 1

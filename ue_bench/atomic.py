@@ -1,19 +1,20 @@
-"""Files, folders and checkpoints that are whole or absent, also after a kill or a power cut."""
+"""Write files, folders and checkpoints that are whole or absent, also after a kill or a power cut."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
-import secrets
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .checksums import log, moved, seal, sync
+from .errors import UserError
+from .leases import NO_LINKS
+from .temporaries import temporary_file, temporary_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +32,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not tempfile: its files are for their owner only. No ending: whoever looks for *.json must not find half of one.
-    temporary = path.parent / f".writing-{secrets.token_hex(8)}"
+    temporary = temporary_file(path.parent)
     try:
         yield temporary
         sync(temporary)
@@ -43,24 +44,54 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace ``path`` with ``content``, text as UTF-8 with line feeds; half of a character is written as an escape."""
+    with replacing(path) as temporary:
+        _write(temporary, content)
+
+
+def write_once(path: Path, content: str | bytes) -> bool:
+    """Write ``content`` to ``path`` as ``write_atomically`` does, unless there is such a file; return whether it did.
+
+    Of several processes that write the same file one succeeds.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_file(path.parent)
+    try:
+        _write(temporary, content)
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            if path.exists():
+                return False
+            temporary.replace(path)
+        sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
+
+
+def _write(path: Path, content: str | bytes) -> None:
     data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
-    with replacing(path) as temporary, temporary.open("xb") as file:
+    with path.open("xb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
 
 
-def publish(target: Path, make: Callable[[Path], None]) -> None:
+def publish(target: Path, make: Callable[[Path], None], before: Callable[[], None] = lambda: None) -> None:
     """Fill a temporary folder beside ``target``, add checksums and rename it: ``target`` is whole or absent.
 
-    Its files are read-only; ``checksums.whole`` tells later whether they still are what ``make`` wrote.
+    Its files are read-only; ``checksums.whole`` tells later whether they still are what ``make`` wrote. ``before`` is
+    called when everything is ready: what it raises prevents the renaming.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".making-{os.getpid()}-", dir=target.parent))
-    try:
+    with temporary_folder(target.parent) as temporary:
         make(temporary)
-        temporary.chmod(0o755)  # mkdtemp's folders are private, but a cache may be shared
         seal(temporary)
+        before()
         try:
             temporary.rename(target)
         except OSError:
@@ -69,8 +100,6 @@ def publish(target: Path, make: Callable[[Path], None]) -> None:
         else:
             moved(temporary, target)
             sync(target.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def save_checkpoint(path: Path, state: Any) -> None:
@@ -100,6 +129,17 @@ def load_checkpoint(path: Path, device: str = "cpu") -> Any | None:
         return None
 
 
+def claim_checkpoint(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Make ``folder`` that of the state of one training, which ``settings``, plain data, tell from any other.
+
+    Raises UserError when a training with other settings was begun in it.
+    """
+    note, text = folder / "run.json", json.dumps(settings, indent=1, allow_nan=False)
+    if note.exists() and note.read_text(encoding="utf-8") != text:
+        raise UserError(f"{folder} holds an unfinished training with other settings", "finish or remove it")
+    write_atomically(note, text)
+
+
 def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write finished arrays of long work with a checksum, whole or not at all; ``path`` ends in ``.npz``."""
     import numpy as np
@@ -123,11 +163,11 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]] | None:
 
 def kept_images(path: Path, make: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
     """Return a part of long work on images from ``path``; ``make`` it and keep it there when there is none."""
-    found = load_arrays(path)
-    if found is None:
-        found = {"images": make()}
-        save_arrays(path, found)
-    return found["images"]
+    arrays = load_arrays(path)
+    if arrays is None:
+        arrays = {"images": make()}
+        save_arrays(path, arrays)
+    return arrays["images"]
 
 
 def checkpoint_is_whole(path: Path) -> bool | None:
@@ -174,12 +214,12 @@ def _refuse(path: Path, reason: str) -> None:
 
 def _checksum(file: io.BufferedIOBase | Any, size: int, path: Path) -> bytes:
     """Return the checksum of the first ``size`` bytes, and of the place they belong to."""
-    found = blake2b(_place(path).encode("utf-8", "surrogateescape"), digest_size=CHECKSUM)
+    checksum = blake2b(_place(path).encode("utf-8", "surrogateescape"), digest_size=CHECKSUM)
     file.seek(0)
     while size > 0 and (piece := file.read(min(size, 2**20))):
-        found.update(piece)
+        checksum.update(piece)
         size -= len(piece)
-    return found.digest()
+    return checksum.digest()
 
 
 def _place(path: Path) -> str:
@@ -187,4 +227,5 @@ def _place(path: Path) -> str:
     parts = path.parts
     if "unfinished" not in parts:
         return path.name
-    return "/".join(parts[len(parts) - parts[::-1].index("unfinished") :])
+    key, *rest = parts[len(parts) - parts[::-1].index("unfinished") :]
+    return "/".join([key.partition(".")[0], *rest])  # without the token of the lease under which it was written

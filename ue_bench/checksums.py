@@ -8,11 +8,11 @@ import json
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from .errors import EnvironmentProblem
+from .errors import StorageProblem
+from .temporaries import temporary_folder
 
 MANIFEST = "checksums.json"
 UNSEALED = "it has no checksums: an earlier version of ue-bench made it"
@@ -97,22 +97,21 @@ def whole(folder: Path) -> bool:
 def remove(folder: Path, reason: str, inode: int | None = None) -> None:
     """Remove a damaged folder and tell the user, unless another process has already put a new one in its place.
 
-    Raises EnvironmentProblem when it cannot be removed.
+    Raises StorageProblem when it cannot be removed.
     """
     name = f"{folder.parent.name}/{folder.name[:12]}"
     try:
         if inode is not None and folder.stat().st_ino != inode:
             return
-        # Renamed first, so that nobody sees half of it; a name that ArtifactStore.sweep knows if this is killed.
-        away = Path(tempfile.mkdtemp(prefix=f".making-{os.getpid()}-", dir=folder.parent))
-        folder.rename(away / "damaged")
+        # Renamed first, so that nobody sees half of it; a name that ``sweep`` knows if this is killed.
+        with temporary_folder(folder.parent) as away:
+            folder.rename(away / "damaged")
     except FileNotFoundError:  # another process was faster
         return
     except OSError as error:
-        raise EnvironmentProblem(
+        raise StorageProblem(
             f"{folder} is damaged and cannot be removed: {error.strerror}", "remove it, or choose another --cache-dir"
         ) from error
-    shutil.rmtree(away, ignore_errors=True)
     log.warning("ue-bench: removed %s from the cache, %s; it is made again when needed", name, reason)
 
 
@@ -137,9 +136,9 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _stamp(folder: Path, sums: dict[str, str]) -> Stamp:
-    """Return what tells that a file changed, without reading it."""
-    found = []
+    """Return inode, size and time of each file, which tell that one changed without reading it."""
+    stamps = []
     for name in [MANIFEST, *sums]:
         status = (folder / name).stat()
-        found.append((name, status.st_ino, status.st_size, status.st_mtime_ns))
-    return tuple(found)
+        stamps.append((name, status.st_ino, status.st_size, status.st_mtime_ns))
+    return tuple(stamps)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 
 class UserError(Exception):
-    """Something the user can put right.
+    """An error that the user can put right.
 
     ``message`` is one line without a final full stop; ``hint`` says what to do about it.
     """
@@ -30,29 +30,47 @@ class UserError(Exception):
 
 
 class EnvironmentProblem(UserError):
-    """A missing package, device, file or permission."""
+    """An error for a missing package, device, file or permission."""
 
     exit_code = 3
 
 
-def disk_problem(error: OSError) -> EnvironmentProblem | None:
-    """``error`` in one line where the disk is what is wrong: full, or not to be written any more."""
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE):
+class StorageProblem(EnvironmentProblem):
+    """A folder of results or of the cache that fails: whatever else is computed would fail the same way."""
+
+
+class Deferred(BaseException):
+    """Work that cannot go on before another process has made what it needs; ``lease`` names what that one holds.
+
+    No Exception: a plugin that catches those around its work must not take it for a failure.
+    """
+
+    def __init__(self, lease: str) -> None:
+        super().__init__(lease)
+        self.lease = lease
+
+
+NO_DISK = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENXIO, errno.ENODEV}
+)
+
+
+def disk_problem(error: OSError) -> StorageProblem | None:
+    """Return ``error`` in one line where the disk is what is wrong: full, gone, or not to be written any more."""
+    if error.errno not in NO_DISK or isinstance(error, (ConnectionError, BlockingIOError)):
         return None
     where = f" ({error.filename})" if error.filename else ""
-    return EnvironmentProblem(
-        f"{error.strerror}{where}", "make room or choose other folders; the same command continues"
-    )
+    return StorageProblem(f"{error.strerror}{where}", "make room or choose other folders; the same command continues")
 
 
 class ValidationError(UserError):
-    """Data or results that do not hold what they declare."""
+    """An error for data or results that do not hold what they declare."""
 
     exit_code = 4
 
 
 class Diverged(ValidationError):
-    """A training whose loss, weights or outputs are no longer finite: there is no network, so nothing to measure.
+    """An error for a training whose loss, weights or outputs are no longer finite: there is nothing to measure.
 
     ``what`` is what is not finite, such as ``loss``; ``step`` counts from 1, of ``steps`` in all.
     """
@@ -69,7 +87,7 @@ class Diverged(ValidationError):
 
 
 class NothingSelected(UserError):
-    """A selector that matches nothing."""
+    """An error for a selector that matches nothing."""
 
     exit_code = 5
 

@@ -1,4 +1,4 @@
-"""Keys: digests of everything that can change a number."""
+"""Make keys: digests of everything that can change a number."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 
 def canonical_json(value: Any) -> str:
-    """One spelling for equal data: sorted keys, no spaces, no NaN."""
+    """Write equal data in one spelling: sorted keys, no spaces, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def digest(value: Any) -> str:
-    """SHA-256 (first 32 digits) of the canonical JSON of ``value``."""
+    """Return SHA-256 (first 32 digits) of the canonical JSON of ``value``."""
     return digest_text(canonical_json(value))
 
 

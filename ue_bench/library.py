@@ -1,4 +1,4 @@
-"""The Python way in: what ``import ue_bench`` offers. The command line calls the same library."""
+"""Offer runs, protection and recovery to Python, as ``import ue_bench``. The command line calls the same library."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from .errors import NothingSelected
 from .leaderboard.results import Results
 
 if TYPE_CHECKING:
-    from .owner.recovering import Outcome
+    from .owner.pictures import Format
+    from .owner.recovering import RecoveryOutcome
 
 Selectors = str | Sequence[str]
 
@@ -101,7 +102,7 @@ def load_results(out: str | Path | None = None, board: str | Path | Board = "dem
 
 @dataclass(frozen=True)
 class Protected:
-    """What ``protect`` did: how many images it was given, which failed and why, and what it changed.
+    """The outcome of ``protect``: how many images it was given, which failed and why, and what it changed.
 
     ``measured`` holds Linf, RMS, PSNR and SSIM over all images, None when none was protected; ``key`` is the file for
     ``recover``, None for a protector that cannot be undone. ``record`` is all that the record file says.
@@ -122,7 +123,7 @@ def protect(
     *,
     labels: str | Path | None = None,
     size: int | None = None,
-    kind: Literal["png", "jpeg"] = "png",
+    kind: Format = "png",
     seed: int | None = None,
     key: str | Path | None = None,
     record: str | Path | None = None,
@@ -165,7 +166,7 @@ def recover(
     device: str | None = None,
     cache_dir: str | Path | None = None,
     progress: bool = True,
-) -> Outcome:
+) -> RecoveryOutcome:
     """Recover the images behind protected ones, as ``ue-bench recover`` does: see there for the parameters.
 
     Raises UserError when ``key`` is none or its protector is not here, ValidationError when it knows no image.

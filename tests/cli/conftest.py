@@ -11,6 +11,8 @@ import pytest
 
 from ue_bench.cli.main import main
 from ue_bench.schedule import local
+from ue_bench.schedule.endings import ending_of
+from ue_bench.schedule.executor import Event, Job
 from ue_bench.schedule.worker import Report
 
 
@@ -60,37 +62,45 @@ class Unheard(Report):
 
 
 class InProcess:
-    """The scheduler's part, without worker processes: every task in its turn, in this process."""
+    """The executor's part, without worker processes: every job in its turn, in this process."""
 
     computed: ClassVar[list[str]] = []
+    detached = False
 
-    def __init__(self, slots: list[Any], target: str, settings: dict[str, Any], on_event: Any) -> None:
-        self.slots, self.settings, self.on_event = slots, settings, on_event
+    def __init__(self, target: str, settings: dict[str, Any], slots: list[Any], logs: Path, options: Any) -> None:
+        self.slots, self.settings = slots, settings
+        self.ended: list[Event] = []
 
-    def run(self, tasks: list[local.Task]) -> dict[str, str]:
-        from ue_bench.errors import UserError
+    def capacity(self) -> int:
+        return 1 - len(self.ended)
+
+    def submit(self, job: Job) -> None:
         from ue_bench.grid.work import run
 
-        failed: dict[str, str] = {}
-        for task in tasks:
-            self.computed.append(task.label)
-            try:
-                run(task.payload, self.slots[0], self.settings, Unheard(), 1)
-            except UserError as error:
-                failed[task.key] = str(error)
-                self.on_event(local.Event("failed", task, text=str(error), attempt=1, failure=error.kind))
-                continue
-            except Exception as error:
-                failed[task.key] = f"{type(error).__name__}: {error}"
-                self.on_event(local.Event("failed", task, text=failed[task.key], trace="Traceback: here", attempt=1))
-                continue
-            self.on_event(local.Event("done", task))
-        return failed
+        self.computed.append(job.task.label)
+        try:
+            run(job.payload, self.slots[0], self.settings, Unheard(), job.attempt)
+        except Exception as error:
+            how = ending_of(error)
+            event = Event("failed", job.task, text=how.text, trace=how.trace, failure=how.failure, storage=how.storage)
+            self.ended.append(event)
+        else:
+            self.ended.append(Event("done", job.task))
+
+    def events(self, timeout: float) -> list[Event]:
+        ended, self.ended = self.ended, []
+        return ended
+
+    def retire(self, slot: str) -> None: ...
+
+    def cancel(self, key: str) -> None: ...
+
+    def close(self) -> None: ...
 
 
 @pytest.fixture
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What was computed, in this process rather than in workers."""
     monkeypatch.setattr(InProcess, "computed", [])
-    monkeypatch.setattr(local, "Scheduler", InProcess)
+    monkeypatch.setattr(local, "open_executor", InProcess)
     return InProcess.computed

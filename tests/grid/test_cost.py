@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -69,7 +70,7 @@ def test_what_a_victim_learns_before_its_training_weighs_too(monkeypatch: pytest
 def test_a_pass_is_timed_by_training_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds are those of the clock, over all images that were passed."""
     now = iter(range(100))
-    monkeypatch.setattr(speed.time, "perf_counter", lambda: float(next(now)))
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(now)))
     monkeypatch.setattr(speed, "LEAST_SECONDS", 2.5)
     speed.seconds_a_pass.cache_clear()
     found = speed.seconds_a_pass(victim(), 10, (8, 8), "cpu", "fp32", 1)

@@ -7,7 +7,8 @@ from rich.console import Console
 
 from ue_bench.grid.progress import Progress, duration, shorten
 from ue_bench.schedule.devices import Slot
-from ue_bench.schedule.local import Event, Task
+from ue_bench.schedule.executor import Event
+from ue_bench.schedule.graph import Task
 
 LONG = "demo[train_per_class=20,test_per_class=10]/deephiding[secret=7]/jpeg[quality=10]/resnet18[width=64]/tiny/s0"
 

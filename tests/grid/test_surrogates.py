@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,8 @@ def test_it_is_trained_once(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_one_that_was_killed_ends_the_same(ctx: Context) -> None:
     whole = weights(replace(ctx, artifacts=ctx.artifacts / "other").surrogate(images(), NET, **RECIPE))
-    train, epochs = loop.train, []
+    train: Callable[..., Any] = loop.train
+    epochs: list[int] = []
 
     def interrupted(*arguments: Any) -> Any:
         *rest, state, save = arguments
@@ -108,7 +110,7 @@ def test_states_of_a_training_that_was_killed(
 ) -> None:
     elsewhere = replace(ctx, artifacts=ctx.artifacts / "other")
     whole = [weights(state) for state in elsewhere.checkpoints(images(), NET, 3, **RECIPE)]
-    train = loop.train
+    train: Callable[..., Any] = loop.train
 
     def interrupted(*arguments: Any) -> Any:
         *rest, save = arguments

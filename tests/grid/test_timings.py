@@ -20,8 +20,8 @@ from ue_bench.grid.stages.protect import ProtectStage
 from ue_bench.grid.stages.train import TrainStage
 from ue_bench.grid.timings import FILE, KEPT, START_UP, Timed, Timings, paces
 from ue_bench.schedule.devices import Slot
+from ue_bench.schedule.executor import Event
 from ue_bench.schedule.graph import Task
-from ue_bench.schedule.local import Event
 
 SLOTS = [Slot("cpu#0", "cpu", 1), Slot("cpu#1", "cpu", 1)]
 

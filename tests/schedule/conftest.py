@@ -7,7 +7,11 @@ from typing import Any
 import pytest
 
 from ue_bench.schedule.devices import Slot
-from ue_bench.schedule.local import Event, Scheduler, Task
+from ue_bench.schedule.driver import Driver
+from ue_bench.schedule.executor import Event
+from ue_bench.schedule.graph import Task
+from ue_bench.schedule.local import LocalExecutor
+from ue_bench.schedule.rules import Limits, Stops
 
 from . import targets
 from .helpers import Outcome, read_log, slots
@@ -28,6 +32,9 @@ def drive(log: Path) -> Callable[..., Outcome]:
         target: str = f"{targets.__name__}:run",
         on_event: Callable[[Event], None] | None = None,
         on: list[Slot] | None = None,
+        limits: Limits | None = None,
+        stops: Stops | None = None,
+        executor: dict[str, Any] | None = None,
         **settings: Any,
     ) -> Outcome:
         events: list[Event] = []
@@ -37,10 +44,12 @@ def drive(log: Path) -> Callable[..., Outcome]:
             if on_event:
                 on_event(event)
 
-        scheduler = Scheduler(slots(jobs) if on is None else on, target, {"log": str(log), **settings}, note)
+        places = slots(jobs) if on is None else on
+        local = LocalExecutor(places, target, {"log": str(log), **settings}, **(executor or {}))
+        driver = Driver(local, note, limits=limits, stops=stops)
         outcome = Outcome(events)
         try:
-            outcome.failed = scheduler.run(tasks)
+            outcome.failed = driver.run(tasks, len(places))
         except KeyboardInterrupt:
             outcome.interrupted = True
         outcome.log = read_log(log)

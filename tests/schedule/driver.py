@@ -18,7 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from ue_bench.schedule.devices import Slot
-from ue_bench.schedule.local import Event, Scheduler, Task
+from ue_bench.schedule.driver import Driver
+from ue_bench.schedule.executor import Event
+from ue_bench.schedule.graph import Task
+from ue_bench.schedule.local import LocalExecutor
 
 from .targets import cling, hold_the_interpreter, write
 
@@ -68,7 +71,7 @@ def main(folder: Path, jobs: int, mode: str) -> int:
     slots = [Slot(f"cpu#{i}", "cpu", 1) for i in range(jobs)]
     settings = {"log": str(folder.parent / "log"), "mode": mode}
     try:
-        failed = Scheduler(slots, f"{__package__}.driver:step", settings, on_event).run(plan(folder))
+        failed = Driver(LocalExecutor(slots, f"{__package__}.driver:step", settings), on_event).run(plan(folder), jobs)
     except KeyboardInterrupt:
         return 130
     return 1 if failed else 0

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ue_bench.schedule.devices import Slot
-from ue_bench.schedule.local import Event, Task
+from ue_bench.schedule.executor import Event
+from ue_bench.schedule.graph import Task
 
 DEADLINE = 60.0  # seconds; generous, because the machine may be busy
 

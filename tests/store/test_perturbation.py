@@ -20,7 +20,7 @@ def gray(*values: int) -> NDArray[np.uint8]:
 
 
 def measured_set(images: NDArray[np.uint8]) -> ImageSet:
-    return ImageSet(images, np.zeros(len(images)), ("a",))
+    return ImageSet(images, np.zeros(len(images), dtype=np.int64), ("a",))
 
 
 def test_measures_computed_by_hand() -> None:

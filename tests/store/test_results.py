@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -11,7 +12,7 @@ import pytest
 from ue_bench.atomic import write_atomically
 from ue_bench.errors import EnvironmentProblem, ValidationError
 from ue_bench.keys import digest
-from ue_bench.store.results import ResultStore, slug
+from ue_bench.store.results import ResultStore, slug, write_record
 from ue_bench.store.schema import (
     Budget,
     Cost,
@@ -94,12 +95,35 @@ def test_a_result_survives_storing(store: ResultStore) -> None:
     assert json.loads((store.out / "curves" / f"{KEY}.json").read_text(encoding="utf-8"))["accuracy_test"] == [10.0]
 
 
-def test_results_come_sorted_and_a_second_writing_replaces_the_first(store: ResultStore) -> None:
+def test_results_come_sorted_and_the_first_of_a_cell_stays(store: ResultStore) -> None:
     other = result({"engine": 2}, id="a")
     store.write(result(), CURVE)
     store.write(other, CURVE)
     store.write(result(attempts=2), CURVE)
-    assert store.results() == [other, result(attempts=2)]
+    assert store.results() == [other, result()]
+
+
+def test_a_result_that_appears_while_another_is_written_stays(store: ResultStore, monkeypatch: Any) -> None:
+    """As it does when this process was stopped in between and the cell was taken over."""
+    monkeypatch.setattr(store, "has", lambda key: False)  # it was not there when this process looked
+    write_record(store.out / "results", result())
+    store.write(result(attempts=2), CURVE)
+    assert store.results() == [result()]
+
+
+def test_a_file_of_the_cell_that_is_no_result_is_replaced(store: ResultStore) -> None:
+    store.write(result(), CURVE)
+    [path] = (store.out / "results").rglob("*.json")
+    path.write_text(json.dumps({"key": result().key}), encoding="utf-8")
+    write_record(store.out / "results", result(attempts=2))
+    assert store.results() == [result(attempts=2)]
+
+
+def test_a_cell_that_shared_its_device_says_so(store: ResultStore) -> None:
+    alone, packed = result().cost, result().cost.model_copy(update={"packed": 3})
+    assert "packed" not in record_text(result(cost=alone))
+    store.write(result(cost=packed), CURVE)
+    assert store.results()[0].cost.packed == 3
 
 
 def test_a_result_with_the_longest_plausible_names_has_at_most_2_kb(store: ResultStore) -> None:
@@ -193,7 +217,7 @@ def test_names_that_differ_in_case_alone_are_files_of_their_own_on_every_file_sy
     assert len(set(names)) == 3
 
 
-def test_a_result_under_a_name_of_before_is_found_and_replaced_where_it_is(store: ResultStore) -> None:
+def test_a_result_under_a_name_of_before_is_found_and_stays_where_it_is(store: ResultStore) -> None:
     store.write(result(), CURVE)
     [path] = (store.out / "results").rglob("*.json")
     key = result().key
@@ -203,7 +227,7 @@ def test_a_result_under_a_name_of_before_is_found_and_replaced_where_it_is(store
     store.write(result(attempts=2), CURVE)
 
     assert list((store.out / "results").rglob("*.json")) == [short]
-    assert store.results() == [result(attempts=2)]
+    assert store.results() == [result()]
 
 
 def test_a_protocol_of_ones_own_may_have_any_name(store: ResultStore) -> None:
@@ -394,21 +418,23 @@ def test_results_are_as_readable_as_any_new_file(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "x.json").stat().st_mode) == stat.S_IMODE((tmp_path / "y").stat().st_mode)
 
 
-def test_a_second_run_is_refused_while_the_first_goes_on(store: ResultStore) -> None:
-    second = ResultStore(store.out)
-    with store.lock(), pytest.raises(EnvironmentProblem, match="another run is filling"), second.lock():
-        pass
-    with second.lock():
-        pass
-
-
-def test_the_lock_clears_what_a_killed_run_left(store: ResultStore) -> None:
+def test_sweep_clears_what_a_run_left_that_was_killed_a_day_ago(store: ResultStore) -> None:
     store.write(result(), CURVE)
     for folder in ("curves", "results/lsp"):
-        (store.out / folder / ".writing-x").write_text("{", encoding="utf-8")
-    with store.lock():
-        assert not list(store.out.rglob(".writing-*"))
+        for name in (".writing-old", ".writing-now"):
+            (store.out / folder / name).write_text("{", encoding="utf-8")
+        os.utime(store.out / folder / ".writing-old", (1, 1))
+    store.sweep()
+    assert {path.name for path in store.out.rglob(".writing-*")} == {".writing-now"}
     assert store.results() == [result()]
+
+
+def test_a_failure_that_cannot_be_forgotten_stops_nobody(store: ResultStore, monkeypatch: Any) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    store.forget_failure("0" * 32)
 
 
 def test_a_half_written_result_is_not_seen(store: ResultStore) -> None:

@@ -1,8 +1,10 @@
-"""Options that several commands share, and the grid they describe."""
+"""Options that several commands share, and the grid that they describe."""
 
 from __future__ import annotations
 
+import functools
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -30,31 +32,44 @@ def json_option(command: F) -> F:
 
 
 dataset_option = click.option("-D", "--dataset", help="A dataset instead of the board's.")
-devices_option = click.option("--devices", default="auto", show_default=True, help="Such as cuda:0,cuda:1 or cpu.")
+devices_option = click.option("--devices", default="auto", show_default=True,
+                              help="Devices to compute on, such as cuda:0,cuda:1 or cpu.")  # fmt: skip
 threads_option = click.option("--threads", type=click.IntRange(1), default=1, show_default=True,
-                              help="CPU threads a worker.")  # fmt: skip
-jobs_option = click.option("--jobs", type=click.IntRange(1), help="Workers a device; a CPU has one a core.")
+                              help="CPU threads of each worker.")  # fmt: skip
+jobs_option = click.option("--jobs", type=click.IntRange(1), help="Workers on each device; one on a GPU, one a core "
+                           "on a CPU by default. With slurm: jobs in the queue.")  # fmt: skip
 shard_option = click.option("--shard", metavar="I/N", help="A part of the cells: 1/4 to 4/4 are a grid's four parts.")
 data_dir_option = click.option("--data-dir", type=click.Path(path_type=Path),
-                               help="Folder where datasets are or will be.")  # fmt: skip
+                               help="Folder that datasets are read from and downloaded to.")  # fmt: skip
 
 fraction_option = click.option("--fraction", type=click.FloatRange(0, 1), default=1.0,
                                help="Share of the images that is protected.")  # fmt: skip
 
+precision_option = click.option("--precision", type=click.Choice(["auto", "bf16", "fp32"]), default="auto",
+                                show_default=True, help="Precision that networks compute in.")  # fmt: skip
+
 TABLE_OPTIONS = [
-    click.option("-P", "--protector", "protectors", multiple=True, help="Selectors; the board's rows by default."),
-    click.option("-C", "--countermeasure", "countermeasures", multiple=True, help="Selectors; 'all' is the board's."),
+    click.option(
+        "-P", "--protector", "protectors", multiple=True, help="Selectors of protectors; the board's rows by default."
+    ),
+    click.option(
+        "-C",
+        "--countermeasure",
+        "countermeasures",
+        multiple=True,
+        help="Selectors of countermeasures; 'all' is the board's.",
+    ),
 ]
 SETTING_OPTIONS = [
-    click.option("-V", "--victim", "victims", multiple=True, help="Selectors; the board's by default."),
+    click.option("-V", "--victim", "victims", multiple=True, help="Selectors of victims; the board's by default."),
     dataset_option,
     click.option(
         "--board", "board_name", default="demo", show_default=True, help="The grid to fill: a board or a TOML file."
     ),
     click.option("--protocol", help="A training recipe, or a TOML file, instead of the board's."),
-    click.option("--seeds", help="Such as 0,1,2 or 0-4; the board's by default."),
+    click.option("--seeds", help="Seeds, such as 0,1,2 or 0-4; the board's by default."),
     fraction_option,
-    click.option("--precision", type=click.Choice(["auto", "bf16", "fp32"]), default="auto", show_default=True),
+    precision_option,
     devices_option,
     threads_option,
     click.option("--out", type=click.Path(path_type=Path), help="Results folder; ue-bench-results/BOARD by default."),
@@ -69,34 +84,108 @@ EVASION_OPTIONS = [
 ]
 
 
+RETRIED = ("failed", "oom", "timeout", "diverged", "nothing")
+FILL_OPTIONS = [
+    click.option("--pack", callback=lambda ctx, option, text: _pack(text), metavar="N|auto",
+                 help="Workers that share a GPU; auto: as many as its memory holds. Timings then say nothing."),
+    click.option("--timeout", callback=lambda ctx, option, text: _seconds(text), metavar="TIME",
+                 help="Longest time a stage, such as 90s, 30m or 4h; by default many times what is predicted."),
+    click.option("--fail-fast", is_flag=True, help="Start nothing more after the first failure."),
+    click.option("--max-failures", type=click.IntRange(1), metavar="N", help="Nor after N of them."),
+    click.option("--retry", type=click.Choice(RETRIED), multiple=True,
+                 help="Which cells that failed before are tried again; all ('failed') by default."),
+]  # fmt: skip
+
+
+EXECUTOR_OPTIONS = [
+    click.option("--executor", type=click.Choice(["local", "ray", "slurm"]), default="local", show_default=True,
+                 help="What computes stages: this machine, a Ray cluster, or SLURM."),
+    click.option("--ray-address", default="", metavar="ADDRESS",
+                 help="Head of the Ray cluster; RAY_ADDRESS or the one on this machine by default."),
+    click.option("--slurm", multiple=True, metavar="NAME=VALUE,...",
+                 help="Options of sbatch, such as partition=gpu,time=4:00:00,gres=gpu:1."),
+]  # fmt: skip
+
+
+def executor_options(command: F) -> F:
+    """Add the options that choose where stages are computed: the command is called with ``executor`` for a Request."""
+
+    @functools.wraps(command)
+    def called(*args: Any, executor: str, ray_address: str, slurm: tuple[str, ...], **others: Any) -> Any:
+        from ..schedule.choice import ExecutorChoice
+
+        return command(*args, executor=ExecutorChoice.of(executor, ray_address, slurm), **others)
+
+    return apply_options(EXECUTOR_OPTIONS, cast(F, called))
+
+
+def fill_options(command: F) -> F:
+    """The options of every command that computes what is missing: it is called with all of them as ``fill``."""
+
+    @functools.wraps(command)
+    def called(
+        *args: Any, pack: Any, timeout: Any, fail_fast: bool, max_failures: int | None, retry: Any, **others: Any
+    ) -> Any:
+        from ..grid.filling import FillOptions
+
+        kinds = None if not retry or "failed" in retry else [kind for kind in retry if kind != "nothing"]
+        most = 1 if fail_fast else max_failures
+        how = FillOptions(pack=pack, timeout=timeout, max_failures=most, retry=kinds)
+        return command(*args, fill=how, **others)
+
+    return apply_options(FILL_OPTIONS, cast(F, called))
+
+
+def _pack(text: str | None) -> int | str | None:
+    """Read the value of --pack. Raises UserError."""
+    if text is None or text == "auto":
+        return text
+    if not text.isdigit() or int(text) < 1:
+        raise UserError(f"cannot pack {text!r} cells", "write a number, or auto")
+    return int(text)
+
+
+def _seconds(text: str | None) -> float | None:
+    """Read the value of --timeout. Raises UserError."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d*)?)([smhd]?)", text.strip())
+    if match is None or not float(match[1]):
+        raise UserError(f"cannot read the time {text!r}", "write it as 90s, 30m or 4h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+
+
 def grid_options(command: F) -> F:
-    """The options of every command that works on a grid."""
-    return _with([*TABLE_OPTIONS, *SETTING_OPTIONS], command)
+    """Add the options of every command that works on a grid."""
+    return apply_options([*TABLE_OPTIONS, *SETTING_OPTIONS], command)
 
 
 def setting_options(command: F) -> F:
-    """Those of a command that knows its rows and columns."""
-    return _with(SETTING_OPTIONS, command)
+    """Add the options of a command that knows its rows and columns."""
+    return apply_options(SETTING_OPTIONS, command)
 
 
 def evasion_options(command: F) -> F:
-    """Those of a command that shows test images to classifiers; all of these images are protected."""
-    return _with([option for option in SETTING_OPTIONS if option is not fraction_option] + EVASION_OPTIONS, command)
+    """Add the options of a command that shows test images to classifiers; all these images are protected."""
+    return apply_options(
+        [option for option in SETTING_OPTIONS if option is not fraction_option] + EVASION_OPTIONS, command
+    )
 
 
 def evasion_only_options(command: F) -> F:
-    """What these have beside the options of a grid."""
-    return _with(EVASION_OPTIONS, command)
+    """Add the options that evasion has beside those of a grid."""
+    return apply_options(EVASION_OPTIONS, command)
 
 
-def _with(options: Sequence[Callable[[F], F]], command: F) -> F:
+def apply_options(options: Sequence[Callable[[F], F]], command: F) -> F:
+    """Add ``options`` to ``command`` in the order in which the help is to list them."""
     for option in reversed(options):
         command = cast(F, option(command))
     return command
 
 
 def say(text: str) -> None:
-    """A line for the user; stdout is for data."""
+    """Print a line for the user on stderr; stdout is for data."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -131,17 +220,17 @@ def _options(decorators: Sequence[Callable[..., Any]]) -> list[click.Option]:
 
 
 def parse_seeds(text: str) -> list[int]:
-    """``0,3-5`` as [0, 3, 4, 5]. Raises UserError when it cannot be read."""
-    found: list[int] = []
+    """Read ``0,3-5`` as [0, 3, 4, 5]. Raises UserError when it cannot be read."""
+    seeds: list[int] = []
     try:
         for part in text.split(","):
             first, _, last = part.partition("-")
-            found += range(int(first), int(last or first) + 1)
+            seeds += range(int(first), int(last or first) + 1)
     except ValueError:
         raise UserError(f"cannot read seeds {text!r}", "write them as 0,1,2 or 0-4") from None
-    if not found:
+    if not seeds:
         raise UserError(f"seeds {text!r} name no seed", "write them as 0,1,2 or 0-4")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(seeds))
 
 
 def loading() -> Callable[[float, float, str], None]:
@@ -175,7 +264,7 @@ def resolved(*, shard: str | None = None, **options: Any) -> Grid:
 
 
 def print_json(content: Any, default: Callable[[Any], Any] | None = None) -> None:
-    """Print ``content`` on stdout: as it reads where that is UTF-8, else escaped, so that nothing of it is lost.
+    """Print ``content`` on stdout: readable where that is UTF-8, else escaped, so that nothing of it is lost.
 
     ``default`` turns what JSON does not know into what it does. Raises ValueError for numbers that JSON has not.
     """

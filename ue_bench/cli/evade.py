@@ -1,21 +1,36 @@
-"""``ue-bench evade``: classifiers trained on clean images before protected test images."""
+"""``ue-bench evade``: show protected test images to classifiers that were trained on clean images."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import evasion_options, jobs_option, json_option, print_json, resolved, say, shown
+from .common import (
+    evasion_options,
+    executor_options,
+    fill_options,
+    jobs_option,
+    json_option,
+    print_json,
+    resolved,
+    say,
+    shown,
+)
+
+if TYPE_CHECKING:
+    from ..grid.filling import FillOptions
 
 
 @click.command("evade")
 @click.option("-P", "--protector", "protectors", multiple=True, required=True,
-              help="Selectors; clean images are always there.")  # fmt: skip
+              help="Selectors of protectors; clean images are always there.")  # fmt: skip
 @click.option("-C", "--countermeasure", "countermeasures", multiple=True, default=("@evasion",), show_default=True,
               help="What is done to test images before they are shown.")  # fmt: skip
 @evasion_options
 @jobs_option
+@fill_options
+@executor_options
 @click.option("--dry-run", is_flag=True, help="Show what would be computed, and stop.")
 @click.option("--markdown", is_flag=True, help="Print Markdown.")
 @json_option
@@ -27,6 +42,7 @@ def command(
     markdown: bool,
     dry_run: bool,
     jobs: int | None,
+    fill: FillOptions,
     **options: Any,
 ) -> int:
     """Show protected test images to classifiers that were trained on clean images, and print their accuracy.
@@ -55,7 +71,7 @@ def command(
         from .plan import show
 
         return show(grid, grid.missing(), as_json, jobs)
-    failed = grid.fill(Progress(), jobs)
+    failed = grid.fill(Progress(), jobs, fill)
     stored = Stores(grid.env).evaded
     results = [stored[cell.key] for cell in grid.cells if cell.key in stored]
     if as_json:

@@ -1,4 +1,4 @@
-"""``ue-bench``: finds the command, prints errors in one line, sets the exit code."""
+"""``ue-bench``: find the command, print errors in one line, set the exit code."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ COMMANDS = {
 
 
 class Commands(click.Group):
-    """Commands by name, imported when used: ``--help`` must not wait for torch."""
+    """The group of all commands, each imported when used: ``--help`` must not wait for torch."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*COMMANDS, *self.added()]
@@ -61,7 +61,7 @@ class Commands(click.Group):
             formatter.write_dl(rows)
 
     def added(self) -> dict[str, click.Command]:
-        """Commands that plugins bring."""
+        """Return the commands that plugins bring."""
         if not hasattr(self, "_added"):
             self._added = _commands_of_plugins()
         return self._added
@@ -99,7 +99,7 @@ def cli(traceback: bool) -> None:
 
 
 def main() -> None:
-    """Entry point of the ``ue-bench`` script."""
+    """Run the ``ue-bench`` script."""
     printable()
     try:
         code = cli(standalone_mode=False)

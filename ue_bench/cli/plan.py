@@ -1,4 +1,4 @@
-"""``ue-bench plan``: what 'run' would compute."""
+"""``ue-bench plan``: show what 'run' would compute."""
 
 from __future__ import annotations
 

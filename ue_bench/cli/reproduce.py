@@ -1,4 +1,4 @@
-"""``ue-bench reproduce``: a paper's table, computed again on a board."""
+"""``ue-bench reproduce``: compute a paper's table again on a board."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import click
 from ..errors import UserError
 from .common import (
     evasion_only_options,
+    executor_options,
+    fill_options,
     jobs_option,
     json_option,
     loading,
@@ -21,10 +23,11 @@ from .common import (
 
 if TYPE_CHECKING:
     from ..contract.table import Table
+    from ..grid.filling import FillOptions
 
 
 class ReproduceCommand(click.Command):
-    """Lists the settings of a table in its help: ``ue-bench reproduce TABLE --help``."""
+    """A command whose help lists the settings of a table: ``ue-bench reproduce TABLE --help``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta["words"] = list(args)  # --help is met before the table is
@@ -47,6 +50,8 @@ class ReproduceCommand(click.Command):
 @setting_options
 @evasion_only_options
 @jobs_option
+@fill_options
+@executor_options
 @click.option("--dry-run", is_flag=True, help="Show what would be computed, and stop.")
 @click.option("--markdown", is_flag=True, help="Print Markdown.")
 @json_option
@@ -59,6 +64,7 @@ def command(
     images: int | None,
     transfer: bool,
     jobs: int | None,
+    fill: FillOptions,
     dry_run: bool,
     markdown: bool,
     as_json: bool,
@@ -95,7 +101,7 @@ def command(
         from .plan import show
 
         return show(grid, grid.missing(), as_json, jobs)
-    failed = grid.fill(Progress(), jobs)
+    failed = grid.fill(Progress(), jobs, fill)
     comparison = grid.comparison()
     if as_json:
         print_json(comparison.plain())
@@ -105,7 +111,7 @@ def command(
 
 
 def _given(settings: Sequence[str]) -> dict[str, str]:
-    """The settings by name."""
+    """Return the settings by name."""
     given: dict[str, str] = {}
     for text in settings:
         name, equals, value = text.partition("=")

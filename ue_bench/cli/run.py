@@ -1,24 +1,42 @@
-"""``ue-bench run``: fill the grid, print the table."""
+"""``ue-bench run``: fill the grid and print the table."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import grid_options, jobs_option, json_option, print_json, resolved, say, shard_option, shown
+from .common import (
+    executor_options,
+    fill_options,
+    grid_options,
+    jobs_option,
+    json_option,
+    print_json,
+    resolved,
+    say,
+    shard_option,
+    shown,
+)
+
+if TYPE_CHECKING:
+    from ..grid.filling import FillOptions
 
 
 @click.command("run")
 @grid_options
 @shard_option
 @jobs_option
+@fill_options
+@executor_options
+@click.option("--no-table", is_flag=True, help="Print no table at the end: it takes time for thousands of cells.")
 @click.option("--dry-run", is_flag=True, help="Show what would be computed, and stop.")
 @json_option
-def command(as_json: bool, dry_run: bool, jobs: int | None, **options: Any) -> int:
+def command(as_json: bool, dry_run: bool, no_table: bool, jobs: int | None, fill: FillOptions, **options: Any) -> int:
     """Fill the grid of protectors and countermeasures and print the table.
 
-    The board's reference rows, such as clean images, are always part of it. What exists is not computed again.
+    The board's reference rows, such as clean images, are always part of it. What exists is not computed again. Any
+    number of these commands may work on one folder, on any machines that share it.
     """
     if dry_run:
         from .plan import show
@@ -30,11 +48,11 @@ def command(as_json: bool, dry_run: bool, jobs: int | None, **options: Any) -> i
 
     say("ue-bench: preparing")
     grid = resolved(**options)
-    failed = grid.fill(Progress(), jobs)
+    failed = grid.fill(Progress(), jobs, fill)
     results = grid.outcome()
     if as_json:
         print_json([plain(r) for r in results])
-    else:
+    elif not no_table:
         print(results.table())
     for protector in grid.unchanged(results):
         say(f"ue-bench: warning: {protector} left every image as it was, its results are those of clean images")

@@ -1,4 +1,4 @@
-"""``ue-bench status``: which cells have results."""
+"""``ue-bench status``: show which cells have results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the harness lends a plugin while it works."""
+"""The contexts that the harness gives plugins while they work."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from ..atomic import publish as publish
 from ..checksums import whole
+from ..errors import Deferred
 from ..keys import digest
-from ..locks import hold
+from ..leases import Lease, leases_in
 from ..seeds import derive
 from .imageset import ImageSet, release
 
@@ -28,6 +29,12 @@ T = TypeVar("T")
 
 Report = Callable[[float, float, str], None]
 """Takes the steps done, their total and what is being done."""
+
+
+def _check(lease: Lease) -> None:
+    """Raise Deferred when another process has taken ``lease`` over: what that one makes counts."""
+    if not lease.held():
+        raise Deferred(lease.path.name)
 
 
 def silent(done: float, total: float, text: str) -> None:
@@ -53,7 +60,7 @@ class Networks(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class CleanDataAccess:
-    """What the contexts of purification and of training have in common: the clean data of the thief."""
+    """A context that gives access to clean data of the adversary, as those of purification and training do."""
 
     clean: ImageSet | None = field(default=None, repr=False)
 
@@ -92,6 +99,7 @@ class Context(CleanDataAccess):
     learn_from: ImageSet | None = field(default=None, repr=False)
     networks: Networks | None = field(default=None, repr=False)
     secret: bool = False
+    defers: bool = False  # work that has to wait for another process ends with Deferred, to be started again
 
     def method_seed(self, published: int, chosen: int | None = None) -> int:
         """Return the seed of what a method draws once for all, such as a filter or a centre a class.
@@ -105,17 +113,17 @@ class Context(CleanDataAccess):
         return derive(self.seed, "method") if self.secret else published
 
     def rng(self, *axes: object) -> np.random.Generator:
-        """A NumPy generator of its own for ``axes``."""
+        """Return a NumPy generator of its own for ``axes``."""
         return np.random.default_rng(derive(self.seed, *axes))
 
     def generator(self, *axes: object) -> torch.Generator:
-        """A torch generator on the device of this context for ``axes``."""
+        """Return a torch generator of its own for ``axes``, on the device of this context."""
         import torch
 
         return torch.Generator(self.device).manual_seed(derive(self.seed, *axes))
 
     def autocast(self) -> torch.autocast:
-        """A context manager in which the layers of networks run in this context's precision."""
+        """Return a context manager in which the layers of networks run in this context's precision."""
         import torch
 
         return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.precision == "bf16")
@@ -130,13 +138,13 @@ class Context(CleanDataAccess):
         self.report(total, total, text)
 
     def dataset(self, selector: str, split: str = "train") -> ImageSet:
-        """Another dataset, for instance one of natural images to hide."""
+        """Return another dataset, for instance one of natural images to hide."""
         if self.open_dataset is None:
             raise RuntimeError("this context has no access to datasets")
         return self.open_dataset(selector, split)
 
     def learning(self, data: ImageSet) -> tuple[ImageSet, Context]:
-        """The images that a protector learns from to protect ``data``, and the context to learn in.
+        """Return the images that a protector learns from to protect ``data``, and the context to learn in.
 
         These are ``data`` and this context, save where test images are protected: then the training images, in the
         context in which they would be protected, so that what was learnt is shared.
@@ -146,7 +154,7 @@ class Context(CleanDataAccess):
         return self.learn_from, replace(self, learn_from=None)
 
     def _named(self, key: Any) -> Any:
-        """``key``, another one where protectors learn from other images than those they protect."""
+        """Return ``key``, another one where protectors learn from other images than those they protect."""
         return key if self.learn_from is None else {"learnt from": self.learn_from.fingerprint, "key": key}
 
     def store_images(self, shape: tuple[int, ...], chunks: Iterable[NDArray[np.uint8]]) -> NDArray[np.uint8]:
@@ -178,7 +186,7 @@ class Context(CleanDataAccess):
         text: str,
         batch: int = 500,
     ) -> ImageSet:
-        """``data`` with ``change(images, where)`` applied to consecutive batches."""
+        """Return ``data`` with ``change(images, where)`` applied to consecutive batches."""
         parts = list(range(0, len(data), batch))
 
         def changed() -> Iterator[NDArray[np.uint8]]:
@@ -190,7 +198,7 @@ class Context(CleanDataAccess):
         return data.with_images(self.store_images(data.images.shape, changed()))
 
     def cached(self, key: Any, make: Callable[[Path], None]) -> Path:
-        """The artifact folder for ``key`` (plain data), made by ``make(folder)`` when it does not exist yet.
+        """Return the artifact folder for ``key`` (plain data), filled by ``make(folder)`` if it does not exist yet.
 
         The folder appears whole or not at all, its files are read-only, and they are compared with their checksums when
         a process first uses them: a damaged one is made anew. Where several processes want the same one, one makes it
@@ -199,20 +207,37 @@ class Context(CleanDataAccess):
         target = self.artifacts / "plugin" / digest(self._named(key))
         if whole(target):
             return target
-        locks = self.artifacts / "scratch"
-        locks.mkdir(parents=True, exist_ok=True)
-        with hold(locks / f"{target.name}.lock", lambda advice: self.report(0, 1, "wait for another worker")):
+        name = f"plugin.{target.name}"
+        leases = leases_in(self.artifacts)
+        with leases.hold(name, "an artifact of a plugin", lambda: self._busy(name)) as lease:
             if not whole(target):
-                publish(target, make)
+                publish(target, make, lambda: _check(lease))
         return target
 
+    def _busy(self, name: str) -> None:
+        """Say that the lease ``name`` is another process's. Raises Deferred where this work can be put off."""
+        if self.defers:
+            raise Deferred(name)
+        self.report(0, 1, "wait for another worker")
+
     def checkpoint_dir(self, key: Any) -> Path:
-        """A folder that outlives a killed process, for the state of long work. Remove it when the work is done.
+        """Return a folder for the state of long work, which outlives a kill. Remove it when the work is done.
+
+        It belongs to this process until the work ends; another one that wants it waits, and takes it over when this one
+        has died.
 
         ``save_checkpoint`` and ``save_arrays`` write files there that ``load_checkpoint`` and ``load_arrays`` believe
         only when they are whole and of this ``key``.
         """
-        folder = self.artifacts / "unfinished" / digest(self._named(key))
+        parent, name = self.artifacts / "unfinished", digest(self._named(key))
+        leases, held = leases_in(self.artifacts), f"unfinished.{name}"
+        lease = leases.mine(held) or leases.wait(held, "the state of long work", lambda: self._busy(held))
+        # A process that was stopped and lost its lease goes on to write where nobody reads.
+        folder = parent / f"{name}.{lease.token}"
+        if not folder.exists():
+            earlier = sorted(parent.glob(f"{name}*"), key=lambda path: path.stat().st_mtime)
+            if earlier:
+                earlier[-1].rename(folder)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -248,7 +273,7 @@ class Context(CleanDataAccess):
 
 @dataclass(frozen=True)
 class TrainContext(CleanDataAccess):
-    """What a training procedure may use in one step.
+    """The context of a training procedure in one step.
 
     ``generator`` lives on the training device; ``epoch`` counts from 0; ``autocast`` is a context manager factory for
     the precision of this run.

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class DivergenceCheck:
-    """Raises Diverged once a loss or a network of a training of ``steps`` steps is not finite.
+    """A watch over a training of ``steps`` steps, which raises Diverged once a loss or network is not finite.
 
     ``add`` takes a step's loss and leaves it where it is; ``check`` waits for the device, so call it once an epoch, and
     before the state of the training is saved. ``name`` says in the message whose training it is.
@@ -55,7 +55,7 @@ def check_finite(values: Tensor, what: str) -> None:
 
 
 def not_finite(network: nn.Module) -> str:
-    """Name of the first weight or running statistic of ``network`` that is not finite, or nothing."""
+    """Return the name of the first weight or running statistic of ``network`` that is not finite, or nothing."""
     import torch
 
     values = {name: value.detach() for name, value in network.state_dict().items() if value.is_floating_point()}

@@ -324,7 +324,7 @@ def train(
                 loss = F.cross_entropy(logits.float(), y)
                 right += (logits.detach().argmax(1) == y).sum()
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            loss.backward()
             if protocol.clip is not None:
                 nn.utils.clip_grad_norm_(model.parameters(), protocol.clip)
             optimizer.step()

@@ -16,6 +16,7 @@ from ..contract.imageset import ImageSet
 from ..contract.plugin import Dataset
 from ..errors import ValidationError
 from ..keys import digest
+from ..leases import leases_in
 from ..store import schema
 from ..store.artifacts import ArtifactStore, load_images, save_images
 from .cell import Data
@@ -109,8 +110,12 @@ def open_context(
     report: Report,
     precision: str = "fp32",
     learn_from: ImageSet | None = None,
+    defers: bool = False,
 ) -> Iterator[Context]:
-    """Give a context to work in, with a scratch folder that is gone afterwards."""
+    """Give a context to work in, with a scratch folder that is gone afterwards.
+
+    The states of long work that were opened through it are then free for other processes.
+    """
 
     def open_dataset(selector: str, split: str) -> ImageSet:
         [plugin] = registry().resolve("dataset", selector, folders=(env.data_dir,))
@@ -118,7 +123,10 @@ def open_context(
         return stored_split(store, stored_dataset(plugin, env, report), split)
 
     with store.scratch() as scratch:
-        yield Context(
-            env.device, seed, scratch, store.root, env.data_dir, report, open_dataset, precision,
-            learn_from=learn_from, networks=Surrogates(),
-        )  # fmt: skip
+        try:
+            yield Context(
+                env.device, seed, scratch, store.root, env.data_dir, report, open_dataset, precision,
+                learn_from=learn_from, networks=Surrogates(), defers=defers,
+            )  # fmt: skip
+        finally:
+            leases_in(store.root).release_all("unfinished.")

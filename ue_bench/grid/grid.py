@@ -15,13 +15,14 @@ from ..contract.context import Report, silent
 from ..contract.plugin import Countermeasure, Dataset, Protector, Victim
 from ..errors import UserError
 from ..leaderboard.results import Results
+from ..schedule.choice import LOCAL, ExecutorChoice
 from ..schedule.devices import slots
 from ..store import perturbation, requests
 from ..store.schema import Result
 from .cell import Cell, Cells, Data, cells
 from .data import stored_dataset
 from .environment import RunEnvironment
-from .filling import Follower, fill
+from .filling import FillOptions, Follower, fill
 from .planner import Planned, plan
 from .sharding import Shard
 from .stages.base import Stage, Stores
@@ -48,6 +49,7 @@ class Request:
     data_dir: Path | None = None
     cache_dir: Path | None = None
     reference: bool = True
+    executor: ExecutorChoice = LOCAL
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class Grid:
     cells: Sequence[Cell]
     env: RunEnvironment
     devices: str = "auto"
+    executor: ExecutorChoice = LOCAL
     goal: Callable[[Any], Stage] = TrainStage
     whole: Cells | None = None  # the request, where ``cells`` are all or some of its cells
 
@@ -113,18 +116,23 @@ class Grid:
         """Return the stages still to compute."""
         return plan(self.targets, Stores(self.env))
 
-    def fill(self, follower: Follower, jobs: int | None = None) -> dict[str, str]:
+    def fill(self, follower: Follower, jobs: int | None = None, options: FillOptions | None = None) -> dict[str, str]:
         """Compute what is missing; return why each failed stage failed, by key."""
         if self.whole is not None and self.goal is TrainStage:
             Stores(self.env).results.create()
             requests.record(self.env.out, self.whole.wanted())
-        timed = Timed(follower, Timings(self.env.cache_dir), self.place)
-        return fill(self.targets, self.env, self.devices, jobs, timed)
+        timed = self._timed(follower, options)
+        return fill(self.targets, self.env, self.devices, jobs, timed, options, self.executor)
 
     def fill_stage(self, stage: Stage, follower: Follower) -> dict[str, str]:
         """Compute one stage, after what it needs and is missing, on one worker; as ``fill``."""
-        timed = Timed(follower, Timings(self.env.cache_dir), self.place)
-        return fill([stage], self.env, self.devices, 1, timed)
+        return fill([stage], self.env, self.devices, 1, self._timed(follower, None), None, self.executor)
+
+    def _timed(self, follower: Follower, options: FillOptions | None) -> Follower:
+        """Return a follower that keeps times too, where they are those of this machine and of one stage alone."""
+        if self.executor.is_remote or (options is not None and options.pack not in (None, 1)):
+            return follower
+        return Timed(follower, Timings(self.env.cache_dir), self.place)
 
     def results(self) -> list[Result]:
         """Return the stored results of training of the cells."""
@@ -160,7 +168,8 @@ def resolve(request: Request, report: Report = silent) -> Grid:
     columns = names.resolve("countermeasure", request.countermeasures or board.countermeasures, board.countermeasures)
     victims = names.resolve("victim", request.victims or board.victims, board.victims)
     recipe = protocols.protocol(request.protocol or board.protocol)
-    device = slots(request.devices, 1, request.threads)[0].device
+    request.executor.check(request.devices, request.precision)
+    device = "cpu" if request.executor.is_remote else slots(request.devices, 1, request.threads)[0].device
     out = request.out or Path("ue-bench-results") / board.name
     env = RunEnvironment.of(request.cache_dir, request.data_dir, out, device, request.threads)
     dataset = request.dataset or board.dataset.replace("{data_dir}", str(env.data_dir))
@@ -178,7 +187,7 @@ def resolve(request: Request, report: Report = silent) -> Grid:
         request.fraction,
         _precision(request.precision, device),
     )
-    return Grid(board, data, chosen, env, request.devices, whole=chosen)
+    return Grid(board, data, chosen, env, request.devices, request.executor, whole=chosen)
 
 
 def _precision(precision: str, device: str) -> str:

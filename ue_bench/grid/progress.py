@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ..schedule.devices import Slot
-from ..schedule.local import Event, Task
+from ..schedule.executor import Event
+from ..schedule.graph import Task
 
 SILENCE = 60  # seconds off a terminal, after which a task that is at work says so
 BAR = 12  # columns; with the counts beside it the line fits into 80
@@ -51,6 +52,7 @@ class Progress:
         self.running: dict[str, tuple[Task, str, float, str]] = {}
         self.started = self.spoken = time.monotonic()
         self.stopping = False
+        self.elsewhere = 0
         self.live = Live(get_renderable=self.render, console=self.console, refresh_per_second=4, transient=True)
         terminal = self.console.is_terminal and not self.console.is_dumb_terminal
         self.interactive = terminal or self.console.is_jupyter
@@ -59,13 +61,13 @@ class Progress:
         """Say how much there is to compute, and start the display."""
         self.tasks, self.cached = tasks, targets - missing
         self.weight, self.workers = sum(t.weight for t in tasks), len(workers)
-        self.done, self.failed, self.running = [], [], {}
+        self.done, self.failed, self.running, self.elsewhere = [], [], {}, 0
         self.started = self.spoken = time.monotonic()
         if not tasks:
             self.line(f"ue-bench: nothing to compute, all {self.cached} cells have results")
             return
         work = f"{missing} of {targets} cells to compute, {self.cached} cached"
-        names = ", ".join(worker.name for worker in workers)
+        names = ", ".join(dict.fromkeys(worker.name for worker in workers))
         self.line(f"ue-bench: {work}, on {len(workers)} worker{'s' if len(workers) > 1 else ''} ({names})")
         if self.interactive:
             self.live.start()
@@ -75,17 +77,23 @@ class Progress:
         if self.interactive and self.live.is_started:
             self.live.stop()
         if self.tasks:
-            self.line(f"ue-bench: computed {len(self.done)} stages in {duration(time.monotonic() - self.started)}")
+            others = f", {self.elsewhere} more were computed by other drivers" if self.elsewhere else ""
+            computed = f"{len(self.done) - self.elsewhere} stages in {duration(time.monotonic() - self.started)}"
+            self.line(f"ue-bench: computed {computed}{others}")
 
     def on_event(self, event: Event) -> None:
         """Take note of ``event`` and, off a terminal, print a line."""
         task = event.task
         if event.kind == "stopping":
             self.stopping = True
-            self.line("stopping: no new work is started; Ctrl-C again stops at once")
+            why = f"{event.text}; " if event.text else ""
+            self.line(f"stopping: {why}no new work is started; Ctrl-C again stops at once")
             return
         if event.kind == "warning":
             self.line(f"warning: {event.text}")
+            return
+        if event.kind == "retired":
+            self.line(f"warning: {event.slot} gets no more work, several cells in a row failed there: {event.text}")
             return
         assert task is not None
         if event.kind == "started":
@@ -95,16 +103,20 @@ class Progress:
             self.sign_of_life(task, event)
         else:
             self.running.pop(task.key, None)
-            if event.kind == "done":
+            if event.kind in ("done", "elsewhere"):
                 self.done.append(task)
-                if not self.interactive:
+                self.elsewhere += event.kind == "elsewhere"
+                if not self.interactive and event.kind == "done":
                     self.line(f"done    {self.summary()}  {task.label}")
+            elif event.kind == "deferred":
+                pass  # it starts again when what it needs is there
             elif event.kind == "crashed":
                 then = "run again to try it again" if self.stopping else "trying once more"
                 self.line(f"crashed {self.summary()}  {task.label}: {event.text}; {then}")
             else:
                 self.failed.append(event)
-                self.line(f"failed  {self.summary()}  {task.label}: {event.text}")
+                log = f"; see {event.log}" if event.log else ""
+                self.line(f"failed  {self.summary()}  {task.label}: {event.text}{log}")
 
     def sign_of_life(self, task: Task, event: Event) -> None:
         """Off a terminal, a line when nothing was printed for a while: a task may take hours."""

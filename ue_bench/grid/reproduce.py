@@ -147,7 +147,15 @@ def resolve_table(
     wanted = list(_wanted(table, base, images, transfer))
     cells = list({cell.key: cell for own in wanted for cell in own.cells}.values())
     return TableGrid(
-        base.board, base.data, cells, base.env, base.devices, table=table, given=dict(given or {}), wanted=wanted
+        base.board,
+        base.data,
+        cells,
+        base.env,
+        base.devices,
+        base.executor,
+        table=table,
+        given=dict(given or {}),
+        wanted=wanted,
     )
 
 

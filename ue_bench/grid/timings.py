@@ -13,8 +13,8 @@ from typing import Any
 
 from ..atomic import write_atomically
 from ..schedule.devices import Slot
+from ..schedule.executor import Event
 from ..schedule.graph import Task
-from ..schedule.local import Event
 from .filling import Follower
 from .stages.base import Cost, Stage
 

@@ -1,19 +1,81 @@
-"""The function that workers call: where the scheduler, which knows no stages, meets the stages."""
+"""The function that workers call: where the executors, which know no stages, meet the stages."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from ..errors import Deferred
+from ..leases import BEATS, Lease, leases_in, patience
 from ..schedule.devices import Slot
 from ..schedule.worker import Report
+from .environment import RunEnvironment
 from .stages.base import Stage, Work
 
+LOST = 75  # exit code of a worker whose work another process has taken over
 
-def run(stage: Stage, slot: Slot, settings: dict[str, Any], report: Report, attempt: int) -> None:
-    """Compute ``stage`` on ``slot``."""
-    import torch
 
-    torch.set_num_threads(slot.threads)
+@dataclass(frozen=True)
+class Assignment:
+    """What is sent to a worker: a stage, and the driver's lease; without one the worker takes it itself."""
+
+    stage: Stage
+    lease: Lease | None = None
+
+
+def run(assignment: Assignment, slot: Slot, settings: dict[str, Any], report: Report, attempt: int) -> None:
+    """Compute a stage on ``slot``. Raises Deferred where it has to wait for another process."""
+    stage = assignment.stage
+    if stage.uses_torch:
+        import torch
+
+        torch.set_num_threads(slot.threads)
     env = replace(settings["env"], device=slot.device, threads=slot.threads)
-    stage.run(Work(env, report, attempt, report.warn))
+    with contextlib.ExitStack() as held:
+        lease = assignment.lease or held.enter_context(_own_lease(stage, env))
+        held.enter_context(_watched(lease))
+        stage.run(Work(env, report, attempt, report.warn, lease, True, slot.packed))
+
+
+def shared_folder(stage: Stage, env: RunEnvironment) -> Path:
+    """Return the folder in which drivers agree on who computes ``stage``; its lease there is named by its key."""
+    return env.out if stage.stored_in == "out" else env.cache_dir
+
+
+@contextlib.contextmanager
+def _own_lease(stage: Stage, env: RunEnvironment) -> Iterator[Lease]:
+    leases = leases_in(shared_folder(stage, env))
+    lease = leases.claim(stage.key, stage.label)
+    if lease is None:
+        raise Deferred(stage.key)
+    try:
+        yield lease
+    finally:
+        leases.release(lease)
+
+
+@contextlib.contextmanager
+def _watched(lease: Lease) -> Iterator[None]:
+    """End this process when another one has taken the work over, as it does when the driver has stood still.
+
+    Going on would cost time, and states of long work would be written that nobody reads.
+    """
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(patience() / BEATS):
+            if not lease.held() and not over.is_set():
+                os._exit(LOST)
+
+    thread = threading.Thread(target=watch, name="watches the lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

@@ -1,4 +1,4 @@
-"""Results as Python has them: a sequence with tables, frames and headline numbers."""
+"""Give results to Python: a sequence with tables, frames and headline numbers."""
 
 from __future__ import annotations
 

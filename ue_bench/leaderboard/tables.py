@@ -1,4 +1,4 @@
-"""Panels as Markdown, as CSV and as plain text."""
+"""Write panels as Markdown, as CSV and as plain text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from . import commands, formats
 from .board import BoardInfo
 from .published import Published, beside
-from .statistics import Cell, Panel, Row
+from .statistics import CellSummary, Panel, Row
 
 if TYPE_CHECKING:
     import pandas
@@ -24,7 +24,7 @@ NAME_WIDTHS = (13, 10, 8)  # names are broken into lines of this width, the narr
 
 
 def markdown(board: BoardInfo, panels: Sequence[Panel]) -> str:
-    """The board as a Markdown page for GitHub."""
+    """Return the board as a Markdown page for GitHub."""
     parts = [f"# {_plain(board.title)}", _plain(board.description)]
     if panels:
         parts += [f"{formats.ACCURACY} The worst case is the countermeasure that breaks a protector most."]
@@ -48,7 +48,7 @@ def markdown(board: BoardInfo, panels: Sequence[Panel]) -> str:
 
 
 def reproduce(board: BoardInfo, panel: Panel) -> tuple[list[str], str]:
-    """The commands that fill a panel, and what they need; or no command, and why."""
+    """Return the commands that fill a panel, and what they need; or no command, and why."""
     lines = commands.board_commands(board, panel)
     return lines, commands.needs(board, panel, lines)
 
@@ -112,12 +112,12 @@ def _bullets(lines: Iterable[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown and HTML read as itself."""
+    """Escape text so that Markdown and HTML read it as itself."""
     return re.sub(r"([\\`*<>\[\]|])", r"\\\1", " ".join(text.split())).replace("&", "&amp;")
 
 
 def _code(text: str) -> str:
-    """A code span that holds any text, also in a table."""
+    """Return a code span that holds any text, also in a table."""
     text = " ".join(text.split()).replace("|", "\\|")
     ticks = "`" * (max((len(run) for run in re.findall("`+", text)), default=0) + 1)
     return f"{ticks} {text} {ticks}" if "`" in text else f"`{text}`"
@@ -125,7 +125,7 @@ def _code(text: str) -> str:
 
 # CSV
 
-CSV: dict[str, Callable[[Panel, Row, Cell], Any]] = {
+CSV: dict[str, Callable[[Panel, Row, CellSummary], Any]] = {
     "dataset": lambda p, r, c: p.dataset.selector,
     "source": lambda p, r, c: p.dataset.source,
     "fingerprint": lambda p, r, c: p.dataset.fingerprint,
@@ -155,7 +155,7 @@ CSV: dict[str, Callable[[Panel, Row, Cell], Any]] = {
 
 
 def csv(board: BoardInfo, panels: Sequence[Panel]) -> str:
-    """One line a cell. ``accuracy`` is the mean over ``n`` seeds in percent; the interval is empty at n = 1."""
+    """Return one line a cell. ``accuracy`` is the mean over ``n`` seeds in percent; the interval is empty at n = 1."""
     table = frame(panels)
     table.insert(0, "board", board.name)
     return str(table.to_csv(index=False, lineterminator="\n"))
@@ -178,7 +178,7 @@ def _rounded(value: float | None) -> float | None:
 
 
 def terminal(panel: Panel) -> str:
-    """A plain table for a terminal: countermeasures down, protectors across, in blocks where they are many."""
+    """Return a plain table for a terminal: countermeasures down, protectors across, in blocks where they are many."""
     lines = [formats.data(panel), formats.setting(panel), formats.ACCURACY, f"{formats.seeds(panel)}."]
     notes = [f"* {column}: {note}" for column, note in formats.column_notes(panel)] + formats.remarks(panel)
     return "\n\n".join([paragraph(lines), *_blocks(panel), *([paragraph(notes)] if notes else [])]) + "\n"
@@ -188,7 +188,7 @@ GAP, PADDING = 2, 2  # characters between columns, and that tabulate gives every
 
 
 def _blocks(panel: Panel) -> Iterator[str]:
-    """As many protectors side by side as the width takes, and at least one."""
+    """Yield blocks of as many protectors side by side as the width takes, and at least one."""
     labels = _labels(panel)
     room = WIDTH - max(len("countermeasure") + PADDING, *map(len, labels))
     first = 0
@@ -252,7 +252,7 @@ def _block(labels: Sequence[str], columns: Sequence[Sequence[str]]) -> str:
     return str(tabulate(body, headers=head, tablefmt="simple", disable_numparse=True, colalign=align))
 
 
-def _accuracy(cell: Cell | None) -> str:
+def _accuracy(cell: CellSummary | None) -> str:
     return formats.interval(cell.accuracy) if cell else formats.MISSING
 
 
@@ -264,7 +264,7 @@ _BREAKS = (r"(?=\[)|(?<=[,+ ])", r"(?<=[-=])")  # where a name breaks first, and
 
 
 def folded(name: str, width: int, breaks: tuple[str, ...] = _BREAKS) -> list[str]:
-    """A name over lines of ``width`` as far as it has breaks; a word is cut only at the largest width."""
+    """Break a name into lines of ``width`` as far as it has breaks; a word is cut only at the largest width."""
     if len(name) <= width:
         return [name]
     if not breaks:

@@ -1,4 +1,4 @@
-"""What a data owner asks for."""
+"""Hold what a data owner asks for."""
 
 from __future__ import annotations
 
@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Request:
-    """What to protect, how, and where things go. ``size`` brings all images to squares of that side first."""
+class ProtectionRequest:
+    """The request of a data owner: what to protect, how, and where to write.
+
+    ``size`` brings all images to squares of that side first.
+    """
 
     protector: Protector
     source: Path
@@ -42,7 +45,7 @@ class Request:
     data_dir: Path | None = None
 
     def owner_context(self, report: Report) -> contextlib.AbstractContextManager[Context]:
-        """The context in which the protector works."""
+        """Open the context in which the protector works."""
         assert self.seed is not None  # ``begin`` chose one
         return owner_context(
             self.seed, self.device, self.threads, self.precision, report, self.cache_dir, self.data_dir
@@ -61,7 +64,7 @@ def make_request(
     precision: str = "auto",
     lossless: bool = False,
     **options: Any,
-) -> Request:
+) -> ProtectionRequest:
     """Return a request with what is not given filled in: device, threads, precision, and files beside ``out``.
 
     Raises UserError when ``protector`` is not one, or cannot be undone although a key is asked for, EnvironmentProblem
@@ -72,7 +75,7 @@ def make_request(
         raise UserError(f"{plugin.name} cannot be undone: there is no key", "leave out --key and --lossless")
     out = out.expanduser().absolute()
     device = usable_device(device)
-    return Request(
+    return ProtectionRequest(
         protector=plugin,
         source=source.expanduser(),
         out=out,

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from .. import machine
-from ..errors import EnvironmentProblem
+from ..errors import EnvironmentProblem, UserError
 from ..machine import usable_cores
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A place for one worker: a torch device, and the number of CPU threads it may use."""
+    """A place for one worker: a torch device, and the number of CPU threads it may use.
+
+    ``packed`` is the largest number of workers that share an accelerator; a CPU is shared by cores.
+    """
 
     name: str
     device: str
     threads: int
+    packed: int = 1
 
 
 def available() -> list[str]:
@@ -23,12 +28,17 @@ def available() -> list[str]:
     return [d.name for d in machine.devices()]
 
 
-def slots(devices: str, jobs: int | None, threads: int) -> list[Slot]:
+LARGEST_PACK = 8  # workers on one accelerator that "auto" comes to
+Pack = int | Literal["auto"]
+
+
+def slots(devices: str, jobs: int | None, threads: int, pack: Pack | None = None) -> list[Slot]:
     """Slots for a comma-separated list of devices, or ``auto``.
 
     ``auto`` means all GPUs, else the CPU. ``jobs`` is the number of workers a device: by default one for an
-    accelerator, and for the CPU as many as there are usable cores. Raises EnvironmentProblem for a device that is not
-    there.
+    accelerator, and for the CPU as many as there are usable cores. ``pack`` is that for accelerators; "auto" gives as
+    many slots as may come to be used. Raises EnvironmentProblem for a device that is not there, UserError when there is
+    nothing to pack.
     """
     here = available()
     if devices == "auto":
@@ -42,6 +52,11 @@ def slots(devices: str, jobs: int | None, threads: int) -> list[Slot]:
             wanted += matching
     found = []
     for device in dict.fromkeys(wanted):
-        count = jobs or (max(1, usable_cores() // threads) if device == "cpu" else 1)
-        found += [Slot(f"{device}#{i}" if count > 1 else device, device, threads) for i in range(count)]
+        if device == "cpu":
+            if pack is not None:
+                raise UserError("a CPU is shared by cores, there is nothing to pack", "leave --pack out, or use --jobs")
+            count, packed = jobs or max(1, usable_cores() // threads), 1
+        else:
+            count = packed = LARGEST_PACK if pack == "auto" else pack or jobs or 1
+        found += [Slot(f"{device}#{i}" if count > 1 else device, device, threads, packed) for i in range(count)]
     return found

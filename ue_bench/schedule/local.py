@@ -1,4 +1,4 @@
-"""The local scheduler: a dependency graph of tasks over device slots of this machine."""
+"""The local executor: worker processes on device slots of this machine."""
 
 from __future__ import annotations
 
@@ -7,38 +7,26 @@ import pickle
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 from . import worker
 from .devices import Slot
-from .graph import Graph, Task
+from .endings import Ending, describe
+from .executor import Event, Job
+from .logs import CellLog, read_available
 
-__all__ = ["ATTEMPTS", "Event", "Scheduler", "Task"]
-
-ATTEMPTS = 2  # a task whose worker dies is tried once more
 PATIENCE = 5.0  # seconds a worker gets to leave by itself
-
-
-@dataclass(frozen=True)
-class Event:
-    """What happened: started, progress, warning, done, failed, crashed (to be retried) or stopping.
-
-    ``failure`` is the kind of a failure: ``diverged`` where a training was no longer finite, else ``error``.
-    """
-
-    kind: str
-    task: Task | None = None
-    slot: str = ""
-    fraction: float = 0.0
-    text: str = ""
-    trace: str = ""
-    attempt: int = 1
-    failure: Literal["error", "diverged"] = "error"
+SILENCE = (
+    300.0  # seconds without a sign of life after which a worker is killed; code that lets no thread run gives none
+)
+TICK = 5.0  # seconds that count between two looks: this process may have been stopped, or the machine asleep
+ROOM = 0.9  # share of a device's memory that packed cells may come to
 
 
 @dataclass
@@ -46,7 +34,11 @@ class _Worker:
     slot: Slot
     process: subprocess.Popen[bytes]
     connection: Connection
-    task: Task | None = None
+    output: int | None  # a pipe of what it prints
+    job: Job | None = None
+    log: CellLog | None = None
+    worked: float = 0.0  # seconds on this job
+    silent: float = 0.0
 
     @property
     def dead(self) -> bool:
@@ -59,193 +51,290 @@ class _Worker:
 
 
 @dataclass
-class Scheduler:
-    """Runs tasks on ``slots``; ``target`` and ``settings`` say what a worker does with a payload.
+class LocalExecutor:
+    """Runs jobs in workers on ``slots``; ``target`` and ``settings`` say what a worker does with a payload.
 
-    ``on_event`` is called in this process, in order.
+    ``logs`` is a folder for what cells print; without one it goes to stderr. With ``measure_memory`` a device takes one
+    job at first, and more when the largest so far leaves room. A worker is killed after ``silence`` seconds without a
+    sign of life.
     """
 
     slots: list[Slot]
     target: str
     settings: dict[str, Any]
-    on_event: Callable[[Event], None]
+    logs: Path | None = None
+    measure_memory: bool = False
+    silence: float = SILENCE
+    detached = False
     _workers: list[_Worker] = field(default_factory=list)
-    _attempts: dict[str, int] = field(default_factory=dict)
-    _failed: dict[str, str] = field(default_factory=dict)
-    _interrupted: bool = False
+    _pending: list[Job] = field(default_factory=list)  # submitted, waiting for a slot that suits them
+    _events: list[Event] = field(default_factory=list)
+    _retired: set[str] = field(default_factory=set)
+    _peak: dict[str, float] = field(default_factory=dict)  # largest share of a device's memory
+    _looked: float = field(default_factory=time.monotonic)
 
-    def run(self, tasks: list[Task]) -> dict[str, str]:
-        """Run all tasks and return why each failed one failed, by key.
+    def capacity(self) -> int:
+        """Return how many slots are free; -1 when all are retired."""
+        usable = [s for s in self.slots if s.name not in self._retired]
+        if self.slots and not usable:
+            return -1
+        return max(0, len(self._free()) - len(self._pending))
 
-        A task whose worker dies is tried once more; a task that needs a failed one fails with it. Raises
-        KeyboardInterrupt after Ctrl-C: the first lets running tasks finish, the second stops them. SIGTERM stops them
-        at once and raises SystemExit. Raises RuntimeError when no task can start although some wait.
-        """
-        graph = Graph(tasks)
-        self._attempts, self._failed = {}, {}
-        self._interrupted = stopping = False
-        with self._interruptible():
-            try:
-                while True:
-                    self._dispatch(graph)
-                    if not any(w.task for w in self._workers):
-                        break
-                    ready = self._ready()
-                    if self._interrupted and not stopping:
-                        stopping = True
-                        self.on_event(Event("stopping"))
-                    for one in ready:
-                        self._hear(one, graph)
-            finally:
-                self._stop()
-        if self._interrupted:
-            raise KeyboardInterrupt
-        if graph.waiting:
-            stuck = next(iter(graph.waiting.values()))
-            raise RuntimeError(f"{len(graph.waiting)} tasks can never start, such as {stuck.label}")
-        return self._failed
+    def submit(self, job: Job) -> None:
+        """Take a job for the next slot that suits it: not one to avoid, if there is another; alone where it asks so."""
+        self._pending.append(job)
+        self._start_pending()
 
-    def _dispatch(self, graph: Graph) -> None:
-        """Give tasks that can start to workers that are idle."""
-        while not self._interrupted and (slot := self._free_slot()) and (task := graph.take()):
-            attempt = self._attempts[task.key] = self._attempts.get(task.key, 0) + 1
-            try:
-                message = pickle.dumps((task.payload, attempt))
-            except Exception as error:  # a plugin's object can refuse in its own way
-                self._fail(graph, task, f"cannot be sent to a worker: {worker.describe(error)}")
-                continue
-            one = self._worker(slot)
-            one.task = task
-            self.on_event(Event("started", task, slot.name, attempt=attempt))
-            try:
-                one.connection.send_bytes(message)
-            except OSError:  # it has just died, which _ready will find
-                continue
+    def events(self, timeout: float) -> list[Event]:
+        """Return what happened, in order."""
+        if not self._events:
+            for one in self._ready(timeout):
+                self._hear(one)
+        self._check_time()
+        self._start_pending()
+        events, self._events = self._events, []
+        return events
 
-    def _hear(self, one: _Worker, graph: Graph) -> None:
-        """Take in the next message of a worker, or its death."""
-        task, message = one.task, _receive(one.connection)
-        if message is None:
-            how = self._bury(one)
-            if task is not None:
-                self._crashed(graph, task, how)
-            return
-        if task is None:
-            return
-        kind, what, more, failure = message
-        if kind == "progress":
-            self.on_event(Event("progress", task, one.slot.name, what, more))
-            return
-        if kind == "warning":
-            self.on_event(Event("warning", task, one.slot.name, text=what))
-            return
-        one.task = None
-        if kind == "done":
-            graph.finish(task)
-            self.on_event(Event("done", task))
-            return
-        if kind == "failed":  # an error can leave a process unusable, a CUDA context for instance
+    def retire(self, slot: str) -> None:
+        """Give no more jobs to ``slot``."""
+        self._retired.add(slot)
+        for one in [w for w in self._workers if w.slot.name == slot and w.job is None]:
+            self._bury(one)
+
+    def cancel(self, key: str) -> None:
+        """Stop the job with that key."""
+        self._pending = [job for job in self._pending if job.task.key != key]
+        for one in [w for w in self._workers if w.job and w.job.task.key == key]:
             one.kill()
             self._bury(one)
-        self._fail(graph, task, what, more, failure)
 
-    def _crashed(self, graph: Graph, task: Task, how: str) -> None:
-        attempt = self._attempts[task.key]
-        if attempt < ATTEMPTS:
-            graph.put_back(task)
-            self.on_event(Event("crashed", task, text=how, attempt=attempt))
-        else:
-            self._fail(graph, task, f"the worker died ({how})")
-
-    def _fail(
-        self, graph: Graph, task: Task, reason: str, trace: str = "", kind: Literal["error", "diverged"] = "error"
-    ) -> None:
-        """Give up ``task`` and all that need it: theirs is a failure of the same kind."""
-        self._failed[task.key] = reason
-        self.on_event(Event("failed", task, text=reason, trace=trace, attempt=self._attempts[task.key], failure=kind))
-        for follower in graph.drop(task):
-            why = self._failed[follower.key] = f"needs {task.label}, which failed: {reason}"
-            self.on_event(Event("failed", follower, text=why, trace=trace, attempt=0, failure=kind))
-
-    def _free_slot(self) -> Slot | None:
-        """A slot where a task can start, one with an idle worker if possible."""
-        for one in [w for w in self._workers if w.task is None]:
-            if not one.dead:
-                return one.slot
-            self._bury(one)
-        taken = [w.slot for w in self._workers]
-        return next((s for s in self.slots if s not in taken), None)
-
-    def _worker(self, slot: Slot) -> _Worker:
-        """The worker of ``slot``, started if there is none."""
-        for one in self._workers:
-            if one.slot == slot:
-                return one
-        self._workers.append(_Worker(slot, *worker.start(slot, self.target, self.settings)))
-        return self._workers[-1]
-
-    def _ready(self) -> list[_Worker]:
-        """Workers that have something to say or are dead. Wakes up now and then, so that Ctrl-C is seen."""
-        heard = wait([w.connection for w in self._workers], timeout=0.5)
-        # A connection does not close while a child of a dead worker holds it: ask for the exit code as well.
-        return [w for w in self._workers if w.connection in heard or w.dead]
-
-    def _bury(self, dead: _Worker) -> str:
-        """Forget a worker; a new one is started when a task needs it. Returns how it ended."""
-        dead.connection.close()
-        with suppress(subprocess.TimeoutExpired):
-            dead.process.wait(PATIENCE)
-        dead.kill()  # it, or what it left behind
-        self._workers.remove(dead)
-        return _ending(dead.process.wait())
-
-    def _stop(self) -> None:
+    def close(self) -> None:
         """End all workers: idle ones leave when their connection closes, the others are killed."""
+        self._pending.clear()
         for one in self._workers:
-            if one.task is not None:
+            if one.job is not None:
                 one.kill()
             one.connection.close()
         for one in list(self._workers):
             self._bury(one)
 
-    @contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        """The first Ctrl-C starts no more tasks, the second raises KeyboardInterrupt, SIGTERM raises SystemExit."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
+    def _start_pending(self) -> None:
+        for job in list(self._pending):
+            slot = self._slot_for(job)
+            if slot is not None:
+                self._pending.remove(job)
+                self._start(job, slot)
 
-        def interrupted(number: int, frame: Any) -> None:  # no output here: it may break into other output
-            if self._interrupted:
-                raise KeyboardInterrupt
-            self._interrupted = True
-
-        def terminated(number: int, frame: Any) -> None:
-            sys.exit(128 + number)
-
-        before = {signal.SIGINT: signal.signal(signal.SIGINT, interrupted)}
-        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            before[signal.SIGTERM] = signal.signal(signal.SIGTERM, terminated)
+    def _start(self, job: Job, slot: Slot) -> None:
+        if job.alone:  # idle workers hold memory of the device
+            for one in [w for w in self._workers if w.slot.device == slot.device]:
+                self._bury(one, at_once=True)
+        packed = 1 if job.alone else self._room(slot) if self.measure_memory else slot.packed
         try:
-            yield
+            message = pickle.dumps((job.payload, job.attempt, packed))
+        except Exception as error:  # a plugin's object can refuse in its own way
+            reason = f"cannot be sent to a worker: {describe(error)}"
+            self._events.append(Event("failed", job.task, slot.name, text=reason))
+            return
+        one = self._worker(slot)
+        one.job, one.worked, one.silent = job, 0.0, 0.0
+        if self.logs is not None:
+            self._pass_on(one)  # what the worker printed since its last job is not this one's
+            one.log = CellLog(self.logs / f"{job.task.key}.log", job.attempt)
+            one.log.begin()
+        self._events.append(Event("started", job.task, slot.name, attempt=job.attempt))
+        with suppress(OSError):  # it has just died, which _ready will find
+            one.connection.send_bytes(message)
+
+    def _hear(self, one: _Worker) -> None:
+        """Take in the next message of a worker, or its death."""
+        self._pass_on(one)
+        if one.connection.closed or not (one.dead or one.connection.poll()):
+            return  # it has only printed something
+        message = _receive(one.connection)
+        job, one.silent = one.job, 0.0
+        if message is None:
+            how = self._bury(one)
+            self._fail(one, job, Ending("failed", f"the worker died ({how})", failure="infrastructure"))
+            return
+        kind, *rest = message
+        if job is None or kind == "alive":
+            return
+        if kind == "progress":
+            self._events.append(Event("progress", job.task, one.slot.name, rest[0], rest[1]))
+        elif kind == "warning":
+            self._events.append(Event("warning", job.task, one.slot.name, text=rest[0]))
+        else:
+            self._ended(one, job, *rest)
+
+    def _ended(self, one: _Worker, job: Job, ending: Ending, peak: float) -> None:
+        self._peak[one.slot.device] = max(peak, self._peak.get(one.slot.device, 0.0))
+        self._pass_on(one)
+        if not ending.reusable or job.alone or ending.failure in ("resource", "infrastructure"):
+            one.kill()
+            self._bury(one)
+        if ending.kind == "failed":
+            self._fail(one, job, ending)
+            return
+        one.job = None
+        self._events.append(
+            Event("done" if ending.kind == "done" else "deferred", job.task, one.slot.name, text=ending.text)
+        )
+
+    def _fail(self, one: _Worker, job: Job | None, ending: Ending) -> None:
+        one.job = None
+        if job is None:
+            return
+        log = one.log.shown if one.log else ""
+        self._events.append(
+            Event(
+                "failed",
+                job.task,
+                one.slot.name,
+                text=ending.text,
+                trace=ending.trace,
+                failure=ending.failure,
+                storage=ending.storage,
+                log=log,
+            )
+        )
+
+    def _check_time(self) -> None:
+        """Stop workers that ran past their limit or fell silent."""
+        now = time.monotonic()
+        passed, self._looked = min(now - self._looked, TICK), now
+        for one in [w for w in self._workers if w.job is not None]:
+            job = one.job
+            assert job is not None
+            one.worked += passed
+            one.silent += passed
+            late = job.limit is not None and one.worked > job.limit
+            if late or one.silent > self.silence:
+                one.kill()
+                self._pass_on(one)
+                self._bury(one)
+                limit = f"it ran past its limit of {job.limit:,.0f} s" if late else ""
+                reason = limit or f"the worker gave no sign of life for {self.silence:,.0f} s"
+                self._fail(one, job, Ending("failed", reason, failure="timeout" if late else "infrastructure"))
+
+    def _free(self) -> list[Slot]:
+        """Return the slots that can take a job now, those with an idle worker first."""
+        for one in [w for w in self._workers if w.job is None and w.dead]:
+            self._bury(one)
+        busy = {w.slot.name: w for w in self._workers if w.job is not None}
+        alone = {w.slot.device for w in busy.values() if w.job and w.job.alone}
+        free: list[Slot] = []
+        for device in dict.fromkeys(s.device for s in self.slots):
+            if device in alone:
+                continue
+            here = [s for s in self.slots if s.device == device]
+            room = self._room(here[0]) if self.measure_memory else len(here)
+            idle = [s for s in here if s.name not in busy and s.name not in self._retired]
+            free += idle[: max(0, room - sum(s.name in busy for s in here))]
+        warm = {w.slot.name for w in self._workers}
+        return sorted(free, key=lambda slot: slot.name not in warm)
+
+    def _slot_for(self, job: Job) -> Slot | None:
+        """Return a free slot for ``job``; None while it has to wait for one."""
+        # A processor is no better through another slot; an accelerator is what may be broken.
+        avoid = {s.device for s in self.slots if s.name in job.avoid and s.device != "cpu"}
+        others = [s for s in self.slots if s.name not in self._retired and s.device not in avoid]
+        free = self._free()
+        waits = {j.task.key for j in self._pending if j.alone}
+        if job.alone:
+            busy = {w.slot.device for w in self._workers if w.job is not None}
+            free = [s for s in free if s.device not in busy]
+        elif waits:  # a job that needs a whole device gets one: nothing else starts before
+            free = []
+        suitable = [s for s in free if s.device not in avoid] if others else free
+        return suitable[0] if suitable else None
+
+    def _room(self, slot: Slot) -> int:
+        """Return how many jobs a device has memory for, by the largest so far: one while nothing is known."""
+        peak = self._peak.get(slot.device, 0.0)
+        return max(1, min(slot.packed, int(ROOM / peak))) if peak > 0 else 1
+
+    def _worker(self, slot: Slot) -> _Worker:
+        """Return the worker of ``slot``, started if there is none."""
+        for one in self._workers:
+            if one.slot == slot:
+                return one
+        ours = theirs = None
+        if self.logs is not None:
+            ours, theirs = os.pipe()
+            os.set_blocking(ours, False)
+        try:
+            process, connection = worker.start(slot, self.target, self.settings, theirs)
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            if theirs is not None:
+                os.close(theirs)
+        self._workers.append(_Worker(slot, process, connection, ours))
+        return self._workers[-1]
+
+    def _ready(self, timeout: float) -> list[_Worker]:
+        """Return the workers that have something to say or are dead."""
+        if not self._workers:
+            time.sleep(timeout)
+            return []
+        places = [w.connection for w in self._workers] + [w.output for w in self._workers if w.output is not None]
+        heard = wait(places, timeout)
+        # A connection does not close while a child of a dead worker holds it: ask for the exit code as well.
+        return [w for w in self._workers if w.connection in heard or w.output in heard or w.dead]
+
+    def _pass_on(self, one: _Worker) -> None:
+        """Put what a worker printed into the log of its job."""
+        if one.output is None:
+            return
+        output, ended = read_available(one.output)
+        if ended:
+            os.close(one.output)
+            one.output = None
+        if output and one.log is not None:
+            one.log.write(output)
+        elif output:
+            sys.stderr.write(output.decode("utf-8", "replace"))
+
+    def _bury(self, dead: _Worker, at_once: bool = False) -> str:
+        """Forget a worker; a new one is started when a job needs it. Returns how it ended."""
+        dead.connection.close()
+        with suppress(subprocess.TimeoutExpired):
+            dead.process.wait(0 if at_once else PATIENCE)
+        dead.kill()  # it, or what it left behind
+        self._workers.remove(dead)
+        code = dead.process.wait()
+        if dead.output is not None:
+            self._pass_on(dead)
+        if dead.output is not None:  # a process outside its group still holds the other end
+            os.close(dead.output)
+            dead.output = None
+        return _ending(code)
 
 
-def _receive(connection: Connection) -> tuple[str, Any, Any, Any] | None:
-    """The next message, or None when no more can come."""
+def open_executor(
+    target: str, settings: dict[str, Any], slots: list[Slot], logs: Path | None, options: Mapping[str, str]
+) -> LocalExecutor:
+    """Return a local executor: what every module of an executor offers, see ``grid.filling.EXECUTORS``.
+
+    ``options``: ``pack=auto`` lets a device take as many jobs as its memory holds; ``silence`` are the seconds after
+    which a worker without a sign of life is killed.
+    """
+    silence = float(options.get("silence", SILENCE))
+    return LocalExecutor(slots, target, settings, logs, options.get("pack") == "auto", silence)
+
+
+def _receive(connection: Connection) -> tuple[Any, ...] | None:
+    """Return the next message, or None when no more can come."""
     try:
         if not connection.poll():  # the process is dead, or this would not have been called
             return None
-        message: tuple[str, Any, Any, Any] = connection.recv()
+        message: tuple[Any, ...] = connection.recv()
     except Exception:  # the other end is gone, or what it wrote makes no sense
         return None
     return message
 
 
 def _ending(code: int) -> str:
-    """An exit code in words."""
+    """Return an exit code in words."""
     if code >= 0:
         return f"exit code {code}"
     try:

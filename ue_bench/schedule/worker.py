@@ -14,15 +14,17 @@ import subprocess
 import sys
 import threading
 import time
-import traceback
+from dataclasses import replace
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
-from ..output import printable
+from ..output import printable as printable_output
 from .devices import Slot
+from .endings import Ending, ending_of, printable
 
 REPORT_EVERY = 0.25  # seconds between progress messages
+SIGN_EVERY = 2.0  # seconds between signs of life
 PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 
@@ -31,19 +33,30 @@ PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from ue_bench.schedule.worker import main; main()"
 
 
-def start(slot: Slot, target: str, settings: dict[str, Any]) -> tuple[subprocess.Popen[bytes], Connection]:
+def start(
+    slot: Slot, target: str, settings: dict[str, Any], output: int | None = None
+) -> tuple[subprocess.Popen[bytes], Connection]:
     """Start a worker for ``slot``; return its process and the connection from which it serves tasks.
 
     ``target`` is ``module:function``; it is called as ``function(payload, slot, settings, report, attempt)``. The
-    worker leads a session of its own: Ctrl-C on the terminal does not reach it.
+    worker leads a session of its own: Ctrl-C on the terminal does not reach it. What it prints goes to the file
+    ``output``, by default to stderr. It sees no other GPU than that of its slot, which it calls the first.
     """
     ours, theirs = multiprocessing.Pipe()
     file = theirs.fileno()
+    environment = {**os.environ, "OMP_NUM_THREADS": str(slot.threads)}
+    if slot.device.startswith("cuda"):
+        number = int(slot.device.partition(":")[2] or 0)
+        visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+        environment["CUDA_VISIBLE_DEVICES"] = visible[number] if visible else str(number)
+        slot = replace(slot, device="cuda:0")
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", BOOT, json.dumps(sys.path, allow_nan=False), str(file), str(os.getpid())],
         pass_fds=[file],
         stdin=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": str(slot.threads)},
+        stdout=output,
+        stderr=output,
+        env=environment,
         start_new_session=True,
     )
     theirs.close()
@@ -59,55 +72,63 @@ def main() -> None:
     _die_with(parent)
     with contextlib.suppress(OSError):
         os.dup2(2, 1)  # stdout is for data: what a plugin prints goes to stderr
-    printable()
+    printable_output()
+    line = Line(connection)
+    threading.Thread(target=line.live, name="signs of life", daemon=True).start()
     try:
         slot, target, settings = pickle.loads(connection.recv_bytes())
         while True:
             message = connection.recv_bytes()
-            with Report(connection) as report:
-                answer = _serve(message, slot, target, settings, report)
-            connection.send(answer)
+            with Report(line) as report:
+                ending, peak = _serve(message, slot, target, settings, report)
+            if _children():
+                ending = replace(ending, reusable=False)
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(OSError, ValueError):
+                    stream.flush()
+            line.send("ended", ending, peak)
     except (EOFError, OSError):  # the driver has closed its end
         return
 
 
-def _serve(
-    message: bytes, slot: Slot, target: str, settings: dict[str, Any], report: Report
-) -> tuple[str, str, str, str]:
-    """Run one task and say how it ended, why, with which traceback, and what kind of failure that is.
-
-    Text only: a plugin's exception may not survive pickling.
-    """
+def _serve(message: bytes, slot: Slot, target: str, settings: dict[str, Any], report: Report) -> tuple[Ending, float]:
+    """Run one task; return how it ended, and the largest share of the device's memory it took."""
     try:
-        payload, attempt = pickle.loads(message)
+        payload, attempt, packed = pickle.loads(message)
         module, _, function = target.partition(":")
+        _forget_peak()
+        slot = replace(slot, packed=packed)
         getattr(importlib.import_module(module), function)(payload, slot, settings, report, attempt)
-    except UserError as error:
-        return "refused", _printable(str(error)), "", error.kind
     except BaseException as error:  # whatever a plugin raises, SystemExit too, costs its task only
-        return "failed", describe(error), _printable(traceback.format_exc()), "error"
-    return "done", "", "", ""
+        return ending_of(error), _peak_share()
+    return Ending(), _peak_share()
 
 
-def describe(error: BaseException) -> str:
-    """An error that is not the user's, in one line."""
-    try:
-        text = str(error)
-    except Exception:  # a plugin's exception class can do anything
-        text = "(its message cannot be shown)"
-    return _printable(f"{type(error).__name__}: {text}".splitlines()[0])
+class Line:
+    """The way to the driver. Threads share it."""
 
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
 
-def _printable(text: str) -> str:
-    """``text`` without what UTF-8 cannot hold, such as half of a file name that is not UTF-8."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    def send(self, *message: Any) -> None:
+        """Send a message in one piece."""
+        with self._lock:
+            self._connection.send(message)
+
+    def live(self) -> None:
+        """Give a sign of life now and then, until nobody listens."""
+        with contextlib.suppress(OSError):
+            while True:
+                time.sleep(SIGN_EVERY)
+                self.send("alive")
 
 
 class Report:
     """Tells the driver how far a task is, now and then, until the task is over. Threads may share it."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, line: Line) -> None:
+        self._line = line
         self._lock = threading.Lock()
         self._last = 0.0
         self._over = False
@@ -126,14 +147,38 @@ class Report:
                 return
             self._last = now
             fraction = float(done) / max(float(total), 1e-9)
-            line = _printable(" ".join(str(text).split()))
-            self._connection.send(("progress", min(fraction, 1.0) if fraction > 0 else 0.0, line, ""))
+            said = printable(" ".join(str(text).split()))
+            self._line.send("progress", min(fraction, 1.0) if fraction > 0 else 0.0, said)
 
     def warn(self, text: str) -> None:
         """Send a line that the user should read."""
         with self._lock:
             if not self._over:
-                self._connection.send(("warning", _printable(" ".join(text.split())), "", ""))
+                self._line.send("warning", printable(" ".join(text.split())))
+
+
+def _children() -> list[int]:
+    """Return the processes that a task left behind, as far as the system tells; Python's own helper is none."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for thread in Path("/proc/self/task").iterdir():
+            with contextlib.suppress(OSError):
+                found += map(int, (thread / "children").read_text(encoding="ascii").split())
+    tracker = getattr(sys.modules.get("multiprocessing.resource_tracker"), "_resource_tracker", None)
+    return [pid for pid in found if pid != getattr(tracker, "_pid", None)]
+
+
+def _forget_peak() -> None:
+    if (torch := sys.modules.get("torch")) and torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _peak_share() -> float:
+    """Return the largest share of a GPU's memory that was taken since ``_forget_peak``; 0 where there is none."""
+    with contextlib.suppress(Exception):  # after an error CUDA may answer nothing at all
+        if (torch := sys.modules.get("torch")) and torch.cuda.is_initialized():
+            return float(torch.cuda.max_memory_reserved() / torch.cuda.mem_get_info()[1])
+    return 0.0
 
 
 def _die_with(parent: int) -> None:
@@ -147,4 +192,6 @@ def _die_with(parent: int) -> None:
 def _watch(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.5)
+    with contextlib.suppress(OSError):
+        os.killpg(0, signal.SIGKILL)  # and what the task started: this process leads its group
     os._exit(1)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -17,7 +15,8 @@ import numpy as np
 from ..atomic import checkpoint_is_whole, publish
 from ..checksums import MANIFEST, damage, remove, seal, whole
 from ..contract.imageset import ImageSet
-from ..errors import EnvironmentProblem, ValidationError
+from ..errors import StorageProblem, ValidationError
+from ..temporaries import sweep, temporary_folder
 
 
 def save_images(folder: Path, data: ImageSet) -> None:
@@ -92,7 +91,7 @@ class ArtifactStore:
             with tempfile.TemporaryFile(dir=root):
                 pass
         except OSError as error:
-            raise EnvironmentProblem(
+            raise StorageProblem(
                 f"the cache folder {root} cannot be written: {error.strerror}", "choose another with --cache-dir"
             ) from error
 
@@ -106,11 +105,16 @@ class ArtifactStore:
             _adopt(folder)
         return whole(folder)
 
-    def make(self, kind: str, key: str, fill: Callable[[Path], None]) -> Path:
-        """Return the artifact's folder, filled by ``fill(folder)`` if it does not exist or is damaged."""
+    def make(
+        self, kind: str, key: str, fill: Callable[[Path], None], before: Callable[[], None] = lambda: None
+    ) -> Path:
+        """Return the artifact's folder, filled by ``fill(folder)`` if it does not exist or is damaged.
+
+        ``before`` is called before it is published, see :func:`ue_bench.atomic.publish`.
+        """
         target = self.path(kind, key)
         if not self.has(kind, key):
-            publish(target, fill)
+            publish(target, fill, before)
         return target
 
     def verify(self, kinds: Iterable[str]) -> tuple[int, list[Damage]]:
@@ -143,37 +147,21 @@ class ArtifactStore:
         """A folder on the same file system that is gone afterwards."""
         parent = self.root / "scratch"
         parent.mkdir(exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".making-{os.getpid()}-", dir=parent))
-        try:
+        with temporary_folder(parent) as folder:
             yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
     def sweep(self) -> None:
-        """Remove what killed processes left half made."""
-        for folder in self.root.glob("*/.making-*"):
-            pid = folder.name.split("-")[1]
-            if not (pid.isdigit() and _alive(int(pid))):
-                shutil.rmtree(folder, ignore_errors=True)
+        """Remove what killed processes left half made, a day after they last touched it."""
+        sweep(kind for kind in self.root.iterdir() if kind.is_dir())
 
     def sizes(self) -> dict[str, tuple[int, int]]:
         """Number of artifacts and bytes by kind."""
         found: dict[str, tuple[int, int]] = {}
-        for kind in sorted(p for p in self.root.iterdir() if p.is_dir()):
+        for kind in sorted(p for p in self.root.iterdir() if p.is_dir() and not p.name.startswith(".")):
             artifacts = [p for p in kind.iterdir() if p.is_dir()]
             size = sum(f.stat().st_size for a in artifacts for f in a.rglob("*") if f.is_file())
             found[kind.name] = (len(artifacts), size)
         return found
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def read_json(path: Path) -> Any:

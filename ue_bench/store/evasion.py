@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..atomic import write_atomically
 from .records import records
-from .results import cell_file, cell_path
-from .schema import Count, Environment, Measured, Percent, Positive, Similarity, record_text
+from .results import has_record, write_record
+from .schema import Count, Environment, Measured, Percent, Positive, Similarity
 
 
 class EvasionResult(Measured):
@@ -55,10 +54,8 @@ class EvasionStore:
 
     def has(self, key: str) -> bool:
         """Return whether the cell with that key has a result."""
-        path = cell_file(self.folder, key)
-        return path is not None and any(r.key == key for r in records(self.folder, [path], EvasionResult))
+        return has_record(self.folder, key, EvasionResult)
 
     def write(self, result: EvasionResult) -> None:
-        """Record a finished cell."""
-        names = result.countermeasure, result.victim, result.protocol, f"s{result.seed}"
-        write_atomically(cell_path(self.folder, result.key, result.protector, *names), record_text(result))
+        """Record a finished cell, unless it has a result."""
+        write_record(self.folder, result)

@@ -6,18 +6,18 @@ import contextlib
 import json
 import re
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import BaseModel
 
-from ..atomic import write_atomically
+from ..atomic import write_atomically, write_once
 from ..checksums import log
-from ..errors import EnvironmentProblem
-from ..locks import hold
+from ..errors import StorageProblem
+from ..temporaries import sweep
 from .listing import files_of
 from .records import records
-from .schema import Curve, Failure, Result, as_json, record_text
+from .schema import Curve, Failure, Measured, Result, as_json, record_text
 
 KEY_DIGITS = 16  # of a key in a file name: no two of a billion results share them
 
@@ -50,6 +50,26 @@ def fresh_path(folder: Path, key: str, protector: str, *names: str) -> Path:
     return folder / slug(protector) / f"{'-'.join(map(slug, names))}-{key[:KEY_DIGITS]}.json"
 
 
+M = TypeVar("M", bound=Measured)
+
+
+def has_record(folder: Path, key: str, kind: type[M]) -> bool:
+    """Return whether a file below ``folder`` is a record of the cell with ``key``."""
+    path = cell_file(folder, key)
+    return path is not None and any(r.key == key for r in records(folder, [path], kind))
+
+
+def write_record(folder: Path, result: Measured) -> None:
+    """Write ``result`` below ``folder``, unless there is one of its cell: that one stays as it is.
+
+    A file of that cell that is no result, and could not be set aside, is replaced.
+    """
+    names = result.countermeasure, result.victim, result.protocol, f"s{result.seed}"
+    path = cell_path(folder, result.key, result.protector, *names)
+    if not write_once(path, record_text(result)) and not has_record(folder, result.key, type(result)):
+        write_atomically(path, record_text(result))
+
+
 class ResultStore:
     """What is known about the cells of one board.
 
@@ -67,23 +87,15 @@ class ResultStore:
             with tempfile.TemporaryFile(dir=self.out):
                 pass
         except OSError as error:
-            raise EnvironmentProblem(
+            raise StorageProblem(
                 f"the results folder {self.out} cannot be written: {error.strerror}", "choose another with --out"
             ) from error
 
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the folder for one filling run. The lock ends with the process, however that ends."""
-
-        def busy(advice: str) -> None:
-            raise EnvironmentProblem(
-                f"another run is filling {self.out}", f"{advice}, or choose another folder with --out"
-            )
-
-        with hold(self.out / ".lock", busy):
-            for stale in self.out.glob("*/**/.writing-*"):
-                stale.unlink(missing_ok=True)
-            yield
+    def sweep(self) -> None:
+        """Remove what killed processes left half written, a day after they last touched it."""
+        for kind in ("results", "curves", "failures", "evasion"):
+            if (folder := self.out / kind).is_dir():
+                sweep([folder, *(p for p in folder.iterdir() if p.is_dir())])
 
     def results(self) -> list[Result]:
         """Return all results, sorted by id. A file that is not one is set aside, see :mod:`.records`."""
@@ -93,9 +105,7 @@ class ResultStore:
 
     def has(self, key: str) -> bool:
         """Return whether the cell with that key has a result."""
-        folder = self.out / "results"
-        path = cell_file(folder, key)
-        return path is not None and any(r.key == key for r in records(folder, [path], Result))
+        return has_record(self.out / "results", key, Result)
 
     def failures(self) -> list[Failure]:
         """Return the cells that failed when they were last tried. A file that is not a failure is set aside."""
@@ -103,16 +113,22 @@ class ResultStore:
         return records(folder, folder.glob("*.json"), Failure)
 
     def write(self, result: Result, curve: Curve) -> None:
-        """Record a finished cell; its earlier failure, if any, is forgotten."""
+        """Record a finished cell; its earlier failure, if any, is forgotten.
+
+        The first result of a cell is the one that stays, its curve with it.
+        """
+        if self.has(result.key):
+            return
         self.forget_failure(result.key)
+        # First the curve: a result without one would be taken for whole, a curve without a result is written again.
         write_atomically(self.out / "curves" / f"{curve.key}.json", _line(curve))
-        names = result.countermeasure, result.victim, result.protocol, f"s{result.seed}"
-        write_atomically(cell_path(self.out / "results", result.key, result.protector, *names), record_text(result))
+        write_record(self.out / "results", result)
 
     def forget_failure(self, key: str) -> None:
-        """Remove what is recorded of an earlier failure of the stage with that key."""
+        """Remove what is recorded of an earlier failure of the stage with that key, as far as that can be done."""
         for ending in ("json", "txt"):
-            (self.out / "failures" / f"{key}.{ending}").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                (self.out / "failures" / f"{key}.{ending}").unlink(missing_ok=True)
 
     def write_failure(self, failure: Failure, trace: str = "") -> None:
         """Record why a cell failed, and the traceback if there is one, in place of its earlier failure.

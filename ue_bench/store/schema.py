@@ -79,12 +79,16 @@ class Budget(_Record):
 
 
 class Cost(_Record):
-    """Seconds and memory of making the protected set and of training on it."""
+    """Seconds and memory of making the protected set and of training on it.
+
+    ``packed`` is the largest number of cells that shared the device: seconds are those of the cell alone only at 1.
+    """
 
     protect_seconds: Positive
     train_seconds: Positive
     images_per_second: Positive
     peak_memory_mb: Positive
+    packed: int = Field(default=1, ge=1)
 
 
 class Environment(_Record):
@@ -186,17 +190,22 @@ class Result(Measured):
         return cell_id(fields["dataset"]["selector"], *names)
 
 
+FailureKind = Literal["error", "diverged", "oom", "timeout", "infrastructure"]
+
+
 class Failure(_Record):
     """A cell that could not be computed. Never read as a result.
 
-    ``kind`` is ``diverged`` where a training of its victim, or of a network it needs, was no longer finite.
+    ``kind`` is ``diverged`` where a training of its victim, or of a network it needs, was no longer finite; ``oom``
+    where memory ran out even with the device to itself; ``timeout`` where it twice ran past its limit;
+    ``infrastructure`` where its worker died or its device broke again and again; else ``error``.
     """
 
     version: Literal[1] = 1
     key: Key
     id: str
     attempts: Count
-    kind: Literal["error", "diverged"] = "error"
+    kind: FailureKind = "error"
     error: str
     failed: str
 
@@ -237,8 +246,11 @@ def as_json(record: BaseModel) -> dict[str, Any]:
     """Return plain data, floats kept short enough for a diff and a 2 KB file; those of a cell as they are."""
     plain: dict[str, Any] = record.model_dump(mode="json")
     cell = plain.pop("cell", None)
-    if isinstance(record, Result) and record.metrics.learned:  # said only where it is odd, as in older results
-        del plain["metrics"]["learned"]
+    if isinstance(record, Result):  # these are said only where they are odd, as in older results
+        if record.metrics.learned:
+            del plain["metrics"]["learned"]
+        if record.cost.packed == 1:
+            del plain["cost"]["packed"]
     found: dict[str, Any] = _rounded(plain)
     return found if cell is None else found | {"cell": cell}
 

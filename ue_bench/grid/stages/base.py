@@ -9,11 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from ...contract.context import Context, Report, silent
 from ...contract.imageset import ImageSet
 from ...contract.plugin import NetworkCost
+from ...errors import Deferred
+from ...leases import Lease
 from ...store.artifacts import ArtifactStore
 from ...store.evasion import EvasionResult, EvasionStore
 from ...store.results import ResultStore
@@ -53,6 +55,9 @@ class Work:
     report: Report = silent
     attempt: int = 1
     warn: Callable[[str], None] = _to_stderr
+    lease: Lease | None = None  # under which it is done; None where nobody else can do it meanwhile
+    defers: bool = False  # whether it may end with Deferred rather than wait for another process
+    packed: int = 1  # the largest number of stages that share the device
     stores: Stores = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -66,7 +71,12 @@ class Work:
         self, seed: int, precision: str = "fp32", learn_from: ImageSet | None = None
     ) -> contextlib.AbstractContextManager[Context]:
         """Give a context with that seed to work in."""
-        return open_context(self.env, self.artifacts, seed, self.report, precision, learn_from)
+        return open_context(self.env, self.artifacts, seed, self.report, precision, learn_from, self.defers)
+
+    def check_lease(self) -> None:
+        """Raise Deferred when another process has taken this work over: what that one stores counts."""
+        if self.lease is not None and not self.lease.held():
+            raise Deferred(self.lease.path.name)
 
 
 @dataclass(frozen=True)
@@ -97,11 +107,13 @@ class Stage(ABC):
     """A piece of work that is computed once and shared. Plain data: it is sent to workers.
 
     ``kind`` names it in ``plan``. ``keeps_failure``: whether a failure is recorded beside the results; that of another
-    stage is told by the stages that need it.
+    stage is told by the stages that need it. ``uses_torch``: a worker sets its threads before it begins.
     """
 
     kind: ClassVar[str]
     keeps_failure: ClassVar[bool] = False
+    uses_torch: ClassVar[bool] = True
+    stored_in: ClassVar[Literal["cache", "out"]] = "cache"  # the folder whose users agree on who computes it
 
     @property
     @abstractmethod
@@ -125,6 +137,10 @@ class Stage(ABC):
     def exists(self, stores: Stores) -> bool:
         """Return whether its outcome is stored."""
 
+    def is_stored(self, stores: Stores) -> bool:
+        """Return whether its outcome is stored by now, whoever stored it since ``stores`` were first read."""
+        return self.exists(stores)
+
     @abstractmethod
     def run(self, work: Work) -> None:
         """Compute and store the outcome. What exists already is left alone, even if its maker died since."""
@@ -145,7 +161,7 @@ class ArtifactStage(Stage):
         return stores.artifacts.has(self.kind, self.key)
 
     def run(self, work: Work) -> None:
-        work.artifacts.make(self.kind, self.key, lambda folder: self.fill(folder, work))
+        work.artifacts.make(self.kind, self.key, lambda folder: self.fill(folder, work), work.check_lease)
 
     def folder(self, store: ArtifactStore) -> Path:
         """Return where the outcome is or will be."""

@@ -224,6 +224,7 @@ class EvadeStage(Stage):
 
     kind = "evasion"
     keeps_failure = True
+    stored_in = "out"
 
     @property
     def classifier(self) -> ClassifierStage:
@@ -258,6 +259,9 @@ class EvadeStage(Stage):
 
     def exists(self, stores: Stores) -> bool:
         return self.key in stores.evaded
+
+    def is_stored(self, stores: Stores) -> bool:
+        return stores.evasion.has(self.key)
 
     def measured(self, stores: Stores) -> Mapping[str, float] | None:
         result = stores.evaded.get(self.key)
@@ -318,6 +322,7 @@ class EvadeStage(Stage):
             environment=work.env.record(),
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
         )
+        work.check_lease()
         work.stores.evasion.write(result)
 
 

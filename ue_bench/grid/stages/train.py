@@ -34,6 +34,7 @@ class TrainStage(Stage):
 
     kind = "result"
     keeps_failure = True
+    stored_in = "out"
 
     @property
     def protect(self) -> ProtectStage:
@@ -62,6 +63,9 @@ class TrainStage(Stage):
     def exists(self, stores: Stores) -> bool:
         return self.key in stores.trained
 
+    def is_stored(self, stores: Stores) -> bool:
+        return stores.results.has(self.key)
+
     def measured(self, stores: Stores) -> Mapping[str, float] | None:
         result = stores.trained.get(self.key)
         if result is None:
@@ -77,6 +81,7 @@ class TrainStage(Stage):
         memory.reset(work.env.device)
         _, outcome, _ = train_victim(self.cell, work)
         peak = memory.peak_mb(work.env.device)
+        work.check_lease()
         work.stores.results.write(*_records(self.cell, outcome, peak, work))
 
 
@@ -178,6 +183,7 @@ def _records(cell: Cell, outcome: loop.Outcome, peak_mb: float, work: Work) -> t
             train_seconds=outcome.train_seconds,
             images_per_second=outcome.images_per_second,
             peak_memory_mb=peak_mb,
+            packed=work.packed,
         ),
         environment=work.env.record(),
         attempts=work.attempt,
