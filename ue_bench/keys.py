@@ -15,7 +15,12 @@ def canonical_json(value: Any) -> str:
 
 def digest(value: Any) -> str:
     """Return SHA-256 (first 32 digits) of the canonical JSON of ``value``."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:32]
+    return digest_text(canonical_json(value))
+
+
+def digest_text(text: str) -> str:
+    """Return the digest of data whose canonical JSON is ``text``."""
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def json_ready(value: Any) -> Any:

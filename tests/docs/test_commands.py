@@ -21,7 +21,7 @@ from .helpers import PAGES, find_command, label, page, rows, section, shell_comm
 
 COMMAND_LINES = [(label(p), words) for p in PAGES for words in shell_commands(p.read_text(encoding="utf-8"))]
 LISTINGS = [words for _, words in COMMAND_LINES if words[0] in ("list", "show") and "hello" not in words[1]]
-GRID_COMMANDS = ("run", "plan", "status")
+GRID_COMMANDS = ("run", "plan", "run-stage", "status")
 SELECTORS = {"protectors": "protector", "countermeasures": "countermeasure", "victims": "victim", "dataset": "dataset"}
 
 

@@ -38,6 +38,7 @@ threads_option = click.option("--threads", type=click.IntRange(1), default=1, sh
                               help="CPU threads of each worker.")  # fmt: skip
 jobs_option = click.option("--jobs", type=click.IntRange(1), help="Workers on each device; one on a GPU, one a core "
                            "on a CPU by default. With slurm: jobs in the queue.")  # fmt: skip
+shard_option = click.option("--shard", metavar="I/N", help="A part of the cells: 1/4 to 4/4 are a grid's four parts.")
 data_dir_option = click.option("--data-dir", type=click.Path(path_type=Path),
                                help="Folder that datasets are read from and downloaded to.")  # fmt: skip
 
@@ -188,6 +189,36 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def given_grid_options(precision: str) -> list[str]:
+    """Return the grid options of the running command as words of a command line, ``auto`` precision as it came out.
+
+    Another machine may compute fastest in another precision, and its stages then have other keys.
+    """
+    context = click.get_current_context()
+    names = {option.name for option in _options([*TABLE_OPTIONS, *SETTING_OPTIONS])}
+    words = []
+    for option in context.command.params:
+        if option.name not in names or option.name == "precision":
+            continue
+        if context.get_parameter_source(option.name) is not click.core.ParameterSource.COMMANDLINE:
+            continue
+        given = context.params[option.name]
+        flag = max(option.opts, key=len)
+        words += [word for value in (given if option.multiple else [given]) for word in (flag, str(value))]
+    return [*words, "--precision", precision]
+
+
+def _options(decorators: Sequence[Callable[..., Any]]) -> list[click.Option]:
+    """Return what these decorators add to a command."""
+
+    @click.command()
+    def bare() -> None: ...
+
+    for decorator in decorators:
+        bare = decorator(bare)
+    return [option for option in bare.params if isinstance(option, click.Option)]
+
+
 def parse_seeds(text: str) -> list[int]:
     """Read ``0,3-5`` as [0, 3, 4, 5]. Raises UserError when it cannot be read."""
     seeds: list[int] = []
@@ -222,11 +253,14 @@ def requested(*, board_name: str, seeds: str | None = None, **options: Any) -> R
     return Request(board=board_name, seeds=parse_seeds(seeds) if seeds else None, **options)
 
 
-def resolved(**options: Any) -> Grid:
-    """Return the grid that these options of the command line describe."""
+def resolved(*, shard: str | None = None, **options: Any) -> Grid:
+    """Return the grid that these options of the command line describe, or a part of it."""
     from ..grid.grid import resolve
+    from ..grid.sharding import Shard
 
-    return resolve(requested(**options), loading())
+    part = Shard.parse(shard) if shard else None  # first: loading a dataset takes time
+    grid = resolve(requested(**options), loading())
+    return grid.shard(part) if part else grid
 
 
 def print_json(content: Any, default: Callable[[Any], Any] | None = None) -> None:

@@ -17,6 +17,8 @@ COMMANDS = {
     "run": "Fill the grid of protectors and countermeasures and print the table.",
     "plan": "Show what 'run' would compute, without computing it.",
     "status": "Show which cells of a board have results.",
+    "run-stage": "Compute one stage of a plan.",
+    "results": "Merge or export results.",
     "list": "List protectors, countermeasures, victims, datasets, boards, protocols or tables.",
     "show": "Show one plugin, board, protocol or table with its parameters.",
     "check": "Try plugins out: do they keep the rules, what do they change and cost?",
@@ -40,7 +42,7 @@ class Commands(click.Group):
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name in COMMANDS:
-            module = import_module(f".{name}", __package__)
+            module = import_module(f".{name.replace('-', '_')}", __package__)
             command: click.Command = module.command
             return command
         return self.added().get(name)

@@ -15,6 +15,7 @@ from .common import (
     print_json,
     resolved,
     say,
+    shard_option,
     shown,
 )
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 @click.command("run")
 @grid_options
+@shard_option
 @jobs_option
 @fill_options
 @executor_options
@@ -40,7 +42,7 @@ def command(as_json: bool, dry_run: bool, no_table: bool, jobs: int | None, fill
         from .plan import show
 
         grid = resolved(**options)
-        return show(grid, grid.missing(), as_json)
+        return show(grid, grid.missing(), as_json, jobs)
     from ..grid.progress import Progress
     from ..store.schema import as_json as plain
 

@@ -46,7 +46,7 @@ class Progress:
         self.console = console or Console(stderr=True)
         self.tasks: list[Task] = []
         self.cached = 0
-        self.weight = 0.0
+        self.weight, self.workers = 0.0, 1
         self.done: list[Task] = []
         self.failed: list[Event] = []
         self.running: dict[str, tuple[Task, str, float, str]] = {}
@@ -60,7 +60,7 @@ class Progress:
     def begin(self, tasks: list[Task], targets: int, missing: int, workers: list[Slot]) -> None:
         """Say how much there is to compute, and start the display."""
         self.tasks, self.cached = tasks, targets - missing
-        self.weight = sum(t.weight for t in tasks)
+        self.weight, self.workers = sum(t.weight for t in tasks), len(workers)
         self.done, self.failed, self.running, self.elsewhere = [], [], {}, 0
         self.started = self.spoken = time.monotonic()
         if not tasks:
@@ -142,12 +142,18 @@ class Progress:
         return sum(t.weight for t in self.done) + sum(t.weight * fraction for t, _, fraction, _ in running)
 
     def eta(self) -> str:
-        """Remaining time at the pace so far, each task counted by its weight."""
+        """Remaining time at the pace so far, each task counted by its weight.
+
+        At the end, when there is less to do than there are workers, the longest task that runs tells.
+        """
         finished, elapsed = self.finished(), time.monotonic() - self.started
         lost = sum(e.task.weight for e in self.failed if e.task)
         if finished <= 0.02 * self.weight:
             return "--"
-        return duration(elapsed / finished * max(0.0, self.weight - finished - lost))
+        running = list(self.running.values())
+        left = max((t.weight * (1 - fraction) for t, _, fraction, _ in running), default=0.0)
+        pace = elapsed / finished  # of all workers together
+        return duration(max(pace * max(0.0, self.weight - finished - lost), pace * self.workers * left))
 
     def render(self) -> RenderableType:
         """The live display: one line of totals, one a running task."""

@@ -218,7 +218,7 @@ class Panel:
 
 def measured(results: Iterable[Result]) -> PerturbationSummary:
     """Summarise the budgets of one protector: each counts once, however many cells share the set."""
-    budgets: dict[Budget, None] = dict.fromkeys(sorted((r.budget for r in results), key=repr))
+    budgets: list[Budget] = sorted({r.budget for r in results}, key=repr)
     psnr = [b.psnr for b in budgets if b.psnr is not None]
     return PerturbationSummary(
         declared=" / ".join(sorted({b.declared for b in budgets})),
@@ -264,6 +264,7 @@ def _panel(results: list[Result], board: BoardInfo) -> Panel:
     extra = tuple(c for c in seen if c not in columns)
     rows = [_row(p, cells, board, columns, extra) for p in sorted({protector for protector, _ in cells})]
     first = _first(results)
+    here = {row.protector for row in rows}
     return Panel(
         board=board,
         dataset=first.dataset,
@@ -275,7 +276,7 @@ def _panel(results: list[Result], board: BoardInfo) -> Panel:
         columns=columns,
         extra=extra,
         rows=tuple(sorted(rows, key=lambda row: _order(row, board))),
-        missing=tuple(p for p in board.protectors if p not in {row.protector for row in rows}),
+        missing=tuple(p for p in board.protectors if p not in here),
     )
 
 

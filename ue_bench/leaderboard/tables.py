@@ -184,42 +184,71 @@ def terminal(panel: Panel) -> str:
     return "\n\n".join([paragraph(lines), *_blocks(panel), *([paragraph(notes)] if notes else [])]) + "\n"
 
 
+GAP, PADDING = 2, 2  # characters between columns, and that tabulate gives every head
+
+
 def _blocks(panel: Panel) -> Iterator[str]:
     """Yield blocks of as many protectors side by side as the width takes, and at least one."""
-    rows = list(panel.rows)
-    while rows:
-        for fit, width in itertools.product(range(len(rows), 0, -1), NAME_WIDTHS):
-            block = _block(panel, rows[:fit], width)
-            if max(map(len, block.splitlines())) <= WIDTH:
-                break
-        yield block
-        rows = rows[fit:]
+    labels = _labels(panel)
+    room = WIDTH - max(len("countermeasure") + PADDING, *map(len, labels))
+    first = 0
+    while first < len(panel.rows):
+        fits = [(width, _fitting(panel, first, width, room)) for width in NAME_WIDTHS]
+        width, columns = max(fits, key=lambda fit: len(fit[1]))  # of equals the one with the longest lines of names
+        if not columns:
+            width = NAME_WIDTHS[-1]
+            columns = [_column(panel, panel.rows[first], width)]
+        yield _block(labels, columns)
+        first += len(columns)
 
 
-def _block(panel: Panel, rows: Sequence[Row], width: int) -> str:
+def _fitting(panel: Panel, first: int, width: int, room: int) -> list[list[str]]:
+    """The columns of as many protectors, from row ``first`` on, as ``room`` takes."""
+    columns = []
+    for row in itertools.islice(panel.rows, first, None):
+        head, *body = column = _column(panel, row, width)
+        room -= GAP + max(_width(head) + PADDING, *map(_width, body))
+        if room < 0:
+            break
+        columns.append(column)
+    return columns
+
+
+def _width(text: str) -> int:
+    return max(map(len, text.split("\n")))
+
+
+def _labels(panel: Panel) -> list[str]:
+    """What the lines of a block are called."""
+    noted = dict(formats.column_notes(panel))
+    names = [c + (" *" if c in noted else "") for c in (*panel.columns, *panel.extra)]
+    return [*names, "mean", "worst case", "declared", "Linf max (of 255)", "RMS (of 255)", "PSNR (dB)"]
+
+
+def _column(panel: Panel, row: Row, width: int) -> list[str]:
+    """A protector's column: its name over lines, then the text of every line."""
+    budget = row.budget
+    return [
+        "\n".join(folded(row.protector, width)),
+        *(_accuracy(row.cells.get(c)) for c in (*panel.columns, *panel.extra)),
+        formats.interval(row.mean) if row.mean else f"{row.done}/{len(row.columns)} cells",
+        "\n".join([formats.worst(row), *folded(_worst_name(row), width)]),
+        "\n".join(folded(budget.declared, width)),
+        f"{budget.linf_max}{' !' if budget.exceeds else ''}",
+        f"{budget.rms:.2f}",
+        formats.psnr(budget.psnr),
+    ]
+
+
+def _block(labels: Sequence[str], columns: Sequence[Sequence[str]]) -> str:
     from tabulate import SEPARATING_LINE, tabulate
 
-    def line(name: str, value: Callable[[Row], str]) -> list[str]:
-        return [name, *map(value, rows)]
-
-    def cell(countermeasure: str) -> Callable[[Row], str]:
-        return lambda r: _accuracy(r.cells.get(countermeasure))
-
-    noted = dict(formats.column_notes(panel))
-    columns = (*panel.columns, *panel.extra)
-    body: list[list[str] | str] = [line(c + (" *" if c in noted else ""), cell(c)) for c in columns]
-    body += [
-        SEPARATING_LINE,
-        line("mean", lambda r: formats.interval(r.mean) if r.mean else f"{r.done}/{len(r.columns)} cells"),
-        line("worst case", lambda r: "\n".join([formats.worst(r), *folded(_worst_name(r), width)])),
-        SEPARATING_LINE,
-        line("declared", lambda r: "\n".join(folded(r.budget.declared, width))),
-        line("Linf max (of 255)", lambda r: f"{r.budget.linf_max}{' !' if r.budget.exceeds else ''}"),
-        line("RMS (of 255)", lambda r: f"{r.budget.rms:.2f}"),
-        line("PSNR (dB)", lambda r: formats.psnr(r.budget.psnr)),
-    ]
-    head = ["countermeasure", *("\n".join(folded(r.protector, width)) for r in rows)]
-    align = ["left", *["right"] * len(rows)]
+    head = ["countermeasure", *(column[0] for column in columns)]
+    lines = zip(labels, *(column[1:] for column in columns), strict=True)
+    body: list[list[str] | str] = [list(line) for line in lines]
+    body[-4:-4] = [SEPARATING_LINE]  # above what was measured on images, and above means
+    body[-7:-7] = [SEPARATING_LINE]
+    align = ["left", *["right"] * len(columns)]
     return str(tabulate(body, headers=head, tablefmt="simple", disable_numparse=True, colalign=align))
 
 

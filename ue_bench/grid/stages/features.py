@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from ...keys import digest
@@ -23,7 +24,7 @@ class FeatureStage(ArtifactStage):
     kind = "features"
     keeps_failure = True
 
-    @property
+    @cached_property
     def key(self) -> str:
         return digest({"features": 1, "cell": self.cell.key})
 

@@ -92,16 +92,22 @@ class TrainStage(Stage):
 def training_needs(cell: Cell) -> Sequence[Stage]:
     """Return the stages that yield the images which the victim of ``cell`` is trained on."""
     protect = ProtectStage.of(cell)
-    return (protect, PurifyStage.of(cell)) if is_cached(cell.countermeasure) else (protect,)
+    return (protect, PurifyStage.of(cell)) if PurifyStage.needed(cell) else (protect,)
 
 
 def training_cost(cell: Cell) -> Cost:
     """Return the expected work of training the victim of ``cell``."""
+    axes = cell.protocol, cell.countermeasure, cell.victim
+    return cell.shared.once("cost of training", axes, (cell.data.info.train,), lambda: _training_cost(cell))
+
+
+def _training_cost(cell: Cell) -> Cost:
     images = cell.data.info.train
     passes = cell.countermeasure.passes * epochs(cell.recipe, images)
     before = cell.victim.cost(images)
     networks = (NetworkCost(cell.victim.selector, passes), *([before] if before else []))
-    return Cost(images, networks)
+    victim, countermeasure = cell.victim.selector, cell.countermeasure.selector
+    return Cost(images, networks, subjects=(f"{victim} under {countermeasure}", victim))
 
 
 def saved_state(stage: Stage, work: Work) -> SavedState:
