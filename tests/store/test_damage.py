@@ -201,10 +201,14 @@ def test_the_manifest_names_every_file(store: ArtifactStore) -> None:
     assert {len(value) for value in sums.values()} == {64}
 
 
+def write_one(folder: Path) -> None:
+    (folder / "x").write_text("1", encoding="utf-8")
+
+
 def test_an_artifact_that_cannot_be_read_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may be whole: a network file system that fails today may work tomorrow."""
     store = ArtifactStore(tmp_path)
-    folder = store.make("kind", "key", lambda f: (f / "x").write_text("1", encoding="utf-8") and None)
+    folder = store.make("kind", "key", write_one)
 
     def fail(path: Path) -> str:
         raise OSError(errno.EIO, "Input/output error")
