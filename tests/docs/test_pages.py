@@ -226,7 +226,7 @@ class TestSelectors:
 
 
 SELECTOR_SPAN = re.compile(r"[a-z][\w-]*\[.*\]")
-NOT_BUILT = {"em", "rem", "tap", "entf", "raeg", "ray", "slurm", "submitit"}
+NOT_BUILT = {"em", "rem", "tap", "entf", "raeg"}
 
 
 @pytest.mark.parametrize("path", PAGES, ids=label)
