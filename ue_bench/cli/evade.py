@@ -1,4 +1,4 @@
-"""``ue-bench evade``: classifiers trained on clean images before protected test images."""
+"""``ue-bench evade``: show protected test images to classifiers that were trained on clean images."""
 
 from __future__ import annotations
 
@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import evasion_options, fill_options, jobs_option, json_option, print_json, resolved, say, shown
+from .common import (
+    evasion_options,
+    executor_options,
+    fill_options,
+    jobs_option,
+    json_option,
+    print_json,
+    resolved,
+    say,
+    shown,
+)
 
 if TYPE_CHECKING:
     from ..grid.filling import FillOptions
@@ -14,12 +24,13 @@ if TYPE_CHECKING:
 
 @click.command("evade")
 @click.option("-P", "--protector", "protectors", multiple=True, required=True,
-              help="Selectors; clean images are always there.")  # fmt: skip
+              help="Selectors of protectors; clean images are always there.")  # fmt: skip
 @click.option("-C", "--countermeasure", "countermeasures", multiple=True, default=("@evasion",), show_default=True,
               help="What is done to test images before they are shown.")  # fmt: skip
 @evasion_options
 @jobs_option
 @fill_options
+@executor_options
 @click.option("--dry-run", is_flag=True, help="Show what would be computed, and stop.")
 @click.option("--markdown", is_flag=True, help="Print Markdown.")
 @json_option
@@ -59,7 +70,7 @@ def command(
     if dry_run:
         from .plan import show
 
-        return show(grid, grid.missing(), as_json)
+        return show(grid, grid.missing(), as_json, jobs)
     failed = grid.fill(Progress(), jobs, fill)
     stored = Stores(grid.env).evaded
     results = [stored[cell.key] for cell in grid.cells if cell.key in stored]

@@ -1,4 +1,4 @@
-"""``ue-bench reproduce``: a paper's table, computed again on a board."""
+"""``ue-bench reproduce``: compute a paper's table again on a board."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import click
 from ..errors import UserError
 from .common import (
     evasion_only_options,
+    executor_options,
     fill_options,
     jobs_option,
     json_option,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class ReproduceCommand(click.Command):
-    """Lists the settings of a table in its help: ``ue-bench reproduce TABLE --help``."""
+    """A command whose help lists the settings of a table: ``ue-bench reproduce TABLE --help``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta["words"] = list(args)  # --help is met before the table is
@@ -50,6 +51,7 @@ class ReproduceCommand(click.Command):
 @evasion_only_options
 @jobs_option
 @fill_options
+@executor_options
 @click.option("--dry-run", is_flag=True, help="Show what would be computed, and stop.")
 @click.option("--markdown", is_flag=True, help="Print Markdown.")
 @json_option
@@ -98,7 +100,7 @@ def command(
     if dry_run:
         from .plan import show
 
-        return show(grid, grid.missing(), as_json)
+        return show(grid, grid.missing(), as_json, jobs)
     failed = grid.fill(Progress(), jobs, fill)
     comparison = grid.comparison()
     if as_json:
@@ -109,7 +111,7 @@ def command(
 
 
 def _given(settings: Sequence[str]) -> dict[str, str]:
-    """The settings by name."""
+    """Return the settings by name."""
     given: dict[str, str] = {}
     for text in settings:
         name, equals, value = text.partition("=")

@@ -1,4 +1,4 @@
-"""``ue-bench run``: fill the grid, print the table."""
+"""``ue-bench run``: fill the grid and print the table."""
 
 from __future__ import annotations
 
@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import fill_options, grid_options, jobs_option, json_option, print_json, resolved, say, shown
+from .common import (
+    executor_options,
+    fill_options,
+    grid_options,
+    jobs_option,
+    json_option,
+    print_json,
+    resolved,
+    say,
+    shard_option,
+    shown,
+)
 
 if TYPE_CHECKING:
     from ..grid.filling import FillOptions
@@ -14,8 +25,10 @@ if TYPE_CHECKING:
 
 @click.command("run")
 @grid_options
+@shard_option
 @jobs_option
 @fill_options
+@executor_options
 @click.option("--no-table", is_flag=True, help="Print no table at the end: it takes time for thousands of cells.")
 @click.option("--dry-run", is_flag=True, help="Show what would be computed, and stop.")
 @json_option
@@ -29,15 +42,14 @@ def command(as_json: bool, dry_run: bool, no_table: bool, jobs: int | None, fill
         from .plan import show
 
         grid = resolved(**options)
-        return show(grid, grid.missing(), as_json)
+        return show(grid, grid.missing(), as_json, jobs)
     from ..grid.progress import Progress
-    from ..leaderboard.results import Results
     from ..store.schema import as_json as plain
 
     say("ue-bench: preparing")
     grid = resolved(**options)
     failed = grid.fill(Progress(), jobs, fill)
-    results = Results(grid.board, grid.results())
+    results = grid.outcome()
     if as_json:
         print_json([plain(r) for r in results])
     elif not no_table:
@@ -45,4 +57,4 @@ def command(as_json: bool, dry_run: bool, no_table: bool, jobs: int | None, fill
     for protector in grid.unchanged(results):
         say(f"ue-bench: warning: {protector} left every image as it was, its results are those of clean images")
     say(f"ue-bench: {len(results)} of {len(grid.cells)} cells have results in {shown(grid.env.out)}")
-    return 1 if failed or len(results) < len(grid.cells) else 0
+    return 1 if failed or not results.complete else 0

@@ -6,22 +6,25 @@ import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib import import_module
 from typing import Protocol
 
+from ..errors import UserError
+from ..schedule import local
+from ..schedule.choice import LOCAL, ExecutorChoice
 from ..schedule.devices import Pack, Slot, slots
 from ..schedule.driver import Driver
 from ..schedule.executor import Event, Executor, FailureClass
 from ..schedule.graph import Task
+from ..schedule.ray import RayExecutor
+from ..schedule.remote import Call
 from ..schedule.rules import Limits, Stops
+from ..schedule.slurm import SlurmExecutor
 from ..store.schema import Failure, FailureKind
 from .claims import StageClaims, leases_shared
 from .environment import RunEnvironment
 from .planner import Planned, plan
 from .stages.base import Stage, Stores
 
-# Modules with ``open_executor(target, settings, slots, logs, options)``, imported when they are chosen.
-EXECUTORS = {"local": "ue_bench.schedule.local"}
 TARGET = "ue_bench.grid.work:run"
 RECORDED_AS: dict[FailureClass, FailureKind] = {
     "task": "error", "diverged": "diverged", "resource": "oom", "timeout": "timeout",
@@ -34,14 +37,14 @@ class FillOptions:
     """How missing stages are computed; no number depends on it.
 
     ``retry`` are the kinds of recorded failures that are tried again, all by default. ``timeout`` in seconds a stage.
+    ``executor_options`` are those of the local executor, such as how long a worker may be silent.
     """
 
-    executor: str = "local"
-    executor_options: Mapping[str, str] = field(default_factory=dict)
     pack: Pack | None = None
     timeout: float | None = None
     max_failures: int | None = None
     retry: Collection[FailureKind] | None = None
+    executor_options: Mapping[str, str] = field(default_factory=dict)
 
 
 class Follower(Protocol):
@@ -64,6 +67,7 @@ def fill(
     jobs: int | None,
     follower: Follower,
     options: FillOptions | None = None,
+    choice: ExecutorChoice = LOCAL,
 ) -> dict[str, str]:
     """Compute what is missing for ``targets``; return why each failed stage failed, by key.
 
@@ -79,8 +83,14 @@ def fill(
     given_up = _not_tried_again(targets, stores, options)
     planned = plan([t for t in targets if t.key not in given_up], stores)
     tasks = [task_of(p) for p in planned]
-    places = slots(devices, jobs, env.threads, options.pack)
-    workers = places[: len(tasks)] if options.pack != "auto" else places if tasks else []
+    executor: Executor | None = None
+    workers: list[Slot] = []
+    if choice.is_remote and tasks:
+        executor = _open_remote(choice, env, devices, jobs, options.pack)
+        workers = [Slot(choice.name, devices, env.threads)] * min(executor.capacity(), len(tasks))
+    elif not choice.is_remote:
+        places = slots(devices, jobs, env.threads, options.pack)
+        workers = places[: len(tasks)] if options.pack != "auto" else places if tasks else []
     todo = {p.stage.key for p in planned}
     follower.begin(tasks, len(targets), sum(t.key in todo for t in targets), workers)
     try:
@@ -89,7 +99,9 @@ def fill(
             follower.on_event(Event("warning", text=text))
         if not planned:
             return given_up
-        executor = open_executor(options, env, workers)
+        if executor is None:
+            settings = dict(options.executor_options) | ({"pack": "auto"} if options.pack == "auto" else {})
+            executor = local.open_executor(TARGET, {"env": env}, workers, env.out / "logs", settings)
         claims = StageClaims([p.stage for p in planned], env, executor.detached)
         recorder = _recorder(planned, stores, follower)
         driver = Driver(executor, recorder, claims, Limits(options.timeout), Stops(options.max_failures))
@@ -106,14 +118,18 @@ def task_of(planned: Planned) -> Task:
     return Task(stage.key, stage.label, stage, planned.needs, cost.weight, paced)
 
 
-def open_executor(options: FillOptions, env: RunEnvironment, workers: list[Slot]) -> Executor:
-    """Return the executor that ``options`` name."""
-    module = import_module(EXECUTORS[options.executor])
-    settings = dict(options.executor_options)
-    if options.pack == "auto":
-        settings["pack"] = "auto"
-    executor: Executor = module.open_executor(TARGET, {"env": env}, workers, env.out / "logs", settings)
-    return executor
+def _open_remote(
+    choice: ExecutorChoice, env: RunEnvironment, devices: str, jobs: int | None, pack: Pack | None
+) -> Executor:
+    """Return the executor of another place than this machine."""
+    call = Call(TARGET, {"env": env}, threads=env.threads)
+    if choice.name == "ray":
+        if pack == "auto":
+            raise UserError("--pack auto measures the memory of this machine's devices", "give a number with ray")
+        return RayExecutor(call, choice.ray_address, devices, pack or jobs)
+    if pack is not None:
+        raise UserError("a job under SLURM has its GPU for itself", "leave --pack out with slurm")
+    return SlurmExecutor(call, env.out / "slurm", choice.slurm, jobs, devices)
 
 
 def _sweep(stores: Stores, env: RunEnvironment) -> None:

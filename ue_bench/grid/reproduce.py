@@ -58,9 +58,13 @@ class TableGrid(Grid):
     given: Mapping[str, str]
     wanted: Sequence[Wanted]
 
-    @cached_property
+    @property
     def targets(self) -> list[Stage]:
         """The stages that yield the table's numbers, each once."""
+        return self._targets
+
+    @cached_property
+    def _targets(self) -> list[Stage]:
         stages = {stage.key: stage for wanted in self.wanted for stage in wanted.stages}
         return list(stages.values())
 
@@ -143,7 +147,15 @@ def resolve_table(
     wanted = list(_wanted(table, base, images, transfer))
     cells = list({cell.key: cell for own in wanted for cell in own.cells}.values())
     return TableGrid(
-        base.board, base.data, cells, base.env, base.devices, table=table, given=dict(given or {}), wanted=wanted
+        base.board,
+        base.data,
+        cells,
+        base.env,
+        base.devices,
+        base.executor,
+        table=table,
+        given=dict(given or {}),
+        wanted=wanted,
     )
 
 

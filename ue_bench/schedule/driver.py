@@ -144,7 +144,7 @@ class Driver:
         for event in events:
             self._hear(event, graph)
         self._look_elsewhere(graph)
-        return True
+        return not (self._interrupted and self.executor.detached)  # what that one has goes on without this driver
 
     def _dispatch(self, graph: Graph) -> None:
         """Submit tasks that can start, as many as there is room for."""

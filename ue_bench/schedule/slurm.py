@@ -1,0 +1,179 @@
+"""Jobs under SLURM, through submitit: arrays of SLURM jobs, each of which does a group of short jobs or one long one.
+
+They outlive the driver: what happens in a group is appended to a file, which this driver or a later one reads.
+"""
+
+from __future__ import annotations
+
+import secrets
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..checksums import log
+from ..errors import EnvironmentProblem, one_line
+from .choice import SlurmOptions
+from .endings import Ending
+from .executor import Event, Job
+from .remote import Call, ended, packed
+from .slurm_group import ENDED, Group
+from .slurm_sent import FAILURES, FINAL, Sent, events_of, grouped, open_submitit, sent_earlier, states
+
+QUEUED = 1000  # jobs that are submitted at once by default; SLURM's own limits are of that size
+GATHER = 2.0  # seconds for which jobs are gathered into one array
+REFUSED = 60.0  # seconds after which sbatch is asked again
+
+
+class SlurmExecutor:
+    """Submits jobs from a machine with sbatch; ``folder``, the cache and the results are shared with the nodes.
+
+    At most ``jobs`` are submitted at once. SLURM is asked for its jobs every ``poll`` seconds. Raises
+    EnvironmentProblem where SLURM does not answer.
+    """
+
+    detached = True
+
+    def __init__(
+        self, call: Call, folder: Path, options: SlurmOptions, jobs: int | None = None, devices: str = "auto",
+        poll: float = 5.0,
+    ) -> None:  # fmt: skip
+        gpus = devices == "cuda" or (devices == "auto" and options.asks_for_gpus)
+        self.call = replace(call, device="cuda:0" if gpus else "cpu")
+        self.folder, self.options, self.most, self.poll = folder, options, jobs or QUEUED, poll
+        self._pending: list[Job] = []
+        self._jobs: dict[str, Job] = {}  # that have not ended, pending ones too
+        self._events: list[Event] = []
+        self._pace: dict[str, float] = {}  # seconds a weight, of the slowest of a kind
+        self._excluded = set(filter(None, [options.exclude]))
+        self._due, self._looked = 0.0, -poll
+        self.submitit = open_submitit(folder, options, call.threads)
+        self._sent = sent_earlier(folder)
+
+    def capacity(self) -> int:
+        """Return how many more jobs can be submitted."""
+        return self.most - len(self._jobs)
+
+    def submit(self, job: Job) -> None:
+        """Take a job. One that an earlier driver has sent, and that SLURM still has, is only followed."""
+        key = job.task.key
+        payload = packed(job)
+        if isinstance(payload, Event):
+            self._events.append(payload)
+            return
+        self._jobs[key] = job
+        if sent := next((s for s in self._sent if key in s.open), None):
+            sent.rewind()
+        else:
+            self._wait(job)
+
+    def events(self, timeout: float) -> list[Event]:
+        """Return what happened, in order."""
+        end = time.monotonic() + timeout
+        while True:
+            self._send()
+            self._look()
+            if self._events or (left := end - time.monotonic()) <= 0:
+                events, self._events = self._events, []
+                return events
+            time.sleep(min(left, 0.25))
+
+    def retire(self, slot: str) -> None:
+        """Send no more jobs to the node ``slot``."""
+        self._excluded.add(slot)
+        self.submitit.update_parameters(exclude=",".join(sorted(self._excluded)))
+
+    def cancel(self, key: str) -> None:
+        """Stop the job with that key. Others of its group are sent again."""
+        self._jobs.pop(key, None)
+        self._pending = [job for job in self._pending if job.task.key != key]
+        for sent in [s for s in self._sent if key in s.open]:
+            sent.open.discard(key)
+            sent.stop()
+
+    def close(self) -> None:
+        """Leave; what SLURM has goes on."""
+
+    def _wait(self, job: Job) -> None:
+        self._due = self._due if self._pending else time.monotonic() + GATHER
+        self._pending.append(job)
+
+    def _send(self) -> None:
+        """Submit what waits, in one array of groups."""
+        if not self._pending or time.monotonic() < self._due:
+            return
+        groups = list(grouped(self._pending, 60 * min(self.options.group, self.options.time / 2), self._pace))
+        records = [self.folder / f"{secrets.token_hex(8)}.json" for _ in groups]
+        calls = [Group.of(self.call, jobs, events_of(record)) for jobs, record in zip(groups, records, strict=True)]
+        try:
+            submitted = self.submitit.submit_array(calls)
+        except (RuntimeError, OSError) as error:  # submitit passes on what sbatch says
+            if not self._sent:
+                raise EnvironmentProblem(f"sbatch refuses: {one_line(error)}", "see --slurm and sinfo") from error
+            log.warning("ue-bench: sbatch refuses, asked again in a minute: %s", one_line(error))
+            self._due = time.monotonic() + REFUSED
+            return
+        self._pending = []
+        for one, jobs, record in zip(submitted, groups, records, strict=True):
+            self._sent.append(Sent.save(record, one.job_id, [job.task.key for job in jobs]))
+
+    def _look(self) -> None:
+        """Read what groups say, and notice those that ended without a word or run for too long."""
+        if time.monotonic() - self._looked < self.poll:
+            return
+        self._looked = time.monotonic()
+        try:
+            known = states()
+        except (OSError, subprocess.SubprocessError) as error:  # slurmctld restarts, or is busy
+            log.warning("ue-bench: squeue does not answer: %s", one_line(error))
+            return
+        for sent in list(self._sent):
+            for line in sent.read():
+                self._hear(sent, line)
+            state = known.get(sent.job, "GONE")
+            # Twice: the last lines of a group may reach this machine after the news of its end.
+            sent.looked_over = sent.looked_over + 1 if state in FINAL else 0
+            job = self._jobs.get(sent.running) if state == "RUNNING" else None
+            if job and job.limit is not None and time.monotonic() > sent.since + job.limit:
+                self._end(sent, job, Ending("failed", "it ran past its time limit", failure="timeout"))
+                sent.stop()
+            elif sent.looked_over > 1:
+                self._bury(sent, state)
+
+    def _hear(self, sent: Sent, line: dict[str, Any]) -> None:
+        """Take in a line of a group."""
+        key, kind = line.pop("key"), line.pop("kind")
+        job = self._jobs.get(key)
+        if kind == "started":
+            sent.slot, sent.running, sent.since = line["slot"], key, time.monotonic()
+            sent.begun.add(key)
+        if kind in ENDED:
+            sent.open.discard(key)
+            seconds = line.pop("seconds")
+            if job and kind == "done" and job.task.kind:
+                pace = seconds / max(job.task.weight, 1e-9)
+                self._pace[job.task.kind] = max(pace, self._pace.get(job.task.kind, 0.0))
+            if job:
+                self._end(sent, job, Ending(kind, **line))
+        elif job:
+            said = {name: line[name] for name in ("fraction", "text") if name in line}
+            self._events.append(Event(kind, job.task, sent.slot, attempt=job.attempt, **said))
+
+    def _end(self, sent: Sent, job: Job, ending: Ending) -> None:
+        sent.open.discard(job.task.key)
+        del self._jobs[job.task.key]
+        sent.failed = sent.failed or ending.kind == "failed"
+        self._events.append(ended(job, sent.slot, ending, str(sent.log) if ending.kind == "failed" else ""))
+
+    def _bury(self, sent: Sent, state: str) -> None:
+        """Forget a group that has ended. What it had not begun when it broke is sent again, for it is not at fault."""
+        self._sent.remove(sent)
+        for job in [self._jobs[key] for key in sorted(sent.open) if key in self._jobs]:
+            if sent.stopped or (sent.begun and job.task.key not in sent.begun):
+                self._wait(job)
+            else:
+                text = f"SLURM job {sent.job} ended: {state} {sent.last_words()}".strip()
+                self._end(sent, job, Ending("failed", text, failure=FAILURES.get(state, "infrastructure")))
+        if sent.mine:
+            sent.forget(keep_logs=sent.failed)
