@@ -141,9 +141,7 @@ def test_watching_ends_when_nothing_is_left(ue_bench: Command, out: Path, monkey
         if len(pauses) == 3:
             path.write_bytes(content)
 
-    from ue_bench.cli import status
-
-    monkeypatch.setattr(status.time, "sleep", sleep)
+    monkeypatch.setattr("ue_bench.cli.status.time.sleep", sleep)
     found = ue_bench("status", "out", "--watch", "--interval", "7")
     assert found.code == 0
     assert pauses == [7, 7, 7]

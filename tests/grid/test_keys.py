@@ -247,7 +247,7 @@ def grid(**changes: Any) -> list[Cell]:
         "fraction": 1.0,
         "precision": "fp32",
     }
-    return cells(**(axes | changes))
+    return list(cells(**(axes | changes)))
 
 
 def goals(cells: list[Cell]) -> list[TrainStage]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import pytest
 from toys import PROTOCOL, Brighter, Clean, Doubler, Linear, Plain, Toy, planned, toy_cell, toy_data
@@ -53,7 +53,14 @@ def task(stage: Stage) -> Task:
     return Task(stage.key, stage.label, stage)
 
 
-def work(timed: Timed, clock: Clock, stage: Stage, seconds: float, slot: str = "cpu#0", end: str = "done") -> None:
+def work(
+    timed: Timed,
+    clock: Clock,
+    stage: Stage,
+    seconds: float,
+    slot: str = "cpu#0",
+    end: Literal["done", "failed"] = "done",
+) -> None:
     timed.on_event(Event("started", task(stage), slot))
     clock.now += seconds
     timed.on_event(Event(end, task(stage)))

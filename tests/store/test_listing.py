@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ue_bench.store import listing, records
+from ue_bench.store import records
 from ue_bench.store.listing import SETTLED, files_of
 from ue_bench.store.results import ResultStore
 
@@ -39,7 +39,7 @@ def listed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(Path(folder).name)
         return plain(folder)
 
-    monkeypatch.setattr(listing.os, "listdir", listdir)
+    monkeypatch.setattr("ue_bench.store.listing.os.listdir", listdir)
     return names
 
 

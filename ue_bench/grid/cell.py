@@ -74,8 +74,10 @@ class Cell:
     @cached_property
     def id(self) -> str:
         """Readable name; only parameters that differ from their defaults are shown."""
-        names = map(self.shared.selector, (self.protector, self.countermeasure, self.victim))
-        return cell_id(self.data.info.selector, *names, self.protocol.name, self.seed, self.fraction)
+        selector = self.shared.selector
+        protector, countermeasure, victim = map(selector, (self.protector, self.countermeasure, self.victim))
+        dataset, protocol = self.data.info.selector, self.protocol.name
+        return cell_id(dataset, protector, countermeasure, victim, protocol, self.seed, self.fraction)
 
     def _spelled(self) -> dict[str, Spelled]:
         """Return the fields of ``identity()``."""
