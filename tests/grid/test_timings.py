@@ -53,15 +53,8 @@ def task(stage: Stage) -> Task:
     return Task(stage.key, stage.label, stage)
 
 
-def work(
-    timed: Timed,
-    clock: Clock,
-    stage: Stage,
-    seconds: float,
-    slot: str = "cpu#0",
-    end: Literal["done", "failed"] = "done",
-) -> None:
-    timed.on_event(Event("started", task(stage), slot))
+def work(timed: Timed, clock: Clock, stage: Stage, seconds: float, end: Literal["done", "failed"] = "done") -> None:
+    timed.on_event(Event("started", task(stage), "cpu#0"))
     clock.now += seconds
     timed.on_event(Event(end, task(stage)))
 
