@@ -12,12 +12,13 @@ from pydantic import PrivateAttr
 from sets import colours
 from torch import Tensor, nn
 
+from ue_bench.catalogue.registry import registry
 from ue_bench.contract.combination import combine
 from ue_bench.contract.context import TrainContext
 from ue_bench.contract.imageset import ImageSet
-from ue_bench.contract.plugin import Countermeasure
+from ue_bench.contract.plugin import Countermeasure, Victim
 from ue_bench.contract.protocol import Protocol
-from ue_bench.engine import loop, memory
+from ue_bench.engine import batches, loop, memory
 from ue_bench.engine.loop import Outcome, Pixels, ShiftedInput, accuracy, default_precision, make_optimizer, train
 
 RECIPE = Protocol(
@@ -287,10 +288,47 @@ def test_accuracy_counts_in_eval_mode_and_over_all_batches(monkeypatch: pytest.M
             assert not torch.is_grad_enabled()
             return x.mean((2, 3))
 
-    monkeypatch.setattr(loop, "EVAL_BATCH", 7)
+    monkeypatch.setattr(batches, "EVAL_BATCH", 14)
+    monkeypatch.setattr(batches, "ONE_CORE_PARTS", 2)
     data = colours()
     wrong = ImageSet(data.images, np.where(np.arange(40) < 10, (data.labels + 1) % 3, data.labels), data.class_names)
     assert accuracy(Reads(), Pixels(wrong, torch.device("cpu")), lambda: torch.autocast("cpu", enabled=False)) == 75
+
+
+@pytest.mark.parametrize(
+    ("images", "device", "sizes"),
+    [
+        (2300, "cpu", [250] * 8 + [300]),
+        (2300, "cuda", [1000, 1000, 300]),
+        (1001, "cpu", [250] * 4 + [1]),
+        (7, "cpu", [7]),
+        (0, "cpu", []),
+    ],
+)
+def test_only_whole_thousands_are_cut_smaller_on_a_cpu(images: int, device: str, sizes: list[int]) -> None:
+    cut = list(batches.evaluation_batches(images, torch.device(device)))
+    assert [len(batch) for batch in cut] == sizes
+    assert [where for batch in cut for where in batch] == list(range(images))
+
+
+@pytest.mark.parametrize(("threads", "size"), [(1, 250), (2, 1000), (16, 1000)])
+def test_threads_share_a_batch(threads: int, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert {len(batch) for batch in batches.evaluation_batches(2000, torch.device("cpu"))} == {size}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("selector", ["resnet9[width=8,blocks=1]", "vit[width=24,depth=1,heads=2]", "linear", "mlp"])
+def test_logits_are_the_same_to_the_bit_in_batches_for_a_cpu(selector: str, precision: str) -> None:
+    [victim] = registry().resolve("victim", selector)
+    assert isinstance(victim, Victim)
+    torch.manual_seed(0)
+    model = victim.build(10, (16, 16)).to(memory_format=torch.channels_last).eval()
+    x = loop.to_unit(torch.randint(256, (batches.EVAL_BATCH, 16, 16, 3), dtype=torch.uint8))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        assert torch.equal(
+            torch.cat([model(part) for part in x.split(batches.EVAL_BATCH // batches.ONE_CORE_PARTS)]), model(x)
+        )
 
 
 def test_the_shift_is_taken_off_the_pixels() -> None:

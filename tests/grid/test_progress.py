@@ -217,3 +217,11 @@ def test_eta_knows_the_tail(clock: Clock) -> None:
     progress.on_event(Event("progress", tasks[3], fraction=0.25))
     # 3.25 tasks a minute by four workers, so one worker does 0.8125, and has 0.75 of a task before it.
     assert progress.eta() == "0:55"
+
+
+@pytest.mark.parametrize(("widgets", "live"), [(None, False), ("a spec", True)])
+def test_a_notebook_has_a_live_display_where_there_are_widgets(
+    monkeypatch: pytest.MonkeyPatch, widgets: str | None, live: bool
+) -> None:
+    monkeypatch.setattr("ue_bench.grid.progress.find_spec", lambda name: widgets)
+    assert Progress(Console(file=StringIO(), force_jupyter=True)).interactive is live

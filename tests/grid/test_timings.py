@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import pytest
 from toys import PROTOCOL, Brighter, Clean, Doubler, Linear, Plain, Toy, planned, toy_cell, toy_data
@@ -20,7 +20,7 @@ from ue_bench.grid.stages.protect import ProtectStage
 from ue_bench.grid.stages.train import TrainStage
 from ue_bench.grid.timings import FILE, KEPT, START_UP, Timed, Timings, paces
 from ue_bench.schedule.devices import Slot
-from ue_bench.schedule.executor import Event
+from ue_bench.schedule.executor import Event, EventKind
 from ue_bench.schedule.graph import Task
 
 SLOTS = [Slot("cpu#0", "cpu", 1), Slot("cpu#1", "cpu", 1)]
@@ -53,8 +53,10 @@ def task(stage: Stage) -> Task:
     return Task(stage.key, stage.label, stage)
 
 
-def work(timed: Timed, clock: Clock, stage: Stage, seconds: float, end: Literal["done", "failed"] = "done") -> None:
-    timed.on_event(Event("started", task(stage), "cpu#0"))
+def work(
+    timed: Timed, clock: Clock, stage: Stage, seconds: float, slot: str = "cpu#0", end: EventKind = "done"
+) -> None:
+    timed.on_event(Event("started", task(stage), slot))
     clock.now += seconds
     timed.on_event(Event(end, task(stage)))
 

@@ -2,7 +2,7 @@
 
 Starts munged, slurmctld and slurmd with one node, this machine, that listens on its loopback interface only. The node
 has four CPUs and two GPUs, which are plain files. Jobs of the partition ``urgent`` push those of ``main`` back into the
-queue. The daemons end with the command.
+queue. What is requeued starts again after ``cred_expire`` seconds. The daemons end with the command.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -25,11 +26,19 @@ DEADLINE = 60.0  # seconds until the node takes jobs
 
 def lacks() -> str:
     """Why there can be no such SLURM here; empty if there can."""
-    missing = [name for name in (*DAEMONS, "sbatch", "srun", "unshare", "ip") if not shutil.which(name, path=SBIN)]
+    missing = [name for name in (*DAEMONS, "sbatch", "srun") if not shutil.which(name, path=SBIN)]
     if missing:
-        return f"{', '.join(missing)} not installed (Debian: slurm-wlm munge iproute2)"
-    tried = subprocess.run(["unshare", "--net", "true"], capture_output=True, text=True, check=False)
-    return f"no network namespace: {tried.stderr.strip()}" if tried.returncode else ""
+        return f"{', '.join(missing)} not installed (Debian: slurm-wlm munge)"
+    return no_network()
+
+
+def no_network() -> str:
+    """Why there can be no network of one's own here; empty if there can."""
+    missing = [name for name in ("unshare", "ip") if not shutil.which(name, path=SBIN)]
+    if missing:
+        return f"{', '.join(missing)} not installed (Debian: util-linux iproute2)"
+    tried = subprocess.run(in_own_network("true"), capture_output=True, text=True, check=False)
+    return f"no network of one's own: {tried.stderr.strip()}" if tried.returncode else ""
 
 
 def in_own_network(*command: str) -> list[str]:
@@ -45,7 +54,10 @@ def in_own_network(*command: str) -> list[str]:
 def configure(folder: Path) -> None:
     host, user = socket.gethostname(), getpass.getuser()
     for index in range(GPUS):
-        (folder / f"gpu{index}").touch()
+        try:  # twins of /dev/null: for plain files SLURM counts GPUs, but does not say which one a job has
+            os.mknod(folder / f"gpu{index}", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+        except PermissionError:
+            (folder / f"gpu{index}").touch()
     (folder / "gres.conf").write_text(f"NodeName={host} Name=gpu File={folder}/gpu[0-{GPUS - 1}]\n")
     (folder / "key").write_bytes(secrets.token_bytes(1024))
     (folder / "key").chmod(0o400)
@@ -55,7 +67,7 @@ SlurmctldHost={host}(127.0.0.1)
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
 CredType=cred/munge
 CommunicationParameters=NoInAddrAny
 StateSaveLocation={folder}/state
@@ -75,7 +87,7 @@ PreemptMode=REQUEUE
 SlurmdParameters=config_overrides
 GresTypes=gpu
 ReturnToService=2
-KillWait=5
+KillWait=1
 NodeName={host} NodeAddr=127.0.0.1 CPUs={CPUS} Gres=gpu:{GPUS} State=UNKNOWN
 PartitionName=main Nodes={host} Default=YES State=UP PriorityTier=1
 PartitionName=urgent Nodes={host} State=UP PriorityTier=9
@@ -89,10 +101,14 @@ def main(folder: Path, command: list[str]) -> int:
         (folder / name).mkdir()
     configure(folder)
     environment = {**os.environ, "PATH": SBIN, "SLURM_CONF": str(folder / "slurm.conf")}
-    munge = [f"--{what}={folder}/{name}" for what, name in (
-        ("socket", "munge.socket"), ("key-file", "key"), ("pid-file", "munged.pid"), ("seed-file", "seed"),
-        ("log-file", "munged.log"),
-    )]  # fmt: skip
+    files = {
+        "socket": "munge.socket",
+        "key-file": "key",
+        "pid-file": "pid",
+        "seed-file": "seed",
+        "log-file": "munge.log",
+    }
+    munge = [f"--{what}={folder}/{name}" for what, name in files.items()]
     starts = [["munged", "--foreground", "--force", *munge], ["slurmctld", "-D"], ["slurmd", "-D"]]
     running: list[subprocess.Popen[bytes]] = []
     try:

@@ -39,7 +39,7 @@ def listed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(Path(folder).name)
         return plain(folder)
 
-    monkeypatch.setattr("ue_bench.store.listing.os.listdir", listdir)
+    monkeypatch.setattr(os, "listdir", listdir)
     return names
 
 

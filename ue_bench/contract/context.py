@@ -249,7 +249,7 @@ class Context(CleanDataAccess):
         """Return a classifier trained on ``data``, in eval mode and frozen; it takes pixels in [0, 1], N x 3 x H x W.
 
         ``victim`` and ``countermeasure`` are selectors, ``recipe`` fields of a protocol such as ``epochs=40``. Trained
-        once and kept: protectors that ask for the same network share it. Killed, it continues with its next epoch.
+        once and kept: protectors that ask for the same network share it. A training that was killed continues.
         Where test images are protected, it is the one of the training images.
         """
         data, ctx = self.learning(data)

@@ -25,6 +25,12 @@ class DivergenceCheck:
         """Remember the loss of the next step, a scalar."""
         self.losses.append(loss.detach().float())
 
+    def pending(self) -> Tensor:
+        """Return the losses that were not looked at yet: part of a state that is saved between two checks."""
+        import torch
+
+        return torch.stack(self.losses) if self.losses else torch.empty(0)
+
     def check(self, step: int, *networks: nn.Module) -> None:
         """Look at the losses up to ``step``, which counts from 1, and at all weights and statistics of ``networks``.
 

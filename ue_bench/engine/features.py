@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..contract.imageset import ImageSet
-from .loop import EVAL_BATCH, Pixels, to_unit
+from .batches import EVAL_BATCH
+from .loop import Pixels, to_unit
 
 # What ends the convolutional part of a classifier.
 HEAD = (nn.Linear, nn.Flatten, nn.modules.pooling._AdaptiveAvgPoolNd, nn.modules.pooling._AvgPoolNd)

@@ -74,10 +74,12 @@ class Cell:
     @cached_property
     def id(self) -> str:
         """Readable name; only parameters that differ from their defaults are shown."""
-        selector = self.shared.selector
-        protector, countermeasure, victim = map(selector, (self.protector, self.countermeasure, self.victim))
-        dataset, protocol = self.data.info.selector, self.protocol.name
-        return cell_id(dataset, protector, countermeasure, victim, protocol, self.seed, self.fraction)
+        protector, countermeasure, victim = map(
+            self.shared.selector, (self.protector, self.countermeasure, self.victim)
+        )
+        return cell_id(
+            self.data.info.selector, protector, countermeasure, victim, self.protocol.name, self.seed, self.fraction
+        )
 
     def _spelled(self) -> dict[str, Spelled]:
         """Return the fields of ``identity()``."""

@@ -57,14 +57,16 @@ class StageClaims:
             lease = leases.claim(stage.key, stage.label)
             if lease is None:
                 return Claim("taken")
-        claim = Claim("stored") if stage.is_stored(self.stores) else self._failed_elsewhere(stage)
-        if claim is not None:
-            if lease is not None:
+        claim = None
+        try:
+            claim = Claim("stored") if stage.is_stored(self.stores) else self._failed_elsewhere(stage)
+            claim = claim or Claim("mine", Assignment(stage, lease))
+        finally:
+            if lease is not None and (claim is None or claim.state != "mine"):
                 leases.release(lease)
-            return claim
-        if lease is not None:
+        if lease is not None and claim.state == "mine":
             self._held[task.key] = lease
-        return Claim("mine", Assignment(stage, lease))
+        return claim
 
     def is_free(self, task: Task, lease: str) -> bool:
         """Return whether a stage, or the artifact that it waits for, is in nobody's hands or a dead one's."""

@@ -6,6 +6,7 @@ import re
 import sys
 import time
 import warnings
+from importlib.util import find_spec
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -55,7 +56,8 @@ class Progress:
         self.elsewhere = 0
         self.live = Live(get_renderable=self.render, console=self.console, refresh_per_second=4, transient=True)
         terminal = self.console.is_terminal and not self.console.is_dumb_terminal
-        self.interactive = terminal or self.console.is_jupyter
+        widgets = self.console.is_jupyter and find_spec("ipywidgets") is not None  # else rich warns at each refresh
+        self.interactive = terminal or widgets
 
     def begin(self, tasks: list[Task], targets: int, missing: int, workers: list[Slot]) -> None:
         """Say how much there is to compute, and start the display."""

@@ -143,6 +143,8 @@ def minutes(text: str) -> int:
     Raises ValueError for anything else, and for no time at all.
     """
     days, dash, rest = text.rpartition("-")
+    if dash and not days:
+        raise ValueError(text)
     parts = [int(part) for part in rest.split(":")]
     if not 1 <= len(parts) <= 3 or min(parts) < 0:
         raise ValueError(text)

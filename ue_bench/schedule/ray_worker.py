@@ -33,8 +33,13 @@ class Worker:
 
     def run(self, key: str, slot: str, payload: bytes, attempt: int) -> Ending:
         """Run a job and return how it ended; meanwhile its progress goes into the queue."""
-        send = self.queue.actor.put_nowait
-        return self.call.run(slot, payload, attempt, lambda *said: send.remote((key, attempt, *said)))
+
+        def send(*said: Any) -> None:
+            sent = self.queue.actor.put_nowait.remote((key, attempt, *said))
+            if said[0] == "warning":  # which must not come after the end
+                needed("ray", "ray").get(sent)
+
+        return self.call.run(slot, payload, attempt, send)
 
 
 @dataclass(eq=False)

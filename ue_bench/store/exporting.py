@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import BaseModel
 
@@ -49,8 +49,9 @@ def _frame(kind: type[BaseModel], records: Iterable[BaseModel]) -> pandas.DataFr
 
     columns = _columns(kind)
     rows = [_row(record) for record in records]
-    array: Any = pd.array  # its overloads know types by name only where they are written out
-    return pd.DataFrame({name: array([row.get(name) for row in rows], dtype=dtype) for name, dtype in columns.items()})
+    return pd.DataFrame(
+        {name: pd.array([row.get(name) for row in rows], dtype=cast(Any, dtype)) for name, dtype in columns.items()}
+    )
 
 
 def _columns(kind: type[BaseModel], prefix: str = "") -> dict[str, str]:
@@ -93,7 +94,7 @@ def _write_parquet(frames: Mapping[str, pandas.DataFrame], path: Path) -> None:
 
 def _write_csv(frames: Mapping[str, pandas.DataFrame], path: Path) -> None:
     [frame] = frames.values()
-    texts: list[str] = list(frame.select_dtypes("string").columns)
+    texts: Iterable[str] = frame.select_dtypes("string").columns
     frame = frame.assign(**{name: frame[name].map(_harmless, na_action="ignore") for name in texts})
     frame.to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
 
