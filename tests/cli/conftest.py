@@ -78,6 +78,7 @@ class InProcess:
         from ue_bench.grid.work import run
 
         self.computed.append(job.task.label)
+        self.ended.append(Event("started", job.task, self.slots[0].name))
         try:
             run(job.payload, self.slots[0], self.settings, Unheard(), job.attempt)
         except Exception as error:

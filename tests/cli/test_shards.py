@@ -234,3 +234,17 @@ def test_an_export_needs_a_format_and_a_folder(ue_bench: Command, filled: Path, 
     assert "no ending that names a format" in ue_bench("results", "export", "out", "table.xlsx").err
     assert "holds no results" in ue_bench("results", "export", "empty", "table.csv").err
     assert not (tmp_path / "table.csv").exists()
+
+
+def test_a_plan_knows_what_this_machine_took_before(ue_bench: Command, filled: Path, tmp_path: Path) -> None:
+    before = lines(ue_bench("plan", "--format", "jsonl", "--cache-dir", "fresh", "--out", "new", *GRID).out)
+    assert any(row["seconds"] is None for row in before if row["kind"] == "protected")
+    assert (tmp_path / "cache" / "timings.json").is_file()
+    more = [*GRID, "--seeds", "7", "--out", "new"]
+    after = lines(ue_bench("plan", "--format", "jsonl", *more).out)
+    assert len(after) == 9
+    assert all(row["seconds"] is not None for row in after)
+    summary = ue_bench("plan", *more).out.splitlines()[-1]
+    assert summary.startswith("6 of 6 cells to compute, 9 stages in all, some 0:")
+    assert "device-hours), until 20" in summary
+    assert "unknown" not in summary

@@ -100,6 +100,7 @@ def test_failures_come_with_their_logs(ue_bench: Command, out: Path) -> None:
 def test_what_is_at_work_is_read_from_leases(ue_bench: Command, out: Path, tmp_path: Path) -> None:
     lease(out, "a" * 32, "demo/none/gray", silent=5)
     lease(tmp_path / "cache", "b" * 32, "protect demo/noise/s0", silent=900, host="node8")
+    lease(out, "driver.me", "a driver", silent=5)
     (out / ".leases" / ("c" * 32)).write_text("{", encoding="utf-8")  # it is being written
     found = {stage["label"]: stage for stage in ue_bench("status", "out", "--json").json["running"]}
     assert set(found) == {"demo/none/gray", "protect demo/noise/s0"}

@@ -82,7 +82,7 @@ def forecast(planned: Sequence[Planned], grid: Grid, slots: Sequence[Slot], timi
 
 def _finish(tasks: list[Task], slots: int, start_up: float) -> float:
     """Return when the last task ends, each taking as many seconds as it weighs."""
-    graph, now, number = Graph(tasks), 0.0, count()
+    graph, now, number = Graph(tasks, slots), 0.0, count()
     running: list[tuple[float, int, Task]] = []
     cold = slots
     while True:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import BaseModel
 from pydantic import ValidationError as PydanticError
 
-from ..atomic import write_atomically
+from ..atomic import write_atomically, write_once
 from ..errors import UserError
 from .evasion import EvasionResult, EvasionStore
 from .records import BAD
@@ -17,6 +18,7 @@ from .results import ResultStore, fresh_path
 from .schema import Failure, Measured, Result
 
 M = TypeVar("M", bound=Measured)
+R = TypeVar("R", bound=BaseModel)
 Numbers = Callable[[M], Any]
 
 
@@ -75,24 +77,33 @@ def _merge(
     """Copy the records of one folder; return the keys of those that were new."""
     new = []
     for path in _files(source):
-        try:
-            content = path.read_bytes()
-            record = kind.model_validate_json(content)
-        except (OSError, PydanticError, RecursionError):
+        record = _read(path, kind)
+        if record is None:
             merged.unreadable.append(str(path))
             continue
         known = there.get(record.key)
         if known is None:
             names = record.countermeasure, record.victim, record.protocol, f"s{record.seed}"
-            write_atomically(fresh_path(target, record.key, record.protector, *names), content)
-            there[record.key] = record
-            new.append(record.key)
-            merged.added += 1
-        elif numbers(known) == numbers(record):
+            place = fresh_path(target, record.key, record.protector, *names)
+            if write_once(place, path.read_bytes()):
+                there[record.key] = record
+                new.append(record.key)
+                merged.added += 1
+                continue
+            known = _read(place, kind)  # another process was faster
+        if known is not None and numbers(known) == numbers(record):
             merged.known += 1
         else:
             merged.differing.append(str(path))
     return new
+
+
+def _read(path: Path, kind: type[R]) -> R | None:
+    """Return the record in a file, verified; None where it is none."""
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except (OSError, PydanticError, RecursionError):
+        return None
 
 
 def _files(folder: Path) -> Iterable[Path]:
@@ -110,9 +121,8 @@ def _merge_failures(source: Path, store: ResultStore, done: set[str], merged: Me
     """Copy the failures of cells without a result; of two of one cell the newer one is kept."""
     there = {failure.key: failure for failure in store.failures()}
     for path in sorted((source / "failures").glob("*.json")):
-        try:
-            failure = Failure.model_validate_json(path.read_bytes())
-        except (OSError, PydanticError, RecursionError):
+        failure = _read(path, Failure)
+        if failure is None:
             merged.unreadable.append(str(path))
             continue
         known = there.get(failure.key)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 LEASES = ".leases"  # in a results or cache folder
+DRIVER = "driver."  # begins the name of a lease that says that a driver is there
 OWNERS = "owners"  # in that: one file a driver, written again and again while it lives
 
 
@@ -40,7 +41,7 @@ def running(*folders: Path) -> list[Running]:
     found = []
     for folder in dict.fromkeys(folders):
         for path in (folder / LEASES).glob("[!.]*"):
-            stage = _read(path, now)
+            stage = None if path.name.startswith(DRIVER) else _read(path, now)
             if stage is not None:
                 found.append(stage)
     return sorted(found, key=lambda stage: (-(stage.since or 0.0), stage.label))
