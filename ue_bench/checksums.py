@@ -60,7 +60,8 @@ def moved(before: Path, after: Path) -> None:
 def damage(folder: Path, again: bool = False) -> str:
     """Return what is wrong with a sealed folder in a few words; an empty text when it is whole.
 
-    Content is read once in a process, and ``again`` when asked or when sizes or times of files changed.
+    Content is read once in a process, and ``again`` when asked or when sizes or times of files changed. Raises
+    StorageProblem when it cannot be read: it may well be whole, and is not ours to remove.
     """
     try:
         sums = json.loads((folder / MANIFEST).read_bytes())
@@ -78,7 +79,10 @@ def damage(folder: Path, again: bool = False) -> str:
     except ValueError:
         return f"{MANIFEST} is damaged"
     except OSError as error:
-        return f"it cannot be read: {error.strerror}"
+        raise StorageProblem(
+            f"{folder.parent.name}/{folder.name[:12]} cannot be read: {error.strerror}",
+            f"see to {folder.parent.parent}, or choose another --cache-dir",
+        ) from error
     _known_whole[str(folder)] = stamp
     return ""
 

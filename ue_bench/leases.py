@@ -218,11 +218,14 @@ class Leases:
     def start(self) -> None:
         """Begin to beat, if this process does not yet. Raises OSError when the folder cannot be written."""
         with self._lock:
+            if self._thread is not None and (self._held or self._beat_file.exists()):
+                return  # a folder that vanished under what is held is not made again: it was a disk
+            self.owners.mkdir(parents=True, exist_ok=True)
+            self._beat_file.write_bytes(b"0".rjust(20))
+            self.working = True
             if self._thread is not None:
                 return
             self._over.clear()
-            self.owners.mkdir(parents=True, exist_ok=True)
-            self._beat_file.write_bytes(b"0".rjust(20))
             self._thread = threading.Thread(target=self._beat_on, name="lease beat", daemon=True)
             self._thread.start()
 

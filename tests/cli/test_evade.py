@@ -42,8 +42,11 @@ class TestEvade:
         done = ue_bench(*command)
         assert done.code == 0
         kinds = [label.split()[0] for label in computed]
-        assert kinds[:2] == ["train", "protect"]
+        assert kinds[:2] == ["protect", "train"]  # clean images need no classifier; the attack does
+        assert computed[0].endswith("/none")
+        attack = next(place for place, label in enumerate(computed) if label.startswith("protect") and place > 0)
         assert kinds[2].endswith("/none/vanilla/resnet9[width=4]/micro/s0/evasion")
+        assert attack > 1
         found = ue_bench(*command, "--json").json
         assert len(computed) == 9  # 1 classifier, 2 sets, 6 cells: nothing was computed again
         numbers = accuracies(found)

@@ -103,8 +103,13 @@ def test_a_cell_that_fails_is_recorded_and_tried_again(
     assert "0 of 1 cells have results" in failed.err
     [row] = ue_bench("status", "--json", *GRID, "-C", "^gray+cutout").json
     assert (row["state"], row["error"]) == ("failed", "ValueError: no convergence")
-    assert (tmp_path / "out" / "failures" / f"{row['key']}.txt").read_text(encoding="utf-8") == "Traceback: here"
+    trace = (tmp_path / "out" / "failures" / f"{row['key']}.txt").read_text(encoding="utf-8")
+    assert trace.startswith("Traceback")
+    assert "in fails" in trace
 
+    left = ue_bench("run", *GRID, "-C", "^gray+cutout", "--retry", "oom", "--retry", "timeout")
+    assert left.code == 1
+    assert "1 cells failed earlier and are not tried again" in left.err
     assert ue_bench("run", *GRID, "-C", "^gray+cutout").code == 0
     assert list((tmp_path / "out" / "failures").iterdir()) == []
 
@@ -172,15 +177,40 @@ def test_reference_rows_are_always_part_of_the_grid(ue_bench: Command) -> None:
     assert len(rows("--seeds", "0-2", "-P", "noise")) == 6
 
 
-def test_a_second_run_into_the_same_folder_is_refused(ue_bench: Command, tmp_path: Path) -> None:
-    from ue_bench.store.results import ResultStore
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--pack", "2"], "there is nothing to pack"),
+        (["--pack", "many"], "cannot pack 'many' cells"),
+        (["--timeout", "soon"], "cannot read the time 'soon'"),
+        (["--timeout", "0"], "cannot read the time '0'"),
+    ],
+)
+def test_options_of_filling_that_make_no_sense_are_refused(
+    ue_bench: Command, computed: list[str], options: list[str], message: str
+) -> None:
+    refused = ue_bench("run", *GRID, *options)
+    assert refused.code == 2
+    assert message in refused.err
+    assert computed == []
 
-    store = ResultStore(tmp_path / "out")
-    store.create()
-    with store.lock():
-        refused: Finished = ue_bench("run", *GRID)
-    assert refused.code == 3
-    assert "another run is filling" in refused.err
+
+def test_fail_fast_starts_nothing_after_a_failure_and_no_table_is_printed(
+    ue_bench: Command, computed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ue_bench.engine import loop
+
+    def fails(*arguments: Any, **options: Any) -> None:
+        raise ValueError("no convergence")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(loop, "train", fails)
+        failed = ue_bench("run", *GRID, "--fail-fast", "--no-table")
+    assert failed.code == 1
+    assert len(computed) == 2  # clean images, and the first of two cells
+    assert failed.out == ""
+    assert ue_bench("run", *GRID, "--timeout", "2h", "--no-table").code == 0
+    assert len(computed) == 4
 
 
 @pytest.mark.slow
@@ -222,7 +252,7 @@ def test_workers_compute_what_this_process_does(
     assert ue_bench("run", "--jobs", "2", *GRID).code == 0
     by_workers = metrics(tmp_path / "out")
     shutil.rmtree(tmp_path / "out")
-    monkeypatch.setattr(local, "Scheduler", InProcess)
+    monkeypatch.setattr(local, "open_executor", InProcess)
     assert ue_bench("run", *GRID).code == 0
     assert metrics(tmp_path / "out") == by_workers
 

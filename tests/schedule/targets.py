@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -152,6 +154,12 @@ def fail(how: str, **_: Any) -> None:
             raise KeyboardInterrupt
         case "pipe":
             raise BrokenPipeError("not the driver's")
+        case "memory":
+            raise MemoryError("no room")
+        case "device":
+            raise RuntimeError("CUDA error: unspecified launch failure")
+        case "disk":
+            raise OSError(errno.ENOSPC, "No space left on device", "/some/file")
         case "user":
             raise EnvironmentProblem("no such file", "look for it")
         case "diverged":
@@ -211,6 +219,35 @@ def tell(key: str, name: str, settings: dict[str, Any], **_: Any) -> None:
     write(settings["log"], f"told {name} {settings[key]}")
 
 
+def fail_at_first(how: str, attempts: int, attempt: int, **_: Any) -> None:
+    if attempt <= attempts:
+        fail(how)
+
+
+def fail_on(device: str, settings: dict[str, Any], name: str, **_: Any) -> None:
+    """Fail as a broken device does: on one of two, by what the worker may see."""
+    write(settings["log"], f"on {name} {os.environ.get('CUDA_VISIBLE_DEVICES')}")
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == device:
+        fail("device")
+    time.sleep(0.5)  # long enough for a new worker of the broken one to ask for the next
+
+
+def leave_a_child(settings: dict[str, Any], name: str, **_: Any) -> None:
+    """End well, with a process still at work."""
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    write(settings["log"], f"child {child.pid}")
+
+
+def print_much(**_: Any) -> None:
+    for _number in range(3000):
+        print("x" * 999)
+
+
+def stand_still(attempts: int, attempt: int, **_: Any) -> None:
+    if attempt <= attempts:
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
 DEADLY = 600.0  # seconds: as good as for ever
 ACTIONS: dict[str, Callable[..., None]] = {
     f.__name__: f
@@ -230,5 +267,10 @@ ACTIONS: dict[str, Callable[..., None]] = {
         cling,
         fail,
         tell,
+        fail_at_first,
+        fail_on,
+        leave_a_child,
+        print_much,
+        stand_still,
     )
 }

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from ue_bench.errors import EnvironmentProblem
+from ue_bench.errors import EnvironmentProblem, UserError
 from ue_bench.schedule import devices
+from ue_bench.schedule.devices import Slot
+from ue_bench.schedule.local import LocalExecutor
 
 
 @pytest.fixture
@@ -42,3 +44,21 @@ def test_auto_without_gpu_is_the_cpu(machine: pytest.MonkeyPatch) -> None:
 def test_device_that_is_not_there(machine: pytest.MonkeyPatch, asked: str) -> None:
     with pytest.raises(EnvironmentProblem, match="available: cuda:0"):
         devices.slots(asked, None, 1)
+
+
+def test_packed_slots_of_an_accelerator_say_so(machine: pytest.MonkeyPatch) -> None:
+    assert [(s.name, s.packed) for s in devices.slots("cuda:1", None, 1, 2)] == [("cuda:1#0", 2), ("cuda:1#1", 2)]
+    assert {s.packed for s in devices.slots("cuda:1", 3, 1)} == {3}  # --jobs shares it as well
+    assert len(devices.slots("cuda:1", None, 1, "auto")) == devices.LARGEST_PACK
+    assert {s.packed for s in devices.slots("cpu", 4, 1)} == {1}
+    with pytest.raises(UserError, match="nothing to pack"):
+        devices.slots("cpu", None, 1, 2)
+
+
+def test_packing_by_memory_begins_with_one_and_takes_what_the_largest_leaves_room_for() -> None:
+    places = [Slot(f"cuda:0#{number}", "cuda:0", 1, 8) for number in range(8)]
+    executor = LocalExecutor(places, "none:run", {}, measure_memory=True)
+    assert executor.capacity() == 1
+    for peak, room in [(0.2, 4), (0.05, 8), (0.5, 1), (0.44, 2)]:
+        executor._peak["cuda:0"] = peak
+        assert executor.capacity() == room

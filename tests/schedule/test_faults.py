@@ -188,6 +188,7 @@ def test_a_driver_that_stood_still_loses_its_work_and_does_nothing_twice(the_boa
     the_board.check(before)
 
 
+@pytest.mark.slow
 def test_workers_of_a_driver_that_stands_still_give_way(the_board: Board) -> None:
     """Only the driver is stopped: its workers go on until somebody else has taken their work."""
     first = the_board.start(jobs=2, mode="slow")
@@ -201,6 +202,7 @@ def test_workers_of_a_driver_that_stands_still_give_way(the_board: Board) -> Non
     the_board.check()
 
 
+@pytest.mark.slow
 def test_a_worker_without_a_sign_of_life_is_killed_and_its_cell_tried_again(the_board: Board) -> None:
     [said] = finish(the_board.start(mode="hang", BOARD_SILENCE="4"))
     assert "crashed train aw the worker gave no sign of life for 4 s" in said
@@ -259,7 +261,7 @@ mkdir "$1/kept"; cp -r "$1/out/cells" "$1/kept/"
 
 
 @needs_mounts
-@pytest.mark.parametrize("where", ["out", "cache"])
+@pytest.mark.parametrize("where", ["out", pytest.param("cache", marks=pytest.mark.slow)])
 def test_a_full_disk_stops_the_run_in_one_line_and_loses_nothing(the_board: Board, where: str) -> None:
     command = ["unshare", *ROOT, "--mount", "sh", "-c", MOUNTED, "sh", str(the_board.root), where, f"big {where}"]
     ran = subprocess.run(

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import heapq
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -71,3 +74,47 @@ def test_every_task_once_and_after_its_needs(shape: list[tuple[list[int], float]
     assert sorted(order) == sorted(t.key for t in tasks)
     rank = {key: i for i, key in enumerate(order)}
     assert all(rank[need] < rank[t.key] for t in tasks for need in t.needs)
+
+
+def simulated(tasks: list[Task], width: int) -> tuple[float, float, float]:
+    """How long tasks take on ``width`` slots, what share of it these work, and when the first result comes."""
+    graph, now, busy, started = Graph(tasks, width), 0.0, 0.0, 0
+    ends = {t.key for t in tasks} - {need for t in tasks for need in t.needs}
+    running: list[tuple[float, int, Task]] = []
+    first = 0.0
+    while True:
+        while len(running) < width and (one := graph.take()):
+            started += 1
+            busy += one.weight
+            heapq.heappush(running, (now + one.weight, started, one))
+        if not running:
+            assert not graph.waiting
+            return now, busy / (now * width), first
+        now, _, done = heapq.heappop(running)
+        graph.finish(done)
+        first = first or (now if done.key in ends else 0.0)
+
+
+@pytest.mark.parametrize("protect", [(2.0,), (2.0, 2.0, 5.0, 60.0, 200.0)], ids=["quick", "slow"])
+@pytest.mark.parametrize("columns", [(10.0,), (10.0, 10.0, 12.0, 20.0, 80.0)], ids=["alike", "different"])
+def test_a_large_board_has_results_from_the_first_minutes_and_busy_slots(
+    protect: tuple[float, ...], columns: tuple[float, ...]
+) -> None:
+    """130 protectors before 39 columns: 5,070 cells on 8 slots."""
+    tasks = []
+    for row in range(130):
+        tasks.append(task(f"p{row}", weight=protect[row % len(protect)]))
+        tasks += [
+            task(f"p{row}c{column}", needs=(f"p{row}",), weight=columns[column % len(columns)]) for column in range(39)
+        ]
+    whole, share, first = simulated(tasks, 8)
+    assert share >= 0.95
+    assert first <= 0.01 * whole
+
+
+def test_long_openings_do_not_all_go_first() -> None:
+    tasks = [task(f"p{row}", weight=30) for row in range(20)]
+    tasks += [task(f"p{row}c{n}", needs=(f"p{row}",), weight=10) for row in range(20) for n in range(20)]
+    order = keys_in_order(Graph(tasks, 4))
+    assert order.index("p0c0") < 10
+    assert sum("c" not in key for key in order[:100]) < 10

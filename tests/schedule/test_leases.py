@@ -160,7 +160,9 @@ def test_a_process_elsewhere_is_never_known_to_be_dead() -> None:
     assert not Identity.of("").has_ended
 
 
-def test_a_folder_that_went_away_is_noticed(hosts: list[Host], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_folder_that_went_away_is_noticed(
+    hosts: list[Host], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     lease = hosts[0].claim("x")
     (tmp_path / "leases").rename(tmp_path / "gone")
     hosts[0].beat()

@@ -1,7 +1,7 @@
 """Drivers, leases and executors under every order of events: fake hosts, fake devices and a fake clock.
 
-What is real: the graph, the driver and its rules, the claims of stages, and leases in files. Only workers are faked, and
-time: hosts beat, stand still, die and come back as Hypothesis likes.
+What is real: the graph, the driver and its rules, the claims of stages, and leases in files. Only workers are faked,
+and time: hosts beat, stand still, die and come back as Hypothesis likes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ue_bench.schedule.graph import Graph, Task
 
 from .test_leases import Clock, Host
 
-PATIENCE, SLOTS, HOSTS = 60.0, 2, 3
+PATIENCE, SLOTS, HOSTS = 10.0, 2, 3
 NEEDS = {"a": "", "b": "", "aw": "a", "ax": "a", "bw": "b", "bx": "b", "c": ""}
 CLASSES: list[FailureClass] = ["task", "diverged", "infrastructure", "resource", "timeout"]
 
@@ -190,6 +190,11 @@ class Machine(RuleBasedStateMachine):
         self.hosts[number].still = True
 
     @rule(number=st.integers(0, HOSTS - 1))
+    def stop_for_so_long_that_others_take_over(self, number: int) -> None:
+        self.hosts[number].still = True
+        self.let_time_pass(2.0, 12)
+
+    @rule(number=st.integers(0, HOSTS - 1))
     def wake(self, number: int) -> None:
         self.hosts[number].still = False
 
@@ -247,5 +252,3 @@ TestMachine = Machine.TestCase
 TestMachine.settings = settings(
     max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )
-
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -12,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ue_bench import checksums
 from ue_bench.checksums import MANIFEST, _known_whole, damage
 from ue_bench.contract.context import Context
 from ue_bench.contract.imageset import ImageSet
-from ue_bench.errors import ValidationError
+from ue_bench.errors import StorageProblem, ValidationError
 from ue_bench.store.artifacts import ArtifactStore, load_images, read_json, save_images
 
 
@@ -194,3 +196,18 @@ def test_the_manifest_names_every_file(store: ArtifactStore) -> None:
     sums = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     assert sorted(sums) == ["train/images.json", "train/images.npy", "train/labels.npy"]
     assert {len(value) for value in sums.values()} == {64}
+
+
+def test_an_artifact_that_cannot_be_read_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be whole: a network file system that fails today may work tomorrow."""
+    store = ArtifactStore(tmp_path)
+    folder = store.make("kind", "key", lambda f: (f / "x").write_text("1", encoding="utf-8") and None)
+
+    def fail(path: Path) -> str:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(checksums, "file_checksum", fail)
+    monkeypatch.setattr(checksums, "_known_whole", {})
+    with pytest.raises(StorageProblem, match="kind/key cannot be read: Input/output error"):
+        store.has("kind", "key")
+    assert (folder / "x").exists()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import get_args
 
@@ -39,6 +39,15 @@ class StageClaims:
         self._held: dict[str, Lease] = {}
         self._before = {root: _notes(root) for root in (env.cache_dir, env.out)}
 
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """Hold a lease that says of this driver that it works, in every folder where its stages are stored."""
+        with contextlib.ExitStack() as held:
+            for root in {self._root(stage) for stage in self.stages.values()}:
+                leases = self.leases_in(root)
+                held.enter_context(leases.hold(f"driver.{leases.owner}", "a driver", lambda: None))
+            yield
+
     def claim(self, task: Task) -> Claim:
         """Take the lease of a stage, unless it is stored, in another driver's hands, or failed there."""
         stage = self.stages[task.key]
@@ -48,14 +57,18 @@ class StageClaims:
             lease = leases.claim(stage.key, stage.label)
             if lease is None:
                 return Claim("taken")
-        claim = Claim("stored") if stage.is_stored(self.stores) else self._failed_elsewhere(stage)
-        if claim is not None:
-            if lease is not None:
+        elif not leases.is_free(stage.key):  # a job of an earlier driver is at work on it
+            return Claim("taken")
+        claim = None
+        try:
+            claim = Claim("stored") if stage.is_stored(self.stores) else self._failed_elsewhere(stage)
+            claim = claim or Claim("mine", Assignment(stage, lease))
+        finally:
+            if lease is not None and (claim is None or claim.state != "mine"):
                 leases.release(lease)
-            return claim
-        if lease is not None:
+        if lease is not None and claim.state == "mine":
             self._held[task.key] = lease
-        return Claim("mine", Assignment(stage, lease))
+        return claim
 
     def is_free(self, task: Task, lease: str) -> bool:
         """Return whether a stage, or the artifact that it waits for, is in nobody's hands or a dead one's."""
@@ -78,8 +91,8 @@ class StageClaims:
             self._leases(stage).release(lease)
 
     def broken(self) -> str:
-        """Return what is wrong with a shared folder in which something is held; "" while all is well."""
-        for leases in {self._leases(self.stages[key]) for key in self._held}:
+        """Return what is wrong with a shared folder; "" while all is well. Only while the claims are ``kept``."""
+        for leases in {self._leases(stage) for stage in self.stages.values()}:
             leases.beat()
             if not leases.working:
                 return f"{leases.folder.parent} has gone, or cannot be written any more"

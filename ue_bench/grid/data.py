@@ -40,7 +40,12 @@ def stored_dataset(plugin: Dataset, env: RunEnvironment, report: Report) -> Data
             save_images(folder / "train", train)
             save_images(folder / "test", test)
 
-    folder = store.make("datasets", key, fill)
+    leases = leases_in(env.cache_dir)
+    busy = f"wait for another process to load {plugin.selector}"
+    if not store.has("datasets", key):
+        with leases.hold(f"datasets.{key}", plugin.selector, lambda: report(0, 1, busy)):
+            store.make("datasets", key, fill)
+    folder = store.path("datasets", key)
     train, test = load_images(folder / "train"), load_images(folder / "test")
     info = schema.DatasetInfo(
         selector=plugin.selector,

@@ -103,7 +103,8 @@ def fill(
         claims = StageClaims([p.stage for p in planned], env, executor.detached)
         recorder = _recorder(planned, stores, follower)
         driver = Driver(executor, recorder, claims, Limits(options.timeout), Stops(options.max_failures))
-        return given_up | driver.run(tasks, max(len(workers), executor.capacity()))
+        with claims.kept():
+            return given_up | driver.run(tasks, max(len(workers), executor.capacity()))
     finally:
         follower.end()
 

@@ -151,9 +151,9 @@ class Driver:
         while not (self._interrupted or self._stopping) and self.executor.capacity() > 0 and (task := graph.take()):
             try:
                 claim = self.claims.claim(task)
-            except OSError as error:
+            except (OSError, StorageProblem) as error:
                 graph.put_back(task)
-                self._stop(f"{error.strerror or error} ({error.filename or 'the shared folder'})")
+                self._stop(_told(error))
                 return
             if claim.state == "stored":
                 graph.finish(task)
@@ -254,8 +254,8 @@ class Driver:
                 if self.claims.is_free(task, lease):
                     del self._elsewhere[key]
                     graph.put_back(task)
-        except OSError as error:
-            self._stop(f"{error.strerror or error} ({error.filename or 'the shared folder'})")
+        except (OSError, StorageProblem) as error:
+            self._stop(_told(error))
 
     def _stop(self, storage: str) -> None:
         """Start nothing more; what runs may finish."""
@@ -287,3 +287,10 @@ class Driver:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _told(error: OSError | StorageProblem) -> str:
+    """Return what is wrong with a folder in one line."""
+    if isinstance(error, StorageProblem):
+        return error.message
+    return f"{error.strerror or error} ({error.filename or 'the shared folder'})"
