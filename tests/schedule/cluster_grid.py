@@ -1,4 +1,5 @@
-"""One light grid through any executor: ``python -m schedule.cluster_grid FOLDER EXECUTOR MODE``.
+"""One light grid through any executor: ``python -m schedule.cluster_grid FOLDER EXECUTOR MODE
+SECONDS LONG``, the time that a task takes and that one of them takes.
 
 Three 'protect' tasks, each needed by four 'train' tasks, as in ``driver``, but what a task stores follows from what it
 reads. MODE names what happens in mid-run, see ``DISTURBANCES``. Prints what happened as JSON.
@@ -31,6 +32,7 @@ from .targets import write
 
 PROTECTORS, VICTIMS = "abc", "wxyz"
 TARGET = f"{__package__}.cluster_grid:step"
+LONG = "aw"  # the task in which it happens
 NAMES = [*PROTECTORS, *(p + v for p in PROTECTORS for v in VICTIMS)]
 
 
@@ -43,7 +45,7 @@ def step(name: str, slot: Slot, settings: dict[str, Any], report: Any, attempt: 
         return
     report(0, 1, "asleep")
     begun = time.monotonic()
-    time.sleep(settings["seconds"])
+    time.sleep(settings["seconds"] if name != LONG else settings["long"])
     before = json.loads((out / f"{name[0]}.json").read_text())["value"] if len(name) > 1 else ""
     environment = {"device": slot.device, "packed": slot.packed, "gpu": os.environ.get("CUDA_VISIBLE_DEVICES")}
     value = hashlib.sha256(f"{name}{before}".encode()).hexdigest()
@@ -109,10 +111,10 @@ DISTURBANCES: dict[str, Callable[[Any, Path, str], None]] = {
 }
 
 
-def open_executor(kind: str, folder: Path, seconds: float) -> tuple[Executor, Any]:
+def open_executor(kind: str, folder: Path, seconds: float, long: float) -> tuple[Executor, Any]:
     """The executor, and the Ray cluster under it if there is one."""
     out = folder / "out"
-    settings = {"out": str(out), "log": str(folder / "log"), "seconds": seconds}
+    settings = {"out": str(out), "log": str(folder / "log"), "seconds": seconds, "long": long}
     call = Call(TARGET, settings)
     if kind == "local":
         return LocalExecutor([Slot(f"cpu#{i}", "cpu", 1) for i in range(3)], TARGET, settings), None
@@ -127,16 +129,16 @@ def open_executor(kind: str, folder: Path, seconds: float) -> tuple[Executor, An
     return RayExecutor(call, cluster.address, jobs=2), cluster
 
 
-def main(folder: Path, kind: str, mode: str, seconds: float) -> dict[str, Any]:
+def main(folder: Path, kind: str, mode: str, seconds: float, long: float) -> dict[str, Any]:
     (folder / "out").mkdir(parents=True, exist_ok=True)
     events: list[list[Any]] = []
-    executor, cluster = open_executor(kind, folder, seconds)
+    executor, cluster = open_executor(kind, folder, seconds, long)
     disturbed = mode == "none"
 
     def on_event(event: Event) -> None:
         nonlocal disturbed
         events.append([event.kind, event.task.key if event.task else "", event.slot, event.attempt, event.failure])
-        if not disturbed and event.kind == "started" and event.task and len(event.task.key) > 1:
+        if not disturbed and event.kind == "started" and event.task and event.task.key == LONG:
             disturbed = True
             time.sleep(0.5)
             DISTURBANCES[mode](cluster, folder, event.task.key)
@@ -150,6 +152,6 @@ def main(folder: Path, kind: str, mode: str, seconds: float) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    place, executor_name, disturbance, length = sys.argv[1:]
+    place, executor_name, disturbance, length, longest = sys.argv[1:]
     with suppress(BrokenPipeError):
-        print(json.dumps(main(Path(place), executor_name, disturbance, float(length))), flush=True)
+        print(json.dumps(main(Path(place), executor_name, disturbance, float(length), float(longest))), flush=True)

@@ -28,7 +28,7 @@ def ray_and_a_network() -> None:
 
 def through(kind: str, folder: Path, mode: str, seconds: float) -> dict[str, Any]:
     """What the driver saw, in a process that has nothing but a loopback interface."""
-    command = [sys.executable, "-m", cluster_grid.__name__, str(folder), kind, mode, str(seconds)]
+    command = [sys.executable, "-m", cluster_grid.__name__, str(folder), kind, mode, str(seconds), str(seconds)]
     path = os.pathsep.join([str(ROOT / "tests"), *sys.path])
     ran = subprocess.run(
         slurm_cluster.in_own_network(*command),

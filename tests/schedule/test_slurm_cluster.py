@@ -27,9 +27,9 @@ def slurm() -> None:
         pytest.skip(f"no SLURM on this machine: {reason}")
 
 
-def through_slurm(folder: Path, *modes: str, seconds: float = 0.5) -> list[dict[str, Any]]:
+def through_slurm(folder: Path, *modes: str, long: float = 0.5) -> list[dict[str, Any]]:
     """What drivers saw, one after the other, one a mode; those that left saw nothing."""
-    runs = [f"'{sys.executable}' -m {cluster_grid.__name__} '{folder}' slurm {m} {seconds}" for m in modes]
+    runs = [f"'{sys.executable}' -m {cluster_grid.__name__} '{folder}' slurm {m} 0.5 {long}" for m in modes]
     command = [sys.executable, "-m", slurm_cluster.__name__, str(folder / "cluster"), "sh", "-c", " ; ".join(runs)]
     path = os.pathsep.join([str(ROOT / "tests"), *sys.path])
     ran = subprocess.run(
@@ -53,7 +53,7 @@ def made(folder: Path) -> Counter[str]:
 def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The result files of the same grid on this machine."""
     folder = tmp_path_factory.mktemp("local")
-    assert cluster_grid.main(folder, "local", "none", 0.0)["failed"] == {}
+    assert cluster_grid.main(folder, "local", "none", 0.0, 0.0)["failed"] == {}
     results = cluster_grid.stored(folder / "out")
     assert sorted(results) == NAMES
     return results
@@ -77,7 +77,7 @@ def test_arrays_and_groups_give_the_results_of_this_machine(tmp_path: Path, expe
 def test_what_slurm_does_to_a_job_changes_no_result(
     tmp_path: Path, expected: dict[str, Any], mode: str, is_a_failure: bool
 ) -> None:
-    [seen] = through_slurm(tmp_path, mode, seconds=4.0)
+    [seen] = through_slurm(tmp_path, mode, long=10.0)  # after SIGTERM it has five seconds
     assert seen["failed"] == {}
     assert cluster_grid.stored(tmp_path / "out") == expected
     assert made(tmp_path) == Counter(NAMES)
@@ -87,7 +87,7 @@ def test_what_slurm_does_to_a_job_changes_no_result(
 
 
 def test_a_driver_leaves_and_the_next_one_follows(tmp_path: Path, expected: dict[str, Any]) -> None:
-    [seen] = through_slurm(tmp_path, "leave", "none", seconds=4.0)
+    [seen] = through_slurm(tmp_path, "leave", "none", long=5.0)
     assert seen["failed"] == {}
     assert cluster_grid.stored(tmp_path / "out") == expected
     assert made(tmp_path) == Counter(NAMES)

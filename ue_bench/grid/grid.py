@@ -158,6 +158,7 @@ def resolve(request: Request, report: Report = silent) -> Grid:
 
     Raises UserError for what does not exist or does not fit together.
     """
+    request.executor.check(request.devices, request.precision)
     board = request.board if isinstance(request.board, Board) else boards.board(request.board)
     names = registry()
     everything = (*board.reference, *board.protectors)
@@ -168,7 +169,6 @@ def resolve(request: Request, report: Report = silent) -> Grid:
     columns = names.resolve("countermeasure", request.countermeasures or board.countermeasures, board.countermeasures)
     victims = names.resolve("victim", request.victims or board.victims, board.victims)
     recipe = protocols.protocol(request.protocol or board.protocol)
-    request.executor.check(request.devices, request.precision)
     device = "cpu" if request.executor.is_remote else slots(request.devices, 1, request.threads)[0].device
     out = request.out or Path("ue-bench-results") / board.name
     env = RunEnvironment.of(request.cache_dir, request.data_dir, out, device, request.threads)
