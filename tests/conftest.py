@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from toys import Install
 
 from ue_bench.catalogue import loading
 from ue_bench.catalogue.registry import registry
+from ue_bench.contract.context import Context
 from ue_bench.grid.environment import RunEnvironment
+from ue_bench.grid.surrogates import Surrogates
 
 
 @pytest.fixture(autouse=True)
@@ -20,6 +24,19 @@ def no_user_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def env(tmp_path: Path) -> RunEnvironment:
     return RunEnvironment(cache_dir=tmp_path / "cache", data_dir=tmp_path / "data", out=tmp_path / "out")
+
+
+@pytest.fixture
+def ctx(tmp_path: Path) -> Context:
+    """What a plugin is lent on the CPU, with networks that are trained when it asks for them."""
+    return Context(
+        device="cpu",
+        seed=0,
+        scratch=tmp_path,
+        artifacts=tmp_path / "artifacts",
+        data_dir=tmp_path,
+        networks=Surrogates(),
+    )
 
 
 @pytest.fixture
@@ -59,3 +76,20 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+class NoTorchvision:
+    """As on a CPU build of torch beside a CUDA build of torchvision."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name == "torchvision":
+            raise RuntimeError("operator torchvision::nms does not exist\nand more")
+        return None
+
+
+@pytest.fixture
+def broken_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the import of torchvision fail, as it does where it was made for another torch."""
+    for name in [n for n in sys.modules if n.partition(".")[0] == "torchvision"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [NoTorchvision(), *sys.meta_path])

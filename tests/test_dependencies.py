@@ -148,6 +148,7 @@ ORDINARY_WORDS = {
     "mean": "*",  # of numbers
     "jpeg": "ue_bench/cli/protect.py ue_bench/owner/pictures.py ue_bench/owner/protecting.py",  # the file format
     "gray": "ue_bench/owner/pictures.py",  # the kind of image
+    "parquet": "ue_bench/cli/results.py ue_bench/store/exporting.py",  # the file format
     "demo": "*",  # the board
     "recovered": "ue_bench/cli/recover.py",  # the default folder
     "none": "ue_bench/contract/plugin.py ue_bench/errors.py ue_bench/owner/audit.py ue_bench/store/array_files.py "

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, TypeVar, cast
 
 import numpy as np
+import pytest
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -26,6 +28,30 @@ from ue_bench.grid.stages.base import Stage, Stores
 from ue_bench.store.schema import DatasetInfo
 
 Install = Callable[..., None]  # see the fixture of that name
+R = TypeVar("R")
+
+
+def noting(seen: list[Any], function: Callable[..., R], argument: int = 0) -> Callable[..., R]:
+    """Return ``function`` with a note of one of its arguments, call by call, in ``seen``."""
+
+    def noted(*given: Any) -> R:
+        seen.append(given[argument])
+        return function(*given)
+
+    return noted
+
+
+def tree(folder: Path) -> list[str]:
+    """Return the files below ``folder``."""
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def torchvision_module(name: str) -> Any:
+    """Return a module of torchvision; skips where it cannot be imported: one for another torch fails in many ways."""
+    try:
+        return importlib.import_module(name)
+    except Exception as problem:
+        pytest.skip(f"{name} cannot be imported: {problem}")
 
 
 class Toy(Protector):

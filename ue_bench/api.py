@@ -1,4 +1,4 @@
-"""Everything a plugin may use, and nothing else.
+"""Everything that a plugin may use, and nothing else.
 
 A distribution registers its plugins through an entry point of group ``ue_bench`` that names a light module with a
 ``ue_bench_register`` hook. Names are imported when they are first used, so such a module costs next to nothing.
@@ -13,6 +13,7 @@ from .contract.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from .atomic import (
+        claim_checkpoint,
         kept_images,
         load_arrays,
         load_checkpoint,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         save_checkpoint,
         write_atomically,
     )
+    from .cli.training import TrainingOptions, device_option, folder_options, training_options
     from .contract.context import Context, TrainContext
     from .contract.imageset import ImageSet, release
     from .contract.inputs import InputPath, digest_path, find_input
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from .contract.table import Ask, Line, Setting, Table
     from .contract.values import Ratio, write_text
     from .engine.divergence import DivergenceCheck, check_finite, not_finite
+    from .engine.training_log import TrainingLog, best_validation, describe_data, describe_environment
     from .errors import Diverged, EnvironmentProblem, UserError, ValidationError
     from .files import check_file, class_folders, visible_files
     from .grid.opening import find_protector, open_dataset, open_protector
@@ -63,17 +66,25 @@ _HOMES = {
     "StoredNoise": "store.image_readers",
     "Table": "contract.table",
     "TrainContext": "contract.context",
+    "TrainingLog": "engine.training_log",
+    "TrainingOptions": "cli.training",
     "UserError": "errors",
     "ValidationError": "errors",
     "Victim": "contract.plugin",
+    "best_validation": "engine.training_log",
     "check_file": "files",
     "check_finite": "engine.divergence",
     "check_output": "leaderboard.figures",
+    "claim_checkpoint": "atomic",
     "class_folders": "files",
     "derive": "seeds",
+    "describe_data": "engine.training_log",
+    "describe_environment": "engine.training_log",
+    "device_option": "cli.training",
     "digest_path": "contract.inputs",
     "find_input": "contract.inputs",
     "find_protector": "grid.opening",
+    "folder_options": "cli.training",
     "kept_images": "atomic",
     "load_arrays": "atomic",
     "load_checkpoint": "atomic",
@@ -89,6 +100,7 @@ _HOMES = {
     "save_checkpoint": "atomic",
     "release": "contract.imageset",
     "ssim": "store.perturbation",
+    "training_options": "cli.training",
     "training_passes": "grid.surrogates",
     "usable_device": "progress",
     "visible_files": "files",
@@ -129,17 +141,25 @@ __all__ = [
     "StoredNoise",
     "Table",
     "TrainContext",
+    "TrainingLog",
+    "TrainingOptions",
     "UserError",
     "ValidationError",
     "Victim",
+    "best_validation",
     "check_file",
     "check_finite",
     "check_output",
+    "claim_checkpoint",
     "class_folders",
     "derive",
+    "describe_data",
+    "describe_environment",
+    "device_option",
     "digest_path",
     "find_input",
     "find_protector",
+    "folder_options",
     "hookimpl",
     "json_ready",
     "kept_images",
@@ -156,6 +176,7 @@ __all__ = [
     "save_arrays",
     "save_checkpoint",
     "ssim",
+    "training_options",
     "training_passes",
     "usable_device",
     "visible_files",

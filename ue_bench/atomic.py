@@ -1,9 +1,10 @@
-"""Files, folders and checkpoints that are whole or absent, also after a kill or a power cut."""
+"""Write files, folders and checkpoints that are whole or absent, also after a kill or a power cut."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from hashlib import blake2b
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .checksums import log, moved, seal, sync
+from .errors import UserError
 from .leases import NO_LINKS
 from .temporaries import temporary_file, temporary_folder
 
@@ -127,6 +129,17 @@ def load_checkpoint(path: Path, device: str = "cpu") -> Any | None:
         return None
 
 
+def claim_checkpoint(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Make ``folder`` that of the state of one training, which ``settings``, plain data, tell from any other.
+
+    Raises UserError when a training with other settings was begun in it.
+    """
+    note, text = folder / "run.json", json.dumps(settings, indent=1, allow_nan=False)
+    if note.exists() and note.read_text(encoding="utf-8") != text:
+        raise UserError(f"{folder} holds an unfinished training with other settings", "finish or remove it")
+    write_atomically(note, text)
+
+
 def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write finished arrays of long work with a checksum, whole or not at all; ``path`` ends in ``.npz``."""
     import numpy as np
@@ -150,11 +163,11 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]] | None:
 
 def kept_images(path: Path, make: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
     """Return a part of long work on images from ``path``; ``make`` it and keep it there when there is none."""
-    found = load_arrays(path)
-    if found is None:
-        found = {"images": make()}
-        save_arrays(path, found)
-    return found["images"]
+    arrays = load_arrays(path)
+    if arrays is None:
+        arrays = {"images": make()}
+        save_arrays(path, arrays)
+    return arrays["images"]
 
 
 def checkpoint_is_whole(path: Path) -> bool | None:
@@ -201,12 +214,12 @@ def _refuse(path: Path, reason: str) -> None:
 
 def _checksum(file: io.BufferedIOBase | Any, size: int, path: Path) -> bytes:
     """Return the checksum of the first ``size`` bytes, and of the place they belong to."""
-    found = blake2b(_place(path).encode("utf-8", "surrogateescape"), digest_size=CHECKSUM)
+    checksum = blake2b(_place(path).encode("utf-8", "surrogateescape"), digest_size=CHECKSUM)
     file.seek(0)
     while size > 0 and (piece := file.read(min(size, 2**20))):
-        found.update(piece)
+        checksum.update(piece)
         size -= len(piece)
-    return found.digest()
+    return checksum.digest()
 
 
 def _place(path: Path) -> str:

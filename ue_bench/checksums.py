@@ -140,9 +140,9 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _stamp(folder: Path, sums: dict[str, str]) -> Stamp:
-    """Return what tells that a file changed, without reading it."""
-    found = []
+    """Return inode, size and time of each file, which tell that one changed without reading it."""
+    stamps = []
     for name in [MANIFEST, *sums]:
         status = (folder / name).stat()
-        found.append((name, status.st_ino, status.st_size, status.st_mtime_ns))
-    return tuple(found)
+        stamps.append((name, status.st_ino, status.st_size, status.st_mtime_ns))
+    return tuple(stamps)

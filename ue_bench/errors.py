@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 
 class UserError(Exception):
-    """Something the user can put right.
+    """An error that the user can put right.
 
     ``message`` is one line without a final full stop; ``hint`` says what to do about it.
     """
@@ -30,7 +30,7 @@ class UserError(Exception):
 
 
 class EnvironmentProblem(UserError):
-    """A missing package, device, file or permission."""
+    """An error for a missing package, device, file or permission."""
 
     exit_code = 3
 
@@ -64,13 +64,13 @@ def disk_problem(error: OSError) -> StorageProblem | None:
 
 
 class ValidationError(UserError):
-    """Data or results that do not hold what they declare."""
+    """An error for data or results that do not hold what they declare."""
 
     exit_code = 4
 
 
 class Diverged(ValidationError):
-    """A training whose loss, weights or outputs are no longer finite: there is no network, so nothing to measure.
+    """An error for a training whose loss, weights or outputs are no longer finite: there is nothing to measure.
 
     ``what`` is what is not finite, such as ``loss``; ``step`` counts from 1, of ``steps`` in all.
     """
@@ -87,7 +87,7 @@ class Diverged(ValidationError):
 
 
 class NothingSelected(UserError):
-    """A selector that matches nothing."""
+    """An error for a selector that matches nothing."""
 
     exit_code = 5
 

@@ -1,4 +1,4 @@
-"""Finding files to read: hidden ones are left out, links to folders are not followed, and what is missing is named."""
+"""Find files to read: hidden ones are left out, links to folders are not followed, and what is missing is named."""
 
 from __future__ import annotations
 
@@ -105,8 +105,8 @@ def leads_to_folder(entry: os.DirEntry[str]) -> bool:
 def entries(folder: Path) -> list[os.DirEntry[str]]:
     """Return what lies directly in ``folder``, by name. Raises EnvironmentProblem when it cannot be read."""
     try:
-        with os.scandir(folder) as found:
-            return sorted(found, key=lambda entry: entry.name)
+        with os.scandir(folder) as listing:
+            return sorted(listing, key=lambda entry: entry.name)
     except (FileNotFoundError, NotADirectoryError):
         raise absent(folder, "folder") from None
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Keys: digests of everything that can change a number."""
+"""Make keys: digests of everything that can change a number."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ from typing import Any
 
 
 def canonical_json(value: Any) -> str:
-    """One spelling for equal data: sorted keys, no spaces, no NaN."""
+    """Write equal data in one spelling: sorted keys, no spaces, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def digest(value: Any) -> str:
-    """SHA-256 (first 32 digits) of the canonical JSON of ``value``."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:32]
+    """Return SHA-256 (first 32 digits) of the canonical JSON of ``value``."""
+    return digest_text(canonical_json(value))
+
+
+def digest_text(text: str) -> str:
+    """Return the digest of data whose canonical JSON is ``text``."""
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def json_ready(value: Any) -> Any:

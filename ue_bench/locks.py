@@ -1,4 +1,4 @@
-"""Locks between processes, on file systems with and without ``flock``."""
+"""Lock between processes, on file systems with and without ``flock``."""
 
 from __future__ import annotations
 

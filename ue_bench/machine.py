@@ -1,4 +1,4 @@
-"""What this machine offers, and where things go on it by default.
+"""Ask what this machine offers, and where things go on it by default.
 
 Torch is asked in a process of its own, so that the process which only plans and waits does not hold it in memory.
 """
@@ -11,6 +11,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -29,7 +30,7 @@ class Device:
 
 @cache
 def devices() -> tuple[Device, ...]:
-    """Devices of this machine, best first. Raises EnvironmentProblem when torch does not work."""
+    """Return the devices of this machine, best first. Raises EnvironmentProblem when torch does not work."""
     code = "from ue_bench.machine import _report; _report()"
     asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     if asked.returncode:
@@ -53,7 +54,7 @@ def _report() -> None:
 
 @cache
 def label(device: str) -> str:
-    """The accelerator's name, or the processor's."""
+    """Return the accelerator's name, or the processor's."""
     if device.startswith("cuda"):
         import torch
 
@@ -66,20 +67,33 @@ def label(device: str) -> str:
     return platform.processor() or platform.machine()
 
 
+@contextlib.contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Run a block with torch on ``count`` threads, and as before afterwards."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def usable_cores() -> int:
-    """Cores this process may run on."""
+    """Return the number of cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def cache_dir() -> Path:
-    """Where datasets and protected sets are kept: UE_BENCH_CACHE, else the user's cache folder."""
+    """Return where datasets and protected sets are kept: UE_BENCH_CACHE, else the user's cache folder."""
     import platformdirs
 
     return Path(os.environ.get("UE_BENCH_CACHE") or platformdirs.user_cache_path("ue-bench")).absolute()
 
 
 def data_dir(cache: Path) -> Path:
-    """Where datasets are looked for and downloaded to: UE_BENCH_DATA, else ``data`` in the cache folder."""
+    """Return where datasets are read from and downloaded to: UE_BENCH_DATA, else ``data`` in the cache folder."""
     return Path(os.environ.get("UE_BENCH_DATA") or cache / "data").absolute()

@@ -1,4 +1,4 @@
-"""Standard output that prints whatever it is given."""
+"""Make standard output print whatever it is given."""
 
 from __future__ import annotations
 

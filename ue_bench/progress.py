@@ -1,4 +1,4 @@
-"""For commands that plugins bring: the device to work on, and progress on stderr."""
+"""Choose a device and show progress on stderr, for commands that plugins bring."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .errors import EnvironmentProblem
 
 
 def usable_device(name: str) -> str:
-    """``name``, or the best there is for ``auto``. Raises EnvironmentProblem when ``name`` does not."""
+    """Return ``name``, or the best there is for ``auto``. Raises EnvironmentProblem when ``name`` does not work."""
     import torch
 
     if name == "auto":
@@ -24,7 +24,7 @@ def usable_device(name: str) -> str:
 
 
 class ProgressLine:
-    """What is being done, how far it is and how long it will take.
+    """A line on stderr that shows what is being done, how far it is and how long it will take.
 
     A live line on a terminal, elsewhere a line now and then. Call it with the steps done, their total and a text; a
     text is the name of the work, a comma, and whatever else is worth seeing.
@@ -53,6 +53,6 @@ class ProgressLine:
 
 
 def _clock(seconds: float) -> str:
-    """``0:03:10``."""
+    """Write seconds as ``0:03:10``."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

@@ -1,4 +1,4 @@
-"""Seeds are derived, never shared: one base seed, one stage, and the axes that matter to it."""
+"""Derive seeds, which are never shared: from one base seed, one stage, and the axes that matter to it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import hashlib
 
 
 def derive(base: int, *axes: object) -> int:
-    """A 63-bit seed for ``base`` and ``axes``; unrelated for any two different inputs."""
+    """Return a 63-bit seed for ``base`` and ``axes``; unrelated for any two different inputs."""
     text = "\x1f".join([str(base), *map(str, axes)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

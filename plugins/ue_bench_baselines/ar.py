@@ -25,7 +25,7 @@ WORKING_BYTES = 3 * 2**20  # of one batch of signals: about what stays in a core
 
 
 def _norm(value: Any) -> Any:
-    """2 and inf as selectors read them, numbers, are the texts that keys and tables can hold."""
+    """Return the text of a norm that a selector writes as a number, 2 or inf: keys and tables hold texts."""
     return f"{value:g}" if isinstance(value, (int, float)) else value
 
 
@@ -72,13 +72,13 @@ class AR(Protector):
         return budget("l2", self.eps) if self.eps is not None else "l2 1.0 at 32x32"
 
     def bound(self, size: tuple[int, int]) -> float:
-        """``eps`` for images of ``size``."""
+        """Return ``eps`` as given, else the norm's, for images of ``size``."""
         if self.eps is not None:
             return self.eps
         return 8 / 255 if self.p == "inf" else math.sqrt(size[0] * size[1]) / 32
 
     def coefficients(self, classes: int, ctx: Context) -> NDArray[np.float64]:
-        """The processes of ``classes`` classes, classes x 3 x 3 x 3.
+        """Return the processes of ``classes`` classes, classes x 3 x 3 x 3.
 
         The first of the smallest table shipped that has enough, or those of a search, which the context keeps.
         """
@@ -119,6 +119,6 @@ class AR(Protector):
 
 
 def shipped(processes: int) -> dict[str, Any]:
-    """The table of that many processes in this package, as ``ar_search`` wrote it."""
+    """Return the table of that many processes in this package, as ``ar_search`` wrote it."""
     table: dict[str, Any] = json.loads(files(__package__).joinpath(f"ar_coefficients_{processes}.json").read_text())
     return table

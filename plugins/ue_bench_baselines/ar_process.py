@@ -18,7 +18,7 @@ TAPS = [(u, v) for u in range(3) for v in range(3) if (u, v) != (2, 2)]
 
 
 def draw_start(generator: np.random.Generator, height: int, width: int) -> Floats:
-    """A start signal, 3 x height x width: standard normal in the first two rows and columns, 0 elsewhere."""
+    """Draw a start signal, 3 x height x width: standard normal in the first two rows and columns, 0 elsewhere."""
     start = np.zeros((3, height, width), dtype=np.float32)
     start[:, :2] = generator.standard_normal((3, 2, width), dtype=np.float32)
     start[:, 2:, :2] = generator.standard_normal((3, height - 2, 2), dtype=np.float32)
@@ -26,7 +26,7 @@ def draw_start(generator: np.random.Generator, height: int, width: int) -> Float
 
 
 def run(coefficients: NDArray[np.floating], start: Floats) -> Floats:
-    """Signals of n processes, n x H x W x 3, from ``coefficients`` n x 3 x 3 x 3 and ``start`` n x 3 x H x W.
+    """Generate n processes' signals, n x H x W x 3, from ``coefficients`` n x 3 x 3 x 3 and ``start`` n x 3 x H x W.
 
     Only the first two rows and columns of ``start`` are read. The recurrence looks up and left only, so all positions
     of one anti-diagonal are computed at once. Every operation is elementwise: a signal does not depend on its batch.
@@ -57,21 +57,21 @@ def run(coefficients: NDArray[np.floating], start: Floats) -> Floats:
 
 
 def l2_norms(signals: Floats) -> NDArray[np.float64]:
-    """The L2 norm of each of n signals over all pixels and channels."""
+    """Return the L2 norm of each of n signals over all pixels and channels."""
     flat = signals.reshape(len(signals), int(np.prod(signals.shape[1:]))).astype(np.float64)
     norms: NDArray[np.float64] = np.sqrt((flat * flat).sum(axis=1))
     return norms
 
 
 def scale(signals: Floats, p: str, eps: float) -> Floats:
-    """``signals``, n x H x W x 3, each scaled to p-norm ``eps`` over all pixels and channels; p is "2" or "inf"."""
+    """Scale each of ``signals``, n x H x W x 3, to p-norm ``eps`` over all pixels and channels; p is "2" or "inf"."""
     norms = l2_norms(signals) if p == "2" else np.abs(signals).max(axis=(1, 2, 3)).astype(np.float64)
     scaled: Floats = signals * (eps / norms).astype(np.float32)[:, None, None, None]
     return scaled
 
 
 def responses(signal: Floats, coefficients: NDArray[np.floating]) -> NDArray[np.float64]:
-    """How badly each of k processes predicts ``signal`` (H x W x 3): k sums, 0 for the process it came from.
+    """Measure how badly each of k processes predicts ``signal`` (H x W x 3): k sums, 0 for the process it came from.
 
     The paper's filter of a process is its kernel with -1 at (2, 2). The signal is correlated with it (no flip, valid
     positions, summed over channels), and the positive part is summed.

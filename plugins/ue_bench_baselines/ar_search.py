@@ -32,7 +32,7 @@ DIGITS = 6  # candidates are rounded, so that a table in JSON is the very proces
 
 
 def candidates(generator: np.random.Generator, count: int) -> NDArray[np.float64]:
-    """Random kernels, count x 3 x 3 x 3: normal entries, 0 at (2, 2), divided by their sum a channel, then rounded."""
+    """Draw kernels, count x 3 x 3 x 3: normal entries, 0 at (2, 2), divided by their sum a channel, then rounded."""
     kernels = generator.standard_normal((count, 3, 3, 3))
     kernels[:, :, 2, 2] = 0
     kernels /= kernels.sum(axis=(2, 3), keepdims=True)
@@ -41,7 +41,7 @@ def candidates(generator: np.random.Generator, count: int) -> NDArray[np.float64
 
 
 def search(classes: int, threshold: float, seed: int, max_candidates: int = MAX_CANDIDATES) -> dict[str, Any]:
-    """A table of ``classes`` processes as plain data: command, seed, threshold, candidates tried, and coefficients.
+    """Search a table of ``classes`` processes, as plain data: command, seed, threshold, candidates tried, coefficients.
 
     A candidate is rejected when one of three signals is not finite or exceeds the norm cap before scaling, or when the
     response of an accepted process's filter to its last signal, scaled to L2 norm 1, is below ``threshold``.
@@ -84,7 +84,7 @@ def search(classes: int, threshold: float, seed: int, max_candidates: int = MAX_
 
 
 def to_json(table: dict[str, Any]) -> str:
-    """A table as it is shipped: one line for each entry and each process."""
+    """Return the text of a table as it is shipped: one line for each entry and each process."""
     head = "".join(
         f' "{key}": {json.dumps(value, allow_nan=False)},\n' for key, value in table.items() if key != "coefficients"
     )

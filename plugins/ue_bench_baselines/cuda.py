@@ -80,22 +80,22 @@ class CUDA(Protector):
         return ctx.map_images(data, change, "filtering", batch)
 
     def draw(self, classes: int, images: int, seed: int | None = None) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """The filters, classes x k x k, and for each image whether it is filtered; ``seed``: null for the parameter's.
+        """Draw filters, classes x k x k, and which images are filtered; ``seed``: null for the parameter's.
 
         NumPy's legacy generator takes seeds below 2**32; a larger one is spread over its whole state.
         """
         seed = self.seed if seed is None else seed
         legacy = np.random.RandomState(seed if seed < 2**32 else np.random.MT19937(seed))
         filters = np.empty((classes, self.kernel, self.kernel))
-        for own in filters:
-            own[:] = legacy.uniform(0, self.p_b, (3, 1, self.kernel, self.kernel))[0, 0]
+        for class_filter in filters:
+            class_filter[:] = legacy.uniform(0, self.p_b, (3, 1, self.kernel, self.kernel))[0, 0]
             row, column = legacy.randint(self.kernel), legacy.randint(self.kernel)
-            own[row, column] = 1.0
+            class_filter[row, column] = 1.0
         return filters, legacy.uniform(size=images) < self.mix
 
 
 def correlated(images: NDArray[np.uint8], filters: NDArray[np.float64]) -> NDArray[np.float64]:
-    """N x H x W x 3 images, each channel correlated with the image's filter of N x k x k; k odd, zeros outside."""
+    """Correlate each channel of N x H x W x 3 images with the image's filter of N x k x k; k odd, zeros outside."""
     edge = filters.shape[1] // 2
     height, width = images.shape[1:3]
     padded = np.pad(images.astype(np.float64), ((0, 0), (edge, edge), (edge, edge), (0, 0)))
@@ -106,6 +106,6 @@ def correlated(images: NDArray[np.uint8], filters: NDArray[np.float64]) -> NDArr
 
 
 def normalised(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Images N x H x W x 3, each divided by its largest value; black ones stay as they are."""
+    """Divide each of N x H x W x 3 images by its largest value; black ones stay as they are."""
     largest = values.max(axis=(1, 2, 3), keepdims=True)
     return values / np.where(largest > 0, largest, 1)  # before any other factor: the largest is 1 exactly

@@ -92,7 +92,7 @@ class DeepConfuse(WithPreset):
         return budget("linf", self.eps)
 
     def cost(self, images: int) -> NetworkCost:
-        """The classifiers' passes alone, where a step through a step counts as six.
+        """Count the classifiers' passes alone; a step through a step counts as six.
 
         It is 5.4 for ResNet-18 and 7.5 for the small net (measured at 32 px on one CPU core, in training steps of as
         many images). The generator is no victim and not counted: it adds about a fifth for ``preset=paper`` by its
@@ -111,7 +111,7 @@ class DeepConfuse(WithPreset):
         return protected
 
     def game(self, data: ImageSet, ctx: Context) -> Confusion:
-        """All networks before the first step."""
+        """Return the game before its first step, all networks untrained."""
         from .deepconfuse_rounds import Confusion
 
         return Confusion(

@@ -31,7 +31,7 @@ SAVE_EVERY = 200  # steps; a round's end is saved too
 
 
 def lookahead(network: nn.Module, seen: Tensor, clean: Tensor, labels: Tensor, rate: float) -> Tensor:
-    """Loss of ``network`` on ``clean`` images after a step of plain gradient descent on ``seen`` ones.
+    """Return the loss of ``network`` on ``clean`` images after a step of plain gradient descent on ``seen`` ones.
 
     Both N x 3 x H x W with the same ``labels``. Differentiable in ``seen`` through the step. Weights and running
     statistics of the network stay as they are.
@@ -48,21 +48,21 @@ def lookahead(network: nn.Module, seen: Tensor, clean: Tensor, labels: Tensor, r
 
 
 def full(values: Tensor) -> Tensor:
-    """At least in single precision."""
+    """Convert to single precision where the precision is lower."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def split(
     labels: NDArray[np.int64], share: float, rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows to train on and rows to judge with: of every class ``share``, at least one and never all.
+    """Split rows into those to train on and those to judge with: of every class ``share``, at least one and never all.
 
     Raises UserError when that leaves none to judge with, or fewer than two to train on.
     """
     judging: list[NDArray[np.int64]] = []
     for label in np.unique(labels):
-        own = rng.permutation(np.flatnonzero(labels == label))
-        judging.append(own[: min(len(own) - 1, max(1, round(share * len(own))))])
+        members = rng.permutation(np.flatnonzero(labels == label))
+        judging.append(members[: min(len(members) - 1, max(1, round(share * len(members))))])
     validation = np.sort(np.concatenate(judging))
     training = np.setdiff1d(np.arange(len(labels)), validation)
     if not len(validation) or len(training) < 2:
@@ -113,25 +113,25 @@ class Confusion:
         self.renew("classifier")
 
     def generator(self, width: int) -> UNet:
-        """An untrained one, its weights drawn from the seed."""
+        """Return an untrained generator, its weights drawn from the seed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(self.ctx.seed, "generator"))
             built = UNet(width)
         return built.to(self.ctx.device).to(memory_format=torch.channels_last)
 
     def renew(self, role: str) -> None:
-        """Another classifier, its weights drawn for this round and ``role``."""
-        own = replace(self.ctx, seed=derive(self.ctx.seed, role, self.round))
-        self.classifier = own.network(self.data, self.victim).train()
+        """Start with another classifier, its weights drawn for this round and ``role``."""
+        ctx = replace(self.ctx, seed=derive(self.ctx.seed, role, self.round))
+        self.classifier = ctx.network(self.data, self.victim).train()
         self.sgd = torch.optim.SGD(self.classifier.parameters(), self.classifier_rate)
 
     @property
     def score(self) -> float:
-        """The lowest one so far."""
+        """Return the lowest accuracy of a judge so far."""
         return min(self.scores, default=1.0)
 
     def play(self, state: Path, rounds: int) -> None:
-        """Rounds to the end; the file ``state`` holds the last step that was saved.
+        """Play all rounds that are left; the file ``state`` holds the last step that was saved.
 
         Raises Diverged with the step, counted over all rounds, when a loss or a weight is not finite: a judge that
         learned nothing would find its generator the best.
@@ -172,13 +172,13 @@ class Confusion:
         self.forget()
 
     def next_batch(self) -> NDArray[np.int64]:
-        """Rows to train on: batches of one size, in an order that is drawn for each pass."""
+        """Return rows to train on: batches of one size, in an order that is drawn for each pass."""
         epoch, place = divmod(self.step, self.per_epoch)
         order = self.ctx.rng("order", self.round, epoch).permutation(self.training)
         return np.sort(order[place * self.batch : (place + 1) * self.batch])
 
     def train(self) -> Tensor:
-        """One step of both players, on the same images; returns the sum of their losses.
+        """Take one step of both players, on the same images; return the sum of their losses.
 
         The generator goes up the loss on clean images that the classifier would have after learning from its images;
         the classifier then learns from the frozen generator's.
@@ -196,22 +196,22 @@ class Confusion:
         return loss.detach() + self.descend(rows)
 
     def hand_over(self) -> None:
-        """The generator as it has become is frozen, and a fresh classifier is about to judge it."""
+        """Freeze the generator as it has become, for a fresh classifier to judge."""
         self.frozen.load_state_dict(self.target.state_dict())
         self.forget()
         self.renew("judge")
 
     def learn(self) -> Tensor:
-        """One step of the judge; returns its loss."""
+        """Take one step of the judge; return its loss."""
         return self.descend(self.next_batch())
 
     def descend(self, rows: NDArray[np.int64]) -> Tensor:
-        """A training step of the classifier on the frozen generator's images; returns its loss."""
+        """Take a training step of the classifier on the frozen generator's images; return its loss."""
         with self.ctx.autocast():
             logits = self.classifier(to_unit(self.shown.images[rows], self.ctx.device))
         self.sgd.zero_grad(set_to_none=True)
         loss = F.cross_entropy(full(logits), self.labels[rows])
-        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+        loss.backward()
         self.sgd.step()
         return loss.detach()
 
@@ -226,7 +226,7 @@ class Confusion:
 
     @torch.no_grad()
     def accuracy(self) -> float:
-        """Of the classifier, in eval mode, on the clean images that nothing is trained on."""
+        """Return the accuracy of the classifier, in eval mode, on the clean images that nothing is trained on."""
         self.classifier.eval()
         right = 0
         for start in range(0, len(self.validation), self.wide):
@@ -237,34 +237,34 @@ class Confusion:
         return right / len(self.validation)
 
     def protected(self, generator: nn.Module, x: Tensor) -> Tensor:
-        """Images ``x`` with the generator's noise, within [0, 1]."""
+        """Return images ``x`` with the generator's noise, within [0, 1]."""
         with self.ctx.autocast():
             noise = generator(x)
         return (x + self.eps * full(noise)).clamp(0, 1)
 
     @property
     def shown(self) -> ImageSet:
-        """The set as the frozen generator protects it."""
+        """Return the set as the frozen generator protects it."""
         if self.kept is None:
             folder = Path(tempfile.mkdtemp(dir=self.ctx.scratch))
             self.kept = folder, self.published(replace(self.ctx, scratch=folder, report=lambda *said: None))
         return self.kept[1]
 
     def forget(self) -> None:
-        """The frozen generator is another one now."""
+        """Remove the set that is kept of the frozen generator, which is another one now."""
         if self.kept is not None:
             shutil.rmtree(self.kept[0])
             self.kept = None
 
     def finish(self) -> ImageSet:
-        """The set as the best generator protects it."""
+        """Return the set as the best generator protects it."""
         assert self.best is not None, "no round has ended"
         self.forget()
         self.frozen.load_state_dict(self.best)
         return self.published(self.ctx)
 
     def published(self, ctx: Context) -> ImageSet:
-        """The set as the frozen generator protects it, in ``ctx.scratch``: in eval mode an image's noise is its own."""
+        """Return the set as the frozen generator protects it, in ``ctx.scratch``; in eval mode, image by image."""
 
         @torch.no_grad()
         def change(images: NDArray[np.uint8], where: slice) -> NDArray[np.uint8]:

@@ -74,7 +74,7 @@ class EM(WithPreset):
         return budget("linf", self.eps)
 
     def cost(self, images: int) -> NetworkCost:
-        """For ten rounds, as many as the release's log has for CIFAR-10."""
+        """Estimate the cost of ten rounds, as many as the release's log has for CIFAR-10."""
         training = self.train_steps * min(self.setting("batch"), images) / images
         share = 1.0 if self.mode == "sample" else 0.2
         return NetworkCost(self.setting("surrogate"), 10 * (training + share * (self.round_steps * 2 / 3 + 1 / 3)))
@@ -82,8 +82,8 @@ class EM(WithPreset):
     @property
     def round_steps(self) -> int:
         """Gradient steps of the noise in a round."""
-        found: int = self.PRESETS[self.preset]["steps"][self.mode] if self.steps is None else self.steps
-        return found
+        steps: int = self.PRESETS[self.preset]["steps"][self.mode] if self.steps is None else self.steps
+        return steps
 
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         key = {self.name: self.identity(), "data": data.fingerprint, "seed": ctx.seed, "precision": ctx.precision}
@@ -99,13 +99,13 @@ class EM(WithPreset):
         return protected
 
     def game(self, data: ImageSet, ctx: Context) -> MinMin:
-        """The two players at their start."""
+        """Return the two players at their start."""
         from .em_rounds import MinMin
 
         return MinMin(data, ctx, **self.rules(data, ctx))
 
     def rules(self, data: ImageSet, ctx: Context) -> dict[str, Any]:
-        """What the game is told."""
+        """Return what the game is told."""
         return {
             "network": ctx.network(data, self.setting("surrogate")),
             "by_class": self.mode == "class",
@@ -118,7 +118,7 @@ class EM(WithPreset):
         }
 
     def applied(self, images: NDArray[np.uint8], noise: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """``images`` with ``noise`` in gray levels, N x H x W x 3."""
+        """Add ``noise`` in gray levels, N x H x W x 3, to ``images``."""
         if self.apply == "release":
             return perturb(images, np.maximum(noise, 0), "truncate")
         return keep_linf(perturb(images, noise), images, self.eps)

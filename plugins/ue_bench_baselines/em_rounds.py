@@ -52,7 +52,7 @@ class MinMin:
         self.error = 1.0
 
     def play(self, state: Path, stop_error: float, max_rounds: int) -> None:
-        """Rounds until the network errs on at most ``stop_error``; the file ``state`` holds the last one that ended.
+        """Play rounds until the network errs on at most ``stop_error``; the file ``state`` holds the last ended one.
 
         Raises Diverged with the training step when a loss or a weight is not finite.
         """
@@ -79,7 +79,7 @@ class MinMin:
         self.error = state["error"]
 
     def train(self) -> None:
-        """The network's turn, on noisy images that may leave [0, 1]."""
+        """Train the network for its turn, on noisy images that may leave [0, 1]."""
         self.network.train().requires_grad_(True)
         for _ in range(self.train_steps):
             rows = self.next_batch()
@@ -89,18 +89,18 @@ class MinMin:
         self.network.eval().requires_grad_(False)
 
     def learn(self, x: Tensor, y: Tensor) -> Tensor:
-        """One training step of the network; returns its loss."""
+        """Take one training step of the network; return its loss."""
         with self.ctx.autocast():
             logits = self.network(x)
         loss = F.cross_entropy(logits.float(), y)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+        loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), CLIP)
         self.optimizer.step()
         return loss
 
     def next_batch(self) -> NDArray[np.int64]:
-        """Rows of the next batch: in order, the last one smaller; for classes shuffled, and all of one size."""
+        """Return rows of the next batch: in order, the last one smaller; for classes shuffled, and all of one size."""
         if not self.by_class:
             count = -(-len(self.data) // self.batch)
             first = self.trained % count * self.batch
@@ -111,7 +111,7 @@ class MinMin:
         return np.sort(order[place * self.batch : (place + 1) * self.batch])
 
     def perturb_images(self) -> None:
-        """The turn of noise that is an image's own: it goes on from where it is."""
+        """Optimise noise that is an image's own, from where it is."""
         for start in range(0, len(self.data), self.wide):
             where = slice(start, min(start + self.wide, len(self.data)))
             x = self.images(where)
@@ -119,7 +119,7 @@ class MinMin:
             self.ctx.report(start, len(self.data), f"round {self.rounds + 1}, error {self.error:.1%}")
 
     def perturb_classes(self) -> None:
-        """The turn of a class's noise: after each batch it is the mean over the class's images in it."""
+        """Optimise a class's noise: after each batch it is the mean over the class's images in it."""
         rows = self.fifth()
         order = self.ctx.rng("fifth", self.rounds).permutation(len(rows))
         size = min(self.batch, len(rows))
@@ -131,13 +131,13 @@ class MinMin:
                 self.noise[label] = moved[y == label].mean(0).clamp_(-self.eps, self.eps)
 
     def fifth(self) -> NDArray[np.int64]:
-        """Rows of the stratified fifth: the same in every round, and at least one image of every class."""
+        """Return rows of the stratified fifth: the same in every round, and at least one image of every class."""
         rng = self.ctx.rng("stratified")
-        own = (rng.permutation(np.flatnonzero(self.data.labels == k)) for k in np.unique(self.data.labels))
-        return np.sort(np.concatenate([rows[: max(1, round(SHARE * len(rows)))] for rows in own]))
+        rows_by_class = (rng.permutation(np.flatnonzero(self.data.labels == k)) for k in np.unique(self.data.labels))
+        return np.sort(np.concatenate([rows[: max(1, round(SHARE * len(rows)))] for rows in rows_by_class]))
 
     def stepped(self, x: Tensor, noise: Tensor, y: Tensor, batch: int = 0) -> Tensor:
-        """The noise of images ``x`` after its steps; ``batch`` tells a class's batches in a round from each other."""
+        """Return the noise of images ``x`` after its steps; ``batch`` tells a class's batches of a round apart."""
 
         def objective(p: Tensor, _: int) -> Tensor:
             with self.ctx.autocast():
@@ -148,7 +148,7 @@ class MinMin:
 
     @torch.no_grad()
     def measure(self) -> float:
-        """Share of noisy images, not cut to [0, 1], that the network gets wrong: of all, or of the fifth."""
+        """Return the share of noisy images, not cut to [0, 1], that the network gets wrong: of all, or of the fifth."""
         rows = self.fifth() if self.by_class else np.arange(len(self.data))
         wrong = 0
         for start in range(0, len(rows), self.wide):
@@ -159,11 +159,11 @@ class MinMin:
         return wrong / len(rows)
 
     def noise_of(self, where: slice) -> NDArray[np.float32]:
-        """In gray levels, N x H x W x 3."""
+        """Return the noise of these rows in gray levels, N x H x W x 3."""
         return to_levels(self.noise[self.owner(np.arange(where.start, where.stop))])
 
     def owner(self, rows: NDArray[np.int64]) -> Tensor:
-        """Whose noise the images of these rows have."""
+        """Return the indices of the noise that the images of these rows have: their own, or their class's."""
         return self.labels[rows] if self.by_class else torch.from_numpy(rows).to(self.ctx.device)
 
     def images(self, rows: NDArray[np.int64] | slice) -> Tensor:

@@ -14,7 +14,7 @@ from .pgd import to_unit
 
 
 def last_linear(network: nn.Module, name: str) -> nn.Linear:
-    """The last linear layer of ``network``. Raises UserError, with ``name``, when it has none."""
+    """Return the last linear layer of ``network``. Raises UserError, with ``name``, when it has none."""
     linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise UserError(f"{name} has no linear layer", "choose a surrogate that ends in one")
@@ -22,7 +22,7 @@ def last_linear(network: nn.Module, name: str) -> nn.Linear:
 
 
 def embedding(network: nn.Module, name: str, ctx: Context) -> Callable[[Tensor], Tensor]:
-    """What the last linear layer of ``network`` is given: N x 3 x H x W in [0, 1] to N x D, float32.
+    """Return a function to the input of ``network``'s last linear layer: N x 3 x H x W in [0, 1] to N x D, float32.
 
     Raises UserError, with ``name``, when it has none.
     """
@@ -32,15 +32,15 @@ def embedding(network: nn.Module, name: str, ctx: Context) -> Callable[[Tensor],
     def embed(x: Tensor) -> Tensor:
         with ctx.autocast():
             network(x)
-        found = seen.pop().flatten(1).float()
+        embedded = seen.pop().flatten(1).float()
         seen.clear()
-        return found
+        return embedded
 
     return embed
 
 
 def centroids(embed: Callable[[Tensor], Tensor], data: ImageSet, ctx: Context, batch: int) -> Tensor:
-    """Mean embedding of every class, classes x D, float32 on the device; infinite where a class has no images."""
+    """Return every class's mean embedding, classes x D, float32 on the device; infinite where it has no images."""
     sums: Tensor | float = 0.0
     labels = torch.tensor(data.labels, device=ctx.device)
     with torch.no_grad():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -12,7 +10,7 @@ from pydantic import Field
 
 from ue_bench.api import Context, ImageSet, NetworkCost, Ratio, UserError, training_passes
 
-from .presets import MICRO_NETWORK, MICRO_RECIPE, WithPreset
+from .presets import MICRO_NETWORK, MICRO_RECIPE, WithSurrogate
 from .quantise import budget, keep_linf, perturb
 
 if TYPE_CHECKING:
@@ -26,7 +24,7 @@ PAPER_RECIPE: dict[str, Any] = {
 }  # fmt: skip
 
 
-class EntF(WithPreset):
+class EntF(WithSurrogate):
     """Wen et al., "Is Adversarial Training Really a Silver Bullet for Mitigating Data Poisoning?", ICLR 2023.
 
     The paper's EntF-push and EntF-pull, against victims that train adversarially. A reference model is itself trained
@@ -82,13 +80,8 @@ class EntF(WithPreset):
     def budget(self) -> str:
         return budget("linf", self.eps)
 
-    def recipe(self) -> dict[str, Any]:
-        """How the surrogate is trained, as fields of a protocol."""
-        own: dict[str, Any] = self.PRESETS[self.preset]["recipe"]
-        return own if self.surrogate_epochs is None else own | {"epochs": self.surrogate_epochs}
-
     def training(self) -> str:
-        """The surrogate's training procedure, a selector."""
+        """Return the surrogate's training procedure, a selector."""
         eps = self.surrogate_eps
         return f"at[eps={eps},step_size={eps / 2},steps={self.setting('surrogate_steps')}]"
 
@@ -100,7 +93,7 @@ class EntF(WithPreset):
         import torch
 
         from .embedding import centroids, embedding
-        from .pgd import boxed, descend, resumable, to_levels
+        from .pgd import boxed, descend, protect_in_batches, to_levels
         from .shift import Draws
 
         if self.variant == "pull" and len(np.unique(data.labels)) < 2:
@@ -125,16 +118,10 @@ class EntF(WithPreset):
 
         key = {"entf": self.identity(), "data": data.fingerprint, "seed": ctx.seed, "precision": ctx.precision}
 
-        def chunks() -> Iterator[NDArray[np.uint8]]:
-            for _, found in resumable(ctx, key, "images", data, batch, "perturb", craft):
-                yield found["images"]
-
-        protected = data.with_images(ctx.store_images(data.images.shape, chunks()))
-        shutil.rmtree(ctx.checkpoint_dir(key))
-        return protected
+        return protect_in_batches(data, ctx, key, batch, "perturb", craft)
 
     def losses(self, embedded: Tensor, means: Tensor, labels: Tensor) -> Tensor:
-        """One loss for each of N embeddings, N x D: what is lowered to push them or to pull them.
+        """Return one loss for each of N embeddings, N x D: what is lowered to push them or to pull them.
 
         ``means`` is classes x D, infinite for a class without images.
         """

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from ue_bench.api import Context, ImageSet, NetworkCost, Ratio
 
-from .presets import MICRO_NETWORK, MICRO_RECIPE, WithPreset
+from .presets import MICRO_NETWORK, MICRO_RECIPE, WithSurrogate
 from .quantise import budget, keep_linf, perturb
 
 if TYPE_CHECKING:
@@ -28,7 +26,7 @@ PAPER_RECIPE: dict[str, Any] = {
 }  # fmt: skip
 
 
-class HYPO(WithPreset):
+class HYPO(WithSurrogate):
     """Tao et al., "Better Safe Than Sorry: Preventing Delusive Adversaries with Adversarial Training", NeurIPS 2021.
 
     Two of its five attacks, both on a network that was trained on the clean images. ``goal=hypocritical`` (its P2,
@@ -91,11 +89,6 @@ class HYPO(WithPreset):
             return self.step
         return self.bound / (5 if self.norm == "l2" else 10)
 
-    def recipe(self) -> dict[str, Any]:
-        """How the surrogate is trained, as fields of a protocol."""
-        own: dict[str, Any] = self.PRESETS[self.preset]["recipe"]
-        return own if self.surrogate_epochs is None else own | {"epochs": self.surrogate_epochs}
-
     def cost(self, images: int) -> NetworkCost:
         attack: float = self.setting("iterations") * 2 / 3
         return NetworkCost(self.setting("surrogate"), self.recipe()["epochs"] + attack)
@@ -104,7 +97,7 @@ class HYPO(WithPreset):
         import torch
         from torch.nn import functional as F
 
-        from .pgd import boxed, descend, resumable, to_levels
+        from .pgd import boxed, descend, protect_in_batches, to_levels
 
         network = ctx.surrogate(data, self.setting("surrogate"), **self.recipe())
         key = {"hypo": self.identity(), "data": data.fingerprint, "seed": ctx.seed, "precision": ctx.precision}
@@ -119,27 +112,23 @@ class HYPO(WithPreset):
                     logits = network(p)
                 return F.cross_entropy(logits.float(), labels, reduction="none")
 
-            found, _ = way(x, torch.zeros_like(x), objective, self.bound, self.length, self.setting("iterations"))
-            images = perturb(data.images[where], to_levels(boxed(x, found)))
+            perturbation, _ = way(
+                x, torch.zeros_like(x), objective, self.bound, self.length, self.setting("iterations")
+            )
+            images = perturb(data.images[where], to_levels(boxed(x, perturbation)))
             if self.norm == "linf":
                 images = keep_linf(images, data.images[where], self.bound)
             return {"images": images}
 
         batch = GPU_BATCH if ctx.device.startswith("cuda") else CPU_BATCH
 
-        def chunks() -> Iterator[NDArray[np.uint8]]:
-            for _, found in resumable(ctx, key, "images", data, batch, "perturb", craft):
-                yield found["images"]
-
-        protected = data.with_images(ctx.store_images(data.images.shape, chunks()))
-        shutil.rmtree(ctx.checkpoint_dir(key))
-        return protected
+        return protect_in_batches(data, ctx, key, batch, "perturb", craft)
 
 
 def descend_l2(
     x: Tensor, start: Tensor, objective: Callable[[Tensor, int], Tensor], eps: float, step: float, steps: int
 ) -> tuple[Tensor, Tensor]:
-    """``descend`` in an L2 ball: ``steps`` steps of length ``step`` down each image's own normalised gradient.
+    """Take ``steps`` steps of length ``step`` down each image's normalised gradient, as ``descend`` but in an L2 ball.
 
     An image whose gradient is zero stays. Arguments and results are those of ``descend``: the perturbation is within
     ``eps`` in L2 but before its last cut to [0, 1], which can only shorten it.

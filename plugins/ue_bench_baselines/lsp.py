@@ -127,13 +127,13 @@ class LSP(Protector):
         return change
 
     def grid(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Rows and columns of patches that cover an image of ``size``."""
+        """Return the rows and columns of patches that cover an image of ``size``."""
         return math.ceil(size[0] / self.patch), math.ceil(size[1] / self.patch)
 
     def draw(
         self, classes: int, counts: NDArray[np.integer], size: tuple[int, int]
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Points, one a row, and their classes: at least ``counts[k]`` points of class k."""
+        """Draw points, one a row, and their classes: at least ``counts[k]`` points of class k."""
         rows, columns = self.grid(size)
         features = rows * columns * 3
         if features < math.log2(max(classes, 1)):
@@ -151,23 +151,23 @@ class LSP(Protector):
         )
 
     def length(self, height: int, width: int) -> float:
-        """L2 norm of every perturbation, in gray levels."""
+        """Return the L2 norm of every perturbation, in gray levels."""
         return self.eps * 255 * math.sqrt(3 * height * width)
 
     def lengths(self, side: int) -> NDArray[np.int64]:
-        """Pixels of each patch along a ``side``; the last one may be cut."""
+        """Return the pixels of each patch along a ``side``; the last one may be cut."""
         starts = np.arange(0, side, self.patch)
-        found: NDArray[np.int64] = np.minimum(starts + self.patch, side) - starts
-        return found
+        lengths: NDArray[np.int64] = np.minimum(starts + self.patch, side) - starts
+        return lengths
 
     def scaled(self, points: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-        """Patches n x rows x columns x 3 in gray levels from n points, whose order is row, column, channel."""
+        """Return patches n x rows x columns x 3 in gray levels from n points, whose order is row, column, channel."""
         rows, columns = self.grid((height, width))
         patches = points.reshape(-1, rows, columns, 3)
         areas = np.multiply.outer(self.lengths(height), self.lengths(width))[:, :, None]
         norms = np.sqrt((np.square(patches, dtype=np.float64) * areas).sum(axis=(1, 2, 3), keepdims=True))
-        found: NDArray[np.float32] = patches * (self.length(height, width) / norms).astype(np.float32)
-        return found
+        levels: NDArray[np.float32] = patches * (self.length(height, width) / norms).astype(np.float32)
+        return levels
 
     def add(self, images: NDArray[np.uint8], patches: NDArray[np.float32], changed: NDArray[np.uint8]) -> None:
         """Write ``images`` plus ``patches``, each blown up, to ``changed``: a stripe of pixel rows at a time."""
@@ -182,13 +182,13 @@ class LSP(Protector):
                 release(images)
 
     def perturbations(self, points: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-        """Perturbations n x H x W x 3 in gray levels from n points."""
+        """Return perturbations n x H x W x 3 in gray levels from n points."""
         patches = self.scaled(points, height, width)
         return patches.repeat(self.patch, axis=1).repeat(self.patch, axis=2)[:, :height, :width]
 
 
 def assign(labels: NDArray[np.int64], owners: NDArray[np.int64]) -> NDArray[np.int64]:
-    """For every image the index of its point: the m-th image of a class takes the m-th point of that class."""
+    """Return for every image the index of its point: the m-th image of a class takes the m-th point of that class."""
     chosen = np.empty(len(labels), dtype=np.int64)
     for label in np.unique(labels):
         mine = np.flatnonzero(labels == label)

@@ -115,8 +115,8 @@ class Cloud:
 
 def places(count: int) -> NDArray[np.int64]:
     """Return for each of ``count`` patches along a side the place that its centre is at, 0..3."""
-    found: NDArray[np.int64] = (2 * np.arange(count) + 1) * SIDE // (2 * count)
-    return found
+    centres: NDArray[np.int64] = (2 * np.arange(count) + 1) * SIDE // (2 * count)
+    return centres
 
 
 def corners(classes: int, seed: int) -> NDArray[np.bool_]:
@@ -128,8 +128,8 @@ def corners(classes: int, seed: int) -> NDArray[np.bool_]:
     sides = [places(count) for count in range(1, SIDE + 1)]
     shown = [np.ix_(a, b) for a in sides for b in sides if 3 * len(a) * len(b) >= math.log2(max(classes, 1))]
     taken: list[set[bytes]] = [set() for _ in shown]
-    found = np.empty((classes, SIDE, SIDE, 3), dtype=np.bool_)
-    for corner in found:
+    chosen = np.empty((classes, SIDE, SIDE, 3), dtype=np.bool_)
+    for corner in chosen:
         for _ in range(TRIES):
             corner[:] = rng.integers(0, 2, corner.shape, dtype=np.uint8)
             parts = [corner[part].tobytes() for part in shown]
@@ -137,4 +137,4 @@ def corners(classes: int, seed: int) -> NDArray[np.bool_]:
                 break
         for part, known in zip(parts, taken, strict=True):
             known.add(part)
-    return found
+    return chosen

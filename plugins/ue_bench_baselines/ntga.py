@@ -97,11 +97,11 @@ class NTGA(Protector):
         return protected
 
     def blocks(self, count: int) -> int:
-        """How many blocks ``count`` images make."""
+        """Return how many blocks ``count`` images make."""
         return max(2, -(-count // self.block))
 
     def parts(self, count: int, ctx: Context) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """For each block the indices of its images and of its validation images, both rising."""
+        """Return for each block the indices of its images and of its validation images, both rising."""
         order = ctx.rng("blocks").permutation(count)
         twice = np.concatenate([order, order])
         end = 0
@@ -113,7 +113,7 @@ class NTGA(Protector):
     def craft(
         self, data: ImageSet, rows: NDArray[np.int64], others: NDArray[np.int64], ctx: Context
     ) -> NDArray[np.uint8]:
-        """The protected images of the block ``rows``, validated on ``others``."""
+        """Protect the block ``rows``, validated on ``others``."""
         import torch
 
         device = "cpu" if ctx.device.startswith("mps") else ctx.device  # mps has no float64
@@ -135,7 +135,7 @@ class NTGA(Protector):
 def loss_gradient(
     x: Tensor, targets: Tensor, validation: Iterable[tuple[Tensor, Tensor]], time: float, readout: bool = False
 ) -> Tensor:
-    """How the validation loss grows with the images ``x``, n x D in [0, 1], that the surrogate was trained on.
+    """Return the gradient of the validation loss by the images ``x``, n x D in [0, 1], the surrogate was trained on.
 
     ``targets`` is n x C; ``validation`` yields batches of images, m x D, with their labels. The loss is the sum of
     cross-entropies of what the surrogate predicts for them at ``time``. Only a batch at a time is in memory.
@@ -150,7 +150,7 @@ def loss_gradient(
     gathered = coefficients.detach().requires_grad_()
     for images, labels in validation:
         predictions = ntk(images, x, LAYERS, readout) @ gathered
-        torch.nn.functional.cross_entropy(predictions, labels, reduction="sum").backward()  # type: ignore[no-untyped-call]
-    coefficients.backward(gathered.grad)  # type: ignore[no-untyped-call]
+        torch.nn.functional.cross_entropy(predictions, labels, reduction="sum").backward()
+    coefficients.backward(gathered.grad)
     assert x.grad is not None
     return x.grad

@@ -16,7 +16,7 @@ RIDGE = 1e-4  # share of the kernel's mean diagonal that is added to the diagona
 
 
 def ntk(left: Tensor, right: Tensor, layers: int, readout: bool) -> Tensor:
-    """The neural tangent kernel of images N x D and M x D, N x M.
+    """Return the neural tangent kernel of images N x D and M x D, N x M.
 
     The network is ``layers`` times a dense layer and erf, and with ``readout`` one more dense layer. A dense layer is
     that of the NTK parametrisation: weights have variance 1.76 over the number of inputs, biases 0.18. The kernel is
@@ -42,20 +42,20 @@ def ntk(left: Tensor, right: Tensor, layers: int, readout: bool) -> Tensor:
 
 
 def arcsine(covariance: Tensor, scale: Tensor) -> Tensor:
-    """E[erf u erf v] for normal u, v; ``scale`` is the root of (1 + 2 var u) (1 + 2 var v)."""
+    """Return E[erf u erf v] for normal u, v; ``scale`` is the root of (1 + 2 var u) (1 + 2 var v)."""
     return torch.asin(2 * covariance / scale) * (2 / math.pi)
 
 
 def trained(kernel: Tensor, targets: Tensor, time: float) -> Tensor:
-    """What gradient flow from zero on half the mean squared error has learned at ``time``: coefficients, n x C.
+    """Return what gradient flow from zero on half the mean squared error has learned at ``time``: coefficients, n x C.
 
     ``kernel`` is that of the n training images, symmetric, ``targets`` n x C. Predictions for other images are their
     kernel with the training images times the coefficients K^-1 (I - exp(-time K / (n C))) ``targets``, where K is
     ``kernel`` plus the ridge. The mean is over all n C targets, and the learning rate is 1.
     """
     ridge = RIDGE * kernel.diagonal().mean() * torch.eye(len(kernel), dtype=kernel.dtype, device=kernel.device)
-    found: Tensor = _Response.apply(kernel + ridge, targets, time / targets.numel())
-    return found
+    coefficients: Tensor = _Response.apply(kernel + ridge, targets, time / targets.numel())
+    return coefficients
 
 
 class _Response(torch.autograd.Function):
@@ -71,8 +71,8 @@ class _Response(torch.autograd.Function):
         turned = vectors.T @ targets
         ctx.save_for_backward(values, vectors, turned)
         ctx.time = time
-        found: Tensor = vectors @ (response(values, time)[:, None] * turned)
-        return found
+        coefficients: Tensor = vectors @ (response(values, time)[:, None] * turned)
+        return coefficients
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
@@ -83,12 +83,12 @@ class _Response(torch.autograd.Function):
 
 
 def response(values: Tensor, time: float) -> Tensor:
-    """(1 - exp(-time v)) / v, for v > 0."""
+    """Return (1 - exp(-time v)) / v, for v > 0."""
     return -torch.expm1(-time * values) / values
 
 
 def differences(values: Tensor, time: float) -> Tensor:
-    """Divided differences of ``response`` between all pairs of n positive values, its derivative where they coincide.
+    """Return divided differences of ``response`` between all pairs of n positive values, derivatives for equal ones.
 
     No difference of close numbers is divided by their gap. What cancellation there is, for values that are small
     against 1 / time, is small against ``response`` itself, and so in any gradient.

@@ -83,7 +83,7 @@ class OPS(Protector):
         return ctx.map_images(data, change, "setting pixels")
 
     def choose(self, data: ImageSet, ctx: Context) -> list[list[Pixel]]:
-        """For every class its pixels, best first. A class without images has none."""
+        """Choose the pixels of every class, best first. A class without images has none."""
         height, width = data.size
         pairs = height * width * len(COLOURS)
         if self.sparsity * data.num_classes > pairs:
@@ -112,7 +112,7 @@ class OPS(Protector):
 
 
 def class_sums(data: ImageSet, members: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Sums of the bytes and of the squared bytes over the images ``members``, each H x W x 3."""
+    """Sum the bytes and the squared bytes over the images ``members``, each H x W x 3."""
     total = np.zeros(data.images.shape[1:], dtype=np.int64)
     squares = np.zeros_like(total)
     step = max(1, GATHER_BYTES // max(1, total.size))
@@ -124,7 +124,7 @@ def class_sums(data: ImageSet, members: NDArray[np.integer]) -> tuple[NDArray[np
 
 
 def score(total: NDArray[np.int64], squares: NDArray[np.int64], count: int) -> NDArray[np.float64]:
-    """Mean / standard deviation of the distance to every corner colour, H x W x 8, from the sums of ``count`` images.
+    """Return mean / deviation of the distance to every corner colour, H x W x 8, from sums of ``count`` images.
 
     With s and q the sums of a channel, the distances to 0 sum to s and their squares to q; those to 255 sum to
     255 n - s and 255^2 n - 510 s + q. Over the three channels they add up to a and b, and mean / std is

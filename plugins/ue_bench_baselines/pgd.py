@@ -6,6 +6,7 @@ size. Perturbations stay in float32 on the device; only layers run in the contex
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,18 +21,18 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def to_unit(images: NDArray[np.uint8], device: str) -> Tensor:
-    """N x H x W x 3 bytes to N x 3 x H x W in [0, 1], channels last in memory."""
+    """Convert N x H x W x 3 bytes to N x 3 x H x W in [0, 1], channels last in memory."""
     return torch.tensor(images).to(device).permute(0, 3, 1, 2).float().div_(255)
 
 
 def to_levels(perturbation: Tensor) -> NDArray[np.float32]:
-    """N x 3 x H x W on the [0, 1] scale to N x H x W x 3 in gray levels."""
+    """Convert N x 3 x H x W on the [0, 1] scale to N x H x W x 3 in gray levels."""
     levels: NDArray[np.float32] = (perturbation * 255).permute(0, 2, 3, 1).cpu().numpy()
     return levels
 
 
 def boxed(x: Tensor, perturbation: Tensor) -> Tensor:
-    """``perturbation`` cut so that ``x + perturbation`` is within [0, 1]."""
+    """Cut ``perturbation`` so that ``x + perturbation`` is within [0, 1]."""
     return (x + perturbation).clamp_(0, 1).sub_(x)
 
 
@@ -43,7 +44,7 @@ def descend(
     step: float,
     steps: int,
 ) -> tuple[Tensor, Tensor]:
-    """``steps`` signed gradient steps from ``x + start`` that lower ``objective``, within ``eps`` in Linf.
+    """Take ``steps`` signed gradient steps from ``x + start`` that lower ``objective``, within ``eps`` in Linf.
 
     ``x`` N x 3 x H x W in [0, 1]; ``objective(p, t)`` gives one loss an image for images ``p`` in [0, 1] at step ``t``.
     Gradients are taken at images within [0, 1]. Returns the perturbation as it is within ``eps`` but before its last
@@ -70,7 +71,7 @@ def resumable(
     text: str,
     compute: Callable[[Tensor, slice], Arrays],
 ) -> Iterator[tuple[slice, Arrays]]:
-    """``compute(x, where)`` for consecutive batches of ``data``, each kept in ``ctx.checkpoint_dir(key)``.
+    """Yield ``compute(x, where)`` of consecutive batches of ``data``, each kept in ``ctx.checkpoint_dir(key)``.
 
     ``x`` is in [0, 1] on the device. A process that was killed finds the batches it had finished under the same ``key``
     (plain data: everything that shapes them) and ``part``, a file name. Whoever is done removes the folder.
@@ -81,8 +82,25 @@ def resumable(
     for start in ctx.progress(starts, text):
         where = slice(start, min(start + batch, len(data)))
         file = folder / f"{start}-{where.stop}.npz"
-        found = load_arrays(file)
-        if found is None:
-            found = compute(to_unit(data.images[where], ctx.device), where)
-            save_arrays(file, found)
-        yield where, found
+        arrays = load_arrays(file)
+        if arrays is None:
+            arrays = compute(to_unit(data.images[where], ctx.device), where)
+            save_arrays(file, arrays)
+        yield where, arrays
+
+
+def protect_in_batches(
+    data: ImageSet, ctx: Context, key: Any, batch: int, text: str, craft: Callable[[Tensor, slice], Arrays]
+) -> ImageSet:
+    """Return ``data`` with the ``images`` that ``craft(x, where)`` gives for each batch, as ``resumable`` calls it.
+
+    ``ctx.checkpoint_dir(key)`` is removed at the end.
+    """
+
+    def chunks() -> Iterator[NDArray[np.uint8]]:
+        for _, crafted in resumable(ctx, key, "images", data, batch, text, craft):
+            yield crafted["images"]
+
+    protected = data.with_images(ctx.store_images(data.images.shape, chunks()))
+    shutil.rmtree(ctx.checkpoint_dir(key))
+    return protected

@@ -24,7 +24,7 @@ from ue_bench.api import (
 from .quantise import budget, whole_levels
 
 ORDER_SAMPLE = 500  # images whose place is checked
-STRANGERS = 3  # other clean images that each of them is compared with
+OTHERS = 3  # other clean images that each of them is compared with
 DARK = 64  # images without a value as high may be a perturbation without negative values
 BATCH_VALUES = 2**25  # of noise that is added at a time
 
@@ -139,7 +139,7 @@ class Precomputed(Protector):
 def check_order(stored: Stored, data: ImageSet, label: str) -> None:
     """Check that stored images resemble their own clean image more than others of the same class.
 
-    A right order gives nearly 1 for the fraction that does, a wrong one 1 / (1 + STRANGERS). Raises ValidationError
+    A right order gives nearly 1 for the fraction that does, a wrong one 1 / (1 + OTHERS). Raises ValidationError
     below one half.
     """
     nearest, count = count_nearest(stored, data)
@@ -161,9 +161,9 @@ def count_nearest(stored: Stored, data: ImageSet) -> tuple[int, int]:
     nearest = 0
     for place, index in enumerate(sample.tolist()):
         image = stored.read(slice(index, index + 1))[0]
-        strangers = [int(sample[(place + step) % len(sample)]) for step in range(1, STRANGERS + 1)]
-        own = _squared_error(image, data.images[index])
-        nearest += own <= min(_squared_error(image, data.images[other]) for other in strangers)
+        others = [int(sample[(place + step) % len(sample)]) for step in range(1, OTHERS + 1)]
+        error = _squared_error(image, data.images[index])
+        nearest += error <= min(_squared_error(image, data.images[other]) for other in others)
     return nearest, len(sample)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -29,6 +29,18 @@ class WithPreset(Protector):
         return True
 
     def setting(self, name: str) -> Any:
-        """The parameter ``name`` as given, else that of the preset."""
+        """Return the parameter ``name`` as given, else that of the preset."""
         value = getattr(self, name)
         return self.PRESETS[self.preset][name] if value is None else value
+
+
+class WithSurrogate(WithPreset):
+    """A protector that attacks a surrogate, whose training each preset describes under ``recipe``."""
+
+    if TYPE_CHECKING:  # the field is each protector's own, where it stands in the list of its parameters
+        surrogate_epochs: int | None
+
+    def recipe(self) -> dict[str, Any]:
+        """Return how the surrogate is trained, as fields of a protocol."""
+        recipe: dict[str, Any] = self.PRESETS[self.preset]["recipe"]
+        return recipe if self.surrogate_epochs is None else recipe | {"epochs": self.surrogate_epochs}

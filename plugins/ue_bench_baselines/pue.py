@@ -55,12 +55,12 @@ class PUE(EM):
 
     @property
     def deviations(self) -> list[float]:
-        """Of the weights' noise, rising from 0."""
+        """Return the deviations of the weights' noise, rising from 0."""
         count = int(self.setting("disturbance") / self.increment + 1e-6)
         return [number * self.increment for number in range(count + 1)]
 
     def cost(self, images: int) -> NetworkCost:
-        """For ten rounds, as that of ``em``."""
+        """Estimate the cost of ten rounds, as ``em`` does."""
         higher = len(self.deviations) - 1
         training = self.train_steps * min(self.setting("batch"), images) / images
         training *= 1 + higher * self.setting("train_draws")
@@ -69,7 +69,7 @@ class PUE(EM):
         return NetworkCost(self.setting("surrogate"), 10 * (training + share * (noise + 1 / 3)))
 
     def game(self, data: ImageSet, ctx: Context) -> Disturbed:
-        """The two players at their start."""
+        """Return the two players at their start."""
         from .pue_rounds import Disturbed
 
         return Disturbed(

@@ -34,7 +34,7 @@ class Disturbed(MinMin):
         self.deviations, self.train_draws, self.noise_draws = deviations, train_draws, noise_draws
 
     def learn(self, x: Tensor, y: Tensor) -> Tensor:
-        """One training step for each deviation; returns the sum of all losses."""
+        """Take one training step for each deviation; return the sum of all losses."""
         total = x.new_zeros(())
         for number, deviation in enumerate(self.deviations):
             draws = self.train_draws if deviation else 1
@@ -43,14 +43,14 @@ class Disturbed(MinMin):
                 logits = self.passed(x, deviation, "train", self.trained, number, draw)
                 # The weights' noise is a constant, so gradients at noisy weights are gradients of the weights.
                 loss = F.cross_entropy(logits, y) / draws
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 total += loss.detach()
             nn.utils.clip_grad_norm_(self.network.parameters(), CLIP)
             self.optimizer.step()
         return total
 
     def stepped(self, x: Tensor, noise: Tensor, y: Tensor, batch: int = 0) -> Tensor:
-        """The noise of images ``x`` after its steps, of which there is one for each deviation."""
+        """Return the noise of images ``x`` after its steps, of which there is one for each deviation."""
         count = len(self.deviations)
 
         def objective(p: Tensor, t: int) -> Tensor:
@@ -65,13 +65,13 @@ class Disturbed(MinMin):
         return descend(x, noise, objective, self.eps, self.step, self.steps * count)[0]
 
     def passed(self, x: Tensor, deviation: float, *axes: object) -> Tensor:
-        """Logits, float32, of images ``x`` from the network with noise of this deviation, drawn for ``axes``."""
+        """Return logits, float32, of ``x`` from the network with noise of this deviation, drawn for ``axes``."""
         weights: dict[str, Tensor] = dict(self.network.named_parameters())
         if deviation:
             generator = self.ctx.generator(*axes)
             weights = {
-                name: own + deviation * torch.randn(own.shape, generator=generator, device=own.device)
-                for name, own in weights.items()
+                name: weight + deviation * torch.randn(weight.shape, generator=generator, device=weight.device)
+                for name, weight in weights.items()
             }
         with self.ctx.autocast():
             logits: Tensor = functional_call(self.network, weights, x)

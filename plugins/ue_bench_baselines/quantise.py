@@ -17,7 +17,7 @@ Rounding = Literal["round", "truncate", "integer"]
 
 
 def quantise(values: NDArray[np.floating], rule: Literal["round", "truncate"] = "round") -> NDArray[np.uint8]:
-    """Float gray levels as bytes, clipped to 0..255.
+    """Round float gray levels to bytes, clipped to 0..255.
 
     ``round`` takes halves up (TAP, EntF, AR); ``truncate`` cuts the fraction off (EM, LSP), half a level darker on
     average. Both return whole levels unchanged. Raises Diverged when a level is not finite: as a byte it would
@@ -35,7 +35,7 @@ def quantise(values: NDArray[np.floating], rule: Literal["round", "truncate"] = 
 def perturb(
     images: NDArray[np.uint8], perturbation: NDArray[np.floating], rule: Rounding = "round"
 ) -> NDArray[np.uint8]:
-    """``images`` plus ``perturbation`` in gray levels, as bytes.
+    """Add ``perturbation`` in gray levels to ``images``, rounded to bytes.
 
     ``integer`` rounds the perturbation (halves to even, as ``torch.round`` does) before it is added (REM).
     """
@@ -45,7 +45,7 @@ def perturb(
 
 
 def keep_linf(images: NDArray[np.uint8], clean: NDArray[np.uint8], eps: float) -> NDArray[np.uint8]:
-    """``images`` moved back to within ``eps`` (on the [0, 1] scale) of ``clean``: whole levels, none too many."""
+    """Move ``images`` back to within ``eps`` (on the [0, 1] scale) of ``clean``, by whole levels and none too many."""
     bound = whole_levels(eps)
     reference = clean.astype(np.int16)
     kept: NDArray[np.int16] = np.clip(images, np.maximum(reference - bound, 0), np.minimum(reference + bound, 255))
@@ -53,12 +53,12 @@ def keep_linf(images: NDArray[np.uint8], clean: NDArray[np.uint8], eps: float) -
 
 
 def whole_levels(eps: float) -> int:
-    """How many whole gray levels fit in ``eps``: 8 for 8/255."""
+    """Return how many whole gray levels fit in ``eps``: 8 for 8/255."""
     return int(eps * 255 + 1e-6)
 
 
 def budget(norm: str, eps: float) -> str:
-    """A declared budget, written as the field does: ``linf 8/255``, ``l2 1.0``."""
+    """Write a budget as the field does: ``linf 8/255``, ``l2 1.0``."""
     levels = eps * 255
     if eps < 1 and abs(levels - round(levels)) < 1e-6:
         return f"{norm} {round(levels)}/255"

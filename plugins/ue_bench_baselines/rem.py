@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -97,7 +94,7 @@ class REM(WithPreset):
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         import torch
 
-        from .pgd import resumable, to_levels
+        from .pgd import protect_in_batches, to_levels
         from .rem_rounds import own_draws
 
         key = {"rem": self.identity(), "data": data.fingerprint, "seed": ctx.seed, "precision": ctx.precision}
@@ -111,18 +108,11 @@ class REM(WithPreset):
             images = perturb(data.images[where], to_levels(noise), "integer")
             return {"images": keep_linf(images, data.images[where], self.eps)}
 
-        def chunks() -> Iterator[NDArray[np.uint8]]:
-            batch = GPU_BATCH if ctx.device.startswith("cuda") else CPU_BATCH
-            width = max(1, batch // self.setting("eot"))
-            for _, found in resumable(ctx, key, "images", data, width, "perturb", craft):
-                yield found["images"]
-
-        protected = data.with_images(ctx.store_images(data.images.shape, chunks()))
-        shutil.rmtree(checkpoint)
-        return protected
+        batch = GPU_BATCH if ctx.device.startswith("cuda") else CPU_BATCH
+        return protect_in_batches(data, ctx, key, max(1, batch // self.setting("eot")), "perturb", craft)
 
     def game(self, data: ImageSet, ctx: Context) -> RobustMinMin:
-        """Network and noise before the first step."""
+        """Return network and noise before the first step."""
         from .rem_rounds import RobustMinMin
 
         train_steps: int = self.setting("train_steps")

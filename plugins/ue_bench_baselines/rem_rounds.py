@@ -29,7 +29,7 @@ Uniform = Callable[..., Tensor]
 
 
 def own_draws(ctx: Context, where: slice) -> Uniform:
-    """Every image's own, whatever its batch."""
+    """Return a function that draws uniform numbers for images ``where``: an image's own, whatever its batch."""
     generators = [ctx.rng("noise", index) for index in range(where.start, where.stop)]
 
     def uniform(*shape: int) -> Tensor:
@@ -39,7 +39,7 @@ def own_draws(ctx: Context, where: slice) -> Uniform:
 
 
 def batch_draws(ctx: Context, count: int, *axes: object) -> Uniform:
-    """A batch's, for images that are always together."""
+    """Return a function that draws uniform numbers for ``count`` images that are always together."""
     generator = ctx.generator(*axes)
 
     def uniform(*shape: int) -> Tensor:
@@ -49,7 +49,7 @@ def batch_draws(ctx: Context, count: int, *axes: object) -> Uniform:
 
 
 def pictures(uniform: Uniform, count: int, size: tuple[int, int]) -> Tensor:
-    """``count`` pictures of random numbers in [-1, 1) for each of N images, one image's after the other."""
+    """Draw ``count`` pictures of random numbers in [-1, 1) for each of N images, one image's after the other."""
     drawn = uniform(count, *size, 3).flatten(0, 1).permute(0, 3, 1, 2)  # channels last in memory, as images are
     return 2 * drawn - 1
 
@@ -67,20 +67,20 @@ class Crops:
 
     @classmethod
     def draw(cls, uniform: Uniform, count: int, pad: int) -> Crops:
-        """``count`` for each of N images, one image's after the other: windows of images that ``pad`` zeros frame."""
+        """Draw ``count`` windows for each of N images that ``pad`` zeros frame, one image's after the other."""
         drawn = uniform(count, 3).flatten(0, 1)
         offsets = (drawn[:, :2] * (2 * pad + 1)).long() - pad
         return cls(offsets[:, 0], offsets[:, 1], drawn[:, 2] < 0.5)
 
     def cut(self, x: Tensor) -> Tensor:
-        """The transformed images."""
+        """Transform images."""
         height, width = x.shape[2:]
         rows = _counted(height, x) + self.rows[:, None]
         columns = _counted(width, x) + self.columns[:, None]
         return _picked(x, rows, torch.where(self.mirrored[:, None], width - 1 - columns, columns))
 
     def pull_back(self, gradients: Tensor) -> Tensor:
-        """Gradients of ``cut(x)`` as gradients of ``x``: every pixel of x is in the result once or not at all."""
+        """Turn gradients of ``cut(x)`` into those of ``x``, whose every pixel is in the result once or not at all."""
         height, width = gradients.shape[2:]
         columns = _counted(width, gradients)
         columns = torch.where(self.mirrored[:, None], width - 1 - columns, columns) - self.columns[:, None]
@@ -92,7 +92,7 @@ def _counted(length: int, like: Tensor) -> Tensor:
 
 
 def _picked(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Of each image M x 3 x H x W its ``rows`` (M x H) and ``columns`` (M x W); zeros where these are outside."""
+    """Pick of each image M x 3 x H x W its ``rows`` (M x H) and ``columns`` (M x W); zeros where these are outside."""
     framed = F.pad(x, (1, 1, 1, 1)).permute(0, 2, 3, 1)
     rows, columns = rows.clamp(-1, x.shape[2]) + 1, columns.clamp(-1, x.shape[3]) + 1
     return framed[_counted(len(x), x)[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
@@ -154,11 +154,11 @@ class RobustMinMin:
         self.trained = state["trained"]
 
     def hold(self) -> None:
-        """The network as noise and adversary find it: it learns nothing, and images do not depend on each other."""
+        """Hold the network still for noise and adversary: it learns nothing, and images do not depend on each other."""
         self.network.eval().requires_grad_(False)
 
     def train(self) -> Tensor:
-        """One step of adversarial training on images with the noise made for them; returns its loss."""
+        """Take one step of adversarial training on images with the noise made for them; return its loss."""
         rows = self.next_batch()
         x, y = to_unit(self.data.images[rows], self.ctx.device), self.labels[rows]
         uniform = batch_draws(self.ctx, len(rows), "step", self.trained)
@@ -173,23 +173,23 @@ class RobustMinMin:
             logits = self.network(seen)
         self.optimizer.zero_grad(set_to_none=True)
         loss = F.cross_entropy(logits.float(), y)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+        loss.backward()
         self.optimizer.step()
         self.hold()
         return loss
 
     def rate(self) -> float:
-        """Learning rate of the next step."""
+        """Return the learning rate of the next step."""
         return RATE * 0.1 ** (self.trained // self.decay)
 
     def next_batch(self) -> NDArray[np.int64]:
-        """Rows of the next batch: all of one size, in an order that is drawn for each pass."""
+        """Return rows of the next batch: all of one size, in an order that is drawn for each pass."""
         epoch, place = divmod(self.trained, len(self.data) // self.batch)
         order = self.ctx.rng("order", epoch).permutation(len(self.data))
         return np.sort(order[place * self.batch : (place + 1) * self.batch])
 
     def perturb(self, x: Tensor, y: Tensor, uniform: Uniform) -> Tensor:
-        """Noise for images ``x``, N x 3 x H x W in [0, 1], from a random start: within eps, not cut to the images' box.
+        """Make noise for images ``x``, N x 3 x H x W in [0, 1], from a random start: within eps, not cut to [0, 1].
 
         Where image and noise leave the box the gradient is zero, and the noise stays what it is.
         """
@@ -206,7 +206,7 @@ class RobustMinMin:
         return noise
 
     def attacked(self, seen: Tensor, y: Tensor, start: Tensor) -> Tensor:
-        """The adversary's images, within ``adv_eps`` of ``seen`` and within the box; ``start`` is within [-1, 1]."""
+        """Attack ``seen`` images: within ``adv_eps`` of them and within the box; ``start`` is within [-1, 1]."""
         if not self.adv_eps:
             return seen
         low, high = (seen - self.adv_eps).clamp_(min=-HALF), (seen + self.adv_eps).clamp_(max=HALF)
@@ -216,10 +216,10 @@ class RobustMinMin:
         return worst
 
     def gradient(self, seen: Tensor, y: Tensor) -> Tensor:
-        """Of each image's own loss, at what the network is given."""
+        """Return the gradient of each image's own loss by what the network is given."""
         seen = seen.detach().requires_grad_()
         with self.ctx.autocast():
             logits = self.network(seen)
         # A sum, not a mean: an image's gradient must not depend on how many others are in its batch.
-        [found] = torch.autograd.grad(F.cross_entropy(logits.float(), y, reduction="sum"), seen)
-        return found
+        [gradient] = torch.autograd.grad(F.cross_entropy(logits.float(), y, reduction="sum"), seen)
+        return gradient

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -12,7 +11,7 @@ from pydantic import Field
 
 from ue_bench.api import Context, ImageSet, NetworkCost, Ratio, UserError
 
-from .presets import MICRO_NETWORK, MICRO_RECIPE, WithPreset
+from .presets import MICRO_NETWORK, MICRO_RECIPE, WithSurrogate
 from .quantise import budget, keep_linf, perturb
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ PAPER_RECIPE: dict[str, Any] = {
 }  # fmt: skip
 
 
-class SEP(WithPreset):
+class SEP(WithSurrogate):
     """Chen et al., "Self-Ensemble Protection: Training Checkpoints Are Good Data Protectors", ICLR 2023.
 
     Adversarial examples of all states that one network passes through while it learns the clean images: the states
@@ -95,18 +94,13 @@ class SEP(WithPreset):
     def budget(self) -> str:
         return budget("linf", self.eps)
 
-    def recipe(self) -> dict[str, Any]:
-        """How the surrogate is trained, as fields of a protocol."""
-        own: dict[str, Any] = self.PRESETS[self.preset]["recipe"]
-        return own if self.surrogate_epochs is None else own | {"epochs": self.surrogate_epochs}
-
     @property
     def states(self) -> int:
         """How many states of the surrogate there are."""
-        found: int = (
+        states: int = (
             self.PRESETS[self.preset]["checkpoints"][self.variant] if self.checkpoints is None else self.checkpoints
         )
-        return found
+        return states
 
     def cost(self, images: int) -> NetworkCost:
         gradients = self.states + (self.setting("inner") if self.variant == "fa-vr" else 0)
@@ -115,7 +109,7 @@ class SEP(WithPreset):
         return NetworkCost(self.setting("surrogate"), self.recipe()["epochs"] + means + attack)
 
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
-        from .pgd import boxed, resumable, to_levels
+        from .pgd import boxed, protect_in_batches, to_levels
 
         wanted = half_way_round(data.labels)
         key = {"sep": self.identity(), "data": data.fingerprint, "seed": ctx.seed, "precision": ctx.precision}
@@ -123,22 +117,16 @@ class SEP(WithPreset):
         gradient_for = self.gradients(data, ctx, wanted, batch)
 
         def craft(x: Tensor, where: slice) -> dict[str, NDArray[Any]]:
-            found = self.descend(x, gradient_for(where), ctx)
-            images = perturb(data.images[where], to_levels(boxed(x, found)))
+            perturbation = self.descend(x, gradient_for(where), ctx)
+            images = perturb(data.images[where], to_levels(boxed(x, perturbation)))
             return {"images": keep_linf(images, data.images[where], self.eps)}
 
-        def chunks() -> Iterator[NDArray[np.uint8]]:
-            for _, found in resumable(ctx, key, "images", data, batch, "perturb", craft):
-                yield found["images"]
-
-        protected = data.with_images(ctx.store_images(data.images.shape, chunks()))
-        shutil.rmtree(ctx.checkpoint_dir(key))
-        return protected
+        return protect_in_batches(data, ctx, key, batch, "perturb", craft)
 
     def gradients(
         self, data: ImageSet, ctx: Context, wanted: NDArray[np.int64], batch: int
     ) -> Callable[[slice], Gradient]:
-        """For images ``where`` a function of state and images: each image's own gradient towards its wanted class."""
+        """Return, for images ``where``, a function of state and images: each image's gradient to its wanted class."""
         import torch
         from torch.nn import functional as F
 
@@ -164,15 +152,15 @@ class SEP(WithPreset):
             def gradient(state: int, p: Tensor) -> Tensor:
                 p = p.detach().requires_grad_()
                 # A sum over images: an image's step must not depend on how many others are in its batch.
-                [found] = torch.autograd.grad(loss(state, p), p)
-                return found
+                [gradients] = torch.autograd.grad(loss(state, p), p)
+                return gradients
 
             return gradient
 
         return gradient_for
 
     def descend(self, x: Tensor, gradient: Gradient, ctx: Context) -> Tensor:
-        """The perturbation of images ``x``, N x 3 x H x W in [0, 1]: within ``eps``, not yet cut to [0, 1].
+        """Craft the perturbation of images ``x``, N x 3 x H x W in [0, 1]: within ``eps``, not yet cut to [0, 1].
 
         ``gradient(state, p)`` is that of each image's own loss at images ``p``, N x 3 x H x W.
         """
@@ -190,18 +178,18 @@ class SEP(WithPreset):
             if self.variant != "fa-vr":
                 perturbation = moved(perturbation, sum_of(gradient(state, start) for state in range(self.states)))
                 continue
-            own = [gradient(state, start) for state in range(self.states)]
-            mean = sum_of(iter(own)) / self.states
+            gradients = [gradient(state, start) for state in range(self.states)]
+            mean = sum_of(iter(gradients)) / self.states
             met, inner = torch.zeros_like(x), perturbation
             for state in drawn:
-                met = met + gradient(state, x + boxed(x, inner)) - (own[state] - mean)
+                met = met + gradient(state, x + boxed(x, inner)) - (gradients[state] - mean)
                 inner = moved(inner, met)
             perturbation = moved(perturbation, met)
         return perturbation
 
 
 def sum_of(gradients: Iterator[Tensor]) -> Tensor:
-    """One tensor at a time."""
+    """Sum tensors, one at a time in memory."""
     total = next(gradients).clone()
     for gradient in gradients:
         total += gradient
@@ -209,12 +197,12 @@ def sum_of(gradients: Iterator[Tensor]) -> Tensor:
 
 
 def half_way_round(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """For N labels the class that is half the number of classes further on, of those that have images.
+    """Return for N labels the class that is half the number of classes further on, of those that have images.
 
     Raises UserError when there is only one.
     """
     present, rank = np.unique(labels, return_inverse=True)
     if len(present) < 2:
         raise UserError("sep needs images of two classes", "each is moved towards another one")
-    found: NDArray[np.int64] = present[(rank + len(present) // 2) % len(present)]
-    return found
+    wanted: NDArray[np.int64] = present[(rank + len(present) // 2) % len(present)]
+    return wanted

@@ -13,7 +13,7 @@ SHARE = 1 / 8  # of the side, the largest shift: 4 pixels of 32
 
 
 def shifted(x: Tensor, rows: Tensor, columns: Tensor, mirrored: Tensor) -> Tensor:
-    """Images N x 3 x H x W, mirrored where N bools say so, then moved by ``rows`` and ``columns`` (N each, in pixels).
+    """Mirror images N x 3 x H x W where N bools say so, then move them by ``rows`` and ``columns`` (N each, in pixels).
 
     ``out[r, c] = in[r + rows, c + columns]`` without the mirror; bilinear, zeros outside; differentiable.
     """
@@ -46,7 +46,7 @@ class Draws:
         self.mirrored = uniform[..., 2] < 0.5
 
     def start(self, eps: float) -> Tensor:
-        """Normal with deviation ``eps``, cut to within it: a third of all values starts at the bound."""
+        """Draw normal numbers of deviation ``eps``, cut to within it: a third of all values starts at the bound."""
         return (self.normal * eps).clamp_(-eps, eps)
 
     def transformed(self, x: Tensor, step: int) -> Tensor:

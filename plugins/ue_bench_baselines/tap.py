@@ -12,7 +12,7 @@ from pydantic import Field
 
 from ue_bench.api import Context, ImageSet, NetworkCost, Ratio, training_passes
 
-from .presets import MICRO_NETWORK, MICRO_RECIPE, WithPreset
+from .presets import MICRO_NETWORK, MICRO_RECIPE, WithSurrogate
 from .quantise import budget, keep_linf, perturb
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ PAPER_RECIPE: dict[str, Any] = {
 }  # fmt: skip
 
 
-class TAP(WithPreset):
+class TAP(WithSurrogate):
     """Fowl et al., "Adversarial Examples Make Strong Poisons", NeurIPS 2021, section 3.
 
     Adversarial examples of a network that was trained on the clean images, with their true labels. ``targeted``: every
@@ -84,11 +84,6 @@ class TAP(WithPreset):
     def budget(self) -> str:
         return budget("linf", self.eps)
 
-    def recipe(self) -> dict[str, Any]:
-        """How the surrogate is trained, as fields of a protocol."""
-        own: dict[str, Any] = self.PRESETS[self.preset]["recipe"]
-        return own if self.surrogate_epochs is None else own | {"epochs": self.surrogate_epochs}
-
     def cost(self, images: int) -> NetworkCost:
         attack: float = self.setting("restarts") * self.setting("iterations") * 2 / 3
         training = self.recipe()["epochs"] * training_passes(self.setting("surrogate_training"))
@@ -100,12 +95,12 @@ class TAP(WithPreset):
         restarts = self.setting("restarts")
         tried = [self._restart(data, ctx, network, key, number, restarts) for number in range(restarts)]
         shutil.rmtree(ctx.checkpoint_dir(key))
-        return min(tried, key=lambda found: found[1])[0]
+        return min(tried, key=lambda images_and_loss: images_and_loss[1])[0]
 
     def _restart(
         self, data: ImageSet, ctx: Context, network: nn.Module, key: Any, number: int, of: int
     ) -> tuple[ImageSet, float]:
-        """Protected images from one random start, and their loss before the last step."""
+        """Craft protected images from one random start; return them and their loss before the last step."""
         import torch
         from torch.nn import functional as F
 
@@ -137,8 +132,8 @@ class TAP(WithPreset):
         losses: list[float] = []
 
         def chunks() -> Iterator[NDArray[np.uint8]]:
-            for _, found in resumable(ctx, key, f"start-{number}", data, batch, text, craft):
-                losses.append(float(found["loss"].sum()))
-                yield found["images"]
+            for _, crafted in resumable(ctx, key, f"start-{number}", data, batch, text, craft):
+                losses.append(float(crafted["loss"].sum()))
+                yield crafted["images"]
 
         return data.with_images(ctx.store_images(data.images.shape, chunks())), sum(losses)

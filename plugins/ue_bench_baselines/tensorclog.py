@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -12,7 +11,7 @@ from pydantic import Field
 
 from ue_bench.api import Context, ImageSet, NetworkCost, Ratio
 
-from .presets import MICRO_NETWORK, MICRO_RECIPE, WithPreset
+from .presets import MICRO_NETWORK, MICRO_RECIPE, WithSurrogate
 from .quantise import budget, keep_linf, perturb
 
 if TYPE_CHECKING:
@@ -28,10 +27,10 @@ PAPER_RECIPE: dict[str, Any] = {
 }  # fmt: skip
 
 
-class TensorClog(WithPreset):
+class TensorClog(WithSurrogate):
     """Shen, Zhu and Ma, "TensorClog: An Imperceptible Poisoning Attack on Deep Neural Network Applications", 2019.
 
-    IEEE Access, volume 7. The thief is thought to fit a new classifier on a feature extractor that is known; images
+    IEEE Access, volume 7. The adversary is thought to fit a new classifier on a feature extractor that is known; images
     are changed so that they give this classifier little gradient to learn from. Per image, plain gradient descent on
     the pixels lowers the L2 norms of the cross-entropy's gradients in the last linear layer of a frozen surrogate in
     eval mode, one norm for its weights and one for its biases, plus ``weight`` times the image's L2 distance from
@@ -48,8 +47,8 @@ class TensorClog(WithPreset):
     ``weight`` 0.05 there: these are the defaults. ``eps=0.1,rate=1,weight=0.01`` takes the numbers for pixels in
     [0, 1], five times the perturbation.
 
-    ``classifier=fresh`` is the release's layer: drawn anew (Xavier, uniform), as the thief begins. ``trained`` leaves
-    the surrogate's own, for which images that it has learned to certainty have no gradient left to lower.
+    ``classifier=fresh`` is the release's layer: drawn anew (Xavier, uniform), as the adversary begins. ``trained``
+    leaves the surrogate's own, for which images that it has learned to certainty have no gradient left to lower.
     ``preset=paper`` pretrains ResNet-18 with the release's recipe, ``preset=micro`` the small net with that of the
     board cifar10-micro; a method of its own, not a measurement of the paper's.
 
@@ -90,11 +89,6 @@ class TensorClog(WithPreset):
     def budget(self) -> str:
         return budget("linf", self.eps)
 
-    def recipe(self) -> dict[str, Any]:
-        """How the surrogate is trained, as fields of a protocol."""
-        own: dict[str, Any] = self.PRESETS[self.preset]["recipe"]
-        return own if self.surrogate_epochs is None else own | {"epochs": self.surrogate_epochs}
-
     def cost(self, images: int) -> NetworkCost:
         return NetworkCost(self.setting("surrogate"), self.recipe()["epochs"] + self.iterations * 2 / 3)
 
@@ -102,7 +96,7 @@ class TensorClog(WithPreset):
         import torch
 
         from .embedding import embedding, last_linear
-        from .pgd import resumable, to_levels
+        from .pgd import protect_in_batches, to_levels
 
         name = self.setting("surrogate")
         network = ctx.surrogate(data, name, **self.recipe())
@@ -124,16 +118,10 @@ class TensorClog(WithPreset):
         key = {"tensorclog": self.identity(), "data": data.fingerprint, "seed": ctx.seed, "precision": ctx.precision}
         batch = GPU_BATCH if ctx.device.startswith("cuda") else CPU_BATCH
 
-        def chunks() -> Iterator[NDArray[np.uint8]]:
-            for _, found in resumable(ctx, key, "images", data, batch, "perturb", craft):
-                yield found["images"]
-
-        protected = data.with_images(ctx.store_images(data.images.shape, chunks()))
-        shutil.rmtree(ctx.checkpoint_dir(key))
-        return protected
+        return protect_in_batches(data, ctx, key, batch, "perturb", craft)
 
     def descend(self, x: Tensor, objective: Callable[[Tensor], Tensor]) -> Tensor:
-        """Images after all steps from ``x``, N x 3 x H x W in [0, 1]; ``objective(p)`` is one number an image."""
+        """Return images after all steps from ``x``, N x 3 x H x W in [0, 1]; ``objective(p)`` is a number an image."""
         import torch
 
         low, high = (x - self.eps).clamp_(min=0), (x + self.eps).clamp_(max=1)
@@ -146,12 +134,12 @@ class TensorClog(WithPreset):
         return p
 
     def rate_at(self, iteration: int) -> float:
-        """``rate`` as it is by then; ``iteration`` counts from 0."""
+        """Return ``rate`` as it has decayed by ``iteration``, which counts from 0."""
         return self.rate * 0.5 ** (iteration // HALVING)
 
 
 def clog(embedded: Tensor, layer: nn.Linear, labels: Tensor) -> Tensor:
-    """Norms of the cross-entropy's gradients in ``layer``, weights' and biases' added up, for each image by itself.
+    """Return norms of the cross-entropy's gradients in ``layer``, of weights and biases added up, image by image.
 
     ``embedded`` N x D is what the layer is given; ``labels`` N. Differentiable, with the gradient 0 where a norm is 0.
     """

@@ -81,7 +81,7 @@ class TUE(Protector):
         return protected
 
     def craft(self, data: ImageSet, ctx: Context, state: Path) -> Tensor:
-        """The noise, N x (H W 3) on the [0, 1] scale and the device; the file ``state`` holds passes that ended."""
+        """Craft the noise, N x (H W 3) on the [0, 1] scale and the device; the file ``state`` holds finished passes."""
         import torch
 
         noise, done = self.start(data, ctx), 0
@@ -98,7 +98,7 @@ class TUE(Protector):
         return noise
 
     def start(self, data: ImageSet, ctx: Context) -> Tensor:
-        """Uniform noise in (-eps, eps) for every image."""
+        """Draw uniform noise in (-eps, eps) for every image."""
         import torch
 
         values = int(np.prod(data.images.shape[1:]))
@@ -106,7 +106,7 @@ class TUE(Protector):
         return torch.from_numpy(drawn).to(ctx.device).mul_(2).sub_(1).mul_(self.eps)
 
     def run_pass(self, data: ImageSet, ctx: Context, noise: Tensor, labels: Tensor, number: int) -> float:
-        """Steps for all images, batch by batch, which change ``noise``; returns the largest move of a value."""
+        """Take the steps of all images, batch by batch, which change ``noise``; return the largest move of a value."""
         import torch
 
         from .pgd import boxed, descend
@@ -115,22 +115,22 @@ class TUE(Protector):
         moved = 0.0
         for first in range(0, len(data), self.batch):
             rows = np.sort(order[first : first + self.batch])
-            own = torch.from_numpy(rows).to(ctx.device)
+            indices = torch.from_numpy(rows).to(ctx.device)
             x = torch.tensor(data.images[rows]).to(ctx.device).flatten(1).float().div_(255)
-            member = membership(labels[own], data.num_classes)
-            before = noise[own]
+            member = membership(labels[indices], data.num_classes)
+            before = noise[indices]
 
             def objective(p: Tensor, _: int, x: Tensor = x, member: Tensor = member) -> Tensor:
                 return csd(p - x, member, self.detach)[None]
 
-            found = boxed(x, descend(x, before, objective, self.eps, self.step, self.steps)[0])
-            noise[own] = found
-            moved = max(moved, float((found - before).abs().max()))
+            after = boxed(x, descend(x, before, objective, self.eps, self.step, self.steps)[0])
+            noise[indices] = after
+            moved = max(moved, float((after - before).abs().max()))
         return moved
 
 
 def membership(labels: Tensor, classes: int) -> Tensor:
-    """Classes x N: the share of each of N images in the mean of its class; zeros for a class without images."""
+    """Return classes x N: the share of each of N images in the mean of its class; zeros for a class without images."""
     import torch
 
     member = torch.nn.functional.one_hot(labels, classes).T.float()
@@ -138,7 +138,7 @@ def membership(labels: Tensor, classes: int) -> Tensor:
 
 
 def csd(noise: Tensor, member: Tensor, detach: bool = False) -> Tensor:
-    """Class-wise separability discriminant of noises N x D, a scalar: the smaller, the easier to tell classes apart.
+    """Return the class-wise separability discriminant of noises N x D: the smaller, the easier to tell classes apart.
 
     ``member`` is that of ``membership``. The mean over ordered pairs of classes that are present of (s_k + s_l) / d_kl:
     s the mean Euclidean distance of a class's members to their centroid, d the distance of two centroids, both parts
@@ -149,8 +149,8 @@ def csd(noise: Tensor, member: Tensor, detach: bool = False) -> Tensor:
     centroids = member @ noise
     members, middles = (noise.detach(), centroids.detach()) if detach else (noise, centroids)
     # A row of member has one nonzero at most in a column, so this is each image's own centroid.
-    own = (member > 0).to(noise.dtype).T @ middles
-    spread = member @ torch.linalg.vector_norm(members - own, dim=1)
+    own_centroids = (member > 0).to(noise.dtype).T @ middles
+    spread = member @ torch.linalg.vector_norm(members - own_centroids, dim=1)
     # Distances from inner products, about the mean so that what all have in common costs no digits.
     centred = centroids - centroids.mean(0)
     products = centred @ centred.T

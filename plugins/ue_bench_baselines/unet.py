@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 
 def block(inputs: int, outputs: int) -> nn.Sequential:
-    """Two 3x3 convolutions, each with batch normalisation and ReLU."""
+    """Build two 3x3 convolutions, each with batch normalisation and ReLU."""
     layers: list[nn.Module] = []
     for channels in (inputs, outputs):
         layers += [nn.Conv2d(channels, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]

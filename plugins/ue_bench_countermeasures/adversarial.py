@@ -53,7 +53,7 @@ class AdversarialTraining(Countermeasure):
         return F.cross_entropy(logits.float(), y)
 
     def attack(self, model: nn.Module, x: Tensor, y: Tensor, ctx: TrainContext) -> Tensor:
-        """Adversarial images for the batch. ``model`` is left as it was found."""
+        """Return adversarial images for the batch. ``model`` is left as it was."""
         import torch
         import torch.nn.functional as F
 
@@ -72,7 +72,7 @@ class AdversarialTraining(Countermeasure):
         return adversarial
 
     def starting_point(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """A perturbed copy of ``x``."""
+        """Return a perturbed copy of ``x``."""
         import torch
 
         noise = torch.empty_like(x)
@@ -109,13 +109,13 @@ class FastAdversarialTraining(Countermeasure):
         return self.procedure().loss(model, x, y, ctx)
 
     def procedure(self) -> AdversarialTraining:
-        """Adversarial training with one step."""
+        """Return adversarial training with one step."""
         return AdversarialTraining(eps=self.eps, step_size=self.step_size, steps=1)
 
 
 @contextmanager
 def frozen_in_evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no parameter gradients inside; afterwards every module and parameter as before."""
+    """Keep ``model`` in evaluation mode without parameter gradients; afterwards all is as before."""
     modes = [(module, module.training) for module in model.modules()]
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.eval()

@@ -54,7 +54,7 @@ class Cutout(Countermeasure):
     )
 
     def side(self, height: int, width: int) -> int:
-        """Side of the unclipped hole for images of this size."""
+        """Return the side of the unclipped hole for images of this size."""
         shorter = min(height, width)
         return self.length or (116 if shorter == 224 else round(shorter / 2))
 
@@ -98,7 +98,7 @@ class Mixup(Countermeasure):
     variant: Literal["dh", "standard"] = Field("dh", description="keep the original label, or weight both labels")
 
     def mix(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Mixed images, the index of each image's partner, and the weight N of the image itself."""
+        """Mix images; return them, the index of each image's partner, and the weight N of the image itself."""
         import torch
 
         partner = partners(len(x), generator)
@@ -139,11 +139,11 @@ class CutMix(Countermeasure):
     label: Literal["area", "original"] = Field("area", description="weight both labels by area, or keep the own one")
 
     def side_ratio(self, u: Tensor) -> Tensor:
-        """Side of the box as a share of the image's side, for uniform numbers ``u``."""
+        """Return the side of the box as a share of the image's side, for uniform numbers ``u``."""
         return u if self.size == "side_ratio" else (1 - u).sqrt()
 
     def mix(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Mixed images, the index of each image's partner, and the share N of the image that is its own."""
+        """Mix images; return them, the index of each image's partner, and the share N of the image that is its own."""
         import torch
 
         count, height, width = len(x), *x.shape[2:]
@@ -151,14 +151,14 @@ class CutMix(Countermeasure):
         ratio = self.side_ratio(torch.rand((count, 1), generator=generator, device=x.device))
         rows = window(random_centre(count, height, generator), (height * ratio).long() // 2, height)
         columns = window(random_centre(count, width, generator), (width * ratio).long() // 2, width)
-        own = 1 - rows.sum(dim=1) * columns.sum(dim=1) / (height * width)
-        return torch.where(box(rows, columns), x[partner], x), partner, own
+        share = 1 - rows.sum(dim=1) * columns.sum(dim=1) / (height * width)
+        return torch.where(box(rows, columns), x[partner], x), partner, share
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, ctx: TrainContext) -> Tensor:
-        mixed, partner, own = self.mix(x, ctx.generator)
+        mixed, partner, share = self.mix(x, ctx.generator)
         if self.label == "original":
             return weighted_cross_entropy(model, mixed, ctx, (y, None))
-        return weighted_cross_entropy(model, mixed, ctx, (y, own), (y[partner], 1 - own))
+        return weighted_cross_entropy(model, mixed, ctx, (y, share), (y[partner], 1 - share))
 
 
 class GaussianNoise(Countermeasure):
@@ -226,7 +226,7 @@ class Coin(Countermeasure):
 
 
 def neighbours(place: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The pixels below and above each place along an axis, and its distance from the one below."""
+    """Return the pixels below and above each place along an axis, and its distance from the one below."""
     import torch
 
     last = size - 1
@@ -238,14 +238,14 @@ def neighbours(place: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def random_centre(count: int, size: int, generator: torch.Generator) -> Tensor:
-    """``count`` x 1 positions, uniform over 0..size-1."""
+    """Draw ``count`` x 1 positions, uniform over 0..size-1."""
     import torch
 
     return torch.randint(size, (count, 1), generator=generator, device=generator.device)
 
 
 def window(centre: Tensor, half: int | Tensor, size: int) -> Tensor:
-    """N x ``size``, true at positions in ``[centre - half, centre + half)``. ``centre`` and ``half`` are N x 1."""
+    """Return N x ``size``, true at positions in ``[centre - half, centre + half)``. ``centre``, ``half`` are N x 1."""
     import torch
 
     offset = torch.arange(size, device=centre.device) - centre
@@ -253,12 +253,12 @@ def window(centre: Tensor, half: int | Tensor, size: int) -> Tensor:
 
 
 def box(rows: Tensor, columns: Tensor) -> Tensor:
-    """N x 1 x H x W, true where both the row (N x H) and the column (N x W) are."""
+    """Return N x 1 x H x W, true where both the row (N x H) and the column (N x W) are."""
     return (rows[:, :, None] & columns[:, None, :])[:, None]
 
 
 def partners(count: int, generator: torch.Generator) -> Tensor:
-    """A random permutation of ``count`` indices that is one cycle: nobody is their own partner if there are two."""
+    """Draw a permutation of ``count`` indices that is one cycle: nobody is their own partner if there are two."""
     import torch
 
     order = torch.rand(count, generator=generator, device=generator.device).argsort()
@@ -266,7 +266,7 @@ def partners(count: int, generator: torch.Generator) -> Tensor:
 
 
 def blend(x: Tensor, other: Tensor, weight: Tensor) -> Tensor:
-    """``weight * x + (1 - weight) * other`` with one weight an image."""
+    """Return ``weight * x + (1 - weight) * other`` with one weight an image."""
     import torch
 
     return torch.lerp(other, x, weight.to(x.dtype)[:, None, None, None])
@@ -275,7 +275,7 @@ def blend(x: Tensor, other: Tensor, weight: Tensor) -> Tensor:
 def weighted_cross_entropy(
     model: nn.Module, x: Tensor, ctx: TrainContext, *targets: tuple[Tensor, Tensor | None]
 ) -> Tensor:
-    """Mean over the batch of the weighted sum of cross-entropies, in float32. A weight of None means 1."""
+    """Return the batch's mean of the weighted sum of cross-entropies, in float32. A weight of None means 1."""
     import torch
     import torch.nn.functional as F
 

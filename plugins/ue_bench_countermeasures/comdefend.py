@@ -53,7 +53,7 @@ class ComDefend(WithPreset, Preprocessing):
     }
 
     weights: InputPath | None = Field(None, description="file of trained networks; by default they are trained")
-    clean: int = Field(2000, ge=1, description="clean images that the thief owns, to train the networks on")
+    clean: int = Field(2000, ge=1, description="clean images that the adversary owns, to train the networks on")
     divisor: int | None = Field(None, ge=1, le=16, description="of the paper's numbers of channels; null: 1, micro 4")
     steps: int | None = Field(None, ge=1, description="of their training; null: 25000, micro 1500")
     batch: int | None = Field(None, ge=1, le=100_000, description="images a step; null: 20")
@@ -73,13 +73,15 @@ class ComDefend(WithPreset, Preprocessing):
         return 0 if self.weights is not None else self.clean
 
     def purify(self, data: ImageSet, ctx: Context) -> ImageSet:
-        from .comdefend_training import Recipe, load, own
+        from .comdefend_training import ComDefendRecipe, load, trained_file
         from .diffusion import denoiser, process
         from .tiles import cut, joined
 
         if self.weights is None:
-            recipe = Recipe(**{name: self.setting(name) for name in self.PRESETS["paper"]}, seed=ctx.seed % 2**31)
-            network = load(own(ctx.clean_data, recipe, ctx), ctx.device)
+            recipe = ComDefendRecipe(
+                **{name: self.setting(name) for name in self.PRESETS["paper"]}, seed=ctx.seed % 2**31
+            )
+            network = load(trained_file(ctx.clean_data, recipe, ctx), ctx.device)
         else:
             network = load(self.weights, ctx.device)
 

@@ -13,7 +13,7 @@ DOWN, UP = (16, 32, 64, 128, 256, 128, 64, 32), (32, 64, 128, 256, 128, 64, 32, 
 
 
 def convolutions(channels: list[int]) -> nn.Sequential:
-    """3x3 convolutions at full resolution with ELU between them."""
+    """Build 3x3 convolutions at full resolution with ELU between them."""
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(channels):
         layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ELU(inplace=True)]
@@ -35,22 +35,22 @@ class ComDefendNetwork(nn.Module):
         self.reconstructor = convolutions([CODE, *(max(1, c // divisor) for c in UP), 3])
 
     def compress(self, x: Tensor) -> Tensor:
-        """Codes before they become bits: positive for a one."""
+        """Return codes before they become bits: positive for a one."""
         return cast(Tensor, self.compressor(x - 0.5))
 
     def reconstruct(self, code: Tensor) -> Tensor:
         return cast(Tensor, self.reconstructor(code)).sigmoid()
 
     def forward(self, x: Tensor, noise: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
-        """Codes as in training, numbers in (0, 1) that ``noise`` drives to its ends, and images made of them."""
+        """Return codes as in training, numbers in (0, 1) that ``noise`` drives to 0 and 1, and images made of them."""
         code = (self.compress(x) - noise).sigmoid()
         return code, self.reconstruct(code)
 
     def purify(self, x: Tensor, noise: Tensor | float = 0.0) -> Tensor:
-        """Images made of bits."""
+        """Return images made of bits."""
         return self.reconstruct((self.compress(x) - noise > 0).to(x.dtype))
 
 
 def loss(code: Tensor, image: Tensor, x: Tensor) -> Tensor:
-    """Mean squared error of images, and a little for every one in the code."""
+    """Return the mean squared error of images, and a little for every one in the code."""
     return torch.nn.functional.mse_loss(image, x) + 1e-4 * code.square().mean()

@@ -40,7 +40,7 @@ RECORD = "comdefend"  # in the file's metadata
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ComDefendRecipe:
     """How the networks are built and trained."""
 
     divisor: int  # of the paper's numbers of channels
@@ -50,8 +50,8 @@ class Recipe:
     seed: int = 0
 
 
-def fit(data: ImageSet, recipe: Recipe, device: str, checkpoint: Path, report: Report) -> ComDefendNetwork:
-    """Networks trained on ``data``, in eval mode.
+def fit(data: ImageSet, recipe: ComDefendRecipe, device: str, checkpoint: Path, report: Report) -> ComDefendNetwork:
+    """Train the networks on ``data``; return them in eval mode.
 
     The folder ``checkpoint`` holds the state of the run: one that was killed continues there and ends with the same
     weights; the caller removes it. A folder in which a run with other settings was begun is refused with UserError.
@@ -70,11 +70,11 @@ def fit(data: ImageSet, recipe: Recipe, device: str, checkpoint: Path, report: R
         done = stored["steps"]
     divergence = DivergenceCheck(recipe.steps, "ComDefend")
     while done < recipe.steps:
-        found = step(network, optimizer, data, recipe, done, device)
+        step_loss = step(network, optimizer, data, recipe, done, device)
         done += 1
-        divergence.add(found)
+        divergence.add(step_loss)
         if done % REPORT_EVERY == 0 or done == recipe.steps:
-            report(done, recipe.steps, f"train ComDefend, loss {float(found):.4f}")
+            report(done, recipe.steps, f"train ComDefend, loss {float(step_loss):.4f}")
         if done % SAVE_EVERY == 0 or done == recipe.steps:
             divergence.check(done, network)
             parts = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
@@ -82,7 +82,7 @@ def fit(data: ImageSet, recipe: Recipe, device: str, checkpoint: Path, report: R
     return network.eval().requires_grad_(False)
 
 
-def untrained(recipe: Recipe) -> ComDefendNetwork:
+def untrained(recipe: ComDefendRecipe) -> ComDefendNetwork:
     with torch.random.fork_rng(devices=[]):  # layers are initialised from the global generator
         torch.manual_seed(derive(recipe.seed, "weights"))
         return ComDefendNetwork(recipe.divisor)
@@ -92,11 +92,11 @@ def step(
     network: ComDefendNetwork,
     optimizer: torch.optim.Optimizer,
     data: ImageSet,
-    recipe: Recipe,
+    recipe: ComDefendRecipe,
     done: int,
     device: str,
 ) -> torch.Tensor:
-    """One step of the optimizer, after ``done`` others; returns the loss before it."""
+    """Take one step of the optimizer, after ``done`` others; return the loss before it."""
     random = torch.Generator("cpu").manual_seed(derive(recipe.seed, "step", done))
     per_pass = len(data) // recipe.batch
     order = np.random.default_rng(derive(recipe.seed, "pass", done // per_pass)).permutation(len(data))
@@ -105,15 +105,15 @@ def step(
     x = levels.div_(255).to(device).contiguous(memory_format=torch.channels_last)
     noise = NOISE * torch.randn((len(x), network.bits, SIDE, SIDE), generator=random).to(device)
     code, image = network(x, noise)
-    found = loss(code, image, x)
+    step_loss = loss(code, image, x)
     optimizer.zero_grad(set_to_none=True)
-    found.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+    step_loss.backward()
     optimizer.step()
-    return found.detach()
+    return step_loss.detach()
 
 
-def own(data: ImageSet, recipe: Recipe, ctx: Context) -> Path:
-    """The file of networks that were trained on ``data``: an artifact, made when it is first asked for."""
+def trained_file(data: ImageSet, recipe: ComDefendRecipe, ctx: Context) -> Path:
+    """Return the file of networks that were trained on ``data``: an artifact, made when it is first asked for."""
     key = {"comdefend": 1, "data": data.fingerprint, "recipe": asdict(recipe)}
 
     def make(folder: Path) -> None:
@@ -126,14 +126,14 @@ def own(data: ImageSet, recipe: Recipe, ctx: Context) -> Path:
 
 
 def write(path: Path, network: ComDefendNetwork, record: dict[str, Any]) -> None:
-    """The weights, with ``record`` in the file's metadata."""
+    """Write the weights, with ``record`` in the file's metadata."""
     weights = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
     record_text = json.dumps({"divisor": network.divisor, **record}, allow_nan=False)
     write_atomically(path, to_bytes(weights, {RECORD: record_text}))
 
 
 def load(path: Path, device: str) -> ComDefendNetwork:
-    """The networks in a file of ``write``, in eval mode. Raises UserError when it is not one."""
+    """Load the networks in a file of ``write``, in eval mode. Raises UserError when it is not one."""
     try:
         with safe_open(path, framework="pt") as file:
             record = json.loads(file.metadata()[RECORD])

@@ -128,7 +128,7 @@ class PrincipalComponents(Countermeasure):
         return ctx.map_images(data, change, self.selector)
 
     def fit(self, data: ImageSet, ctx: Context) -> tuple[Planes, Planes]:
-        """Mean image and components, as D and D x ``components``, in levels."""
+        """Return mean image and components, as D and D x ``components``, in levels."""
         from scipy.linalg import eigh
 
         size = 3 * data.size[0] * data.size[1]
@@ -146,22 +146,22 @@ class PrincipalComponents(Countermeasure):
 
 
 def pywavelets() -> ModuleType:
-    """PyWavelets. Raises EnvironmentProblem when it is not installed."""
+    """Import PyWavelets. Raises EnvironmentProblem when it is not installed."""
     try:
         import pywt
     except ImportError as error:
         raise EnvironmentProblem("wavelet needs PyWavelets", "pip install 'ue-bench[wavelets]'") from error
-    found: ModuleType = pywt
-    return found
+    library: ModuleType = pywt
+    return library
 
 
 def to_levels(images: Planes) -> Images:
-    """[0, 1] to 0..255, rounded and clipped; halves go up, also those that rounding errors put just below."""
+    """Convert [0, 1] to 0..255, rounded and clipped; halves go up, also those that rounding errors put just below."""
     return np.floor(255 * images.clip(0, 1) + (0.5 + TIE)).astype(np.uint8)
 
 
 def chambolle(planes: Planes, weight: float) -> Planes:
-    """Planes P x H x W of little total variation, each as if it were alone.
+    """Return planes P x H x W of little total variation, each as if it were alone.
 
     Chambolle's fixed-point iteration on the dual field (``down``, ``right``), whose divergence is what is added to the
     plane. A plane that has come to rest leaves the batch.
@@ -203,7 +203,7 @@ def chambolle(planes: Planes, weight: float) -> Planes:
 
 
 def noise(details: Planes) -> Planes:
-    """Standard deviation of Gaussian noise, N x 1 x 1 x 3, from details N x H x W x 3 that are not zero."""
+    """Estimate the deviation of Gaussian noise, N x 1 x 1 x 3, from details N x H x W x 3 that are not zero."""
     magnitude = np.abs(details).reshape(len(details), -1, 3)
     present = np.count_nonzero(magnitude, axis=1)[:, None]
     magnitude = np.sort(np.where(magnitude == 0, np.inf, magnitude), axis=1)
@@ -213,7 +213,7 @@ def noise(details: Planes) -> Planes:
 
 
 def shrink(details: Planes, variance: Planes) -> Planes:
-    """BayesShrink: details N x H x W x 3 drawn towards zero where they hold little but noise."""
+    """Shrink details N x H x W x 3 towards zero where they hold little but noise, by BayesShrink."""
     power = np.square(details).mean(axis=(1, 2), keepdims=True)
     threshold = variance / np.sqrt(np.maximum(power - variance, np.finfo(np.float64).eps))
     return np.asarray(np.sign(details) * np.maximum(np.abs(details) - threshold, 0))

@@ -48,7 +48,7 @@ class Priors(nn.Module):
         del self.random
 
     def _drawn(self, *shape: int) -> Tensor:
-        """Uniform numbers in [0, 1), the networks' one after the other in the first dimension."""
+        """Draw uniform numbers in [0, 1), the networks' one after the other in the first dimension."""
         return torch.cat([torch.rand(shape, generator=random) for random in self.random])
 
     def _convolution(self, inputs: int, outputs: int, kernel: int) -> None:
@@ -97,9 +97,9 @@ class Smoothed:
         before = value if self.level is None else self.level
         self.level = self.weight * value + (1 - self.weight) * (before + self.trend)
         self.trend = self.weight * (self.level - before) + (1 - self.weight) * self.trend
-        found = self.level > self.best
-        self.best = torch.where(found, self.level, self.best)
-        return found
+        higher = self.level > self.best
+        self.best = torch.where(higher, self.level, self.best)
+        return higher
 
 
 def drawn_anew(
@@ -111,7 +111,7 @@ def drawn_anew(
     smoothing: float,
     report: Callable[[int], None],
 ) -> Tensor:
-    """Squares M x 3 x 32 x 32 in [0, 1] as networks of their own draw them, each when its smoothed PSNR is highest.
+    """Return squares M x 3 x 32 x 32 in [0, 1] as networks draw them, each when its smoothed PSNR is highest.
 
     ``random`` has a generator for each. ``report(done)`` is told of iterations. Raises Diverged with the iteration when
     an error or a weight is not finite.

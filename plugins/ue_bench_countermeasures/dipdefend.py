@@ -82,8 +82,8 @@ class DIPDefend(Preprocessing):
                 for row in range(where.start, where.stop)
                 for square in range(squares)
             ]
-            found = drawn_anew(x, random, channels, iterations, self.learning_rate, self.smoothing, report)
-            levels = (255 * joined(found, data.size)).round().to(torch.uint8)
+            redrawn = drawn_anew(x, random, channels, iterations, self.learning_rate, self.smoothing, report)
+            levels = (255 * joined(redrawn, data.size)).round().to(torch.uint8)
             return levels.permute(0, 2, 3, 1).cpu().numpy()
 
         def change(images: NDArray[np.uint8], where: slice) -> NDArray[np.uint8]:

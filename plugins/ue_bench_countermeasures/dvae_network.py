@@ -17,9 +17,9 @@ class Parts(NamedTuple):
     log_variance: Tensor
 
     def rate(self) -> Tensor:
-        """Divergence of the latent Gaussians from the standard one, in nats a position."""
-        found: Tensor = 0.5 * (self.mean**2 + self.log_variance.exp() - 1 - self.log_variance).sum(1).mean()
-        return found
+        """Return the divergence of the latent Gaussians from the standard one, in nats a position."""
+        nats: Tensor = 0.5 * (self.mean**2 + self.log_variance.exp() - 1 - self.log_variance).sum(1).mean()
+        return nats
 
 
 class Residual(nn.Module):
@@ -43,7 +43,7 @@ class Residual(nn.Module):
 
 
 def decoder(width: int) -> nn.Sequential:
-    """N x 2 ``width`` x H/2 x W/2 to N x 3 x H x W."""
+    """Build a network from N x 2 ``width`` x H/2 x W/2 to N x 3 x H x W."""
     half = max(1, width // 2)
     return nn.Sequential(
         nn.ConvTranspose2d(2 * width, width, 4, 2, 1),
@@ -85,19 +85,19 @@ class Disentangler(nn.Module):
         self.embedding = nn.Embedding(classes, 2 * width * self.small[0] * self.small[1])
 
     def forward(self, x: Tensor, labels: Tensor, noise: Tensor) -> Parts:
-        """``noise`` is standard Gaussian, N x latent x H/2 x W/2."""
+        """Return the parts of images; ``noise`` is standard Gaussian, N x latent x H/2 x W/2."""
         seen = self.encoder(x)
         mean, log_variance = self.mean(seen), self.log_variance(seen)
         sample = self.widen(mean + (log_variance / 2).exp() * noise)
-        own = self.embedding(labels).view(-1, sample.shape[1], *self.small)
+        embedded = self.embedding(labels).view(-1, sample.shape[1], *self.small)
         height, width = x.shape[2:]
         reconstruction = self.reconstruct(sample)[:, :, :height, :width].sigmoid()
-        perturbation = self.perturb(sample + own)[:, :, :height, :width]
+        perturbation = self.perturb(sample + embedded)[:, :, :height, :width]
         return Parts(reconstruction, perturbation, mean, log_variance)
 
 
 def loss(parts: Parts, x: Tensor, weight: float, rate: float, largest: float | None) -> Tensor:
-    """What training lowers, a scalar, for images ``x`` N x 3 x H x W in [0, 1].
+    """Return what training lowers, a scalar, for images ``x`` N x 3 x H x W in [0, 1].
 
     Mean squared errors of the reconstruction without and with the perturbation, and ``weight`` times what the latents
     tell of an image, of which ``rate`` nats a position are free. The mean square of the perturbation counts too above

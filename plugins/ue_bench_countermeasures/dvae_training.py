@@ -37,7 +37,7 @@ REPORT_EVERY = 10
 
 
 class Purifier:
-    """Purifies a set; ``folder`` holds what it has learned, for whoever goes on after a kill.
+    """Purifies a set; ``folder`` holds what it has learned, so that a killed run can continue.
 
     ``wide`` is how many images are purified at once, which moves no number.
     """
@@ -59,7 +59,7 @@ class Purifier:
         self.labels, self.wide = labels, wide
 
     def run(self, data: ImageSet, first_rate: float, rate: float) -> ImageSet:
-        """``data`` without its perturbations: both stages."""
+        """Return ``data`` without its perturbations, after both stages."""
         first = self.trained("first", data, first_rate)
         half = self.changed("first", data, lambda x, where: self.without(first, "first", data, x, where))
         second = self.trained("second", half, rate)
@@ -71,7 +71,7 @@ class Purifier:
         return self.changed("second", half, reconstructed)
 
     def trained(self, stage: str, data: ImageSet, rate: float) -> Disentangler:
-        """The network of a stage in eval mode, trained on ``data`` with so many nats a position free.
+        """Train the network of a stage on ``data`` with so many nats a position free; return it in eval mode.
 
         Raises Diverged with the step when a loss or a weight is not finite.
         """
@@ -97,11 +97,11 @@ class Purifier:
                 generator=self.ctx.generator(stage, "noise", done),
                 device=self.ctx.device,
             )
-            found = self.step(network, optimizer, data, rows, noise, rate, epoch)
+            step_loss = self.step(network, optimizer, data, rows, noise, rate, epoch)
             done += 1
-            divergence.add(found)
+            divergence.add(step_loss)
             if done % REPORT_EVERY == 0 or done == steps:
-                self.ctx.report(done, steps, f"d-vae, {stage} training, loss {float(found):.4f}")
+                self.ctx.report(done, steps, f"d-vae, {stage} training, loss {float(step_loss):.4f}")
             if done % SAVE_EVERY == 0 or done == steps:
                 divergence.check(done, network)
                 parts = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
@@ -118,51 +118,51 @@ class Purifier:
         rate: float,
         epoch: int,
     ) -> Tensor:
-        """One training step on images ``rows`` of ``data``; returns the loss before it."""
+        """Take one training step on images ``rows`` of ``data``; return the loss before it."""
         x = self.images(data.images[rows])
         parts = network(x, self.owners(data, rows), noise)
         free = epoch * FREE[1] < self.epochs * FREE[0]
-        found = loss(parts, x, STRICT if rate <= LOW else WEIGHT, rate, None if free else LARGEST)
+        step_loss = loss(parts, x, STRICT if rate <= LOW else WEIGHT, rate, None if free else LARGEST)
         optimizer.zero_grad(set_to_none=True)
-        found.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+        step_loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), CLIP)
         optimizer.step()
-        return found.detach()
+        return step_loss.detach()
 
     def network(self, stage: str, data: ImageSet) -> Disentangler:
-        """An untrained one, its weights drawn from the seed."""
+        """Return an untrained network, its weights drawn from the seed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(self.ctx.seed, stage, "weights"))
             network = Disentangler(data.num_classes if self.labels else 1, data.size, self.width, self.latent)
         return network.to(self.ctx.device).to(memory_format=torch.channels_last).train()
 
     def changed(self, stage: str, data: ImageSet, change: Callable[[Tensor, slice], Tensor]) -> ImageSet:
-        """``data`` with ``change(x, where)`` applied to batches, rounded."""
+        """Return ``data`` with ``change(x, where)`` applied to batches, rounded."""
 
         @torch.no_grad()
         def apply(images: NDArray[np.uint8], where: slice) -> NDArray[np.uint8]:
-            found = change(self.images(images), where)
-            check_finite(found, f"image of the {stage} stage of d-vae")
-            levels = (found * 255).round().clamp(0, 255).to(torch.uint8)
+            changed = change(self.images(images), where)
+            check_finite(changed, f"image of the {stage} stage of d-vae")
+            levels = (changed * 255).round().clamp(0, 255).to(torch.uint8)
             return levels.permute(0, 2, 3, 1).cpu().numpy()
 
         return self.ctx.map_images(data, apply, f"d-vae, {stage} pass", self.wide)
 
     def without(self, network: Disentangler, stage: str, data: ImageSet, x: Tensor, where: slice) -> Tensor:
-        """Images ``x`` without their perturbations, in [0, 1]."""
+        """Return images ``x`` without their perturbations, in [0, 1]."""
         return (x - self.seen(network, stage, data, x, where).perturbation).clamp(0, 1)
 
     def seen(self, network: Disentangler, use: str, data: ImageSet, x: Tensor, where: slice) -> Parts:
-        """What the network makes of ``x``, images ``where`` of ``data``; noise is that image's own in each ``use``."""
+        """Return what the network makes of ``x``, images ``where`` of ``data``; each has own noise in each ``use``."""
         rows = np.arange(where.start, where.stop)
         shape = self.latent, *network.small
         drawn = [self.ctx.rng(use, "sample", row).standard_normal(shape, np.float32) for row in rows.tolist()]
         noise = torch.from_numpy(np.stack(drawn)).to(self.ctx.device)
-        found: Parts = network(x, self.owners(data, rows), noise)
-        return found
+        parts: Parts = network(x, self.owners(data, rows), noise)
+        return parts
 
     def owners(self, data: ImageSet, rows: NDArray[np.int64]) -> Tensor:
-        """Whose embedding the images of these rows get."""
+        """Return the indices of the embeddings that the images of these rows get."""
         labels = data.labels[rows] if self.labels else np.zeros(len(rows), np.int64)
         return torch.tensor(labels, device=self.ctx.device)
 

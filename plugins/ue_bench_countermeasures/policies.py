@@ -155,13 +155,13 @@ class AutoAugment(Countermeasure):
 
 
 def sign_of(operation: str, sign: int) -> int:
-    """``sign`` for an operation that has one, else 1."""
+    """Return ``sign`` for an operation that has one, else 1."""
     return sign if operation in SIGNED else 1
 
 
 @cache
 def magnitude(operation: str, strength: int, bins: int, height: int, width: int) -> float:
-    """What ``strength`` of 0..``bins - 1`` means: angle, shear, pixels, change of factor, bits, share of white.
+    """Return what ``strength`` of 0..``bins - 1`` means: angle, shear, pixels, factor's change, bits, share of white.
 
     Rounded to float32 as in torchvision: an enhanced pixel may lie exactly between two levels.
     """
@@ -186,39 +186,39 @@ def magnitude(operation: str, strength: int, bins: int, height: int, width: int)
 
 
 def row(operation: str, amount: float, height: int, width: int) -> list[float]:
-    """``operation`` as the numbers that ``change`` takes. A matrix leads from a pixel of the result to its origin."""
-    found = list(IDENTITY)
+    """Return ``operation`` as the numbers that ``change`` takes. A matrix leads from a result's pixel to its origin."""
+    numbers = list(IDENTITY)
     match operation:
         case "ShearX" | "ShearY":  # about the upper left corner
             shear = math.tan(math.radians(math.degrees(math.atan(amount))))  # torchvision's way, to the last bit
             if operation == "ShearX":
-                found[1], found[2] = shear, shear * height / 2
+                numbers[1], numbers[2] = shear, shear * height / 2
             else:
-                found[3], found[5] = shear, shear * width / 2
+                numbers[3], numbers[5] = shear, shear * width / 2
         case "TranslateX":
-            found[2] = -int(amount)
+            numbers[2] = -int(amount)
         case "TranslateY":
-            found[5] = -int(amount)
+            numbers[5] = -int(amount)
         case "Rotate":
             cosine, sine = math.cos(math.radians(amount)), math.sin(math.radians(amount))
-            found[:6] = cosine, -sine, 0.0, sine, cosine, 0.0
+            numbers[:6] = cosine, -sine, 0.0, sine, cosine, 0.0
         case "Brightness" | "Color" | "Contrast" | "Sharpness":
-            found[ROW.index(operation.lower())] = 1 + amount
+            numbers[ROW.index(operation.lower())] = 1 + amount
         case "Posterize":
-            found[ROW.index("step")] = 2 ** (8 - amount)
+            numbers[ROW.index("step")] = 2 ** (8 - amount)
         case "Solarize":
-            found[ROW.index("threshold")] = 255 * amount
+            numbers[ROW.index("threshold")] = 255 * amount
         case "Invert":
-            found[ROW.index("threshold")] = 0.0
+            numbers[ROW.index("threshold")] = 0.0
         case "AutoContrast":
-            found[ROW.index("stretch")] = 1.0
+            numbers[ROW.index("stretch")] = 1.0
         case "Equalize":
-            found[ROW.index("equalize")] = 1.0
-    return found
+            numbers[ROW.index("equalize")] = 1.0
+    return numbers
 
 
 def on_device(numbers: list[float] | list[list[float]], x: Tensor) -> Tensor:
-    """``numbers`` beside ``x``, in float64 where there is one, without waiting for the device."""
+    """Move ``numbers`` beside ``x``, in float64 where there is one, without waiting for the device."""
     import torch
 
     return torch.tensor(numbers, dtype=torch.float64 if x.device.type != "mps" else torch.float32).to(
@@ -227,19 +227,19 @@ def on_device(numbers: list[float] | list[list[float]], x: Tensor) -> Tensor:
 
 
 def to_levels(x: Tensor) -> Tensor:
-    """[0, 1] to whole levels 0..255, still floats."""
+    """Convert [0, 1] to whole levels 0..255, still floats."""
     return (x * 255).round_().clamp_(0, 255)
 
 
 def like(x: Tensor, values: Tensor) -> Tensor:
-    """``values`` in the memory format of ``x``."""
+    """Return ``values`` in the memory format of ``x``."""
     import torch
 
     return torch.empty_like(x).copy_(values)
 
 
 def rotations(angles: Tensor) -> Tensor:
-    """Matrices N x 2 x 3 that turn by ``angles`` (radians), anticlockwise as seen."""
+    """Return matrices N x 2 x 3 that turn by ``angles`` (radians), anticlockwise as seen."""
     import torch
 
     cosine, sine, zero = angles.cos(), angles.sin(), torch.zeros_like(angles)
@@ -247,7 +247,7 @@ def rotations(angles: Tensor) -> Tensor:
 
 
 def warp(x: Tensor, matrices: Tensor, mode: str = "nearest") -> Tensor:
-    """Each image sampled where its matrix N x 2 x 3 leads, in pixels from the centre; 0 outside."""
+    """Sample each image where its matrix N x 2 x 3 leads, in pixels from the centre; 0 outside."""
     import torch
     import torch.nn.functional as F
 
@@ -263,7 +263,7 @@ def warp(x: Tensor, matrices: Tensor, mode: str = "nearest") -> Tensor:
 
 
 def change(levels: Tensor, rows: Tensor) -> Tensor:
-    """Images of whole levels, each changed by the operation of its row N x ``len(ROW)``."""
+    """Change images of whole levels, each by the operation of its row N x ``len(ROW)``."""
     import torch
 
     identity = on_device(list(IDENTITY), levels)
@@ -282,7 +282,7 @@ def change(levels: Tensor, rows: Tensor) -> Tensor:
 
 
 def only(chosen: Tensor, operation: Callable[..., Tensor], x: Tensor, *arguments: Tensor) -> Tensor:
-    """``operation`` on the ``chosen`` images and their ``arguments``, the others as they are.
+    """Apply ``operation`` to the ``chosen`` images and their ``arguments``; the others stay as they are.
 
     On a CPU nothing is computed for the others; elsewhere to find out which they are would be to wait for the device.
     """
@@ -297,7 +297,7 @@ def only(chosen: Tensor, operation: Callable[..., Tensor], x: Tensor, *arguments
 
 
 def fused(a: Tensor, b: Tensor, factor: Tensor | float) -> Tensor:
-    """``a + factor * b`` with one rounding to float32, as processors multiply and add."""
+    """Return ``a + factor * b`` with one rounding to float32, as processors multiply and add."""
     import torch
 
     wide = torch.float64 if a.device.type != "mps" else torch.float32  # Apple's devices have no float64
@@ -305,23 +305,23 @@ def fused(a: Tensor, b: Tensor, factor: Tensor | float) -> Tensor:
 
 
 def luma(levels: Tensor) -> Tensor:
-    """Gray level N x 1 x H x W, cut to whole numbers; torchvision's weights, which make 254 of white."""
+    """Return the gray level N x 1 x H x W, cut to whole numbers; by torchvision's weights, which make 254 of white."""
     red, green, blue = levels.unbind(1)
     return fused(fused(red * 0.2989, green, GREEN), blue, BLUE).floor()[:, None]
 
 
 def average(levels: Tensor) -> Tensor:
-    """Mean gray level of each image."""
+    """Return the mean gray level of each image."""
     return luma(levels).mean(dim=(2, 3), keepdim=True)
 
 
 def blend(levels: Tensor, other: Tensor, factor: Tensor) -> Tensor:
-    """``factor * levels + (1 - factor) * other``, cut to whole levels."""
+    """Return ``factor * levels + (1 - factor) * other``, cut to whole levels."""
     return fused(levels * factor.float(), other, (1 - factor).float()).clamp(0, 255).trunc()
 
 
 def sharpen(levels: Tensor, factor: Tensor) -> Tensor:
-    """Away from the smoothed image for a ``factor`` above 1, towards it below; the outermost pixels stay."""
+    """Move away from the smoothed image for a ``factor`` above 1, towards it below; the outermost pixels stay."""
     height, width = levels.shape[2:]
     if height < 3 or width < 3:
         return levels
@@ -332,7 +332,7 @@ def sharpen(levels: Tensor, factor: Tensor) -> Tensor:
 
 
 def smoothed(x: Tensor) -> Tensor:
-    """Mean of 3 x 3 pixels, the middle one counted five times; two rows and columns less than ``x``."""
+    """Return the mean of 3 x 3 pixels, the middle one counted five times; two rows and columns less than ``x``."""
     height, width = x.shape[2:]
     total = 4 * x[:, :, 1:-1, 1:-1]
     for down in range(3):
@@ -342,7 +342,7 @@ def smoothed(x: Tensor) -> Tensor:
 
 
 def full_range(levels: Tensor) -> Tensor:
-    """Each channel spread over 0..255; a constant one stays."""
+    """Spread each channel over 0..255; a constant one stays."""
     import torch
 
     low, high = levels.amin(dim=(2, 3), keepdim=True), levels.amax(dim=(2, 3), keepdim=True)
@@ -352,7 +352,7 @@ def full_range(levels: Tensor) -> Tensor:
 
 
 def equalize(levels: Tensor, otherwise: Tensor | None = None) -> Tensor:
-    """Pillow's histogram equalisation of each channel; ``otherwise`` (the levels) where too few pixels differ."""
+    """Equalise each channel's histogram as Pillow does; ``otherwise`` (the levels) where too few pixels differ."""
     import torch
 
     pixels = levels.long().flatten(2)

@@ -19,7 +19,7 @@ BATCH_BYTES = 2**18  # intermediate results then stay in a core's cache
 
 
 def apply(change: Callable[[Images], Images], data: ImageSet, ctx: Context, text: str) -> ImageSet:
-    """``data`` with ``change`` applied to batches N x H x W x 3 of a size that suits the processor's cache."""
+    """Apply ``change`` to batches of ``data``, N x H x W x 3, of a size that suits the processor's cache."""
     height, width = data.size
     batch = max(1, BATCH_BYTES // (3 * height * width))
     return ctx.map_images(data, lambda images, where: change(images), text, batch)
@@ -91,7 +91,7 @@ class BitDepthReduction(Preprocessing):
         return apply(lambda images: np.take(table, images), data, ctx, self.selector)
 
     def table(self) -> Images:
-        """The new value of each of 0..255."""
+        """Return the new value of each of 0..255."""
         values, steps = np.arange(256), 2**self.bits
         match self.variant:
             case "posterize":
@@ -130,7 +130,7 @@ class Gray(Preprocessing):
         return apply(self.change, data, ctx, self.selector)
 
     def change(self, images: Images) -> Images:
-        """N x H x W x 3, the same level in all three channels."""
+        """Return N x H x W x 3 with the same level in all three channels."""
         if self.variant == "luma":
             return gray(images)
         if self.variant == "mean":
@@ -162,7 +162,7 @@ class ColourSpace(Preprocessing):
         return apply(self.change, data, ctx, self.selector)
 
     def change(self, images: Images) -> Images:
-        """N x H x W x 3."""
+        """Change N x H x W x 3 images."""
         match self.variant:
             case "rotate":
                 return np.roll(images, -1, axis=3)
@@ -198,7 +198,7 @@ class GaussianFilter(Preprocessing):
         return apply(lambda images: filter_3x3(images, side, centre), data, ctx, self.selector)
 
     def kernel(self) -> tuple[float, float, float]:
-        """Weights of the three rows or columns; they sum to 1."""
+        """Return the weights of the three rows or columns; they sum to 1."""
         if self.sigma == 0:
             return 0.25, 0.5, 0.25
         steepness = 1 / self.sigma  # squared after the division: a tiny sigma gives infinity and a weight of zero
@@ -229,7 +229,7 @@ class Jpeg(Preprocessing):
         return apply(lambda images: np.stack([self.compress(i) for i in images]), data, ctx, self.selector)
 
     def compress(self, image: Images) -> Images:
-        """One image H x W x 3 through a JPEG file in memory."""
+        """Pass one image H x W x 3 through a JPEG file in memory."""
         file = io.BytesIO()
         Image.fromarray(image).save(file, "JPEG", quality=self.quality, subsampling=self.subsampling)
         file.seek(0)
@@ -255,7 +255,7 @@ class Resize(Preprocessing):
         return apply(lambda images: np.stack([self.shrink(i) for i in images]), data, ctx, self.selector)
 
     def shrink(self, image: Images) -> Images:
-        """One image H x W x 3, down and up again."""
+        """Make one image H x W x 3 smaller and bring it back."""
         height, width = image.shape[:2]
         small = max(1, round(self.scale * width)), max(1, round(self.scale * height))
         bilinear = Image.Resampling.BILINEAR
@@ -263,7 +263,7 @@ class Resize(Preprocessing):
 
 
 def pad(images: Images, mode: Literal["reflect", "edge"]) -> Images:
-    """One more row and column on every side of images N x H x W x 3."""
+    """Add one row and column on every side of images N x H x W x 3."""
     return np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode=mode)
 
 
@@ -275,7 +275,7 @@ def mean_3x3(images: Images) -> Images:
 
 
 def filter_3x3(images: Images, side: float, centre: float) -> Images:
-    """The separable filter ``[side, centre, side]``, halves rounded up as OpenCV rounds them."""
+    """Apply the separable filter ``[side, centre, side]``, halves rounded up as OpenCV rounds them."""
     padded = pad(images, "reflect").astype(np.float32)
     rows = np.float32(side) * (padded[:, :-2] + padded[:, 2:]) + np.float32(centre) * padded[:, 1:-1]
     total = np.float32(side) * (rows[:, :, :-2] + rows[:, :, 2:]) + np.float32(centre) * rows[:, :, 1:-1]
@@ -283,7 +283,7 @@ def filter_3x3(images: Images, side: float, centre: float) -> Images:
 
 
 def median_3x3(images: Images) -> Images:
-    """Columns of three are sorted once and shared by the three windows they lie in.
+    """Return the 3x3 median: columns of three are sorted once and shared by the three windows they lie in.
 
     The median of nine is then the median of three: the largest minimum, the median middle, the smallest maximum.
     """
@@ -310,7 +310,7 @@ def gray(images: Images) -> Images:
 
 
 def subsample_chroma(image: Images) -> Images:
-    """One image H x W x 3 with one Cb and one Cr for every 2 x 2 pixels; at odd sides the last blocks are smaller."""
+    """Give an image H x W x 3 one Cb and one Cr for every 2 x 2 pixels; at odd sides the last blocks are smaller."""
     height, width = image.shape[:2]
     luma, *chroma = Image.fromarray(image).convert("YCbCr").split()
     coarse = [np.asarray(plane.reduce(2)).repeat(2, axis=0).repeat(2, axis=1)[:height, :width] for plane in chroma]

@@ -19,6 +19,6 @@ class WithPreset(Countermeasure):
     preset: Preset = Field("paper", description="what parameters are unless given: the paper's, or for two CPU cores")
 
     def setting(self, name: str) -> Any:
-        """The parameter ``name`` as given, else that of the preset."""
+        """Return the parameter ``name`` as given, else that of the preset."""
         value = getattr(self, name)
         return self.PRESETS[self.preset][name] if value is None else value

@@ -68,7 +68,7 @@ class OrthogonalProjection(Countermeasure):
         return purified
 
     def fit(self, data: ImageSet, ctx: Context, state: Path) -> Numbers:
-        """Weights K x (H W 3) of the linear classifier; the file ``state`` holds the last epoch that ended.
+        """Fit the weights K x (H W 3) of a linear classifier; the file ``state`` holds the last epoch that ended.
 
         Raises Diverged with the step when a weight is not finite.
         """
@@ -94,7 +94,7 @@ class OrthogonalProjection(Countermeasure):
 
 
 def gradient(weights: Numbers, images: Images, labels: NDArray[np.int64]) -> Numbers:
-    """Of the mean cross-entropy of a linear classifier, for images n x H x W x 3; as ``weights``, K x (H W 3)."""
+    """Return the gradient of a linear classifier's mean cross-entropy, K x (H W 3), for images n x H x W x 3."""
     total, single = np.zeros_like(weights), weights.T.astype(np.float32)
     step = max(1, CHUNK_VALUES // weights.shape[1])
     for start in range(0, len(images), step):
@@ -109,7 +109,7 @@ def gradient(weights: Numbers, images: Images, labels: NDArray[np.int64]) -> Num
 
 
 def project(images: Images, basis: Numbers) -> Images:
-    """Images n x H x W x 3 without their components along the columns of ``basis``, (H W 3) x K and orthonormal."""
+    """Remove from images n x H x W x 3 their components along the columns of ``basis``, (H W 3) x K and orthonormal."""
     flat = images.reshape(len(images), -1).astype(np.float64)
     flat -= flat @ basis @ basis.T
     return np.rint(flat).clip(0, 255).astype(np.uint8).reshape(images.shape)

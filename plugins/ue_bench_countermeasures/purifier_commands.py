@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import click
 
-from ue_bench.api import EnvironmentProblem, ImageSet, ProgressLine, UserError, open_dataset, usable_device
+from ue_bench.api import EnvironmentProblem, ImageSet, ProgressLine, TrainingOptions, UserError, training_options
 
 from .diffusion.recipe import PRESETS, Recipe
 
@@ -22,7 +20,7 @@ def purifier() -> None:
 
 
 @purifier.command("train")
-@click.option("-D", "--dataset", required=True, help="Clean training images, such as 'cifar10' or 'parquet[path=...]'.")
+@training_options("New folder.")
 @click.option("--leave-out", type=click.IntRange(1), help="Leave out the first so many images of every class.")
 @click.option("--preset", type=click.Choice(list(PRESETS)), default="ddpm", show_default=True,
               help="Network and training: of DDPM or ECLIPSE for CIFAR-10, or for two CPU cores.")  # fmt: skip
@@ -36,27 +34,7 @@ def purifier() -> None:
 @click.option(
     "--deepest", type=click.IntRange(1), help="Train so many noise levels, the lowest; a purifier adds no more."
 )
-@click.option("--precision", type=click.Choice(["auto", "bf16", "fp32"]), default="auto", show_default=True,
-              help="auto: bf16 on a GPU, fp32 on a CPU.")  # fmt: skip
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
-@click.option("--device", default="auto", show_default=True, help="Such as cuda:0 or cpu.")
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="New folder.")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder where datasets are or will be.")
-@click.option("--cache-dir", type=click.Path(path_type=Path), help="Folder of stored datasets and protected sets.")
-def train(
-    dataset: str,
-    leave_out: int | None,
-    preset: str,
-    precision: str,
-    seed: int,
-    device: str,
-    threads: int,
-    out: Path,
-    data_dir: Path | None,
-    cache_dir: Path | None,
-    **options: Any,
-) -> None:
+def train(training: TrainingOptions, leave_out: int | None, preset: str, **options: Any) -> None:
     """Train a diffusion model on clean images, and write it as a folder that diffusers reads, with a record.
 
     What is not given is the preset's. A command that was interrupted continues when it is given again; its state is in
@@ -66,53 +44,50 @@ def train(
     ue-bench purifier train -D cifar10 --preset micro --leave-out 1000 --out purifier
     """
     given = {name: value for name, value in options.items() if value is not None}
-    recipe = replace(Recipe(**PRESETS[preset]), seed=seed, **given)
+    recipe = replace(Recipe(**PRESETS[preset]), seed=training.seed, **given)
     if recipe.deepest and recipe.deepest > recipe.timesteps:
         raise UserError(f"--deepest {recipe.deepest} is more than {recipe.timesteps} noise levels", "give fewer")
     if recipe.size % recipe.multiple:
         raise UserError(f"--size {recipe.size} does not suit the network", f"it needs a multiple of {recipe.multiple}")
-    unfinished = _claim(out)
-    import torch
+    _claim(training)
+    from .diffusion.training import fit
 
-    from .diffusion import training
-
-    device = usable_device(device)
-    amp = precision == "bf16" or (precision == "auto" and device.startswith("cuda"))
-    torch.set_num_threads(threads)
+    training = training.settled()
     report = ProgressLine(sys.stderr)
-    selector, data = open_dataset(dataset, "train", data_dir=data_dir, cache_dir=cache_dir, report=report)
-    again: dict[str, Any] = {"dataset": selector}
+    selector, data = training.open_dataset(report)
     if leave_out:
         data = without_first(data, leave_out)
-        again["leave-out"] = leave_out
-    again |= {"preset": preset} | {name.replace("_", "-"): value for name, value in given.items()} | {"seed": seed}
-    again |= {"precision": "bf16" if amp else "fp32", "device": device, "threads": threads, "out": out.name}
-    command = shlex.join(["ue-bench", "purifier", "train", *(f"--{k}={v}" for k, v in again.items())])
-    made = unfinished / "model"
-    shutil.rmtree(made, ignore_errors=True)
-    training.fit(data, recipe, device, amp, unfinished, made, report, {"command": command})
-    made.rename(out)
-    shutil.rmtree(unfinished)
-    print(out)
+    record = {"command": training.command("purifier train", selector, written(leave_out, preset, given))}
+    model_folder = training.unfinished / "model"
+    shutil.rmtree(model_folder, ignore_errors=True)
+    fit(data, recipe, training.device, training.bf16, training.unfinished, model_folder, report, record)
+    model_folder.rename(training.out)
+    shutil.rmtree(training.unfinished)
+    print(training.out)
 
 
-def _claim(out: Path) -> Path:
-    """The folder of the unfinished training of ``out``.
+def written(leave_out: int | None, preset: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a purifier's training as its recorded command has them; ``given`` beside the preset."""
+    chosen: dict[str, Any] = {"leave-out": leave_out} if leave_out else {}
+    return chosen | {"preset": preset} | {name.replace("_", "-"): value for name, value in given.items()}
 
-    Raises UserError when ``out`` exists, EnvironmentProblem when it cannot be written.
+
+def _claim(training: TrainingOptions) -> None:
+    """Make the folder of the unfinished training.
+
+    Raises UserError when ``--out`` exists, EnvironmentProblem when it cannot be written.
     """
+    out = training.out
     if out.exists():
         raise UserError(f"{out} exists already", "remove it or choose another --out")
-    unfinished = out.with_name(out.name + ".unfinished")
     try:
-        unfinished.mkdir(exist_ok=True)
+        training.unfinished.mkdir(exist_ok=True)
     except OSError as error:
         raise EnvironmentProblem(f"cannot write {out}: {error.strerror}", "choose another --out") from error
-    return unfinished
 
 
 def without_first(data: ImageSet, count: int) -> ImageSet:
-    """``data`` without the first ``count`` images of every class: those that ``limit_per_class`` keeps elsewhere.
+    """Return ``data`` without each class's first ``count`` images: those that ``limit_per_class`` keeps elsewhere.
 
     Raises UserError when nothing is left.
     """

@@ -34,14 +34,14 @@ class NoiseAndDenoise(Countermeasure):
     )
 
     def weights(self) -> Weights:
-        """Raises EnvironmentProblem when there are none."""
+        """Return the weights of the given model. Raises EnvironmentProblem when there are none."""
         return locate(self.model)
 
     def identity(self) -> dict[str, Any]:
-        found = super().identity()
+        identity = super().identity()
         if self.t:
-            found["parameters"]["model"] = self.weights().identity
-        return found
+            identity["parameters"]["model"] = self.weights().identity
+        return identity
 
     def purify(self, data: ImageSet, ctx: Context) -> ImageSet:
         if not self.t:
@@ -77,8 +77,8 @@ class DiffPure(NoiseAndDenoise):
     The paper purifies inputs at test time; here it is the training set that is purified, and the test set is left
     alone. Deviation: the release has the score of a continuous-time DDPM++ network; here it is that of a discrete DDPM,
     by default the one of the Hugging Face hub for CIFAR-10, which is fetched when first asked for. That model saw the
-    clean training images: a thief who has it has seen them, too. Images smaller than the network's are enlarged and
-    reduced again, bilinear, larger ones are refused.
+    clean training images: an adversary who has it has seen them, too. Images smaller than the network's are enlarged
+    and reduced again, bilinear, larger ones are refused.
 
     Raises EnvironmentProblem when diffusers or the weights cannot be had, UserError for images or ``t`` beyond the
     network.

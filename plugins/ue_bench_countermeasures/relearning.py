@@ -1,4 +1,4 @@
-"""Purifiers whose diffusion model a thief trains on clean images of his own: LE-JCDP and ECLIPSE."""
+"""Purifiers whose diffusion model an adversary trains on clean images of their own: LE-JCDP and ECLIPSE."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class OwnDiffusionModel(WithPreset):
     model: DiffusionModel | None = Field(
         None, description="a folder with UNet and scheduler, or a hub id; by default one is trained on the clean images"
     )
-    clean: int = Field(2000, ge=1, description="clean images that the thief owns, for the diffusion model")
+    clean: int = Field(2000, ge=1, description="clean images that the adversary owns, for the diffusion model")
     train_steps: int | None = Field(None, ge=1, description="of the diffusion model; the preset's by default")
 
     @model_validator(mode="after")
@@ -41,10 +41,10 @@ class OwnDiffusionModel(WithPreset):
         idle = {"clean", "preset", "train_steps"} if self.model is not None else set()
         if not self.deepest:
             idle = {"model", "clean", "preset", "train_steps"}
-        found = sorted(idle & set(self.changed()))
-        if found:
+        ignored = sorted(idle & set(self.changed()))
+        if ignored:
             why = "t=0" if not self.deepest else "a model that is given"
-            raise ValueError(f"{', '.join(found)} would do nothing with {why}")
+            raise ValueError(f"{', '.join(ignored)} would do nothing with {why}")
         return self
 
     @property
@@ -58,19 +58,19 @@ class OwnDiffusionModel(WithPreset):
 
     @property
     def recipe(self) -> Recipe:
-        found = Recipe(**self.PRESETS[self.preset])
+        recipe = Recipe(**self.PRESETS[self.preset])
         if self.preset == "micro":
-            found = replace(found, deepest=self.deepest)
-        return found if self.train_steps is None else replace(found, steps=self.train_steps)
+            recipe = replace(recipe, deepest=self.deepest)
+        return recipe if self.train_steps is None else replace(recipe, steps=self.train_steps)
 
     def identity(self) -> dict[str, Any]:
-        found = super().identity()
+        identity = super().identity()
         if self.deepest and self.model is not None:
-            found["parameters"]["model"] = locate(self.model).identity
-        return found
+            identity["parameters"]["model"] = locate(self.model).identity
+        return identity
 
     def weights(self, data: ImageSet, ctx: Context) -> Weights:
-        """The given weights, or those trained on the clean images. Raises EnvironmentProblem when there are none."""
+        """Return the weights given, or those trained on clean images. Raises EnvironmentProblem when there are none."""
         if self.model is not None:
             return locate(self.model)
         from .diffusion import training
@@ -86,7 +86,7 @@ class OwnDiffusionModel(WithPreset):
 
 
 def _presets(paper: dict[str, Any], micro: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Both recipes in full, so that the record of defaults holds every number of them."""
+    """Return both recipes in full, so that the record of defaults holds every number of them."""
     return {"paper": asdict(Recipe(**paper)), "micro": asdict(Recipe(**micro))}
 
 
@@ -182,7 +182,7 @@ class LeJcdp(OwnDiffusionModel):
     BATCH: ClassVar[int] = 500  # of the release
     M: ClassVar[float] = 16 / 255 / 3 / 70_000
 
-    clean: int = Field(5000, ge=1, description="clean images that the thief owns, for the diffusion model")
+    clean: int = Field(5000, ge=1, description="clean images that the adversary owns, for the diffusion model")
     t: int = Field(20, ge=1, description="steps of noise to add and take away")
     repeats: int = Field(4, ge=1, le=100, description="how often that is done")
     guidance: float = Field(1.0, ge=0, description="factor on the pull towards the protected image")
@@ -216,24 +216,24 @@ class LeJcdp(OwnDiffusionModel):
                 factor = self.guidance * float(loaded.scheduler.betas[step]) * self.scale(loaded.scheduler, step)
                 return factor / self.BATCH * pull(current, target, chosen)
 
-            found = x
+            purified = x
             for _ in range(self.repeats):
-                noisy = process.noised(loaded.scheduler, found, down[0], random)
-                found = process.ancestral(
+                noisy = process.noised(loaded.scheduler, purified, down[0], random)
+                purified = process.ancestral(
                     loaded.predict, loaded.scheduler, noisy, down, random, guide if self.guidance else None
                 )
-            return found
+            return purified
 
         return denoiser.purify(data, ctx, self.purify_key(weights, data, ctx), size, clean, self.selector)
 
     def scale(self, scheduler: Any, step: int) -> float:
-        """``s_i``."""
+        """Return ``s_i``."""
         level = float(scheduler.alphas_cumprod[step])
         return math.sqrt((1 - level) / level) / self.M
 
 
 def pull(x: Tensor, target: Tensor, distance: Callable[[Tensor, Tensor], Tensor] | None) -> Tensor:
-    """Negative gradient, with respect to ``x``, of every image's distance to its ``target``.
+    """Return the negative gradient, with respect to ``x``, of every image's distance to its ``target``.
 
     ``distance`` gives one number an image; None is the mean squared error.
     """
@@ -248,7 +248,7 @@ def pull(x: Tensor, target: Tensor, distance: Callable[[Tensor, Tensor], Tensor]
 
 
 def lpips(device: str) -> nn.Module:
-    """LPIPS with AlexNet, for images in [-1, 1], frozen.
+    """Load LPIPS with AlexNet, for images in [-1, 1], frozen.
 
     Raises EnvironmentProblem when the package is missing or AlexNet's weights cannot be had.
     """

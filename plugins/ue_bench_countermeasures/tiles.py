@@ -10,7 +10,7 @@ SIDE = 32
 
 
 def cut(x: Tensor) -> Tensor:
-    """N x C x H x W to M x C x 32 x 32, the squares of an image one after the other, row by row.
+    """Cut N x C x H x W into M x C x 32 x 32, the squares of an image one after the other, row by row.
 
     Sides that are no multiples of 32 are prolonged below and to the right with the last pixel.
     """
@@ -22,7 +22,7 @@ def cut(x: Tensor) -> Tensor:
 
 
 def joined(squares: Tensor, size: tuple[int, int]) -> Tensor:
-    """The way back: M x C x 32 x 32 to N x C x H x W of ``size``, without what was prolonged."""
+    """Join M x C x 32 x 32 squares to N x C x H x W of ``size``, without what was prolonged."""
     rows, columns = (-(-side // SIDE) for side in size)
     channels = squares.shape[1]
     x = squares.reshape(-1, rows, columns, channels, SIDE, SIDE).permute(0, 3, 1, 4, 2, 5)
@@ -30,7 +30,7 @@ def joined(squares: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def draw(x: Tensor, random: torch.Generator) -> Tensor:
-    """One square of 32 pixels from a random place of each of N x C x H x W images; smaller ones are prolonged."""
+    """Cut one square of 32 pixels from a random place of each of N x C x H x W images; smaller ones are prolonged."""
     x = F.pad(x, (0, max(0, SIDE - x.shape[3]), 0, max(0, SIDE - x.shape[2])), mode="replicate")
     if x.shape[2:] == (SIDE, SIDE):
         return x

@@ -68,7 +68,7 @@ class UEraser(Countermeasure):
         return 1 + (self.copies - 1) * {"lite": 0.0, "standard": 0.25, "max": 1.0}[self.variant]
 
     def worst_case_epochs(self, epochs: int) -> int:
-        """In how many epochs, the first ones of so many, the worst copy counts."""
+        """Return in how many epochs, the first ones of so many, the worst copy counts."""
         return {"lite": 0, "standard": -(-epochs // 4), "max": epochs}[self.variant]
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, ctx: TrainContext) -> Tensor:
@@ -84,7 +84,7 @@ class UEraser(Countermeasure):
         return torch.stack(losses).max(dim=0).values.mean()
 
     def transform(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """One augmented copy of the batch, in [0, 1]."""
+        """Return one augmented copy of the batch, in [0, 1]."""
         import torch
 
         count = len(x)
@@ -108,14 +108,14 @@ class UEraser(Countermeasure):
 
 
 def fractals(x: Tensor, roughness: Tensor, generator: torch.Generator) -> Tensor:
-    """A fractal map in [0, 1] for every image and channel of ``x``."""
+    """Draw a fractal map in [0, 1] for every image and channel of ``x``."""
     count, channels, height, width = x.shape
     maps = diamond_square(height, width, roughness.flatten().repeat_interleave(channels), generator)
     return maps.view(count, channels, height, width)
 
 
 def diamond_square(height: int, width: int, roughness: Tensor, generator: torch.Generator) -> Tensor:
-    """Maps N x ``height`` x ``width`` in [0, 1], one for each number in ``roughness``, as kornia's ``diamond_square``.
+    """Draw maps N x ``height`` x ``width`` in [0, 1], one a number in ``roughness``, as kornia's ``diamond_square``.
 
     A grid of 3 x K nodes is refined until it covers the image. A new node is ``(1 - s) * mean + s * u``, the mean of
     its neighbours mixed with a uniform draw, where ``s = roughness^k`` at level k.
@@ -162,14 +162,14 @@ def refine(grid: Tensor, share: Tensor, noise: Tensor) -> None:
 
 
 def trivial_augment(x: Tensor, which: Tensor, strength: Tensor, sign: Tensor) -> Tensor:
-    """Operation number ``which`` on each image, at ``strength`` of 0..1 of its range, with the ``sign`` it may have."""
+    """Apply operation number ``which`` to each image, at ``strength`` of 0..1 of its range, signed by ``sign``."""
     import torch
 
     def chosen(*names: str) -> Tensor:
-        found = torch.zeros_like(which, dtype=torch.bool)
+        mask = torch.zeros_like(which, dtype=torch.bool)
         for name in names:
-            found |= which == OPERATIONS.index(name)
-        return found
+            mask |= which == OPERATIONS.index(name)
+        return mask
 
     def signed(name: str, most: float) -> Tensor:
         return torch.where(chosen(name), sign * strength * most, 0.0)
@@ -193,18 +193,18 @@ def trivial_augment(x: Tensor, which: Tensor, strength: Tensor, sign: Tensor) ->
 
 
 def stretch(x: Tensor) -> Tensor:
-    """Each channel spread over [0, 1]; a constant one becomes black, as in kornia."""
+    """Spread each channel over [0, 1]; a constant one becomes black, as in kornia."""
     low, high = x.amin(dim=(2, 3), keepdim=True), x.amax(dim=(2, 3), keepdim=True)
     return ((x - low) / (high - low + 1e-6)).clamp(0, 1)
 
 
 def posterize(x: Tensor, step: Tensor) -> Tensor:
-    """Levels of 0..255 cut to multiples of ``step``."""
+    """Cut levels of 0..255 to multiples of ``step``."""
     return ((255 * x).trunc() / step).floor() * step / 255
 
 
 def sharpen(x: Tensor, factor: Tensor) -> Tensor:
-    """Between the smoothed image (``factor`` 0) and the image (1) or beyond; the outermost pixels stay."""
+    """Move between the smoothed image (``factor`` 0) and the image (1) or beyond; the outermost pixels stay."""
     height, width = x.shape[2:]
     if height < 3 or width < 3:
         return x

@@ -59,16 +59,16 @@ class Cifar10(StoredDataset):
         folder = self._pickles(data_dir)
         if folder is not None:
             return [folder / name for name in self._names()]
-        found = self._shards(data_dir)
-        return [*found["train"], *found["test"]] if found else []
+        shards = self._shards(data_dir)
+        return [*shards["train"], *shards["test"]] if shards else []
 
     def load(self, split: str, ctx: Context) -> ImageSet:
-        """The images of ``split`` in the order of the original files."""
+        """Return the images of ``split`` in the order of the original files."""
         check_split(split)
         folder = self._pickles(ctx.data_dir)
-        found = None if folder else self._shards(ctx.data_dir)
-        if found:
-            return self._from_parquet(found, split, ctx)
+        shards = None if folder else self._shards(ctx.data_dir)
+        if shards:
+            return self._from_parquet(shards, split, ctx)
         if folder is None:
             self._check_whole(ctx.data_dir)
             self._download(ctx.data_dir)
@@ -87,10 +87,10 @@ class Cifar10(StoredDataset):
 
     def _shards(self, data_dir: Path) -> dict[str, list[Path]] | None:
         for folder in self._hub_folders(data_dir):
-            found = {"train": hub.shards(folder, ("train",)), "test": hub.shards(folder, ("test",))}
+            shards = {"train": hub.shards(folder, ("train",)), "test": hub.shards(folder, ("test",))}
             # The data folder itself may hold any Parquet files: those of another dataset are not for us.
-            if found["train"] and found["test"] and (folder != data_dir or self._is_ours(found["train"])):
-                return found
+            if shards["train"] and shards["test"] and (folder != data_dir or self._is_ours(shards["train"])):
+                return shards
         return None
 
     def _hub_folders(self, data_dir: Path) -> list[Path]:
@@ -105,14 +105,14 @@ class Cifar10(StoredDataset):
             return False
 
     def _check_whole(self, data_dir: Path) -> None:
-        """A copy of which a part is there must not be taken for none: that would download another."""
+        """Refuse a copy of which only a part is there: taken for none, another would be downloaded."""
         if (data_dir / self.folder).is_symlink() or (data_dir / self.folder).exists():
             check_file(data_dir / self.folder, "folder")
             self._check_files(data_dir / self.folder)
         for folder in self._hub_folders(data_dir)[:-1]:
-            found = {split: hub.shards(folder, (split,)) for split in SPLITS}
-            if any(found.values()):
-                missing = next(split for split in SPLITS if not found[split])
+            shards = {split: hub.shards(folder, (split,)) for split in SPLITS}
+            if any(shards.values()):
+                missing = next(split for split in SPLITS if not shards[split])
                 raise ValidationError(f"{folder} lacks {missing}-*.parquet", "fetch the folder again, or remove it")
 
     def _check_files(self, folder: Path) -> None:
@@ -128,10 +128,10 @@ class Cifar10(StoredDataset):
                 f"it was not unpacked to the end: unpack {self.archive} again, or remove the folder",
             )
 
-    def _from_parquet(self, found: dict[str, list[Path]], split: str, ctx: Context) -> ImageSet:
-        for files in found.values():
+    def _from_parquet(self, shards: dict[str, list[Path]], split: str, ctx: Context) -> ImageSet:
+        for files in shards.values():
             hub.check_shards(files)
-        tables = {name: hub.Table(tuple(files), None, self.label_column) for name, files in found.items()}
+        tables = {name: hub.Table(tuple(files), None, self.label_column) for name, files in shards.items()}
         names = tables["train"].class_names
         check_same_classes(names, tables["test"].class_names, self.title)
         table = tables[split]
@@ -141,7 +141,7 @@ class Cifar10(StoredDataset):
         images = store_pictures(table.pictures(rows), len(rows), self.size, ctx, f"reading {self.title} {split}")
         if self.size is None and images.shape[1:3] != (SIDE, SIDE):
             raise ValidationError(
-                f"{found[split][0]} is no copy of {self.title}: its images are not 32x32", "fetch it again"
+                f"{shards[split][0]} is no copy of {self.title}: its images are not 32x32", "fetch it again"
             )
         stored = table.format()
         return ImageSet(

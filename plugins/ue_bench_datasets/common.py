@@ -64,7 +64,7 @@ class HeldOut(StoredDataset):
     split_seed: int = Field(0, ge=0, description="seed of the choice of held-out images")
 
     def held_out(self, split: str, labels: Labels, class_names: Sequence[str], where: str) -> Rows:
-        """Rows of ``split`` when there is one set of rows for both."""
+        """Return rows of ``split`` when there is one set of rows for both."""
         if self.test_fraction is None:
             if split == "test":
                 raise UserError(f"{where} has no test images", f"hold a share out: {self.name}[...,test_fraction=0.2]")
@@ -89,7 +89,7 @@ def check_split(split: str) -> None:
 
 
 def check_labels(labels: Labels, class_names: Sequence[str], where: str) -> None:
-    """Every label names a class and every class has an image."""
+    """Check that every label names a class and every class has an image."""
     if not class_names:
         raise ValidationError(f"{where} has no images", "add some")
     if len(labels) and labels.min() < 0:
@@ -106,7 +106,7 @@ def check_labels(labels: Labels, class_names: Sequence[str], where: str) -> None
 
 
 def check_same_classes(train: Sequence[str], test: Sequence[str], where: str) -> None:
-    """Training and test images must be of the same classes in the same order."""
+    """Check that training and test images are of the same classes in the same order."""
     if tuple(train) == tuple(test):
         return
     for one, other, here, there in ((train, test, "train", "test"), (test, train, "test", "train")):
@@ -120,12 +120,12 @@ def check_same_classes(train: Sequence[str], test: Sequence[str], where: str) ->
 
 
 def numbered(count: int) -> tuple[str, ...]:
-    """Names for classes that have none."""
+    """Return names for classes that have none."""
     return tuple(f"class_{label}" for label in range(count))
 
 
 def first_per_class(labels: Labels, limit: int | None) -> Rows:
-    """Rows of the first ``limit`` images of every class, in dataset order."""
+    """Return rows of the first ``limit`` images of every class, in dataset order."""
     if limit is None:
         return np.arange(len(labels))
     by_class = np.argsort(labels, kind="stable")
@@ -135,7 +135,7 @@ def first_per_class(labels: Labels, limit: int | None) -> Rows:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB, upright: EXIF orientation applied, transparency laid on white, 16 bits scaled down to 8."""
+    """Convert to 8-bit RGB, upright: EXIF orientation applied, transparency laid on white, 16 bits scaled down to 8."""
     from PIL import Image, ImageOps
 
     if image.mode == "RGB" and "transparency" not in image.info and not image.getexif():
@@ -154,7 +154,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def fit(image: Image.Image, size: int | None) -> Image.Image:
-    """``image`` as a square of ``size`` pixels."""
+    """Return ``image`` as a square of ``size`` pixels."""
     from PIL import Image
 
     width, height = image.size
@@ -169,7 +169,7 @@ def fit(image: Image.Image, size: int | None) -> Image.Image:
 
 
 def decode(picture: Picture, size: int | None = None) -> Pixels:
-    """Pixels of a picture, H x W x 3. Raises ValidationError that names it when it is damaged."""
+    """Decode a picture to H x W x 3. Raises ValidationError that names it when it is damaged."""
     from PIL import Image
 
     content = io.BytesIO(picture.content) if isinstance(picture.content, bytes) else picture.content
@@ -231,7 +231,7 @@ def store_arrays(arrays: Iterable[Pixels], count: int, size: int | None, ctx: Co
 
 
 def resized(images: Pixels, size: int | None) -> Pixels:
-    """``images`` as squares of ``size`` pixels."""
+    """Return ``images`` as squares of ``size`` pixels."""
     from PIL import Image
 
     if size is None or images.shape[1:3] == (size, size):
@@ -240,14 +240,14 @@ def resized(images: Pixels, size: int | None) -> Pixels:
 
 
 def batched(items: Iterable[T], count: int) -> Iterator[list[T]]:
-    """Lists of ``count`` items, the last one shorter."""
+    """Yield lists of ``count`` items, the last one shorter."""
     remaining = iter(items)
     while batch := list(islice(remaining, count)):
         yield batch
 
 
 def _cores() -> int:
-    """Cores this process may use."""
+    """Return the cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -45,13 +45,13 @@ NOISE = 0.002  # half a gray level, as a good sensor has it
 
 
 def _any(*shapes: Array) -> Array:
-    """Inside at least one of the shapes."""
+    """Return the signed distance to the union of shapes: inside at least one of them."""
     distance: Array = np.minimum.reduce(shapes)
     return distance
 
 
 def _all(*shapes: Array) -> Array:
-    """Inside all of the shapes."""
+    """Return the signed distance to the intersection of shapes: inside all of them."""
     distance: Array = np.maximum.reduce(shapes)
     return distance
 
@@ -66,7 +66,7 @@ def _box(x: Array, y: Array, left: float, right: float, top: float, bottom: floa
 
 
 def _roof(x: Array, y: Array, top: float, bottom: float, half_width: float) -> Array:
-    """A triangle with its tip at ``top``."""
+    """Return the signed distance to a triangle with its tip at ``top``."""
     height = bottom - top
     return _all((abs(x) * height - half_width * (y - top)) / np.hypot(height, half_width), y - bottom)
 
@@ -109,7 +109,7 @@ def _ring(x: Array, y: Array) -> Array:
 
 
 def _star(x: Array, y: Array) -> Array:
-    """Five points, of which one half edge is enough by symmetry."""
+    """Return the signed distance to five points, of which one half edge is enough by symmetry."""
     sector = np.pi / 5
     angle = abs((np.arctan2(x, -y) + sector) % (2 * sector) - sector)
     radius = np.hypot(x, y)
@@ -140,7 +140,7 @@ SHAPES: dict[str, Shape] = {
 
 @cache
 def _zoom(name: str) -> float:
-    """What a silhouette is multiplied by so that all of them cover the same area."""
+    """Return what a silhouette is multiplied by so that all of them cover the same area."""
     axis = np.linspace(-1, 1, 401)
     y, x = np.meshgrid(axis, axis, indexing="ij")
     return float(np.sqrt(AREA / (4 * np.mean(SHAPES[name](x, y) < 0))))
@@ -159,7 +159,7 @@ class Demo(Dataset):
         return []
 
     def load(self, split: str, ctx: Context) -> ImageSet:
-        """``per_class`` pictures of each shape, classes taking turns."""
+        """Draw ``per_class`` pictures of each shape, classes taking turns."""
         check_split(split)
         count = len(SHAPES) * (self.train_per_class if split == "train" else self.test_per_class)
         labels = np.arange(count, dtype=np.int64) % len(SHAPES)
@@ -177,7 +177,7 @@ class Demo(Dataset):
 
 
 def draw(rng: np.random.Generator, labels: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """One picture for each label, N x 32 x 32 x 3."""
+    """Draw one picture for each label, N x 32 x 32 x 3."""
     n = len(labels)
     below, above = _colours(rng, n)
     image = _material(rng, n, below)
@@ -205,18 +205,18 @@ def _grid() -> tuple[Array, Array]:
 
 
 def _pixels(fine: Array) -> Array:
-    """The mean over every pixel of a field on the fine grid."""
+    """Return the mean over every pixel of a field on the fine grid."""
     pixels: Array = fine.reshape(len(fine), SIZE, OVERSAMPLING, SIZE, OVERSAMPLING).mean((2, 4))
     return pixels
 
 
 def _cover(distance: Array) -> Array:
-    """Share of every pixel that is inside."""
+    """Return the share of every pixel that is inside."""
     return _pixels(np.clip(0.5 - distance * SIZE * OVERSAMPLING / 2, 0, 1))
 
 
 def _things(rng: np.random.Generator, labels: NDArray[np.int64]) -> Array:
-    """Signed distance to every picture's silhouette in its pose."""
+    """Return the signed distance to every picture's silhouette in its pose."""
     n = len(labels)
     x, y = _placed(rng, n, reach=0.24, turn=np.pi, zoom=(0.83, 1.18), stretch=1.12)
     distance = np.empty((n, SIZE * OVERSAMPLING, SIZE * OVERSAMPLING))
@@ -229,7 +229,7 @@ def _things(rng: np.random.Generator, labels: NDArray[np.int64]) -> Array:
 def _placed(
     rng: np.random.Generator, n: int, reach: float, turn: float, zoom: tuple[float, float], stretch: float
 ) -> tuple[Array, Array]:
-    """Coordinates of the grid as a thing at a random place, angle and size sees them."""
+    """Return coordinates of the grid as a thing at a random place, angle and size sees them."""
     x, y = _grid()
     dx, dy = rng.uniform(-reach, reach, (2, n, 1, 1))
     angle = rng.uniform(-turn, turn, (n, 1, 1))
@@ -242,7 +242,7 @@ def _placed(
 
 
 def _clutter(rng: np.random.Generator, n: int) -> Array:
-    """Ellipses and bars anywhere in the picture."""
+    """Draw the signed distance to ellipses and bars anywhere in the picture."""
     x, y = _placed(rng, n, reach=1.1, turn=np.pi, zoom=(0.2, 0.6), stretch=2.2)
     pointed = rng.random((n, 1, 1)) < 0.5
     radius: Array = np.where(pointed, np.maximum(abs(x), abs(y)), np.hypot(x, y))
@@ -250,14 +250,14 @@ def _clutter(rng: np.random.Generator, n: int) -> Array:
 
 
 def _shadow(rng: np.random.Generator, distance: Array) -> Array:
-    """A soft dark rim around the thing, deeper in some pictures than in others."""
+    """Draw a soft dark rim around the thing, deeper in some pictures than in others."""
     depth = rng.uniform(0, 0.7, (len(distance), 1, 1))
     shade: Array = depth * _pixels(np.exp(-np.maximum(distance, 0) / 0.10))
     return shade
 
 
 def _light(rng: np.random.Generator, n: int) -> Array:
-    """Warm or cool light that falls off linearly in a random direction."""
+    """Draw warm or cool light that falls off linearly in a random direction."""
     axis = (np.arange(SIZE) + 0.5) / SIZE * 2 - 1
     angle = rng.uniform(0, 2 * np.pi, (n, 1, 1))
     slope = rng.uniform(0, 0.3, (n, 1, 1))
@@ -268,7 +268,7 @@ def _light(rng: np.random.Generator, n: int) -> Array:
 
 
 def _material(rng: np.random.Generator, n: int, colour: Array) -> Array:
-    """``colour`` with 1/f texture, all but a little of it in luminance."""
+    """Return ``colour`` with 1/f texture, all but a little of it in luminance."""
     frequency = np.hypot(np.fft.fftfreq(SIZE)[:, None], np.fft.rfftfreq(SIZE)[None, :])
     frequency[0, 0] = np.inf  # no constant part: the mean is the colour
     slope = rng.uniform(*TEXTURE_SLOPE, (n, 1, 1))
@@ -281,7 +281,7 @@ def _material(rng: np.random.Generator, n: int, colour: Array) -> Array:
 
 
 def _colours(rng: np.random.Generator, n: int) -> tuple[Array, Array]:
-    """Colours of background and thing, any two whose luminances stand apart."""
+    """Draw colours of background and thing, any two whose luminances stand apart."""
     below, above = np.empty((2, n, 3))
     todo = np.arange(n)
     while len(todo):

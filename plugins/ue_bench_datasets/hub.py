@@ -26,15 +26,16 @@ SHARD = re.compile(r"(?P<name>.*?)(?P<number>\d+)-of-(?P<count>\d+)(?P<digest>-[
 
 
 def shards(folder: Path, names: tuple[str, ...]) -> list[Path]:
-    """Parquet files of the first split among ``names`` that ``folder`` has, in order: ``train-00000-of-00002.parquet``,
-    ``train.parquet``, ``train/0000.parquet``, there or in ``data/``."""
+    """Return Parquet files of the first split among ``names`` that ``folder`` has, in order:
+    ``train-00000-of-00002.parquet``, ``train.parquet``, ``train/0000.parquet``, there or in ``data/``.
+    """
     for name in names:
         for place in (folder, folder / "data"):
             for pattern in (f"{name}-*.parquet", f"{name}.parquet*", f"{name}/*.parquet"):
                 # The star after a whole name matches nothing more: glob gives links to nothing for patterns only.
-                found = sorted(p for p in place.glob(pattern) if p.name[0] != "." and p.suffix == ".parquet")
-                if found:
-                    return found
+                files = sorted(p for p in place.glob(pattern) if p.name[0] != "." and p.suffix == ".parquet")
+                if files:
+                    return files
     return []
 
 
@@ -86,7 +87,7 @@ class Table:
 
     @cached_property
     def _features(self) -> dict[str, Any]:
-        """What the hub says of the columns, if it does."""
+        """Return what the hub says of the columns; nothing where it says nothing."""
         try:
             features = json.loads(self._schema.metadata[b"huggingface"])["info"]["features"]
         except (KeyError, TypeError, ValueError):
@@ -150,7 +151,7 @@ class Table:
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
-        """From the hub's metadata; else the sorted label strings; else ``class_0`` and so on."""
+        """Return the names of the hub's metadata; else the sorted label strings; else ``class_0`` and so on."""
         feature = self._features.get(self.label)
         names = feature.get("names") if isinstance(feature, dict) else None
         if isinstance(names, list) and names:
@@ -164,7 +165,7 @@ class Table:
         return not _is_integer(self._values.type)
 
     def labels(self, class_names: tuple[str, ...]) -> Labels:
-        """The label of every row; strings by their place in ``class_names``."""
+        """Return the label of every row; strings by their place in ``class_names``."""
         if not self._has_strings:
             return np.asarray(self._values.to_numpy(), dtype=np.int64)
         place = {name: label for label, name in enumerate(class_names)}
@@ -178,7 +179,7 @@ class Table:
         return np.array([place[str(text)] for text in texts], dtype=np.int64)
 
     def pictures(self, rows: Rows) -> Iterator[Picture]:
-        """The encoded images of ``rows``, which must ascend. Row groups without any of them are not read."""
+        """Return the encoded images of ``rows``, which must ascend. Row groups without any of them are not read."""
         import pyarrow as pa
 
         start = 0
@@ -206,7 +207,7 @@ class Table:
                     raise _damaged(file, error) from error
 
     def format(self) -> str:
-        """The stored format of the first image: ``PNG``, or ``JPEG-75`` with its estimated quality."""
+        """Return the stored format of the first image: ``PNG``, or ``JPEG-75`` with its estimated quality."""
         from PIL import Image
         from PIL.JpegImagePlugin import JpegImageFile
 
@@ -282,9 +283,9 @@ _LUMINANCE_TABLE = np.array([  # ITU-T T.81, table K.1, which libjpeg scales by 
 
 
 def jpeg_quality(tables: dict[int, list[int]]) -> int:
-    """The libjpeg quality, 1 to 100, whose luminance table is nearest to the first of ``tables``."""
-    found = np.sort(np.asarray(tables[min(tables)]))  # sorted, because decoders differ in the order of coefficients
+    """Return the libjpeg quality, 1 to 100, whose luminance table is nearest to the first of ``tables``."""
+    table = np.sort(np.asarray(tables[min(tables)]))  # sorted, because decoders differ in the order of coefficients
     qualities = np.arange(1, 101)
     scale = np.where(qualities < 50, 5000 // qualities, 200 - 2 * qualities)
     scaled = np.clip((np.sort(_LUMINANCE_TABLE) * scale[:, None] + 50) // 100, 1, 255)
-    return int(qualities[abs(scaled - found).sum(1).argmin()])
+    return int(qualities[abs(scaled - table).sum(1).argmin()])

@@ -74,7 +74,7 @@ class ImageFolder(HeldOut):
         return ImageSet(images, listing.labels[rows], listing.class_names, self.path.name)
 
     def _folders(self) -> tuple[Path, Path | None]:
-        """The folders of the training and, if it is to be used, the test images."""
+        """Return the folders of the training and, if it is to be used, the test images."""
         if not self.path.is_dir():
             check_file(self.path, "folder")
             raise UserError(f"{self.path} is not a folder", "give the folder that holds the class folders")
@@ -90,7 +90,7 @@ class ImageFolder(HeldOut):
         return train, next(iter([*labelled, *tests]), None)
 
     def _split(self, names: tuple[str, ...]) -> list[Path]:
-        """The folders of a split that are there, by any of its names. They may be links, the classes in them not."""
+        """Return a split's folders that are there, by any of its names. They may be links, the classes in them not."""
         folders = [self.path / name for name in names]
         for folder in folders:
             if folder.is_symlink():
@@ -98,7 +98,7 @@ class ImageFolder(HeldOut):
         return [folder for folder in folders if folder.is_dir()]
 
     def _check_flat(self) -> None:
-        """Folders of a split under another name must not be taken for classes."""
+        """Refuse folders of a split under another name, which would be taken for classes."""
         folders = class_folders(self.path)
         # A class may be called valley, but not all of them are.
         all_splits = all(name.casefold().startswith(("train", "test", "val")) for name in folders)
@@ -117,7 +117,7 @@ def _list(folder: Path) -> Listing:
     files: list[Path] = []
     labels: list[int] = []
     for label, place in enumerate(classes.values()):
-        found = visible_files(place, SUFFIXES)
-        files += found
-        labels += [label] * len(found)
+        class_files = visible_files(place, SUFFIXES)
+        files += class_files
+        labels += [label] * len(class_files)
     return Listing(files, np.array(labels, dtype=np.int64), tuple(classes))

@@ -81,10 +81,10 @@ class Npz(StoredDataset):
 
     def _find(self, archive: zipfile.ZipFile, names: tuple[str, ...]) -> Member:
         stored = [name.removesuffix(".npy") for name in archive.namelist()]
-        found = next((name for name in names if name in stored), None)
-        if found is None:
+        member = next((name for name in names if name in stored), None)
+        if member is None:
             raise ValidationError(f"{self.path.name} has no array {names[0]}", f"it has {', '.join(stored) or 'none'}")
-        return _header(archive, found)
+        return _header(archive, member)
 
     def _class_names(self, archive: zipfile.ZipFile, labels: dict[str, Labels]) -> tuple[str, ...]:
         for name in NAMES:
@@ -95,7 +95,7 @@ class Npz(StoredDataset):
 
 @contextmanager
 def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
-    """The open archive; whatever is wrong with it in one line."""
+    """Open the archive; say whatever is wrong with it in one line."""
     check_file(path)
     if not path.is_file():
         raise UserError(f"{path} is a folder", "give the .npz file in it")
@@ -162,7 +162,7 @@ def _check_images(member: Member, labels: Labels) -> None:
 
 
 def _pieces(archive: zipfile.ZipFile, member: Member) -> Iterator[Pixels]:
-    """The images, N x H x W x 3, some at a time."""
+    """Yield the images, N x H x W x 3, some at a time."""
     if member.fortran:  # such an array is not stored image after image
         yield _rgb(_read(archive, member))
         return
@@ -188,7 +188,7 @@ def _rgb(images: Pixels) -> Pixels:
 
 
 def _chosen(pieces: Iterator[Pixels], rows: Rows) -> Iterator[Pixels]:
-    """The images at ``rows``, which ascend, out of consecutive pieces."""
+    """Yield the images at ``rows``, which ascend, out of consecutive pieces."""
     start = 0
     for piece in pieces:
         here = rows[(rows >= start) & (rows < start + len(piece))] - start

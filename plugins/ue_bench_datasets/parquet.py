@@ -58,7 +58,7 @@ class Parquet(HeldOut):
         return ImageSet(images, labels[rows], class_names, self.path.stem)
 
     def _check_labelled(self, labels: Labels, files: list[Path]) -> None:
-        """Competitions keep the labels of their test images back, and write -1 in their place."""
+        """Refuse test images without labels: competitions keep theirs back, and write -1 in their place."""
         if len(labels) and labels.max() < 0:
             others = [name for name in hub.TEST if hub.shards(self._folder(), (name,)) not in ([], files)]
             raise ValidationError(
@@ -85,19 +85,19 @@ class Parquet(HeldOut):
             return hub.shards(folder, hub.TRAIN)
         if self.test_fraction is not None:
             return []
-        found = hub.shards(folder, (self.test_split,) if self.test_split else hub.TEST)
-        if self.test_split and not found:
+        shards = hub.shards(folder, (self.test_split,) if self.test_split else hub.TEST)
+        if self.test_split and not shards:
             raise UserError(f"{self.path} has no split {self.test_split!r}", "files are named SPLIT-*.parquet")
-        return found
+        return shards
 
     def _folder(self) -> Path:
-        """Where the files are: in ``path``, or in its only sub-folder with training files, as for a configuration."""
+        """Return where the files are: ``path``, or its only sub-folder with training files, as for a configuration."""
         if hub.shards(self.path, hub.TRAIN):
             return self.path
         places = [self.path, self.path / "data"]
         inside = sorted(p for place in places if place.is_dir() for p in place.iterdir() if p.name[0] != ".")
-        found = [folder for folder in inside if folder.is_dir() and hub.shards(folder, hub.TRAIN)]
-        if len(found) > 1:
-            names = ", ".join(folder.name for folder in found)
-            raise UserError(f"{self.path} has several sets: {names}", f"choose one: parquet[path={found[0]}]")
-        return found[0] if found else self.path
+        folders = [folder for folder in inside if folder.is_dir() and hub.shards(folder, hub.TRAIN)]
+        if len(folders) > 1:
+            names = ", ".join(folder.name for folder in folders)
+            raise UserError(f"{self.path} has several sets: {names}", f"choose one: parquet[path={folders[0]}]")
+        return folders[0] if folders else self.path

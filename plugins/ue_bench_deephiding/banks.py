@@ -30,7 +30,7 @@ class Picture(NamedTuple):
 
 
 def resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The largest centre part of ``image`` (H x W x 3) with the shape of ``size``, bicubic with antialiasing."""
+    """Return the largest centre part of ``image`` (H x W x 3) with the shape of ``size``, bicubic with antialiasing."""
     from PIL import Image
 
     height, width = image.shape[:2]
@@ -48,7 +48,7 @@ def empty(classes: int, images: int, size: tuple[int, int]) -> Bank:
 
 
 def procedural(classes: int, images: int, size: tuple[int, int], seed: int, distinct: bool = True) -> Bank:
-    """One scene of silhouettes a class; hue, light and texture by image (see ``shapes``)."""
+    """Draw one scene of silhouettes a class; hue, light and texture by image (see ``shapes``)."""
     bank = empty(classes, images, size)
     drawn = max(SOURCE_SIZE, *size)
     for label, index in np.ndindex(classes, images):
@@ -57,41 +57,41 @@ def procedural(classes: int, images: int, size: tuple[int, int], seed: int, dist
 
 
 def next_class(data: ImageSet, images: int, size: tuple[int, int], rng: np.random.Generator) -> Bank:
-    """Clean images of the class after, in label order: the paper's ablation (Table D).
+    """Take clean images of the class after, in label order: the paper's ablation (Table D).
 
     No image twice in a class unless it has too few. Raises UserError when a class has none.
     """
     bank = empty(data.num_classes, images, size)
     for label in range(data.num_classes):
         source = (label + 1) % data.num_classes
-        own = np.flatnonzero(data.labels == source)
-        if len(own) == 0:
+        candidates = np.flatnonzero(data.labels == source)
+        if len(candidates) == 0:
             raise UserError(f"class {data.class_names[source]!r} has no image to hide", "use hidden=procedural")
-        for index, row in enumerate(rng.choice(own, images, replace=len(own) < images)):
+        for index, row in enumerate(rng.choice(candidates, images, replace=len(candidates) < images)):
             bank[label, index] = resized(data.images[row], size)
     return bank
 
 
 def natural(path: Path, classes: int, images: int, size: tuple[int, int], rng: np.random.Generator) -> Bank:
-    """Images of ``path`` (a folder of images, or Parquet files), each used once, dealt out at random.
+    """Deal the images of ``path`` (a folder of images, or Parquet files) out at random, each used once.
 
     Raises UserError when there are too few, or one that is needed cannot be read.
     """
-    found = pictures(path)
-    if len(found) < classes * images:
+    photos = pictures(path)
+    if len(photos) < classes * images:
         raise UserError(
-            f"{path} holds {len(found)} images, but {classes} classes x {images} are to be hidden",
+            f"{path} holds {len(photos)} images, but {classes} classes x {images} are to be hidden",
             "give more images or a smaller bank",
         )
     bank = empty(classes, images, size)
-    dealt = rng.permutation(len(found))[: classes * images].reshape(classes, images)
+    dealt = rng.permutation(len(photos))[: classes * images].reshape(classes, images)
     for label, index in np.ndindex(classes, images):
-        bank[label, index] = resized(decode(found[dealt[label, index]]), size)
+        bank[label, index] = resized(decode(photos[dealt[label, index]]), size)
     return bank
 
 
 def random_natural(path: Path, classes: int, images: int, size: tuple[int, int], rng: np.random.Generator) -> Bank:
-    """The same ``images`` images of ``path`` for every class: what is hidden says nothing about it (Table D).
+    """Take the same ``images`` images of ``path`` for every class: what is hidden says nothing about it (Table D).
 
     A read-only view. Raises UserError when there are too few, or one that is needed cannot be read.
     """
@@ -100,7 +100,7 @@ def random_natural(path: Path, classes: int, images: int, size: tuple[int, int],
 
 
 def logo(path: Path, classes: int, size: tuple[int, int]) -> Bank:
-    """The one image at ``path`` for every class. A read-only view. Raises UserError when it cannot be read."""
+    """Take the one image at ``path`` for every class. A read-only view. Raises UserError when it cannot be read."""
     if not path.is_file():
         raise UserError(f"hidden=logo needs one image file, {path} is not one", "name it with hidden_images=FILE")
     one = resized(decode(Picture(str(path), path)), size)
@@ -108,36 +108,36 @@ def logo(path: Path, classes: int, size: tuple[int, int]) -> Bank:
 
 
 def folder(path: Path, class_names: tuple[str, ...], images: int, size: tuple[int, int]) -> Bank:
-    """The first images of ``path/<class name>/``, or of ``path/<label>/`` where there is none, by name.
+    """Take the first images of ``path/<class name>/``, or of ``path/<label>/`` where there is none, by name.
 
     Raises UserError when a class has too few, or one that is needed cannot be read.
     """
     bank = empty(len(class_names), images, size)
     for label, name in enumerate(class_names):
-        own = pictures_of_class(path, name, label)
-        if len(own) < images:
+        class_pictures = pictures_of_class(path, name, label)
+        if len(class_pictures) < images:
             raise UserError(
-                f"{path / name} holds {len(own)} images, {images} are needed", "give more or a smaller bank"
+                f"{path / name} holds {len(class_pictures)} images, {images} are needed", "give more or a smaller bank"
             )
         for index in range(images):
-            bank[label, index] = resized(decode(own[index]), size)
+            bank[label, index] = resized(decode(class_pictures[index]), size)
     return bank
 
 
 def pictures(path: Path) -> list[Picture]:
-    """All images at ``path``, a file or a folder with whatever is below it, in the order of their names."""
+    """List all images at ``path``, a file or a folder with whatever is below it, in the order of their names."""
     files = [path] if path.is_file() else _visible(path, {*SUFFIXES, ".parquet"})
-    found: list[Picture] = []
+    listed: list[Picture] = []
     for file in files:
         if file.suffix.lower() in SUFFIXES:
-            found.append(Picture(str(file), file))
+            listed.append(Picture(str(file), file))
         elif file.suffix.lower() == ".parquet":
-            found += _rows(file)
-    return found
+            listed += _rows(file)
+    return listed
 
 
 def image_files(path: Path) -> list[Path]:
-    """``path`` itself, or all image files below it, in the order of their names. Raises UserError without ``path``."""
+    """List ``path`` itself, or all image files below it, ordered by name. Raises UserError without ``path``."""
     if path.is_file():
         return [path]
     if not path.is_dir():
@@ -146,13 +146,13 @@ def image_files(path: Path) -> list[Path]:
 
 
 def pictures_of_class(path: Path, name: str, label: int) -> list[Picture]:
-    """The images in ``path/name``, or in ``path/label`` where there is no such folder, by name."""
-    own = path / name if (path / name).is_dir() else path / str(label)
-    return [Picture(str(p), p) for p in _visible(own, SUFFIXES, below=False)]
+    """List the images in ``path/name``, or in ``path/label`` where there is no such folder, by name."""
+    class_folder = path / name if (path / name).is_dir() else path / str(label)
+    return [Picture(str(p), p) for p in _visible(class_folder, SUFFIXES, below=False)]
 
 
 def _visible(folder: Path, suffixes: Collection[str], below: bool = True) -> list[Path]:
-    """Files with these suffixes in a folder that may not be there, in the order of their paths."""
+    """List files with these suffixes in a folder that may not be there, in the order of their paths."""
     return sorted(visible_files(folder, suffixes, below)) if folder.is_dir() else []
 
 
@@ -177,7 +177,7 @@ def _rows(file: Path) -> Iterator[Picture]:
 
 
 def decode(picture: Picture, blend: bool = True) -> NDArray[np.uint8]:
-    """H x W x 3; what is transparent is white, or with ``blend=False`` has the colour that the file gives it.
+    """Decode to H x W x 3; what is transparent is white, or with ``blend=False`` has the colour that the file gives it.
 
     Raises UserError when ``picture`` is not a readable image, or has more than 8 bits a channel.
     """

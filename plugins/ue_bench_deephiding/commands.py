@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import click
 
-from ue_bench.api import ProgressLine, UserError, check_output, open_dataset, usable_device
+from ue_bench.api import ProgressLine, TrainingOptions, UserError, check_output, training_options
 
 from .recipe import Recipe
 
@@ -21,7 +20,7 @@ def deephiding() -> None:
 
 
 @deephiding.command("train")
-@click.option("-D", "--dataset", required=True, help="Clean training images, such as 'parquet[path=...]'.")
+@training_options("New file NAME.safetensors.")
 @click.option("--hider", type=click.Choice(["hinet", "isgan"]), default=Recipe.hider, show_default=True,
               help="The network; isgan hides luminance only and has losses of its own.")  # fmt: skip
 @click.option(
@@ -52,27 +51,13 @@ def deephiding() -> None:
 @click.option("--sampler", type=click.Choice(["uniform", "pk"]), default=Recipe.sampler, show_default=True,
               help="pk: classes, and four covers of each.")  # fmt: skip
 @click.option("--recompute", is_flag=True, help="Use less memory and more time: for large --size.")
-@click.option("--precision", type=click.Choice(["auto", "bf16", "fp32"]), default="auto", show_default=True,
-              help="auto: bf16 on a GPU, fp32 on a CPU.")  # fmt: skip
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=Recipe.seed, show_default=True)
-@click.option("--device", default="auto", show_default=True, help="Such as cuda:0 or cpu.")
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="New file NAME.safetensors.")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder where datasets are or will be.")
-@click.option("--cache-dir", type=click.Path(path_type=Path), help="Folder of stored datasets and protected sets.")
 @click.pass_context
 def train(
     ctx: click.Context,
     /,
-    dataset: str,
+    training: TrainingOptions,
     hider: Any,
     start: Path | None,
-    precision: str,
-    device: str,
-    threads: int,
-    out: Path,
-    data_dir: Path | None,
-    cache_dir: Path | None,
     **options: Any,
 ) -> None:
     """Train a hiding network, and write its weights and a record beside them.
@@ -84,39 +69,34 @@ def train(
     \b
     ue-bench deephiding train -D 'parquet[path=tiny-imagenet-100]' --out hider.safetensors
     """
-    check_output(out, ".safetensors")
+    check_output(training.out, ".safetensors")
     size = options["size"]
     if size % 2:
         raise UserError(f"--size {size} is odd", "the Haar transform needs an even side")
     given = {n for n in options if ctx.get_parameter_source(n) is click.core.ParameterSource.COMMANDLINE}
-    recipe = Recipe(hider=hider, **_choices(hider, options, given))
-    import torch
-
+    recipe = Recipe(hider=hider, **_choices(hider, options | {"seed": training.seed}, given))
     from . import banks, retrain
     from .writing import write_hider
 
-    device = usable_device(device)
-    amp = precision == "bf16" or (precision == "auto" and device.startswith("cuda"))
-    torch.set_num_threads(threads)
+    training = training.settled()
     report = ProgressLine(sys.stderr)
-    selector, data = open_dataset(dataset, "train", data_dir=data_dir, cache_dir=cache_dir, report=report)
+    selector, data = training.open_dataset(report)
     bank = banks.procedural(data.num_classes, retrain.TRAINING_BANK, (size, size), recipe.seed)
-    checkpoint = out.with_name(out.name + ".unfinished")
-    weights, record = retrain.fit(data, bank, recipe, device, amp, checkpoint, report, start)
-    told = {"steps", "size", "seed"} | {f for f in RECIPE_OPTIONS if getattr(recipe, f) != getattr(Recipe, f)}
+    weights, record = retrain.fit(
+        data, bank, recipe, training.device, training.bf16, training.unfinished, report, start
+    )
+    told = {"steps", "size"} | {f for f in RECIPE_OPTIONS if getattr(recipe, f) != getattr(Recipe, f)}
     if recipe.hider == "hinet" and recipe.omega_conc:
         told.add("extractor")  # whatever auto was here
-    again = {"dataset": selector} | {name: getattr(recipe, f) for f, name in RECIPE_OPTIONS.items() if f in told}
-    again |= {"start": start.name} if start else {}
-    again |= {"precision": "bf16" if amp else "fp32", "device": device, "threads": threads, "out": out.name}
-    words = [f"--{k}" if v is True else f"--{k}={v}" for k, v in again.items()]
-    command = shlex.join(["ue-bench", "deephiding", "train", *words])
-    write_hider(out, weights, recipe, {"command": command, **record})
-    shutil.rmtree(checkpoint)
-    print(out)
+    chosen = {name: getattr(recipe, f) for f, name in RECIPE_OPTIONS.items() if f in told}
+    chosen |= {"start": start.name} if start else {}
+    command = training.command("deephiding train", selector, chosen)
+    write_hider(training.out, weights, recipe, {"command": command, **record})
+    shutil.rmtree(training.unfinished)
+    print(training.out)
 
 
-# The options of ``train`` that are fields of the recipe, by field.
+# The options of ``train`` that are fields of the recipe, by field; ``seed`` is one of every training.
 RECIPE_OPTIONS = {
     "hider": "hider",
     "steps": "steps",
@@ -133,14 +113,13 @@ RECIPE_OPTIONS = {
     "extractor": "extractor",
     "sampler": "sampler",
     "recompute": "recompute",
-    "seed": "seed",
 }
 OF_EVERY_HIDER = {"steps", "stop_after", "size", "seed"}
 OF_CONCENTRATION = {"lfc_input", "lfc_pairs", "extractor"}
 
 
 def _choices(hider: str, options: dict[str, Any], given: set[str]) -> dict[str, Any]:
-    """Fields of the recipe from the command's options; ``given`` are those that the user wrote.
+    """Return fields of the recipe from the command's options; ``given`` are those that the user wrote.
 
     Raises UserError for one that would be ignored.
     """
@@ -157,6 +136,7 @@ def _choices(hider: str, options: dict[str, Any], given: set[str]) -> dict[str, 
     if hider == "isgan":
         return {name: options[name] for name in OF_EVERY_HIDER}
     values = {f: options[name.replace("-", "_")] for f, name in RECIPE_OPTIONS.items() if f != "hider"}
+    values["seed"] = options["seed"]
     if options["hide_only"]:
         values |= {"omega_freq": 0.0, "omega_reveal": 0.0, "omega_conc": 0.0}
     if values["extractor"] == "auto":

@@ -41,7 +41,7 @@ STYLE: Any = {
 
 
 def labels(records: Sequence[Path]) -> dict[str, Path]:
-    """Paths by what they are called in the legend: the file's name, or the whole path where two share that.
+    """Return paths by what they are called in the legend: the file's name, or the whole path where two share that.
 
     Raises UserError when there are more than can be told apart.
     """
@@ -53,7 +53,7 @@ def labels(records: Sequence[Path]) -> dict[str, Path]:
 
 
 def read_curve(path: Path) -> Curve:
-    """The validation curve of a training record, one row a validation; losses that it lacks are left out.
+    """Read the validation curve of a training record, one row a validation; losses that it lacks are left out.
 
     A training that began from another one's weights goes on where those were kept.
 
@@ -74,11 +74,11 @@ def read_curve(path: Path) -> Curve:
 
 
 def _points(record: dict[str, Any]) -> list[dict[str, float]]:
-    """Of this training, behind those of the ones before it."""
+    """Return the points of this training, behind those of the trainings it started from."""
     before = record.get("start", {}).get("record")
     if before is None:
-        own: list[dict[str, float]] = record["curve"]
-        return own
+        points: list[dict[str, float]] = record["curve"]
+        return points
     earlier = _points(before)
     begun = earlier[-1]["step"] - before["curve"][-1]["step"] + before["achieved"]["step"]
     shifted = [{**point, "step": point["step"] + begun} for point in record["curve"]]
@@ -86,7 +86,7 @@ def _points(record: dict[str, Any]) -> list[dict[str, float]]:
 
 
 def plot(curves: dict[str, Curve], kind: str) -> bytes:
-    """The figure as a file of ``kind``: png, pdf or svg. Raises EnvironmentProblem when matplotlib is missing."""
+    """Return the figure as a file of ``kind``: png, pdf or svg. Raises EnvironmentProblem without matplotlib."""
     try:
         import matplotlib
     except ImportError as error:
@@ -102,7 +102,7 @@ def plot(curves: dict[str, Curve], kind: str) -> bytes:
 
 
 def draw(curves: dict[str, Curve]) -> Figure:
-    """Losses on a logarithmic axis, and PSNR in dB; a colour a quantity, a kind of line a record."""
+    """Draw losses on a logarithmic axis, and PSNR in dB; a colour a quantity, a kind of line a record."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
@@ -145,7 +145,7 @@ def _line(
     colour: str,
     kind: LineStyleType,
 ) -> None:
-    """A curve, unless nothing of it can be shown; one of a single validation is a dot."""
+    """Draw a curve, unless nothing of it can be shown; one of a single validation is a dot."""
     if np.isfinite(values).any():
         marker = "." if len(steps) == 1 else None
         axes.plot(steps, values, color=colour, linewidth=WIDTH, linestyle=kind, marker=marker, label=label)

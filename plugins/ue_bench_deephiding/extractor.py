@@ -22,12 +22,12 @@ CHECK_EVERY = 100  # steps
 
 
 def last_convolution(network: nn.Module) -> nn.Sequential:
-    """A torchvision ResNet without average pooling and classifier: N x 3 x H x W to N x 512 x H/32 x W/32."""
+    """Return a torchvision ResNet without pooling and classifier: N x 3 x H x W to N x 512 x H/32 x W/32."""
     return nn.Sequential(*list(network.children())[:-2])
 
 
 def _models() -> Any:
-    """torchvision's models. Raises EnvironmentProblem when torchvision does not work."""
+    """Import torchvision's models. Raises EnvironmentProblem when torchvision does not work."""
     try:
         from torchvision import models
     except Exception as error:  # one built for another torch fails with RuntimeError, AttributeError or OSError
@@ -40,19 +40,19 @@ def _models() -> Any:
 
 
 def resnet18(num_classes: int) -> nn.Module:
-    """torchvision's ResNet-18, freshly initialised. Raises EnvironmentProblem when torchvision does not work."""
+    """Build torchvision's ResNet-18, freshly initialised. Raises EnvironmentProblem when torchvision does not work."""
     network: nn.Module = _models().resnet18(num_classes=num_classes)
     return network
 
 
 def imagenet_file() -> Path:
-    """Where torchvision keeps, or will keep, its ImageNet weights of a ResNet-18."""
+    """Return where torchvision keeps, or will keep, its ImageNet weights of a ResNet-18."""
     url: str = _models().ResNet18_Weights.IMAGENET1K_V1.url
     return Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
 
 
 def imagenet_extractor() -> nn.Module:
-    """A frozen, eval-mode extractor with torchvision's ImageNet weights, fetched when they are not there.
+    """Return a frozen, eval-mode extractor with torchvision's ImageNet weights, fetched when they are not there.
 
     Raises EnvironmentProblem when they cannot be fetched or read.
     """
@@ -76,7 +76,7 @@ def train_extractor(
     device: str = "cpu",
     on_step: Callable[[int, int, float], None] | None = None,
 ) -> nn.Module:
-    """A frozen, eval-mode extractor from a ResNet-18 trained on ``covers`` (no pretrained weights at hand).
+    """Train a ResNet-18 on ``covers`` (no pretrained weights at hand); return the frozen, eval-mode extractor.
 
     Adam at 1e-3 with a cosine to zero, batch 128, cross-entropy; ``amp`` is bfloat16 autocast. ``on_step`` receives
     the number of steps done, their total and the loss. Deviation: the paper uses a pre-trained ResNet-18 and does not
@@ -99,7 +99,7 @@ def train_extractor(
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=amp):
             loss = F.cross_entropy(network(x.to(device)).float(), y.to(device))
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+        loss.backward()
         optimizer.step()
         schedule.step()
         divergence.add(loss)
@@ -111,13 +111,13 @@ def train_extractor(
 
 
 def untrained_extractor() -> nn.Module:
-    """The extractor's architecture, frozen and in eval mode, to load trained weights into."""
+    """Return the extractor's architecture, frozen and in eval mode, to load trained weights into."""
     with torch.random.fork_rng(devices=[]):
         return last_convolution(resnet18(1)).eval().requires_grad_(False)
 
 
 def checksum(network: nn.Module) -> str:
-    """SHA-256 (first 16 digits) of the weights, so that a hider can say which extractor shaped it."""
+    """Return the SHA-256 (first 16 digits) of the weights, so that a hider can say which extractor shaped it."""
     digest = hashlib.sha256()
     for value in network.state_dict().values():
         digest.update(value.cpu().numpy().tobytes())

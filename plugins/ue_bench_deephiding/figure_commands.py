@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ue_bench.api import ProgressLine, UserError
+from ue_bench.api import ProgressLine, UserError, folder_options
 
 SHOWN = 10  # images a class on a sheet, as in the paper's Figures D to F
 
@@ -18,8 +18,7 @@ SHOWN = 10  # images a class on a sheet, as in the paper's Figures D to F
 @click.option("--size", type=click.IntRange(8, 2048), help="Longer side in pixels; that of the covers by default.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="That of 'run --seeds'.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="New file NAME.png.")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder where datasets are or will be.")
-@click.option("--cache-dir", type=click.Path(path_type=Path), help="Folder of stored datasets and protected sets.")
+@folder_options
 def sheet(
     selector: str,
     dataset: str,
@@ -82,7 +81,7 @@ def curves(records: tuple[Path, ...], out: Path) -> None:
     from . import curves as plots
 
     check_output(out, *plots.FORMATS)
-    found = {name: plots.read_curve(path) for name, path in plots.labels(records).items()}
-    write_output(out, plots.plot(found, out.suffix[1:].lower()))
+    by_label = {name: plots.read_curve(path) for name, path in plots.labels(records).items()}
+    write_output(out, plots.plot(by_label, out.suffix[1:].lower()))
     print(out)
     print("losses on validation batches; total is the weighted sum of the others", file=sys.stderr)

@@ -29,20 +29,20 @@ INIT_STD = 0.01  # HiNet: weights and biases of convolutions 1-4
 
 
 def to_unit(images: NDArray[np.uint8], device: str = "cpu") -> Tensor:
-    """N x H x W x 3 in 0..255 as float32 N x 3 x H x W in [0, 1]."""
+    """Convert N x H x W x 3 in 0..255 to float32 N x 3 x H x W in [0, 1]."""
     x = torch.from_numpy(np.array(images)).to(device).permute(0, 3, 1, 2)  # a copy: stored images are read-only
     return x.float().div_(255).contiguous(memory_format=torch.channels_last)
 
 
 def to_pixels(x: Tensor) -> NDArray[np.uint8]:
-    """The way back: clipped to [0, 1] and rounded. Raises Diverged when a number is not finite."""
+    """Convert back, clipped to [0, 1] and rounded. Raises Diverged when a number is not finite."""
     check_finite(x, "image of the hiding network")
     pixels: NDArray[np.uint8] = (x.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     return pixels
 
 
 def haar(x: Tensor) -> Tensor:
-    """Orthonormal Haar transform: N x C x H x W to N x 4C x H/2 x W/2, bands LL, HL, LH, HH.
+    """Transform N x C x H x W to N x 4C x H/2 x W/2 by the orthonormal Haar transform, bands LL, HL, LH, HH.
 
     Band-major order, so the first C channels are the low frequencies. HL is right minus left, LH is bottom minus
     top. Against PyWavelets: LL = cA, HL = -cV, LH = -cH, HH = cD.
@@ -57,7 +57,7 @@ def haar(x: Tensor) -> Tensor:
 
 
 def inverse_haar(z: Tensor) -> Tensor:
-    """Inverse (and transpose) of :func:`haar`, in the dtype and on the device of its input."""
+    """Apply the inverse (and transpose) of :func:`haar`, in the dtype and on the device of the input."""
     ll, hl, lh, hh = z.chunk(4, dim=1)
     n, c, h, w = ll.shape
     x = z.new_empty(n, c, 2 * h, 2 * w)
@@ -69,7 +69,7 @@ def inverse_haar(z: Tensor) -> Tensor:
 
 
 def bounded_exp(s: Tensor, clamp: float = CLAMP) -> Tensor:
-    """``exp(2 clamp (sigmoid(s) - 1/2))``: 1 at zero, monotone, within (exp(-clamp), exp(clamp))."""
+    """Return ``exp(2 clamp (sigmoid(s) - 1/2))``: 1 at zero, monotone, within (exp(-clamp), exp(clamp))."""
     return torch.exp(clamp * (2 * torch.sigmoid(s) - 1))
 
 
@@ -84,7 +84,7 @@ class DenseBlock(nn.Module):
         )
 
     def reset(self, generator: torch.Generator) -> None:
-        """HiNet's start: N(0, 0.01^2) everywhere, zero in the last convolution, so the block outputs zero."""
+        """Draw weights as HiNet does: N(0, 0.01^2), zero in the last convolution, so that the block outputs zero."""
         with torch.no_grad():
             for conv in self.convs[:-1]:
                 for parameter in conv.parameters():
@@ -143,7 +143,7 @@ class HidingNetwork(nn.Module):
                 module.reset(generator)
 
     def forward(self, c: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        """Haar coefficients of cover and hidden image (N x 12 x H/2 x W/2) to those of stego image and residual."""
+        """Turn Haar coefficients of cover and hidden image, N x 12 x H/2 x W/2, into those of stego and residual."""
         for block in self.blocks:
             c, h = self._run(block, c, h)
         return c, h
@@ -164,10 +164,10 @@ class HidingNetwork(nn.Module):
         return result
 
     def hide(self, cover: Tensor, hidden: Tensor) -> Tensor:
-        """Stego images for covers and hidden images, both N x 3 x H x W in [0, 1]. Not clamped, not rounded."""
+        """Return stego images for covers and hidden images, both N x 3 x H x W in [0, 1]. Not clamped, not rounded."""
         return inverse_haar(self.forward(haar(cover), haar(hidden))[0])
 
     def reveal(self, stego: Tensor, residual: Tensor | None = None) -> Tensor:
-        """Hidden images seen in ``stego``. The lost residual is taken as zero unless one is given."""
+        """Return hidden images seen in ``stego``. The lost residual is taken as zero unless one is given."""
         c = haar(stego)
         return inverse_haar(self.inverse(c, torch.zeros_like(c) if residual is None else residual)[1])

@@ -44,27 +44,27 @@ FLOOR = 1e-3  # of the means that MS-SSIM multiplies: a power of less has no usa
 
 
 def luminance(rgb: Tensor) -> Tensor:
-    """N x 3 x H x W to N x 1 x H x W."""
+    """Return the luminance of N x 3 x H x W, N x 1 x H x W."""
     red, green, blue = rgb.chunk(3, dim=1)
     return RED * red + GREEN * green + BLUE * blue
 
 
 def to_ycbcr(rgb: Tensor) -> Tensor:
-    """Full-range BT.601 as in JPEG, N x 3 x H x W both ways; Cb and Cr are 0.5 for gray."""
+    """Convert to full-range BT.601 as in JPEG, N x 3 x H x W both ways; Cb and Cr are 0.5 for gray."""
     red, _, blue = rgb.chunk(3, dim=1)
     y = luminance(rgb)
     return torch.cat([y, 0.5 + (blue - y) / (2 - 2 * BLUE), 0.5 + (red - y) / (2 - 2 * RED)], dim=1)
 
 
 def to_rgb(ycbcr: Tensor) -> Tensor:
-    """Inverse of :func:`to_ycbcr`, exact but for rounding: no published decimals in between. Not clamped."""
+    """Undo :func:`to_ycbcr`, exact but for rounding: no published decimals in between. Not clamped."""
     y, cb, cr = ycbcr.chunk(3, dim=1)
     red, blue = y + (2 - 2 * RED) * (cr - 0.5), y + (2 - 2 * BLUE) * (cb - 0.5)
     return torch.cat([red, (y - RED * red - BLUE * blue) / GREEN, blue], dim=1)
 
 
 def block(channels: int, out: int, kernel: int = 3) -> nn.Sequential:
-    """Convolution, batch normalisation, LeakyReLU; the size stays."""
+    """Build convolution, batch normalisation and LeakyReLU; the size stays."""
     convolution = nn.Conv2d(channels, out, kernel, padding=kernel // 2, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(out), nn.LeakyReLU(SLOPE))
 
@@ -141,7 +141,7 @@ class Isgan(nn.Module):
             nn.init.zeros_(last.weight)
 
     def hide(self, cover: Tensor, hidden: Tensor) -> Tensor:
-        """Stego images for covers and hidden images, both N x 3 x H x W in [0, 1]. Not clamped, not rounded.
+        """Return stego images for covers and hidden images, both N x 3 x H x W in [0, 1]. Not clamped, not rounded.
 
         The hidden image is reduced to its luminance. Cb and Cr are those of the cover, so a colour can leave [0, 1].
         """
@@ -149,7 +149,7 @@ class Isgan(nn.Module):
         return to_rgb(torch.cat([self.encoder(y, luminance(hidden)), cb, cr], dim=1))
 
     def reveal(self, stego: Tensor) -> Tensor:
-        """Hidden images seen in ``stego``, both N x 3 x H x W in [0, 1]; gray, three equal channels."""
+        """Return hidden images seen in ``stego``, both N x 3 x H x W in [0, 1]; gray, three equal channels."""
         secret: Tensor = self.decoder(luminance(stego))
         return secret.expand(-1, 3, -1, -1)
 
@@ -196,7 +196,7 @@ def _reset(network: nn.Module, seed: int) -> None:
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
-    """Structural similarity of every pair, N values in [-1, 1]; differentiable.
+    """Return the structural similarity of every pair, N values in [-1, 1]; differentiable.
 
     N x 1 x H x W in [0, 1], float32 or float64 and no autocast. Wang et al. (2004): Gaussian window of 11 pixels with
     sigma 1.5, borders where it does not fit left out. Smaller images use the largest odd window that fits.
@@ -206,12 +206,12 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
 
 
 def scales(height: int, width: int) -> int:
-    """How many scales MS-SSIM uses: those that hold a whole window, at least 1; all 5 from 176 pixels, 2 at 32."""
+    """Return the number of scales of MS-SSIM that hold a whole window, at least 1; all 5 from 176 pixels, 2 at 32."""
     return max(1, sum(min(height, width) >> scale >= WINDOW for scale in range(len(SCALE_WEIGHTS))))
 
 
 def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
-    """Multi-scale structural similarity of every pair, N values in (0, 1]; takes what :func:`ssim` takes.
+    """Return the multi-scale structural similarity of every pair, N values in (0, 1]; takes what :func:`ssim` takes.
 
     Wang, Simoncelli and Bovik (2003) over as many of the five scales as :func:`scales` says, the finest ones, with
     their weights brought to sum 1. With one scale it is SSIM. A factor under ``FLOOR`` counts as ``FLOOR``.
@@ -228,7 +228,7 @@ def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _terms(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Luminance term, and contrast times structure, for every place of the window: N x 1 x h x w each."""
+    """Return the luminance term, and contrast times structure, for every place of the window: N x 1 x h x w each."""
     size = min(WINDOW, (min(a.shape[-2:]) - 1) // 2 * 2 + 1)
     places = torch.arange(size, dtype=a.dtype, device=a.device) - size // 2
     window = torch.softmax(-places.square() / (2 * SIGMA**2), dim=0)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from .isgan import Critic, Isgan, luminance, ms_ssim, ssim
 from .recipe import Recipe
-from .training import Covers, Kept, Validated
+from .training import Covers, Validated, hider_log
 
 LEARNING_RATE = 1e-4  # ISGAN, Adam
 ALPHA, BETA, GAMMA = 0.5, 0.3, 0.85  # ISGAN: SSIM against MS-SSIM, the squared error, revealing against hiding
@@ -34,13 +34,13 @@ class IsganLosses:
 
 
 def dissimilarity(a: Tensor, b: Tensor) -> Tensor:
-    """ISGAN's loss between two batches of luminance, N x 1 x H x W in [0, 1]: 0 if they are equal."""
+    """Return ISGAN's loss between two batches of luminance, N x 1 x H x W in [0, 1]: 0 if they are equal."""
     similar = ALPHA * ssim(a, b).mean() + (1 - ALPHA) * ms_ssim(a, b).mean()
     return 1 - similar + BETA * F.mse_loss(a, b)
 
 
 def isgan_losses(cover: Tensor, secret: Tensor, stego: Tensor, revealed: Tensor) -> IsganLosses:
-    """Losses of luminances, all N x 1 x H x W in [0, 1], float32 and no autocast.
+    """Return the losses of luminances, all N x 1 x H x W in [0, 1], float32 and no autocast.
 
     ``mse`` is also that of the images in colour: a change of luminance adds the same to red, green and blue.
     """
@@ -104,35 +104,38 @@ def train_isgan(
     def validate() -> Validated:
         network.eval()
         with torch.no_grad():
-            found = [losses(*one)[1] for one in validation]
-        mean = {f.name: float(torch.stack([getattr(one, f.name) for one in found]).mean()) for f in fields(IsganLosses)}
+            batch_losses = [losses(*one)[1] for one in validation]
+        mean = {
+            f.name: float(torch.stack([getattr(one, f.name) for one in batch_losses]).mean())
+            for f in fields(IsganLosses)
+        }
         mean["psnr"] = -10 * math.log10(max(mean["mse"], 1e-12))
         mean["psnr_reveal"] = -10 * math.log10(max(mean.pop("mse_reveal"), 1e-12))
         return mean
 
-    kept = Kept(network, "look at the training images", "train for more steps")
+    log = hider_log(network, "look at the training images", "train for more steps")
     first = 0
     if state is not None:
         models.load_state_dict(state["models"])
         optimizer.load_state_dict(state["optimizer"])
         critic_optimizer.load_state_dict(state["critic_optimizer"])
         first = state["step"]
-        kept.resume(state)
+        log.resume(state)
 
     for step in range(first, recipe.last_step):
         models.train()
         statistics = [buffer.clone() for buffer in models.buffers()]
         cover, secret = batch(np.random.default_rng([recipe.seed, 0, step]))
-        stego, found = losses(cover, secret)
+        stego, terms = losses(cover, secret)
         # Cross-entropies: softplus(x) is that of a logit x that should say no, softplus(-x) of one that should say yes.
         _, of_stego = opinions(cover, stego)
-        loss = found.total + OMEGA_CRITIC * F.softplus(of_stego).mean()
+        loss = terms.total + OMEGA_CRITIC * F.softplus(of_stego).mean()
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+        loss.backward()
         norm = float(nn.utils.clip_grad_norm_(network.parameters(), recipe.clip or math.inf))
         of_cover, of_stego = opinions(cover, stego.detach())
         critic_optimizer.zero_grad(set_to_none=True)  # the loss above has left its gradient in the critic, too
-        (F.softplus(of_cover) + F.softplus(-of_stego)).mean().backward()  # type: ignore[no-untyped-call]
+        (F.softplus(of_cover) + F.softplus(-of_stego)).mean().backward()
         critic_norm = float(nn.utils.clip_grad_norm_(critic.parameters(), recipe.clip or math.inf))
         if math.isfinite(norm + critic_norm):
             optimizer.step()
@@ -141,14 +144,14 @@ def train_isgan(
             # What was not finite is in the running statistics by now, and would never leave them.
             for buffer, before in zip(models.buffers(), statistics, strict=True):
                 buffer.copy_(before)
-            kept.skip(step)
+            log.skip(step)
         if on_step:
             on_step(step + 1, {"loss": float(loss.detach()), "norm": norm})
         if (step + 1) % recipe.validate_every == 0 or step + 1 == recipe.last_step:
-            kept.add(step, validate())
+            log.add(step, validate())
             if save:
                 save(
                     {"models": models.state_dict(), "optimizer": optimizer.state_dict(),
-                     "critic_optimizer": critic_optimizer.state_dict(), "step": step + 1, **kept.state()},
+                     "critic_optimizer": critic_optimizer.state_dict(), "step": step + 1, **log.state()},
                 )  # fmt: skip
-    return kept.result()
+    return log.result()

@@ -16,7 +16,7 @@ Hider = HidingNetwork | Isgan
 
 
 def load_network(path: Path) -> Hider:
-    """A hiding network from its safetensors file, whose metadata hold its shape. Raises UserError if it is not one."""
+    """Load a hiding network from its safetensors file, which holds its shape. Raises UserError if it is not one."""
     try:
         with safe_open(path, framework="pt") as file:
             shape = json.loads(file.metadata()["network"])

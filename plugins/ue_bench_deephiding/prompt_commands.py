@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import sys
 from pathlib import Path
 
 import click
 
-from ue_bench.api import ProgressLine, UserError, usable_device
+from ue_bench.api import ProgressLine, UserError, device_option, usable_device, write_atomically
 
 from .command_tools import begin, not_below
 
@@ -48,11 +49,11 @@ def prompts(
         raise UserError(f"{clusters} clusters give no {classes} prompts", "give more --clusters")
     if out and out.exists():
         raise UserError(f"{out} exists already", "remove it or choose another --out")
-    found = clustering.read_prompts(collection)
+    candidates = clustering.read_prompts(collection)
     needed = classes if at_random else clusters
-    if len(found) < needed:
-        raise UserError(f"{collection} holds {len(found)} distinct prompts, {needed} are needed", "see --clusters")
-    texts = [prompt.text for prompt in found]
+    if len(candidates) < needed:
+        raise UserError(f"{collection} holds {len(candidates)} distinct prompts, {needed} are needed", "see --clusters")
+    texts = [prompt.text for prompt in candidates]
     report = ProgressLine(sys.stderr)
     report(0, 2, f"encode {len(texts)} prompts")
     features = (
@@ -71,16 +72,17 @@ def prompts(
         rows = clustering.distinct(features, classes, clusters, seed)
     report(2, 2, "done")
     for number, row in enumerate(rows):
-        print(f"{number}\t{found[row].image_id}\t{found[row].text}")
+        print(f"{number}\t{candidates[row].image_id}\t{candidates[row].text}")
     closest = clustering.closest_pair(features[rows])
     by_chance = "" if at_random else f"; {clustering.closest_pair(features[drawn]):.2f} for as many at random"
     print(f"largest cosine of two prompts, {encoder} features: {closest:.2f}{by_chance}", file=sys.stderr)
     if out:
+        table = io.StringIO(newline="")
+        writer = csv.writer(table)
+        writer.writerow(["class", "image_id", "prompt"])
+        writer.writerows((n, candidates[row].image_id, candidates[row].text) for n, row in enumerate(rows))
         try:
-            with out.open("x", newline="", encoding="utf-8") as stream:
-                writer = csv.writer(stream)
-                writer.writerow(["class", "image_id", "prompt"])
-                writer.writerows((n, found[row].image_id, found[row].text) for n, row in enumerate(rows))
+            write_atomically(out, table.getvalue())
         except OSError as error:
             raise UserError(f"cannot write {out}: {error.strerror}", "choose another file") from error
 
@@ -95,7 +97,7 @@ def prompts(
 @click.option("--size", type=click.IntRange(8), default=512, show_default=True, help="Side in pixels.")
 @click.option("--steps", type=click.IntRange(1), default=30, show_default=True, help="Denoising steps.")
 @click.option("--guidance", type=click.FloatRange(0), default=7.5, show_default=True, help="Guidance scale.")
-@click.option("--device", default="auto", show_default=True, help="Such as cuda:0 or cpu.")
+@device_option
 def images(
     prompts: Path,
     photos: Path,

@@ -33,7 +33,7 @@ class Prompt:
 
 
 def read_prompts(path: Path) -> list[Prompt]:
-    """Prompts of a CSV file with a column ``prompt`` (and ``image_id`` if there is one), each text once, in file order.
+    """Read prompts from a CSV file with a column ``prompt`` (and perhaps ``image_id``), each text once, in file order.
 
     Raises UserError when the file cannot be read or has no such column.
     """
@@ -44,18 +44,18 @@ def read_prompts(path: Path) -> list[Prompt]:
             reader = csv.DictReader(stream)
             if "prompt" not in (reader.fieldnames or ()):
                 raise UserError(f"{path} has no column 'prompt'", f"it has {', '.join(reader.fieldnames or ['none'])}")
-            found: dict[str, Prompt] = {}
+            by_text: dict[str, Prompt] = {}
             for row in reader:
                 text = " ".join((row["prompt"] or "").split())
                 if text:
-                    found.setdefault(text, Prompt(text, row.get("image_id") or ""))
+                    by_text.setdefault(text, Prompt(text, row.get("image_id") or ""))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is not a readable CSV file", "expected UTF-8 with a header line") from error
-    return list(found.values())
+    return list(by_text.values())
 
 
 def offline_features(texts: list[str]) -> Features:
-    """Latent semantic features, N x at most 96, unit rows: hashed words, TF-IDF, principal components.
+    """Return latent semantic features, N x at most 96, unit rows: hashed words, TF-IDF, principal components.
 
     They need no model, and stand in for CLIP's. Plain TF-IDF does not: centres of large clusters collect common words.
     """
@@ -70,7 +70,7 @@ def offline_features(texts: list[str]) -> Features:
 
 
 def clip_features(texts: list[str], model: str) -> Features:
-    """Projected text embeddings of a CLIP model, N x its dimension, unit rows. ``model`` is a hub id or a folder.
+    """Return text embeddings of a CLIP model, N x its dimension, unit rows. ``model`` is a hub id or a folder.
 
     Raises EnvironmentProblem when transformers is missing or the model cannot be loaded.
     """
@@ -108,7 +108,7 @@ def _unit_rows(x: NDArray[np.floating]) -> Features:
 
 
 def distinct(features: Features, count: int, clusters: int, seed: int) -> list[int]:
-    """Rows of ``features``: the members nearest to the centres of the ``count`` most distinct of ``clusters`` clusters.
+    """Return the row of ``features`` nearest to the centre, for the ``count`` most distinct of ``clusters`` clusters.
 
     k-means++ with 10 restarts. The first centre is the one with the largest mean distance to all others, each further
     one that whose distance to the chosen ones is largest.
@@ -125,13 +125,13 @@ def distinct(features: Features, count: int, clusters: int, seed: int) -> list[i
         chosen.append(int(nearest.argmax()))
     rows = []
     for cluster in chosen:
-        own = np.flatnonzero(members == cluster)
-        rows.append(int(own[np.linalg.norm(features[own] - centres[cluster], axis=1).argmin()]))
+        in_cluster = np.flatnonzero(members == cluster)
+        rows.append(int(in_cluster[np.linalg.norm(features[in_cluster] - centres[cluster], axis=1).argmin()]))
     return rows
 
 
 def closest_pair(features: Features) -> float:
-    """The largest cosine between two rows."""
+    """Return the largest cosine between two rows."""
     cosines = features @ features.T
     np.fill_diagonal(cosines, -1)
     return float(cosines.max())

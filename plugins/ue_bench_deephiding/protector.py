@@ -112,7 +112,7 @@ class DeepHiding(Protector):
         return self
 
     def identity(self) -> dict[str, Any]:
-        """Parameters, and the shipped weights where no others are used: other weights, other images."""
+        """Return the parameters, and the shipped weights where no others are used: other weights, other images."""
         shipped = {} if self.retrain or self.weights else {"weights": digest_path(SHIPPED)}
         return {**super().identity(), **shipped}
 
@@ -136,7 +136,7 @@ class DeepHiding(Protector):
         return self.retrain or self.hidden == "next_class"  # which hides other images of the set
 
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
-        """Protected images, rounded to 8 bits. Raises UserError when hidden images are missing or too few."""
+        """Protect images, rounded to 8 bits. Raises UserError when hidden images are missing or too few."""
         import torch
 
         from .hinet import to_pixels, to_unit
@@ -162,11 +162,11 @@ class DeepHiding(Protector):
         return ctx.map_images(data, hide, "hide", batch=max(1, min(BATCH, BATCH_PIXELS // (height * width))))
 
     def bank(self, data: ImageSet, size: tuple[int, int], ctx: Context) -> Bank:
-        """Hidden images of every class at ``size``: one for ``mode=class``, ``bank_size`` for ``mode=sample``."""
+        """Return each class's hidden images at ``size``: one for ``mode=class``, ``bank_size`` for ``mode=sample``."""
         return self._bank(data, self.bank_size if self.mode == "sample" else 1, size, ctx)
 
     def training_bank(self, data: ImageSet, images: int, size: tuple[int, int], ctx: Context) -> Bank:
-        """``images`` hidden images a class to train a hiding network on, or as many as were given."""
+        """Return ``images`` hidden images a class to train a hiding network on, or as many as were given."""
         from . import banks
 
         if self.hidden == "natural" and self.hidden_images:
@@ -195,7 +195,7 @@ class DeepHiding(Protector):
         return banks.folder(self.hidden_images, data.class_names, images, size)
 
     def network(self, data: ImageSet, ctx: Context) -> Hider:
-        """The trained hiding network in eval mode, float32."""
+        """Return the trained hiding network in eval mode, float32."""
         from .networks import load_network
 
         if not self.retrain:
@@ -215,7 +215,7 @@ class DeepHiding(Protector):
         return load_network(folder / "hider.safetensors")
 
     def recipe(self, size: int, seed: int) -> Recipe:
-        """How ``retrain=true`` trains, on crops of ``size`` pixels."""
+        """Return how ``retrain=true`` trains, on crops of ``size`` pixels."""
         from .recipe import Recipe
 
         weighted = not self.hide_only
@@ -232,10 +232,10 @@ class DeepHiding(Protector):
 
 
 def assignment(labels: NDArray[np.int64], images: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Which hidden image each cover gets: within a class every one is used equally often, give or take one."""
+    """Assign a hidden image to each cover: within a class every one is used equally often, give or take one."""
     chosen = np.zeros(len(labels), dtype=np.int64)
     for label in np.unique(labels):
-        own = np.flatnonzero(labels == label)
-        rounds = -(-len(own) // images)
-        chosen[own] = np.concatenate([rng.permutation(images) for _ in range(rounds)])[: len(own)]
+        rows = np.flatnonzero(labels == label)
+        rounds = -(-len(rows) // images)
+        chosen[rows] = np.concatenate([rng.permutation(images) for _ in range(rounds)])[: len(rows)]
     return chosen

@@ -48,5 +48,5 @@ class Recipe:
 
     @property
     def last_step(self) -> int:
-        """Steps that are really taken."""
+        """Return how many steps are taken: ``stop_after`` of them, else all."""
         return min(self.steps, self.stop_after or self.steps)

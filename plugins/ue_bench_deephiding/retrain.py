@@ -8,7 +8,6 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,17 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ue_bench.api import Context, ImageSet, UserError, load_checkpoint, save_checkpoint, write_atomically
+from ue_bench.api import (
+    Context,
+    ImageSet,
+    UserError,
+    best_validation,
+    claim_checkpoint,
+    describe_data,
+    describe_environment,
+    load_checkpoint,
+    save_checkpoint,
+)
 
 from .extractor import checksum, imagenet_extractor, train_extractor, untrained_extractor
 from .hinet import HidingNetwork
@@ -25,7 +34,7 @@ from .isgan import Isgan
 from .isgan_training import train_isgan
 from .networks import load_network
 from .recipe import EPS, Recipe
-from .training import Covers, best_point, train_hider
+from .training import Covers, train_hider
 from .writing import write_hider
 
 if TYPE_CHECKING:
@@ -45,7 +54,7 @@ def fit(
     report: Report,
     start: Path | None = None,
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Extractor, then hiding network: the best weights, and a record of the run as plain data.
+    """Train the extractor, then the hiding network; return the best weights, and a record of the run as plain data.
 
     ``start`` is a network to begin from, a file that this wrote; None: a fresh one.
 
@@ -57,13 +66,7 @@ def fit(
     ``start`` is no such network.
     """
     settings: dict[str, Any] = {
-        "data": {
-            "source": data.source,
-            "images": len(data),
-            "classes": data.num_classes,
-            "size": list(data.size),
-            "fingerprint": data.fingerprint,
-        },
+        "data": describe_data(data),
         "bank": {"images_per_class": bank.shape[1], "checksum": hashlib.sha256(bank.tobytes()).hexdigest()[:16]},
         "recipe": asdict(recipe),
         "precision": "bf16" if amp else "fp32",
@@ -77,7 +80,7 @@ def fit(
     if start is not None:
         _load_into(network, start)
         settings["start"] = _origin(start)
-    _claim(checkpoint, settings)
+    claim_checkpoint(checkpoint, settings)
     covers = Covers(data.images, data.labels, recipe.size)
     extractor, spent = None, 0.0
     if recipe.hider == "hinet" and recipe.omega_conc:
@@ -96,25 +99,20 @@ def fit(
         weights, curve = train_isgan(network, covers, bank, recipe, device, amp, on_step, state, save)
     else:
         weights, curve = train_hider(network, covers, bank, recipe, device, extractor, amp, on_step, state, save)
-    best = best_point(curve)
+    best = best_validation(curve)
     achieved = {name: best[name] for name in ("step", "psnr", "psnr_reveal", "mse")}
     return weights, {
         **settings,
         "extractor": checksum(extractor) if extractor else None,
         "achieved": {**achieved, "mse_over_eps_squared": best["mse"] / EPS**2},
-        "environment": {
-            "ue_bench": metadata.version("ue-bench"),
-            "torch": torch.__version__,
-            "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
-            "threads": torch.get_num_threads(),
-        },
+        "environment": describe_environment(device),
         "seconds": round(time.monotonic() - started, 1),
         "curve": curve,
     }
 
 
 def _origin(start: Path) -> dict[str, Any]:
-    """What is known of the network in the file ``start``: a checksum, and the record beside it."""
+    """Return what is known of the network in the file ``start``: a checksum, and the record beside it."""
     record = start.with_suffix(".json")
     return {
         "checksum": hashlib.sha256(start.read_bytes()).hexdigest()[:16],
@@ -123,10 +121,10 @@ def _origin(start: Path) -> dict[str, Any]:
 
 
 def _load_into(network: nn.Module, start: Path) -> None:
-    """The weights in ``start`` into ``network``. Raises UserError when they are of another one."""
-    found = load_network(start)
+    """Load the weights in ``start`` into ``network``. Raises UserError when they are of another one."""
+    loaded = load_network(start)
     try:
-        network.load_state_dict(found.state_dict())
+        network.load_state_dict(loaded.state_dict())
     except RuntimeError as error:
         raise UserError(f"{start} is a hiding network of another kind or size", "give its --hider") from error
 
@@ -145,7 +143,7 @@ def train_on(protector: DeepHiding, data: ImageSet, ctx: Context, key: Any, targ
 def _extractor(
     covers: Covers, num_classes: int, recipe: Recipe, device: str, amp: bool, file: Path, report: Report
 ) -> tuple[nn.Module, float]:
-    """The extractor and the seconds its training took, from ``file`` when it was finished before."""
+    """Return the extractor and the seconds its training took, from ``file`` when it was finished before."""
     if recipe.extractor == "imagenet":
         return imagenet_extractor().to(device).to(memory_format=torch.channels_last), 0.0
     saved = load_checkpoint(file, device)
@@ -166,12 +164,3 @@ def _extractor(
         saved = {"weights": extractor.state_dict(), "seconds": time.monotonic() - started}
         save_checkpoint(file, saved)
     return extractor.to(device).to(memory_format=torch.channels_last), saved["seconds"]
-
-
-def _claim(checkpoint: Path, settings: dict[str, Any]) -> None:
-    """Make ``checkpoint`` the folder of the run with ``settings``, and of no other."""
-    checkpoint.mkdir(parents=True, exist_ok=True)
-    note, text = checkpoint / "run.json", json.dumps(settings, indent=1, allow_nan=False)
-    if note.exists() and note.read_text(encoding="utf-8") != text:
-        raise UserError(f"{checkpoint} holds an unfinished training with other settings", "finish or remove it")
-    write_atomically(note, text)

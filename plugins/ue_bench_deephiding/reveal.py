@@ -26,7 +26,7 @@ MARGIN = 8  # the cropping attack blackens this part of the height and width on 
 
 
 def hidden_in(network: Hider, stego: Tensor) -> Tensor:
-    """What ``stego`` (N x 3 x H x W in [0, 1], any size) hides, same shape, in [0, 1].
+    """Return what ``stego`` (N x 3 x H x W in [0, 1], any size) hides, same shape, in [0, 1].
 
     The residual that hiding discarded is taken as zero: as good as a random one, and repeatable. The cover that comes
     out with it is not the clean image, so it is not offered.
@@ -38,7 +38,7 @@ def hidden_in(network: Hider, stego: Tensor) -> Tensor:
 
 
 def revealed(network: Hider, images: Pixels, device: str = "cpu") -> Pixels:
-    """What every one of ``images`` hides, rounded to 8 bits."""
+    """Return what every one of ``images`` hides, rounded to 8 bits."""
     out = np.empty_like(images)
     for first in range(0, len(images), BATCH):
         part = slice(first, first + BATCH)
@@ -47,7 +47,7 @@ def revealed(network: Hider, images: Pixels, device: str = "cpu") -> Pixels:
 
 
 def similarity(images: Pixels, logos: Pixels) -> NDArray[np.float64]:
-    """Normalised cross-correlation of every image with every logo of the same size, N x K in [-1, 1].
+    """Return the normalised cross-correlation of every image with every logo of the same size, N x K in [-1, 1].
 
     Over all pixels of the three channels, about the mean of each channel. An even surface scores 0 with everything.
     """
@@ -95,14 +95,14 @@ def extraction(
         stored = to_pixels(stego)
         for name in names:
             if name == "float":
-                found = to_pixels(hidden_in(network, stego))
+                extracted = to_pixels(hidden_in(network, stego))
             else:
                 received = np.stack([CHANNELS[name](image) for image in stored])
-                found = revealed(network, received, device)
-            errors = np.square(found / 255 - logos[chosen] / 255).mean(axis=(1, 2, 3))
+                extracted = revealed(network, received, device)
+            errors = np.square(extracted / 255 - logos[chosen] / 255).mean(axis=(1, 2, 3))
             psnr = -10 * np.log10(np.maximum(errors, 1e-12))
-            right = similarity(found, logos).argmax(axis=1) == chosen
-            sums[name] += psnr.sum(), ssim(found, logos[chosen]).sum(), right.sum()
+            right = similarity(extracted, logos).argmax(axis=1) == chosen
+            sums[name] += psnr.sum(), ssim(extracted, logos[chosen]).sum(), right.sum()
         report(part.stop, len(covers), "extract logos")
     return [Extraction(name, len(covers), *map(float, sums[name] / len(covers))) for name in names]
 

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ue_bench.api import ProgressLine, UserError, digest_path, open_dataset, replacing, usable_device
+from ue_bench.api import (
+    ProgressLine,
+    UserError,
+    device_option,
+    digest_path,
+    folder_options,
+    open_dataset,
+    replacing,
+    usable_device,
+)
 
 from .command_tools import begin, not_below
 
@@ -27,7 +36,6 @@ weights_option = click.option(
     "--weights", type=click.Path(path_type=Path),
     help="Hiding network, a .safetensors file; the shipped one unless given.",
 )  # fmt: skip
-device_option = click.option("--device", default="auto", show_default=True, help="Such as cuda:0 or cpu.")
 
 
 @click.command("reveal")
@@ -69,18 +77,18 @@ def reveal(
     begin(out, {"weights": digest_path(weights), "protected": digest_path(protected)}, RECORD)
 
     def uncovered(file: Path, target: Path) -> NDArray[np.uint8]:
-        """What ``file`` hides, from ``target`` where it was written before."""
+        """Return what ``file`` hides, from ``target`` where it was written before."""
         image = banks.decode(banks.Picture(str(file), file), blend=False)  # hiding leaves transparency alone
         with contextlib.suppress(UserError):  # damaged: made again
             if target.exists():
                 return banks.decode(banks.Picture(str(target), target))
         if min(image.shape[:2]) < 2:
             raise UserError(f"{file} is smaller than 2 x 2 pixels")
-        found: NDArray[np.uint8] = revealed(network, image[None], device)[0]
+        hidden: NDArray[np.uint8] = revealed(network, image[None], device)[0]
         target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target) as unfinished:
-            Image.fromarray(found).save(unfinished, "PNG")
-        return found
+            Image.fromarray(hidden).save(unfinished, "PNG")
+        return hidden
 
     report = ProgressLine(sys.stderr)
     failed: list[str] = []
@@ -89,9 +97,9 @@ def reveal(
         for number, file in enumerate(files):
             relative = file.relative_to(protected) if protected.is_dir() else Path(file.name)
             try:
-                found = uncovered(file, out / relative.parent / f"{relative.name}.png")
+                hidden = uncovered(file, out / relative.parent / f"{relative.name}.png")
                 if shelf:
-                    scores = similarity(found[None], _stack(list(shelf.values()), found.shape[:2]))[0]
+                    scores = similarity(hidden[None], _stack(list(shelf.values()), hidden.shape[:2]))[0]
                     best = int(scores.argmax())
                     rows.append((relative.as_posix(), list(shelf)[best], float(scores[best])))
             except (UserError, MemoryError, RuntimeError) as error:  # torch raises RuntimeError without memory
@@ -123,25 +131,25 @@ def _write_matches(path: Path, rows: list[tuple[str, str, float]]) -> None:
 
 
 def read_logos(folder: Path) -> dict[str, NDArray[np.uint8]]:
-    """Logos of ``folder`` by their path in it. Raises UserError when they cannot be told apart."""
+    """Read the logos of ``folder`` by their path in it. Raises UserError when they cannot be told apart."""
     from . import banks
 
     files = banks.image_files(folder)
     if len(files) < 2 or not folder.is_dir():
         raise UserError(f"{folder} holds {len(files)} images", "give a folder of at least two logos to choose from")
-    found = {file.relative_to(folder).as_posix(): banks.decode(banks.Picture(str(file), file)) for file in files}
+    by_path = {file.relative_to(folder).as_posix(): banks.decode(banks.Picture(str(file), file)) for file in files}
     seen: dict[bytes, str] = {}
-    for name, small in zip(found, _stack(list(found.values()), (32, 32)), strict=True):
+    for name, small in zip(by_path, _stack(list(by_path.values()), (32, 32)), strict=True):
         if small.std(axis=(0, 1)).max() == 0:
             raise UserError(f"logo {name} is an even surface", "it cannot be recognised; remove it")
         first = seen.setdefault(small.tobytes(), name)
         if first != name:
             raise UserError(f"logos {first} and {name} are the same", "remove one")
-    return found
+    return by_path
 
 
 def weights_file(given: Path | None) -> Path:
-    """``given``, or the shipped network. Raises UserError when there is no such file."""
+    """Return ``given``, or the shipped network. Raises UserError when there is no such file."""
     from . import protector
 
     if given and not given.is_file():
@@ -150,7 +158,7 @@ def weights_file(given: Path | None) -> Path:
 
 
 def _stack(pictures: list[NDArray[np.uint8]], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Logos at ``size``; an odd side is that of the even one in which they were hidden, less the last row or column."""
+    """Return logos at ``size``; an odd side is the even one in which they were hidden, less the last row or column."""
     import numpy as np
 
     from .banks import resized
@@ -168,8 +176,7 @@ def _stack(pictures: list[NDArray[np.uint8]], size: tuple[int, int]) -> NDArray[
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Of procedural logos.")
 @weights_option
 @device_option
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder where datasets are or will be.")
-@click.option("--cache-dir", type=click.Path(path_type=Path), help="Folder of stored datasets and protected sets.")
+@folder_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def logos(
     dataset: str,
@@ -214,12 +221,17 @@ def logos(
         bank = _stack(list(read_logos(folder).values()), data.size)
     else:
         bank = banks.procedural(count, 1, data.size, seed)[:, 0]
-    found = extraction(network, data.images[:images], bank, device, report)
+    extractions = extraction(network, data.images[:images], bank, device, report)
     if as_json:
-        record = {"dataset": selector, "images": images, "logos": len(bank), "results": [asdict(f) for f in found]}
+        record = {
+            "dataset": selector,
+            "images": images,
+            "logos": len(bank),
+            "results": [asdict(f) for f in extractions],
+        }
         print(json.dumps(record, indent=1, allow_nan=False))
         return
     print(f"{len(bank)} logos in {images} images of {selector}")
-    rows = [(f.channel, f"{f.psnr:.1f}", f"{f.ssim:.3f}", f"{100 * f.identified:.1f}") for f in found]
+    rows = [(f.channel, f"{f.psnr:.1f}", f"{f.ssim:.3f}", f"{100 * f.identified:.1f}") for f in extractions]
     headers = ["channel", "PSNR [dB]", "SSIM", "identified [%]"]
     print(tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True))

@@ -36,7 +36,7 @@ class Scene:
 
 
 def read_scenes(prompts: Path, photos: Path) -> list[Scene]:
-    """The rows of a file that ``ue-bench deephiding prompts`` wrote, each with its photograph in ``photos``.
+    """Read the rows of a file that ``ue-bench deephiding prompts`` wrote, each with its photograph in ``photos``.
 
     A photograph belongs to a row when its file name without suffix is the row's image id, or ends in it after something
     else than a digit. Raises UserError when the file is not one, or a photograph is missing.
@@ -68,7 +68,7 @@ def read_scenes(prompts: Path, photos: Path) -> list[Scene]:
 
 
 def edge_map(photo: Pixels, size: tuple[int, int]) -> Pixels:
-    """Canny edges of the centre of ``photo`` (H x W x 3) at ``size``: 0 or 255, in three equal channels."""
+    """Return the Canny edges of the centre of ``photo`` (H x W x 3) at ``size``: 0 or 255, in three equal channels."""
     try:
         from kornia.filters import canny
     except ImportError as error:
@@ -79,13 +79,13 @@ def edge_map(photo: Pixels, size: tuple[int, int]) -> Pixels:
 
 
 def edge_maps(scenes: list[Scene], side: int) -> list[Pixels]:
-    """The edges of every scene's photograph, square. Raises UserError when one cannot be read."""
+    """Return the edges of every scene's photograph, square. Raises UserError when one cannot be read."""
     photos = (banks.decode(banks.Picture(str(scene.photo), scene.photo)) for scene in scenes)
     return [edge_map(photo, (side, side)) for photo in photos]
 
 
 def load_pipeline(semantic_model: str, controlnet_model: str, device: str) -> Any:
-    """diffusers' ``StableDiffusionControlNetPipeline`` of two models, each a hub id or a folder.
+    """Load diffusers' ``StableDiffusionControlNetPipeline`` of two models, each a hub id or a folder.
 
     In half precision on CUDA. Raises EnvironmentProblem when diffusers or transformers is missing, or a model cannot be
     loaded.

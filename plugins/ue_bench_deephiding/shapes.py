@@ -23,13 +23,13 @@ LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def _all(*distances: Field) -> Field:
-    """Inside every one of the shapes."""
+    """Return the signed distance to the intersection of shapes: inside every one of them."""
     distance: Field = np.maximum.reduce(distances)
     return distance
 
 
 def _any(*distances: Field) -> Field:
-    """Inside at least one of the shapes."""
+    """Return the signed distance to the union of shapes: inside at least one of them."""
     distance: Field = np.minimum.reduce(distances)
     return distance
 
@@ -105,7 +105,7 @@ def _checks(rng: np.random.Generator, x: Field, y: Field) -> Field:
 
 
 def _noise(rng: np.random.Generator, x: Field, y: Field) -> Field:
-    """1/f^p noise, p in [0.8, 1.6], scaled to unit maximum."""
+    """Draw 1/f^p noise, p in [0.8, 1.6], scaled to unit maximum."""
     size = x.shape[0]
     frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :])
     frequency[0, 0] = np.inf
@@ -119,7 +119,7 @@ TEXTURES: tuple[Callable[[np.random.Generator, Field, Field], Field], ...] = (_s
 
 
 def _luminances(rng: np.random.Generator) -> NDArray[np.floating[Any]]:
-    """Of background, main and second silhouette, as steps around their mean; redrawn until they stand apart."""
+    """Draw luminances of background, main and second silhouette, as steps around their mean, until they stand apart."""
     while True:
         drawn = rng.uniform(0, 1, (3, 3)) @ LUMA
         background, main, second = drawn
@@ -129,7 +129,7 @@ def _luminances(rng: np.random.Generator) -> NDArray[np.floating[Any]]:
 
 
 def _paint(rng: np.random.Generator, steps: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-    """Colours, one a row, whose luminances are ``steps`` at some contrast and exposure; the hues are free."""
+    """Draw colours, one a row, whose luminances are ``steps`` at some contrast and exposure; the hues are free."""
     lit = min(rng.uniform(0.75, 1.25), 0.9 / float(np.ptp(steps))) * steps
     lit += 0.05 - lit.min() + rng.random() * (0.9 - np.ptp(lit))
     hues = rng.normal(size=(len(steps), 3))
@@ -140,7 +140,7 @@ def _paint(rng: np.random.Generator, steps: NDArray[np.floating[Any]]) -> NDArra
 
 
 def semantic_image(label: int, index: int, size: int, seed: int, distinct: bool = True) -> NDArray[np.uint8]:
-    """Image ``index`` of class ``label``: the class fixes silhouettes and steps of brightness, the index the rest.
+    """Draw image ``index`` of class ``label``: the class fixes silhouettes and steps of brightness, the index the rest.
 
     ``distinct``: no two of the first hundred classes have the same pair of silhouettes; else each draws its own.
     """

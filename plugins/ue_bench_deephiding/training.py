@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ue_bench.api import Diverged, ValidationError, not_finite
+from ue_bench.api import TrainingLog
 
 from .hinet import HidingNetwork, haar, inverse_haar
 from .recipe import EPS, Recipe
@@ -36,7 +36,7 @@ class Losses:
 
 
 def concentration(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Equation 7 in linear time: sum over ordered same-class pairs of one minus the cosine.
+    """Compute equation 7 in linear time: the sum over ordered same-class pairs of one minus the cosine.
 
     ``features`` N x D, any scale; a zero row counts as orthogonal to all. Equal to the double loop.
     """
@@ -48,7 +48,7 @@ def concentration(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
 
 
 def extractor_input(perturbation: Tensor, kind: str) -> Tensor:
-    """What the extractor sees of a perturbation (N x 3 x H x W, about +-0.1).
+    """Return what the extractor sees of a perturbation (N x 3 x H x W, about +-0.1).
 
     ``raw``: as it is. ``scaled``: eps takes it to the ends of [0, 1]. ``imagenet``: that, normalised with the channel
     means and deviations of ImageNet.
@@ -73,7 +73,7 @@ def hiding_losses(
     extractor: nn.Module | None,
     num_classes: int,
 ) -> Losses:
-    """Equations 5 to 8 with mean reductions.
+    """Compute equations 5 to 8 with mean reductions.
 
     Means, not HiNet's sums: equation 5 compares the error with eps squared, and with sums that floor would sit at
     96 dB. ``extractor`` maps perturbations (N x 3 x H x W, see ``extractor_input``) to last-convolution features, or is
@@ -114,7 +114,7 @@ class Covers:
     def draw(
         self, count: int, rng: np.random.Generator, sampler: str = "uniform"
     ) -> tuple[Tensor, Tensor, NDArray[np.int64]]:
-        """``count`` crops in [0, 1], their labels, and the labels as an array.
+        """Draw ``count`` crops in [0, 1], their labels, and the labels as an array.
 
         ``uniform`` draws images, ``pk`` classes that have any, and ``PER_CLASS`` images of each.
         """
@@ -193,113 +193,64 @@ def train_hider(
         network.eval()
         generator = torch.Generator(device).manual_seed(recipe.seed)
         with torch.no_grad():
-            found = [losses(*one, generator) for one in validation]
-        mean = {f.name: float(torch.stack([getattr(one, f.name) for one in found]).mean()) for f in fields(Losses)}
+            batch_losses = [losses(*one, generator) for one in validation]
+        mean = {
+            f.name: float(torch.stack([getattr(one, f.name) for one in batch_losses]).mean()) for f in fields(Losses)
+        }
         mean["psnr"] = -10 * math.log10(max(mean["mse"], 1e-12))
         mean["psnr_reveal"] = -10 * math.log10(max(mean["reveal"], 1e-12))
         return mean
 
-    kept = Kept(network, "try a lower learning rate", "train for more steps, or with a lower learning rate")
+    log = hider_log(network, "try a lower learning rate", "train for more steps, or with a lower learning rate")
     first, idle = 0, 0
     if state is not None:
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
         first = state["step"]
-        kept.resume(state)
+        log.resume(state)
 
     for step in range(first, recipe.last_step):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, step)
         network.train()
         generator = torch.Generator(device).manual_seed(recipe.seed * 1_000_003 + step)
-        found = losses(*batch(np.random.default_rng([recipe.seed, 0, step])), generator)
+        terms = losses(*batch(np.random.default_rng([recipe.seed, 0, step])), generator)
         optimizer.zero_grad(set_to_none=True)
-        found.total.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+        terms.total.backward()
         norm = float(nn.utils.clip_grad_norm_(network.parameters(), recipe.clip or math.inf))
         if math.isfinite(norm):
             optimizer.step()
         else:
-            kept.skip(step)
+            log.skip(step)
         idle = idle + 1 if norm == 0 else 0
         last = idle == IDLE or step + 1 == recipe.last_step
         if on_step:
-            on_step(step + 1, {"loss": float(found.total.detach()), "norm": norm})
+            on_step(step + 1, {"loss": float(terms.total.detach()), "norm": norm})
         if (step + 1) % recipe.validate_every == 0 or last:
-            kept.add(step, validate())
+            log.add(step, validate())
             if save:
                 save(
                     {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1,
-                     **kept.state()},
+                     **log.state()},
                 )  # fmt: skip
         if last:
             break
-    return kept.result()
+    return log.result()
 
 
-class Kept:
-    """What the training of a hiding network of either kind keeps: its curve, its best weights, the steps it skipped.
+def hider_log(network: nn.Module, unstable_hint: str, weak_hint: str) -> TrainingLog:
+    """Return the log of the training of a hiding network of either kind, which begins."""
 
-    The hints go with failures: steps that are not finite, and a network that ends too weak.
-    """
+    def weights() -> dict[str, Tensor]:
+        return {name: value.detach().clone() for name, value in network.state_dict().items()}
 
-    def __init__(self, network: nn.Module, unstable_hint: str, weak_hint: str) -> None:
-        self.network, self.unstable_hint, self.weak_hint = network, unstable_hint, weak_hint
-        self.skipped = 0
-        self.curve: list[Validated] = []
-        self.best: dict[str, Tensor] = {}
-        self.best_total = math.inf
-
-    def skip(self, step: int) -> None:
-        """Count ``step``, which was not finite. Raises Diverged beyond one in ten, and ten more."""
-        self.skipped += 1
-        if self.skipped > 10 + (step + 1) // 10:
-            raise Diverged(
-                f"{self.skipped} of {step + 1} training steps of the hiding network were",
-                step + 1,
-                None,
-                self.unstable_hint,
-            )
-
-    def add(self, step: int, found: Validated) -> None:
-        """A validation after ``step``; the weights are kept when its total loss is the lowest so far.
-
-        Raises Diverged when a weight is not finite: no later step would mend it.
-        """
-        if name := not_finite(self.network):
-            raise Diverged(f"weight {name} of the hiding network", step + 1)
-        point = {"step": step + 1, "skipped": self.skipped, **found}
-        self.curve.append(point)
-        if point["total"] < self.best_total:
-            self.best_total = point["total"]
-            self.best = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
-
-    def state(self) -> dict[str, Any]:
-        """Its part of a checkpoint."""
-        return {"skipped": self.skipped, "curve": self.curve, "best": self.best, "best_total": self.best_total}
-
-    def resume(self, state: dict[str, Any]) -> None:
-        self.skipped, self.curve = state["skipped"], list(state["curve"])
-        self.best, self.best_total = state["best"], state["best_total"]
-
-    def result(self) -> tuple[dict[str, Tensor], list[Validated]]:
-        """The best weights and the curve. Raises ValidationError when their stego images are under 20 dB."""
-        psnr = best_point(self.curve)["psnr"] if self.best else -math.inf
-        if psnr < 20:
-            raise ValidationError(
-                f"the hiding network failed: its stego images are at {psnr:.1f} dB, under 20 dB", self.weak_hint
-            )
-        return self.best, self.curve
+    return TrainingLog(network, "hiding network", "stego images", "psnr", weights, unstable_hint, weak_hint)
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """The rate of ``step``, counted from 0: constant, or a warm-up of 50 steps and a half cosine to a tenth."""
+    """Return the rate of ``step``, counted from 0: constant, or a warm-up of 50 steps and a half cosine to a tenth."""
     if recipe.schedule == "constant":
         return recipe.learning_rate
     warm = min(1.0, (step + 1) / 50)
     decay = 0.1 + 0.9 * (1 + math.cos(math.pi * step / recipe.steps)) / 2
     return recipe.learning_rate * warm * decay
-
-
-def best_point(curve: list[Validated]) -> Validated:
-    """The validation whose weights were kept: the first with the lowest total loss."""
-    return min((point for point in curve if not math.isnan(point["total"])), key=lambda point: point["total"])

@@ -15,7 +15,7 @@ from .recipe import Recipe
 
 
 def write_network(path: Path, weights: dict[str, torch.Tensor], shape: dict[str, Any]) -> None:
-    """Weights as float16 with ``shape``, what the network is built from, in the metadata: 8.1 MB for 16 blocks.
+    """Write weights as float16 with ``shape``, what the network is built from, in the metadata: 8.1 MB for 16 blocks.
 
     Half precision moves stego images by less than a rounding step of 8-bit images. Counters keep their integers.
     """
@@ -27,6 +27,6 @@ def write_network(path: Path, weights: dict[str, torch.Tensor], shape: dict[str,
 
 
 def write_hider(path: Path, weights: dict[str, torch.Tensor], recipe: Recipe, record: dict[str, Any]) -> None:
-    """The network at ``path`` and its record beside it, the record first: weights never lie without one."""
+    """Write the network to ``path`` and its record beside it, the record first: weights never lie without one."""
     write_atomically(path.with_suffix(".json"), json.dumps(json_ready(record), indent=1, allow_nan=False) + "\n")
     write_network(path, weights, recipe.shape)

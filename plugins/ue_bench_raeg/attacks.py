@@ -15,7 +15,7 @@ from .recipe import Attack, Recipe
 
 
 def quantise(x: Tensor) -> Tensor:
-    """As an 8-bit image holds it: clamped and rounded; the gradient is one inside [0, 1] and zero beyond."""
+    """Clamp and round as an 8-bit image does; the gradient is one inside [0, 1] and zero beyond."""
     return straight_through(x.clamp(0, 1) * 255) / 255
 
 
@@ -25,7 +25,7 @@ def gaussian_noise(x: Tensor, sigma: float, generator: torch.Generator) -> Tenso
 
 
 def gaussian_blur(x: Tensor, kernel: int, sigma: float) -> Tensor:
-    """A separable ``kernel`` x ``kernel`` Gaussian; the edge is repeated outside."""
+    """Blur with a separable ``kernel`` x ``kernel`` Gaussian; the edge is repeated outside."""
     place = torch.arange(kernel, dtype=torch.float64) - kernel // 2
     weights = torch.exp(-place.square() / (2 * sigma**2))
     row = (weights / weights.sum()).to(x).expand(3, 1, 1, kernel)
@@ -39,18 +39,18 @@ def resized(x: Tensor, height: int, width: int) -> Tensor:
 
 
 def scaling(x: Tensor, ratio: float) -> Tensor:
-    """To ``ratio`` times the size and back, bilinearly."""
+    """Resize to ``ratio`` times the size and back, bilinearly."""
     height, width = x.shape[-2:]
     return resized(resized(x, max(1, round(height * ratio)), max(1, round(width * ratio))), height, width)
 
 
 def crop(x: Tensor, top: int, left: int, height: int, width: int) -> Tensor:
-    """A window, brought back to full size."""
+    """Cut a window out and bring it back to full size."""
     return resized(x[..., top : top + height, left : left + width], *x.shape[-2:])
 
 
 def attack(x: Tensor, kind: Attack, recipe: Recipe, generator: torch.Generator) -> Tensor:
-    """``x`` after an attack of ``kind`` with parameters that ``generator``, a CPU one, draws; 8-bit rounded."""
+    """Return ``x`` after an attack of ``kind`` with parameters that ``generator``, a CPU one, draws; 8-bit rounded."""
 
     def uniform(low: float, high: float) -> float:
         return low + (high - low) * float(torch.rand((), generator=generator, dtype=torch.float64))
@@ -73,5 +73,5 @@ def attack(x: Tensor, kind: Attack, recipe: Recipe, generator: torch.Generator) 
 
 
 def draw(recipe: Recipe, generator: torch.Generator) -> Attack:
-    """One of the recipe's attacks."""
+    """Draw one of the recipe's attacks."""
     return recipe.attacks[int(torch.randint(len(recipe.attacks), (), generator=generator))]

@@ -13,7 +13,7 @@ SMALLEST = 16  # sides below have no output left
 
 
 def build(width: int = 64, seed: int = 0) -> nn.Sequential:
-    """A PatchGAN of four halvings with spectral norm, 8 ``width`` channels at last: N x 3 x H x W to logits.
+    """Build a PatchGAN of four halvings with spectral norm, 8 ``width`` channels at last: N x 3 x H x W to logits.
 
     One logit for each field of 16 x 16 pixels. Positive says generated, which is the only reading under which both
     adversarial losses of the paper, equations 6 and 7, go down where they should.
@@ -32,7 +32,7 @@ def build(width: int = 64, seed: int = 0) -> nn.Sequential:
 
 
 def judgement(logits: Tensor, generated: bool, form: Literal["bce", "lsgan"]) -> Tensor:
-    """What it costs to be told that images with these logits are ``generated`` or real; a mean.
+    """Return the loss of images with these logits being ``generated`` or real; a mean.
 
     The discriminator minimises it for what images are, the generator for the opposite of its own.
     """

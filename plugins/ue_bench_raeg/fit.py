@@ -7,13 +7,22 @@ import json
 import shutil
 import time
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ue_bench.api import Context, ImageSet, UserError, load_checkpoint, save_checkpoint, write_atomically
+from ue_bench.api import (
+    Context,
+    ImageSet,
+    UserError,
+    best_validation,
+    claim_checkpoint,
+    describe_data,
+    describe_environment,
+    load_checkpoint,
+    save_checkpoint,
+)
 
 from .discriminator import SMALLEST
 from .generator import Generator, padded
@@ -21,7 +30,7 @@ from .keys import write_generator
 from .losses import Features
 from .recipe import Recipe
 from .targets import Ensemble, Pooled, checksum, imagenet_features
-from .training import Batches, best_point, train
+from .training import Batches, train
 
 if TYPE_CHECKING:
     from .protector import Raeg
@@ -33,7 +42,7 @@ OWN_FEATURES = "vgg16"  # the victim whose features perceptual=own takes
 def fit(
     protector: Raeg, data: ImageSet, ctx: Context, checkpoint: Path
 ) -> tuple[dict[str, torch.Tensor], Recipe, dict[str, Any]]:
-    """Targets, then the generator, on the clean set ``data``: best weights, recipe, and a record of the run.
+    """Train targets, then the generator, on the clean set ``data``; return best weights, recipe and a record.
 
     The folder ``checkpoint`` holds the state of the run: one that was killed continues there and ends with the same
     weights. A folder in which a run with other settings was begun is refused with UserError.
@@ -44,13 +53,7 @@ def fit(
     recipe = protector.recipe(len(data), ctx.seed % 2**31)
     targets = protector.target_names
     settings: dict[str, Any] = {
-        "data": {
-            "source": data.source,
-            "images": len(data),
-            "classes": data.num_classes,
-            "size": list(data.size),
-            "fingerprint": data.fingerprint,
-        },
+        "data": describe_data(data),
         "targets": targets,
         "targets_recipe": protector.targets_recipe,
         "recipe": asdict(recipe),
@@ -59,7 +62,7 @@ def fit(
     settings = json.loads(json.dumps(settings, allow_nan=False))  # tuples are lists in the record
     if recipe.gan != "off" and min(padded(side) for side in data.size) < SMALLEST:
         raise UserError(f"images of {data.size[0]} x {data.size[1]} are too small for the discriminator", "use gan=off")
-    claim(checkpoint, settings)
+    claim_checkpoint(checkpoint, settings)
     started = time.monotonic()
     # Before the targets, which take long: this may fail at once.
     features = perceptual_features(protector, recipe, data, ctx)
@@ -85,13 +88,8 @@ def fit(
         **settings,
         "target_checksums": [checksum(n) for n in networks],
         "checksum": weights_checksum(weights),
-        "achieved": best_point(curve),
-        "environment": {
-            "ue_bench": metadata.version("ue-bench"),
-            "torch": torch.__version__,
-            "device": torch.cuda.get_device_name(ctx.device) if ctx.device.startswith("cuda") else ctx.device,
-            "threads": torch.get_num_threads(),
-        },
+        "achieved": best_validation(curve),
+        "environment": describe_environment(ctx.device),
         "seconds": round(time.monotonic() - started, 1),
         "curve": curve,
     }
@@ -107,7 +105,7 @@ def train_on(protector: Raeg, data: ImageSet, ctx: Context, key: Any, target: Pa
 
 
 def perceptual_features(protector: Raeg, recipe: Recipe, data: ImageSet, ctx: Context) -> Features | None:
-    """What the perceptual loss compares, if there is one."""
+    """Return what the perceptual loss compares, if there is one."""
     if recipe.perceptual == "off":
         return None
     if recipe.perceptual == "imagenet":
@@ -116,17 +114,8 @@ def perceptual_features(protector: Raeg, recipe: Recipe, data: ImageSet, ctx: Co
 
 
 def weights_checksum(weights: dict[str, torch.Tensor]) -> str:
-    """SHA-256 (first 16 digits) of the weights in half precision, as they are stored, in the order of their names."""
+    """Return the SHA-256 (first 16 digits) of the weights in half precision, as they are stored, ordered by name."""
     digest = hashlib.sha256()
     for name in sorted(weights):
         digest.update(name.encode() + weights[name].cpu().half().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def claim(checkpoint: Path, settings: dict[str, Any]) -> None:
-    """Make ``checkpoint`` the folder of the run with ``settings``, and of no other."""
-    checkpoint.mkdir(parents=True, exist_ok=True)
-    note, text = checkpoint / "run.json", json.dumps(settings, indent=1, allow_nan=False)
-    if note.exists() and note.read_text(encoding="utf-8") != text:
-        raise UserError(f"{checkpoint} holds an unfinished training with other settings", "finish or remove it")
-    write_atomically(note, text)

@@ -29,7 +29,7 @@ BLOCKS = 4  # couplings a module
 
 
 def haar(x: Tensor, order: str = "band") -> Tensor:
-    """Orthonormal 2 x 2 Haar transform: N x C x H x W to N x 4C x H/2 x W/2.
+    """Transform N x C x H x W to N x 4C x H/2 x W/2 by the orthonormal 2 x 2 Haar transform.
 
     Of a cell ``a b / c d``: ``a + b + c + d``, ``a - b + c - d``, ``a + b - c - d`` and ``a - b - c + d``, all halved.
     ``order=band`` has all channels of one band together, ``order=channel`` all bands of one channel. Raises ValueError
@@ -47,7 +47,7 @@ def haar(x: Tensor, order: str = "band") -> Tensor:
 
 
 def inverse_haar(z: Tensor, order: str = "band") -> Tensor:
-    """Inverse (and transpose) of :func:`haar`."""
+    """Apply the inverse (and transpose) of :func:`haar`."""
     n, channels, height, width = z.shape
     shape = (n, channels // 4, 4) if order == "channel" else (n, 4, channels // 4)
     s, h, v, g = z.reshape(*shape, height, width).unbind(2 if order == "channel" else 1)
@@ -120,9 +120,9 @@ class Coupling(nn.Module):
         return torch.cat([x1, x2], dim=1)
 
     def exponent(self, theta: nn.Module, x: Tensor) -> Tensor:
-        """Within +-``clamp``, and zero where the sub-network is."""
-        found: Tensor = self.clamp * torch.tanh(theta(x).to(x.dtype) / 2)  # 2 sigmoid(s) - 1 = tanh(s / 2)
-        return found
+        """Return an exponent within +-``clamp``, zero where the sub-network's output is."""
+        bounded: Tensor = self.clamp * torch.tanh(theta(x).to(x.dtype) / 2)  # 2 sigmoid(s) - 1 = tanh(s / 2)
+        return bounded
 
 
 class Generator(nn.Module):
@@ -177,13 +177,13 @@ class Generator(nn.Module):
         return x
 
     def plain_weights(self) -> dict[str, Tensor]:
-        """The weights of this network, without gradients, for one that is built with ``spectral=False``."""
+        """Return the weights of this network, without gradients, for one that is built with ``spectral=False``."""
         with torch.no_grad(), frozen(self):
-            found = {name: value for name, value in self.state_dict().items() if ".parametrizations." not in name}
+            weights = {name: value for name, value in self.state_dict().items() if ".parametrizations." not in name}
             for path, module in self.named_modules():
                 if isinstance(module, nn.Conv2d) and parametrize.is_parametrized(module):
-                    found[f"{path}.weight"] = module.weight
-        return {name: value.detach().clone() for name, value in found.items()}
+                    weights[f"{path}.weight"] = module.weight
+        return {name: value.detach().clone() for name, value in weights.items()}
 
 
 same_weights = parametrize.cached
@@ -192,7 +192,7 @@ same_weights = parametrize.cached
 
 @contextlib.contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
-    """Eval mode inside, the mode of before afterwards."""
+    """Keep ``network`` in eval mode inside, in the mode of before afterwards."""
     training = network.training
     network.eval()
     try:
@@ -202,12 +202,12 @@ def frozen(network: nn.Module) -> Iterator[None]:
 
 
 def padded(side: int) -> int:
-    """``side`` rounded up to a multiple of 8."""
+    """Round ``side`` up to a multiple of 8."""
     return -(-side // MULTIPLE) * MULTIPLE
 
 
 def pad(x: Tensor) -> Tensor:
-    """N x C x H x W mirrored below and at the right, without repeating the edge, to sides that are multiples of 8.
+    """Mirror N x C x H x W below and at the right, without repeating the edge, to sides that are multiples of 8.
 
     Sides too short for that are mirrored again and again.
     """

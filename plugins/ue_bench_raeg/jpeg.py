@@ -45,7 +45,7 @@ KEPT_MBRS = (5, 3, 3)  # MBRS: the side of the low-frequency square
 
 @cache
 def dct_matrix() -> Tensor:
-    """The orthonormal DCT-II of 8 values as a matrix, float64."""
+    """Return the orthonormal DCT-II of 8 values as a matrix, float64."""
     k, n = torch.arange(BLOCK, dtype=torch.float64)[:, None], torch.arange(BLOCK, dtype=torch.float64)
     rows = torch.cos((2 * n + 1) * k * math.pi / (2 * BLOCK)) * math.sqrt(2 / BLOCK)
     rows[0] /= math.sqrt(2)
@@ -53,7 +53,7 @@ def dct_matrix() -> Tensor:
 
 
 def tables(quality: float) -> Tensor:
-    """Quantisation steps of Y, U and V at ``quality`` 1 to 100: 3 x 8 x 8, scaled and rounded as libjpeg does."""
+    """Return quantisation steps of Y, U and V at ``quality`` 1 to 100, 3 x 8 x 8, scaled and rounded as in libjpeg."""
     factor = 5000 / quality if quality < 50 else 200 - 2 * quality
     both = torch.tensor([LUMA, CHROMA, CHROMA], dtype=torch.float64)
     return ((both * factor + 50) / 100).floor().clamp(1, 255)
@@ -61,7 +61,7 @@ def tables(quality: float) -> Tensor:
 
 @cache
 def mask(form: Literal["hidden", "mbrs"]) -> Tensor:
-    """Which coefficients JPEG-Mask keeps, 3 x 8 x 8 of zeros and ones."""
+    """Return which coefficients JPEG-Mask keeps, 3 x 8 x 8 of zeros and ones."""
     row, column = torch.meshgrid(torch.arange(BLOCK), torch.arange(BLOCK), indexing="ij")
     if form == "mbrs":
         return torch.stack([(torch.maximum(row, column) < side).double() for side in KEPT_MBRS])
@@ -72,17 +72,17 @@ def mask(form: Literal["hidden", "mbrs"]) -> Tensor:
 
 
 def surrogate_rounding(x: Tensor) -> Tensor:
-    """JPEG-SS: the cube below one half, the value itself beyond."""
+    """Round as JPEG-SS does: the cube below one half, the value itself beyond."""
     return torch.where(x.abs() < 0.5, x**3, x)
 
 
 def straight_through(x: Tensor) -> Tensor:
-    """Rounded, with the gradient of the identity."""
+    """Round, with the gradient of the identity."""
     return x + (x.round() - x).detach()
 
 
 def simulate(x: Tensor, kind: Simulator, quality: float, form: Literal["hidden", "mbrs"] = "hidden") -> Tensor:
-    """``x`` as ``kind`` of JPEG leaves it.
+    """Return ``x`` as ``kind`` of JPEG leaves it.
 
     ``ss`` rounds softly, ``rounding`` for real with a straight-through gradient, ``mask`` drops high frequencies
     whatever the quality, in the ``form`` of HiDDeN or MBRS. Sides are filled up to multiples of 8 with the edge.
@@ -95,20 +95,20 @@ def simulate(x: Tensor, kind: Simulator, quality: float, form: Literal["hidden",
     n, c, high, wide_ = planes.shape
     blocks = planes.reshape(n, c, high // BLOCK, BLOCK, wide_ // BLOCK, BLOCK).permute(0, 1, 2, 4, 3, 5)
     dct = dct_matrix().to(x)
-    found = dct @ blocks @ dct.T
+    coefficients = dct @ blocks @ dct.T
     if kind == "mask":
-        found = found * mask(form).to(x)[:, None, None]
+        coefficients = coefficients * mask(form).to(x)[:, None, None]
     else:
         steps = tables(quality).to(x)[:, None, None]
-        found = (surrogate_rounding if kind == "ss" else straight_through)(found / steps) * steps
-    planes = (dct.T @ found @ dct).permute(0, 1, 2, 4, 3, 5).reshape(n, c, high, wide_)
+        coefficients = (surrogate_rounding if kind == "ss" else straight_through)(coefficients / steps) * steps
+    planes = (dct.T @ coefficients @ dct).permute(0, 1, 2, 4, 3, 5).reshape(n, c, high, wide_)
     planes = torch.cat([planes[:, :1] + 128, planes[:, 1:]], dim=1)
     back = torch.einsum("ij,njhw->nihw", torch.linalg.inv(colours).to(x), planes) / 255
     return back[..., :height, :width]
 
 
 def mixture(x: Tensor, generator: torch.Generator, terms: int, form: Literal["hidden", "mbrs"] = "hidden") -> Tensor:
-    """Equation 3: a convex combination of simulators and qualities, drawn for the batch.
+    """Apply equation 3: a convex combination of simulators and qualities, drawn for the batch.
 
     ``terms`` pairs of a simulator and a quality in 10..100, uniformly; weights from a flat Dirichlet distribution. The
     paper leaves number and weights open. ``generator`` is a CPU one.
@@ -119,7 +119,7 @@ def mixture(x: Tensor, generator: torch.Generator, terms: int, form: Literal["hi
 
 
 def draw_mixture(generator: torch.Generator, terms: int) -> tuple[list[float], list[Simulator], list[int]]:
-    """Weights that sum to one, simulators and qualities."""
+    """Draw weights that sum to one, simulators and qualities."""
     exponential = -torch.log1p(-torch.rand(terms, generator=generator, dtype=torch.float64))
     kinds = torch.randint(len(SIMULATORS), (terms,), generator=generator).tolist()
     qualities: list[int] = torch.randint(LOWEST, HIGHEST + 1, (terms,), generator=generator).tolist()

@@ -23,7 +23,7 @@ CHOICES: dict[str, Any] = {"order": ("band", "channel"), "up_order": ("blocks_fi
 
 
 def build(settings: dict[str, Any], weights: Mapping[str, Tensor]) -> Generator:
-    """A frozen generator in eval mode, float32. Raises one of Python's errors when these do not fit together."""
+    """Build a frozen generator in eval mode, float32. Raises one of Python's errors when these do not fit together."""
     for name, known in CHOICES.items():
         if settings[name] not in known:
             raise ValueError(f"no {name} {settings[name]!r}")
@@ -36,7 +36,7 @@ def build(settings: dict[str, Any], weights: Mapping[str, Tensor]) -> Generator:
 
 
 def write_generator(path: Path, weights: dict[str, Tensor], settings: dict[str, Any], record: dict[str, Any]) -> None:
-    """Weights in half precision with ``settings`` at ``path``, 8.4 MB at width 16, and ``record`` beside it as JSON.
+    """Write half-precision weights with ``settings`` to ``path``, 8.4 MB at width 16, and ``record`` beside it as JSON.
 
     The record is written first: weights never lie without one. Weights are rounded before any image is protected, so
     that recovery has the same.
@@ -47,7 +47,7 @@ def write_generator(path: Path, weights: dict[str, Tensor], settings: dict[str, 
 
 
 def load_generator(path: Path) -> Generator:
-    """The generator in a file of ``write_generator``. Raises UserError when it is not one."""
+    """Load the generator in a file of ``write_generator``. Raises UserError when it is not one."""
     try:
         with safe_open(path, framework="pt") as file:
             settings = json.loads(file.metadata()["generator"])
@@ -58,13 +58,13 @@ def load_generator(path: Path) -> Generator:
 
 
 def to_arrays(network: Generator) -> dict[str, NDArray[Any]]:
-    """Weights in half precision, which they are stored in, and how the network is built."""
+    """Return weights in half precision, which they are stored in, and how the network is built."""
     arrays: dict[str, NDArray[Any]] = {name: v.cpu().half().numpy() for name, v in network.state_dict().items()}
     return arrays | {SETTINGS: np.frombuffer(json.dumps(network.settings, allow_nan=False).encode(), np.uint8)}
 
 
 def from_arrays(arrays: Mapping[str, NDArray[Any]]) -> Generator:
-    """The way back. Raises UserError when the arrays are of something else."""
+    """Build the generator of ``to_arrays`` again. Raises UserError when the arrays are of something else."""
     try:
         settings = json.loads(arrays[SETTINGS].tobytes())
         return build(settings, {n: torch.from_numpy(np.array(v)) for n, v in arrays.items() if n != SETTINGS})

@@ -70,7 +70,7 @@ def generator_losses(
     features: Features | None,
     discriminator: nn.Module | None,
 ) -> Losses:
-    """All terms for the originals ``x``, N x 3 x H x W in [0, 1], of classes ``y``.
+    """Return all terms for the originals ``x``, N x 3 x H x W in [0, 1], of classes ``y``.
 
     ``features`` and ``discriminator`` are None where the recipe has no such loss; those terms are then zero.
     """
@@ -96,7 +96,7 @@ def generator_losses(
 
 
 def discriminator_loss(discriminator: nn.Module, real: Tensor, generated: Tensor, recipe: Recipe) -> Tensor:
-    """Equation 6 on logits: real images are real, protected ones generated."""
+    """Compute equation 6 on logits: real images are real, protected ones generated."""
     assert recipe.gan != "off"
     logits = discriminator(torch.cat([real, generated.detach()])).float()
     one, other = logits.chunk(2)

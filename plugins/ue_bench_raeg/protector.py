@@ -168,24 +168,24 @@ class Raeg(Protector):
         return self
 
     def setting(self, name: str) -> Any:
-        """The parameter ``name`` as given, else that of the preset."""
+        """Return the parameter ``name`` as given, else that of the preset."""
         value = getattr(self, name)
         return self.PRESETS[self.preset].get(name) if value is None else value
 
     @property
     def target_names(self) -> list[str]:
-        """Victim selectors of the classifiers."""
+        """Return victim selectors of the target classifiers."""
         names: str = self.setting("targets")
         return [name.strip() for name in names.split("+")]
 
     @property
     def targets_recipe(self) -> dict[str, Any]:
-        """How they are trained, as fields of a protocol."""
-        own: dict[str, Any] = self.PRESETS[self.preset]["targets_recipe"]
-        return own if self.targets_epochs is None else own | {"epochs": self.targets_epochs}
+        """Return how the target classifiers are trained, as fields of a protocol."""
+        recipe: dict[str, Any] = self.PRESETS[self.preset]["targets_recipe"]
+        return recipe if self.targets_epochs is None else recipe | {"epochs": self.targets_epochs}
 
     def recipe(self, images: int, seed: int) -> Recipe:
-        """How a generator is trained on so many images."""
+        """Return how a generator is trained on so many images."""
         from dataclasses import fields
 
         from .recipe import Recipe
@@ -194,18 +194,18 @@ class Raeg(Protector):
         return Recipe(**values, steps=self.length(images), seed=seed, attacks=tuple(self.setting("attacks").split("+")))
 
     def length(self, images: int) -> int:
-        """Optimizer steps of a training on so many images."""
+        """Return how many optimizer steps a training on so many images takes."""
         steps: int | None = self.steps or (None if self.epochs else self.PRESETS[self.preset]["steps"])
         if steps is not None:
             return steps
-        own = images - min(self.validation, images // 2)
-        per_pass: int = max(1, own // self.setting("batch"))
+        training_images = images - min(self.validation, images // 2)
+        per_pass: int = max(1, training_images // self.setting("batch"))
         passes: int = self.setting("epochs")
         return passes * per_pass
 
     @property
     def classes_needed(self) -> int:
-        """Two where the generator has to be trained against classifiers."""
+        """Return 2 where the generator has to be trained against classifiers."""
         return 2 if self.weights is None else 1
 
     @property
@@ -213,7 +213,7 @@ class Raeg(Protector):
         return self.weights is None  # protection itself is in float32, always
 
     def cost(self, images: int) -> NetworkCost | None:
-        """The first target's passes alone: its training, and three images a step. The generator is no victim.
+        """Estimate the first target's passes alone: its training, and three images a step. The generator is no victim.
 
         For ``preset=micro`` the generator takes most of the time, about a second for a batch on one core.
         """
@@ -227,20 +227,20 @@ class Raeg(Protector):
         return 2**18 if self.uses_networks else 2**20  # of a pixel in width 64 there are some 2 kB; not measured beyond
 
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
-        """Protected images, rounded to 8 bits."""
+        """Protect images, rounded to 8 bits."""
         from .apply import protect
 
         network = self.network(data, ctx).to(ctx.device)
         return ctx.map_images(data, lambda images, where: protect(network, images), "protect", batch_of(data.size))
 
     def recovery_key(self, data: ImageSet, ctx: Context) -> dict[str, NDArray[Any]]:
-        """The generator: weights in half precision, and how it is built."""
+        """Return the generator: weights in half precision, and how it is built."""
         from .keys import to_arrays
 
         return to_arrays(self.network(data, ctx))
 
     def recover(self, images: NDArray[np.uint8], ctx: Context) -> NDArray[np.uint8]:
-        """The originals as the inverse generator sees them, in float64, so that no batch or device changes a pixel.
+        """Return the originals as the inverse generator sees them, in float64: no batch or device changes a pixel.
 
         The generator is that of ``ctx.recovery_key``, or of ``weights``. Raises UserError when there is neither.
         """
@@ -251,18 +251,18 @@ class Raeg(Protector):
         return np.concatenate(parts) if parts else images.copy()
 
     def sidecars(self, clean: ImageSet, protected: ImageSet, ctx: Context) -> list[bytes]:
-        """For each image what recovery misses; ``restore`` is exact with it. ``protected`` is what ``protect`` made."""
+        """Return, for each image, what ``restore`` needs to be exact; ``protected`` is what ``protect`` made."""
         from .sidecar import make
 
         network, parts = self.network(clean, ctx).to(ctx.device), range(0, len(clean), batch_of(clean.size))
-        found: list[bytes] = []
+        sidecars: list[bytes] = []
         for start in ctx.progress(parts, "make sidecars"):
             where = slice(start, start + parts.step)
-            found += make(network, clean.images[where], protected.images[where])
-        return found
+            sidecars += make(network, clean.images[where], protected.images[where])
+        return sidecars
 
     def restore(self, images: NDArray[np.uint8], sidecars: list[bytes], ctx: Context) -> NDArray[np.uint8]:
-        """The originals, bit by bit, with the generator that ``recover`` takes.
+        """Return the originals, bit by bit, with the generator that ``recover`` takes.
 
         Raises ValidationError when images and sidecars do not fit, or a pixel was changed.
         """
@@ -272,7 +272,7 @@ class Raeg(Protector):
         return restore(network, images, sidecars, batch)
 
     def inverse_network(self, ctx: Context) -> Generator:
-        """The generator that a key holds, else the one in ``weights``, in double precision."""
+        """Return the generator that a key holds, else the one in ``weights``, in double precision."""
         from ue_bench.api import UserError
 
         from .keys import from_arrays, load_generator
@@ -284,7 +284,7 @@ class Raeg(Protector):
         return load_generator(self.weights).double().to(ctx.device)
 
     def network(self, data: ImageSet, ctx: Context) -> Generator:
-        """The trained generator in eval mode, float32."""
+        """Return the trained generator in eval mode, float32."""
         from .keys import load_generator
 
         if self.weights is not None:
@@ -298,5 +298,5 @@ class Raeg(Protector):
 
 
 def batch_of(size: tuple[int, ...]) -> int:
-    """Images at a time."""
+    """Return how many images of ``size`` are worked on at a time."""
     return max(1, PIXELS // (size[0] * size[1]))

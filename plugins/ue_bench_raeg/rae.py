@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -11,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from ue_bench.api import Context, ImageSet, NetworkCost, Ratio, check_finite
-from ue_bench_baselines.presets import MICRO_NETWORK, MICRO_RECIPE, WithPreset
+from ue_bench_baselines.presets import MICRO_NETWORK, MICRO_RECIPE, WithSurrogate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +26,7 @@ PAPER: dict[str, Any] = {"surrogate": "resnet50", "recipe": PAPER_RECIPE}
 MICRO: dict[str, Any] = {"surrogate": MICRO_NETWORK, "recipe": MICRO_RECIPE}
 
 
-class Reversible(WithPreset):
+class Reversible(WithSurrogate):
     """An adversarial example of a surrogate in which what it takes to undo it is hidden."""
 
     surrogate: str | None = Field(
@@ -48,30 +46,25 @@ class Reversible(WithPreset):
         raise NotImplementedError
 
     def attack(self, network: Network, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Adversarial examples of ``x``, N x 3 x H x W in [0, 1]."""
+        """Return adversarial examples of ``x``, N x 3 x H x W in [0, 1]."""
         raise NotImplementedError
 
     def hidden(self, clean: Pixels, adversarial: Pixels) -> Pixels:
-        """One image, H x W x 3, with its way back in it. Raises rdh.NoRoom when that does not fit."""
+        """Return one image, H x W x 3, with its way back in it. Raises rdh.NoRoom when that does not fit."""
         raise NotImplementedError
 
     def undone(self, image: Pixels, message: bytes) -> Pixels:
-        """The way back, from the image without the message."""
+        """Undo the attack, given the image without the message."""
         raise NotImplementedError
-
-    def recipe(self) -> dict[str, Any]:
-        """How the surrogate is trained, as fields of a protocol."""
-        own: dict[str, Any] = self.PRESETS[self.preset]["recipe"]
-        return own if self.surrogate_epochs is None else own | {"epochs": self.surrogate_epochs}
 
     def cost(self, images: int) -> NetworkCost:
         return NetworkCost(self.setting("surrogate"), self.recipe()["epochs"] + self.attack_passes)
 
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
-        """Images with the way back hidden in them; where it does not fit, the adversarial example alone."""
+        """Protect images, the way back hidden in them; where it does not fit, by the adversarial example alone."""
         import torch
 
-        from ue_bench_baselines.pgd import resumable
+        from ue_bench_baselines.pgd import protect_in_batches
 
         from .rdh import NoRoom
 
@@ -84,9 +77,9 @@ class Reversible(WithPreset):
             return logits
 
         def craft(x: torch.Tensor, where: slice) -> dict[str, NDArray[Any]]:
-            found = self.attack(network, x, torch.tensor(data.labels[where], device=ctx.device))
-            check_finite(found, "adversarial image")
-            images = (found * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+            adversarial = self.attack(network, x, torch.tensor(data.labels[where], device=ctx.device))
+            check_finite(adversarial, "adversarial image")
+            images = (adversarial * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
             for index, clean in enumerate(data.images[where]):
                 try:
                     images[index] = self.hidden(clean, images[index])
@@ -94,17 +87,11 @@ class Reversible(WithPreset):
                     continue
             return {"images": images}
 
-        def chunks() -> Iterator[Pixels]:
-            batch = GPU_BATCH if ctx.device.startswith("cuda") else CPU_BATCH
-            for _, found in resumable(ctx, key, "images", data, batch, "attack and hide", craft):
-                yield found["images"]
-
-        protected = data.with_images(ctx.store_images(data.images.shape, chunks()))
-        shutil.rmtree(ctx.checkpoint_dir(key))
-        return protected
+        batch = GPU_BATCH if ctx.device.startswith("cuda") else CPU_BATCH
+        return protect_in_batches(data, ctx, key, batch, "attack and hide", craft)
 
     def recover(self, images: Pixels, ctx: Context) -> Pixels:
-        """The originals, with nothing but what is hidden in ``images``. Raises UserError where nothing is."""
+        """Return the originals, with nothing but what is hidden in ``images``. Raises UserError where nothing is."""
         from .rdh import extract
 
         return np.stack([self.undone(*extract(image)) for image in images]) if len(images) else images.copy()
@@ -123,7 +110,7 @@ class _Igsm(Reversible):
 
     @property
     def steps(self) -> int:
-        """Steps that are taken."""
+        """Return how many steps of the attack are taken."""
         levels = self.eps * 255
         return self.iterations or max(1, int(min(levels + 4, 1.25 * levels) + 1e-6))
 

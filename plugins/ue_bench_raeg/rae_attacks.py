@@ -15,7 +15,7 @@ CHECK = 5  # iterations of C&W between looks at what the rounded images do
 
 
 def igsm(network: Network, x: Tensor, y: Tensor, eps: float, step: float, iterations: int) -> Tensor:
-    """Kurakin et al. (2017), basic iterative method: signed steps up the loss of the own class, within ``eps``.
+    """Attack by the basic iterative method (Kurakin et al., 2017): signed steps up the true class's loss in ``eps``.
 
     ``x`` N x 3 x H x W in [0, 1]; gives images in [0, 1].
     """
@@ -37,7 +37,7 @@ def cw(
     searches: int,
     first: float,
 ) -> Tensor:
-    """Carlini and Wagner (2017), L2: the nearest image, as found, that the network gets wrong by ``kappa``.
+    """Attack as Carlini and Wagner (2017), L2: the nearest image tried that the network gets wrong by ``kappa``.
 
     Minimises |x' - x|^2 + c max(Z_y - max_other Z + kappa, 0) over w, x' = (tanh w + 1) / 2, with Adam; c starts at
     ``first`` and is found by so many steps of binary search. Success is that of the image rounded to 8 bits. An image
@@ -47,12 +47,12 @@ def cw(
     weight = torch.full_like(low, first)
     best, nearest = x.clone(), torch.full_like(low, torch.inf)
     start = torch.atanh((2 * x - 1) * (1 - 1e-6))
-    own = F.one_hot(y, network(x[:1]).shape[1]).bool()
+    true_class = F.one_hot(y, network(x[:1]).shape[1]).bool()
 
     def margin(image: Tensor) -> Tensor:
         logits = network(image).float()
-        found: Tensor = logits[own] - logits.masked_fill(own, -torch.inf).amax(1)
-        return found
+        lead: Tensor = logits[true_class] - logits.masked_fill(true_class, -torch.inf).amax(1)
+        return lead
 
     for _ in range(searches):
         w = start.clone().requires_grad_()

@@ -18,7 +18,7 @@ MARK = b"A"
 
 
 def pooled(difference: NDArray[np.int16], scale: int) -> NDArray[np.int64]:
-    """Means of H x W x C over blocks of ``scale`` x ``scale``, rounded; those at the edge may be smaller."""
+    """Average H x W x C over blocks of ``scale`` x ``scale``, rounded; those at the edge may be smaller."""
     height, width = difference.shape[:2]
     rows, columns = np.arange(0, height, scale), np.arange(0, width, scale)
     sums = np.add.reduceat(np.add.reduceat(difference.astype(np.int64), rows, axis=0), columns, axis=1)
@@ -28,24 +28,24 @@ def pooled(difference: NDArray[np.int16], scale: int) -> NDArray[np.int64]:
 
 
 def enlarged(means: NDArray[np.int64], scale: int, size: tuple[int, int]) -> NDArray[np.int64]:
-    """Every mean in all places of its block."""
+    """Repeat every mean in all places of its block."""
     return means.repeat(scale, axis=0).repeat(scale, axis=1)[: size[0], : size[1]]
 
 
 def pack(difference: NDArray[np.int16], scale: int) -> tuple[float, NDArray[np.int64]]:
-    """Bytes that ``difference`` will take at ``scale``, nearly, and what ``packed`` codes."""
+    """Estimate the bytes that ``difference`` takes at ``scale``; return them and what ``packed`` codes."""
     symbols = folded(pooled(difference, scale)).ravel()
     return HEAD.size + entropy(symbols) / 8, symbols
 
 
 def packed(symbols: NDArray[np.int64], scale: int) -> bytes:
-    """The message to hide."""
+    """Return the message to hide."""
     alphabet = int(symbols.max(initial=0)) + 1
     return HEAD.pack(MARK, scale, alphabet) + encode(symbols.tolist(), alphabet)
 
 
 def restored(adversarial: Pixels, message: bytes) -> Pixels:
-    """The original behind ``adversarial``, exact where blocks are single pixels.
+    """Return the original behind ``adversarial``, exact where blocks are single pixels.
 
     Raises UserError when the message is of something else.
     """
@@ -59,5 +59,5 @@ def restored(adversarial: Pixels, message: bytes) -> Pixels:
     shape = (-(-height // scale), -(-width // scale), channels)
     symbols = np.array(decode(message[HEAD.size :], int(np.prod(shape)), alphabet))
     difference = enlarged(unfolded(symbols).reshape(shape), scale, (height, width))
-    found: Pixels = np.clip(adversarial - difference, 0, 255).astype(np.uint8)
-    return found
+    original: Pixels = np.clip(adversarial - difference, 0, 255).astype(np.uint8)
+    return original

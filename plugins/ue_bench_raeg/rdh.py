@@ -39,23 +39,23 @@ class NoRoom(Exception):
 
 @lru_cache(maxsize=64)
 def places(height: int, width: int, colour: int) -> NDArray[np.intp]:
-    """Flat positions of one colour of the checkerboard inside the border."""
+    """Return flat positions of one colour of the checkerboard inside the border."""
     rows, columns = np.mgrid[1 : height - 1, 1 : width - 1]
     inside = (rows + columns) % 2 == colour
-    found: NDArray[np.intp] = rows[inside] * width + columns[inside]
-    return found
+    positions: NDArray[np.intp] = rows[inside] * width + columns[inside]
+    return positions
 
 
 @lru_cache(maxsize=64)
 def border(height: int, width: int) -> NDArray[np.intp]:
-    """Flat positions in H x W x 3 of the values that hold the head."""
+    """Return flat positions in H x W x 3 of the values that hold the head."""
     flags = np.ones((height, width, 3), dtype=bool)
     flags[1:-1, 1:-1] = False
     return np.flatnonzero(flags)[:HEAD]
 
 
 def _overflows(values: Plane, predicted: Plane, threshold: int) -> NDArray[np.bool_]:
-    """Whether embedding either bit could take ``values`` out of 0..255."""
+    """Return whether embedding either bit could take ``values`` out of 0..255."""
     error = values - predicted
     inner = (error >= -threshold) & (error < threshold)
     moved = predicted + np.where(inner, 2 * error, np.where(error > 0, error + threshold, error - threshold))
@@ -89,7 +89,7 @@ class Layer:
 
 
 def open_layer(plane: Plane, size: tuple[int, int], colour: int, threshold: int) -> Layer:
-    """The layer of ``colour`` in ``plane`` as it would be embedded."""
+    """Return the layer of ``colour`` in ``plane`` as it would be embedded."""
     where, predicted = _predicted(plane, size, colour)
     values = plane[where]
     error = values - predicted
@@ -129,7 +129,7 @@ def _predicted(plane: Plane, size: tuple[int, int], colour: int) -> tuple[NDArra
 
 
 def _prefix(skipped: NDArray[np.bool_]) -> Bits:
-    """The map in front of the message: one zero where no pixel is doubtful, else a one, its length, and itself."""
+    """Return what precedes the message: a zero where no pixel is doubtful, else a one, the map's length, the map."""
     if len(skipped) == 0:
         return np.zeros(1, np.uint8)
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
@@ -139,7 +139,7 @@ def _prefix(skipped: NDArray[np.bool_]) -> Bits:
 
 
 def _split(stream: Bits, doubtful: int) -> tuple[NDArray[np.bool_], Bits]:
-    """The map of so many doubtful pixels, and what follows it."""
+    """Return the map of so many doubtful pixels, and what follows it."""
     if doubtful == 0 and len(stream) and stream[0] == 0:
         return np.zeros(0, dtype=bool), stream[1:]
     end = 1 + MAP_LENGTH
@@ -167,7 +167,7 @@ def to_bytes(bits: Bits) -> bytes:
 
 
 def number(bits: Bits) -> int:
-    """An integer from its bits, the highest first."""
+    """Return an integer from its bits, the highest first."""
     return int("".join(map(str, bits.tolist())) or "0", 2)
 
 
@@ -176,7 +176,7 @@ def in_bits(value: int, length: int) -> Bits:
 
 
 def _planes(image: Pixels) -> tuple[list[Plane], Bits]:
-    """Channels to work on, the lowest bits of the head's values cleared, and those bits."""
+    """Return channels to work on, the lowest bits of the head's values cleared, and those bits."""
     flat = image.astype(np.int32).reshape(-1)
     head = border(*image.shape[:2])
     old = (flat[head] & 1).astype(np.uint8)
@@ -191,7 +191,7 @@ def _image(planes: list[Plane], size: tuple[int, int], bits: Bits) -> Pixels:
 
 
 def embed(image: Pixels, message: bytes, passes: int = 1, max_threshold: int = THRESHOLDS[-1]) -> Pixels:
-    """``image`` with ``message`` in it, at the smallest threshold at which it fits into so many passes.
+    """Embed ``message`` in ``image`` at the smallest threshold at which it fits into so many passes.
 
     A pass is all six layers; more than one embeds into images that hold something already, at a growing distortion.
     Raises NoRoom when it does not fit, or the image is too small for anything.
@@ -206,14 +206,14 @@ def embed(image: Pixels, message: bytes, passes: int = 1, max_threshold: int = T
     for threshold in THRESHOLDS:
         # Saves most of the tries that would fail: later layers are predicted worse, hardly ever better.
         if threshold <= max_threshold and 1.05 * passes * small[threshold] >= len(bits):
-            found = _fill(planes, size, bits, threshold, passes)
-            if found:
-                return _image(found[0], size, _head(found[1], threshold, found[2]))
+            filled = _fill(planes, size, bits, threshold, passes)
+            if filled:
+                return _image(filled[0], size, _head(filled[1], threshold, filled[2]))
     raise NoRoom(f"{len(message)} bytes do not fit")
 
 
 def room(image: Pixels, passes: int = 1, max_threshold: int = THRESHOLDS[-1]) -> int:
-    """Bytes that ``embed`` might take, at a rough guess from above."""
+    """Estimate from above how many bytes ``embed`` might take."""
     size = (image.shape[0], image.shape[1])
     if min(size) < 4:
         return 0
@@ -222,7 +222,7 @@ def room(image: Pixels, passes: int = 1, max_threshold: int = THRESHOLDS[-1]) ->
 
 
 def _small_errors(planes: list[Plane], size: tuple[int, int]) -> NDArray[np.int64]:
-    """How many prediction errors are in [-T, T-1], for every T up to 256, as long as nothing is embedded."""
+    """Count prediction errors in [-T, T-1], for every T up to 256, as long as nothing is embedded."""
     reach = []
     for plane in planes:
         for colour in (0, 1):
@@ -236,7 +236,7 @@ def _small_errors(planes: list[Plane], size: tuple[int, int]) -> NDArray[np.int6
 def _fill(
     planes: list[Plane], size: tuple[int, int], bits: Bits, threshold: int, passes: int
 ) -> tuple[list[Plane], list[int], int] | None:
-    """Planes that hold ``bits``, the layers used and the threshold of the last; None where they do not fit."""
+    """Return planes that hold ``bits``, the layers used and the threshold of the last; None where they do not fit."""
     planes, used, place = [plane.copy() for plane in planes], [], 0
     for index in range(LAYERS * passes):
         plane, colour = planes[index // 2 % 3], index % 2
@@ -264,7 +264,7 @@ def _head(used: list[int], threshold: int, last: int) -> Bits:
 
 
 def extract(image: Pixels) -> tuple[Pixels, bytes]:
-    """The image before ``embed``, and the message. Raises UserError when nothing is hidden in it."""
+    """Return the image before ``embed``, and the message. Raises UserError when nothing is hidden in it."""
     size = (image.shape[0], image.shape[1])
     if min(size) < 4 or len(border(*size)) < HEAD:
         raise nothing()

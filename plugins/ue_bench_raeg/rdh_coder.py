@@ -32,7 +32,7 @@ class _Counts:
 
 
 def encode(symbols: Iterable[int], alphabet: int) -> bytes:
-    """``symbols``, each in 0..alphabet-1, small ones fastest."""
+    """Encode ``symbols``, each in 0..alphabet-1; small ones are the fastest."""
     model, out = _Counts(alphabet), bytearray()
     low, size = 0, TOP - 1
     for symbol in symbols:
@@ -70,8 +70,8 @@ def encode(symbols: Iterable[int], alphabet: int) -> bytes:
 
 
 def decode(data: bytes, count: int, alphabet: int) -> list[int]:
-    """The ``count`` symbols behind ``data``. Anything decodes to something: whether it is right, a checksum tells."""
-    model, found = _Counts(alphabet), []
+    """Decode the ``count`` symbols of ``data``. Anything decodes to something: a checksum must tell if it is right."""
+    model, symbols = _Counts(alphabet), []
     code, place, size = int.from_bytes(data[:4].ljust(4, b"\0"), "big"), 4, TOP - 1
     end = len(data)
     for _ in range(count):
@@ -88,24 +88,24 @@ def decode(data: bytes, count: int, alphabet: int) -> list[int]:
             code = (code << 8) | (data[place] if place < end else 0)
             place += 1
             size <<= 8
-        found.append(symbol)
+        symbols.append(symbol)
         model.see(symbol)
-    return found
+    return symbols
 
 
 def folded(values: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Signed integers as 0, 1, 2, ...: 0, -1, 1, -2, 2, ... so that small ones come first."""
+    """Map signed integers to 0, 1, 2, ...: 0, -1, 1, -2, 2, ... so that small ones come first."""
     wide = values.astype(np.int64)
     return np.where(wide < 0, -2 * wide - 1, 2 * wide)
 
 
 def unfolded(symbols: NDArray[np.integer]) -> NDArray[np.int64]:
-    """The way back."""
+    """Undo ``folded``."""
     wide = symbols.astype(np.int64)
     return np.where(wide % 2 == 1, -(wide + 1) // 2, wide // 2)
 
 
 def entropy(symbols: NDArray[np.integer]) -> float:
-    """Bits that ``symbols`` take with the best fixed counts: what coding comes to, less the price of learning them."""
+    """Estimate the bits of ``symbols`` with the best fixed counts: what coding costs, less the learning of them."""
     counts = np.unique(symbols, return_counts=True)[1]
     return float((counts * np.log2(len(symbols) / counts)).sum()) if len(symbols) else 0.0

@@ -15,14 +15,14 @@ BATCH = 100
 
 
 def _reversible(value: Any) -> Any:
-    """A selector as the protector it stands for."""
+    """Return the protector that a selector stands for. Raises ValueError when it cannot recover."""
     try:
-        found = find_protector(value) if isinstance(value, str) else value
+        protector = find_protector(value) if isinstance(value, str) else value
     except UserError as error:
         raise ValueError(error.message) from error
-    if isinstance(found, Protector) and not found.recovers():
-        raise ValueError(f"{found.selector} has no way back")
-    return found
+    if isinstance(protector, Protector) and not protector.recovers():
+        raise ValueError(f"{protector.selector} has no way back")
+    return protector
 
 
 class Recovered(Protector):
@@ -72,11 +72,11 @@ class Recovered(Protector):
         return self.of.classes_needed
 
     def cost(self, images: int) -> NetworkCost | None:
-        """That of the protector; recovery is not counted."""
+        """Return the cost of the protector; recovery is not counted."""
         return self.of.cost(images)
 
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
-        """The images as they come back, rounded to 8 bits."""
+        """Return the images as they come back, rounded to 8 bits."""
         protected = self.of.protect(data, ctx)
         ctx = replace(ctx, recovery_key=self.of.recovery_key(data, ctx))
         back = 0
@@ -84,18 +84,18 @@ class Recovered(Protector):
         def change(images: NDArray[np.uint8], where: slice) -> NDArray[np.uint8]:
             nonlocal back
             try:
-                found = self.of.recover(images, ctx)
+                originals = self.of.recover(images, ctx)
             except UserError as error:
-                found = images.copy()
+                originals = images.copy()
                 for index in range(len(images)):
                     try:
-                        found[index] = self.of.recover(images[index : index + 1], ctx)[0]
+                        originals[index] = self.of.recover(images[index : index + 1], ctx)[0]
                         back += 1
                     except UserError:
                         if back == 0 and where.start + index == len(data) - 1:
                             raise error from None
             else:
                 back += len(images)
-            return found
+            return originals
 
         return ctx.map_images(protected, change, "recover", BATCH)

@@ -35,31 +35,31 @@ class Settings:
 
 
 def blocks_of(image: Pixels, side: int) -> Ints:
-    """Blocks in raster order, N x side x side x 3."""
+    """Cut an image into blocks in raster order, N x side x side x 3."""
     rows, columns = image.shape[0] // side, image.shape[1] // side
     cut = image[: rows * side, : columns * side].astype(np.int64)
     return cut.reshape(rows, side, columns, side, 3).swapaxes(1, 2).reshape(-1, side, side, 3)
 
 
 def with_blocks(image: Pixels, blocks: Ints) -> Pixels:
-    """``image`` with these blocks in raster order."""
+    """Return ``image`` with these blocks in raster order."""
     side = blocks.shape[1]
     rows, columns = image.shape[0] // side, image.shape[1] // side
-    found = image.copy()
+    rebuilt = image.copy()
     laid = blocks.reshape(rows, columns, side, side, 3).swapaxes(1, 2).reshape(rows * side, columns * side, 3)
-    found[: rows * side, : columns * side] = laid
-    return found
+    rebuilt[: rows * side, : columns * side] = laid
+    return rebuilt
 
 
 def spread(blocks: Ints) -> Ints:
-    """N x 3: the variance of each channel of a block times the square of the number of its pixels."""
+    """Return N x 3: the variance of each channel of a block times the square of the number of its pixels."""
     flat = blocks.reshape(len(blocks), -1, 3)
-    found: Ints = flat.shape[1] * np.square(flat).sum(axis=1) - np.square(flat.sum(axis=1))
-    return found
+    scaled_variance: Ints = flat.shape[1] * np.square(flat).sum(axis=1) - np.square(flat.sum(axis=1))
+    return scaled_variance
 
 
 def thresholds(spreads: Ints, classes: int, pixels: int) -> Ints:
-    """Limits between classes of blocks, in the unit of ``spread``: 1-D k-means of deviations, begun at quantiles."""
+    """Return limits between classes of blocks, in the unit of ``spread``: 1-D k-means of deviations from quantiles."""
     deviations = np.sqrt(spreads) / pixels
     centres = np.quantile(deviations, (np.arange(classes) + 0.5) / classes)
     for _ in range(50):
@@ -75,30 +75,30 @@ def thresholds(spreads: Ints, classes: int, pixels: int) -> Ints:
 
 
 def turned(blocks: Ints, turns: Ints) -> Ints:
-    """Every channel of every block turned counter-clockwise by its own number of right angles; ``turns`` N x 3."""
-    found = blocks.copy()
+    """Turn every channel of every block counter-clockwise by its own number of right angles; ``turns`` N x 3."""
+    turned_blocks = blocks.copy()
     for quarter in (1, 2, 3):
         rotated = np.rot90(blocks, quarter, axes=(1, 2))
-        found = np.where((turns == quarter)[:, None, None, :], rotated, found)
-    return found
+        turned_blocks = np.where((turns == quarter)[:, None, None, :], rotated, turned_blocks)
+    return turned_blocks
 
 
 def camouflage(image: Pixels, target: Pixels, settings: Settings) -> tuple[Pixels, bytes]:
-    """``image`` made to look like ``target`` of the same size, and what it takes to undo that.
+    """Make ``image`` look like ``target`` of the same size; return it, and what it takes to undo that.
 
     Blocks are classed by the deviation of their green channel; so are the target's, in equal numbers. The j-th block of
     a class goes to the j-th place of that class; each channel is shifted towards the target's mean by multiples of the
     quantum, and turned to fit best.
     """
     side, pixels = settings.block, settings.block**2
-    own, wanted = blocks_of(image, side), blocks_of(target, side)
-    spreads = spread(own)
+    blocks, wanted = blocks_of(image, side), blocks_of(target, side)
+    spreads = spread(blocks)
     limits = thresholds(spreads[:, GREEN], settings.classes, pixels)
     tags = np.searchsorted(limits, spreads[:, GREEN], side="right")
     # Places in order of deviation, the smoothest get the first class: as many of each as there are blocks.
     places = np.empty_like(tags)
     places[np.argsort(spread(wanted)[:, GREEN], kind="stable")] = np.sort(tags)
-    moved = own[_source(tags, places)]
+    moved = blocks[_source(tags, places)]
 
     low, high = moved.min(axis=(1, 2)), moved.max(axis=(1, 2))
     gap = (wanted.sum(axis=(1, 2)) - moved.sum(axis=(1, 2))) / (pixels * settings.quantum)
@@ -108,7 +108,7 @@ def camouflage(image: Pixels, target: Pixels, settings: Settings) -> tuple[Pixel
     errors = np.stack([np.square(np.rot90(moved, k, axes=(1, 2)) - wanted).sum(axis=(1, 2)) for k in range(4)])
     rough = spread(moved) > (settings.smooth * pixels) ** 2
     turns: Ints = np.where(rough, errors.argmin(axis=0), 0)
-    found = with_blocks(image, turned(moved, turns))
+    camouflaged = with_blocks(image, turned(moved, turns))
 
     symbols = folded(shifts)
     alphabet = int(symbols.max(initial=0)) + 1
@@ -118,18 +118,18 @@ def camouflage(image: Pixels, target: Pixels, settings: Settings) -> tuple[Pixel
         encode(turns[rough].tolist(), 4),
     ]
     head = HEAD.pack(MARK, side, settings.classes, settings.quantum, settings.smooth, alphabet, *map(len, parts))
-    return found, head + limits.astype("<u8").tobytes() + b"".join(parts)
+    return camouflaged, head + limits.astype("<u8").tobytes() + b"".join(parts)
 
 
 def _source(tags: Ints, places: Ints) -> Ints:
-    """Which block goes to each place: within a class, in raster order."""
-    found = np.empty_like(tags)
-    found[np.argsort(places, kind="stable")] = np.argsort(tags, kind="stable")
-    return found
+    """Return which block goes to each place: within a class, in raster order."""
+    source = np.empty_like(tags)
+    source[np.argsort(places, kind="stable")] = np.argsort(tags, kind="stable")
+    return source
 
 
 def restored(image: Pixels, message: bytes) -> Pixels:
-    """The original behind a camouflage. Raises UserError for messages of something else."""
+    """Return the original behind a camouflage. Raises UserError for messages of something else."""
     try:
         mark, side, classes, quantum, smooth, alphabet, *lengths = HEAD.unpack_from(message)
         start = HEAD.size + 8 * (classes - 1)
@@ -149,6 +149,6 @@ def restored(image: Pixels, message: bytes) -> Pixels:
     tags = np.array(decode(tag_part, count, classes), np.int64)
     places = np.searchsorted(limits, spreads[:, GREEN], side="right")
     straight = turned(blocks, -turns % 4) - quantum * shifts[:, None, None, :]
-    found = np.empty_like(straight)
-    found[_source(tags, places)] = straight
-    return with_blocks(image, found)
+    originals = np.empty_like(straight)
+    originals[_source(tags, places)] = straight
+    return with_blocks(image, originals)

@@ -22,25 +22,25 @@ LEVEL = 9  # of zlib
 
 
 def make(network: Generator, clean: Pixels, protected: Pixels) -> list[bytes]:
-    """A sidecar for each of ``protected`` images, N x H x W x 3, that ``network`` made of ``clean`` ones."""
+    """Make a sidecar for each of ``protected`` images, N x H x W x 3, that ``network`` made of ``clean`` ones."""
     height, width = clean.shape[1:3]
     whole = protected
     if (padded(height), padded(width)) != (height, width):
         whole = protect_padded(network, clean)
         whole[:, :height, :width] = protected
     missing = clean - recover_padded(network, whole)[:, :height, :width]  # modulo 256
-    found = []
+    sidecars = []
     for original, full, difference in zip(clean, whole, missing, strict=True):
         differences = zlib.compress(difference.tobytes(), LEVEL)
         # What lies at the right of the image, then what lies below.
         edge = zlib.compress(full[:height, width:].tobytes() + full[height:].tobytes(), LEVEL)
         head = HEAD.pack(MAGIC, height, width, zlib.crc32(original.tobytes()), len(differences))
-        found.append(head + differences + edge)
-    return found
+        sidecars.append(head + differences + edge)
+    return sidecars
 
 
 def restore(network: Generator, protected: Pixels, sidecars: list[bytes], batch: int) -> Pixels:
-    """The originals of ``protected`` images, N x H x W x 3, exactly; ``batch`` of them at a time.
+    """Restore the originals of ``protected`` images, N x H x W x 3, exactly; ``batch`` of them at a time.
 
     Raises ValidationError when there is not one sidecar an image, one is of another size, or pixels were changed.
     """
@@ -50,19 +50,19 @@ def restore(network: Generator, protected: Pixels, sidecars: list[bytes], batch:
     for start in range(0, len(protected), batch):
         where = slice(start, start + batch)
         whole, missing, sums = _read(protected[where], sidecars[where], start)
-        found = recover_padded(network, whole)[:, : protected.shape[1], : protected.shape[2]] + missing
-        for index, (image, crc) in enumerate(zip(found, sums, strict=True), start):
+        originals = recover_padded(network, whole)[:, : protected.shape[1], : protected.shape[2]] + missing
+        for index, (image, crc) in enumerate(zip(originals, sums, strict=True), start):
             if zlib.crc32(image.tobytes()) != crc:
                 raise ValidationError(
                     f"image {index} does not fit its sidecar: a pixel was changed, or the generator is another",
                     "recover without sidecars",
                 )
-        images[where] = found
+        images[where] = originals
     return images
 
 
 def _read(protected: Pixels, sidecars: list[bytes], first: int) -> tuple[Pixels, Pixels, list[int]]:
-    """Whole protected images, what recovery misses, and checksums; ``first`` is the number of the first sidecar."""
+    """Read whole protected images, what recovery misses, and checksums; ``first`` numbers the first sidecar."""
     height, width = protected.shape[1:3]
     whole = np.empty((len(protected), padded(height), padded(width), 3), np.uint8)
     whole[:, :height, :width] = protected

@@ -28,23 +28,23 @@ class Ensemble:
         self.networks, self.joint = networks, joint
 
     def logits(self, x: Tensor) -> Tensor:
-        """K x N x classes: K networks under ``losses``, one under ``logits``."""
-        found = torch.stack([network(x).float() for network in self.networks])
-        return found.mean(0, keepdim=True) if self.joint == "logits" else found
+        """Return K x N x classes logits: of K networks under ``losses``, one under ``logits``."""
+        logits = torch.stack([network(x).float() for network in self.networks])
+        return logits.mean(0, keepdim=True) if self.joint == "logits" else logits
 
     def accuracies(self, x: Tensor, y: Tensor) -> Tensor:
-        """Share of right answers of each network by itself."""
-        found: Tensor = torch.stack([(network(x).argmax(1) == y).float().mean() for network in self.networks])
-        return found
+        """Return the share of right answers of each network by itself."""
+        shares: Tensor = torch.stack([(network(x).argmax(1) == y).float().mean() for network in self.networks])
+        return shares
 
 
 def success(logits: Tensor, y: Tensor) -> Tensor:
-    """Cross-entropy of K x N x classes logits, K x N."""
+    """Return the cross-entropy of K x N x classes logits, K x N."""
     return F.cross_entropy(logits.flatten(0, 1), y.repeat(len(logits)), reduction="none").reshape(logits.shape[:2])
 
 
 def failure(logits: Tensor, y: Tensor, form: Literal["cap", "log"], cap: float) -> Tensor:
-    """How wrong classifiers are on each image, K x N, bounded above so that one image cannot pay for all.
+    """Return how wrong classifiers are on each image, K x N, bounded above so that one image cannot pay for all.
 
     ``cap`` is the cross-entropy up to ``cap``, without gradient beyond; ``log`` is log(1 - p) of the true class.
     """
@@ -65,13 +65,13 @@ class Pooled:
         self.pool = pools[POOLINGS - 1]
 
     def __call__(self, x: Tensor) -> Tensor:
-        found: list[Tensor] = []
-        handle = self.pool.register_forward_hook(lambda module, args, out: found.append(out))
+        pooled: list[Tensor] = []
+        handle = self.pool.register_forward_hook(lambda module, args, out: pooled.append(out))
         try:
             self.network(x)
         finally:
             handle.remove()
-        return found[0]
+        return pooled[0]
 
 
 class ImageNetFeatures(nn.Module):
@@ -90,12 +90,12 @@ class ImageNetFeatures(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         mean, deviation = self.get_buffer("mean"), self.get_buffer("deviation")
-        found: Tensor = self.features((x - mean) / deviation)
-        return found
+        features: Tensor = self.features((x - mean) / deviation)
+        return features
 
 
 def imagenet_features() -> ImageNetFeatures:
-    """With ImageNet weights, frozen; fetched when they are not there. Raises EnvironmentProblem when that fails."""
+    """Load features with ImageNet weights, frozen; fetched if need be. Raises EnvironmentProblem when that fails."""
     network = ImageNetFeatures()
     try:
         weights = torch.hub.load_state_dict_from_url(IMAGENET, map_location="cpu", progress=False)
@@ -110,7 +110,7 @@ def imagenet_features() -> ImageNetFeatures:
 
 
 def checksum(network: nn.Module) -> str:
-    """SHA-256 (first 16 digits) of the weights."""
+    """Return the SHA-256 (first 16 digits) of the weights."""
     digest = hashlib.sha256()
     for value in network.state_dict().values():
         digest.update(value.cpu().contiguous().numpy().tobytes())

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ue_bench.api import Diverged, ImageSet, UserError, ValidationError, not_finite
+from ue_bench.api import ImageSet, TrainingLog, UserError
 
 from . import discriminator as patches
 from .attacks import quantise
@@ -23,7 +23,6 @@ from .recipe import Recipe
 from .targets import Ensemble
 
 Validated = dict[str, float]
-WEAKEST = 20.0  # dB of protected images; below, training has failed
 VALIDATION_BATCH = 64
 
 
@@ -39,22 +38,22 @@ class Batches:
         held = min(validation, len(data) // 2)
         if not held:
             raise UserError("a generator cannot be trained on one image", "give it more")
-        self.data, self.held, self.own = data, np.sort(order[:held]), np.sort(order[held:])
-        self.size, self.flip, self.seed = min(batch, len(self.own)), flip, seed
+        self.data, self.held, self.training_rows = data, np.sort(order[:held]), np.sort(order[held:])
+        self.size, self.flip, self.seed = min(batch, len(self.training_rows)), flip, seed
 
     @property
     def per_pass(self) -> int:
-        return len(self.own) // self.size
+        return len(self.training_rows) // self.size
 
     def take(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Images in [0, 1], N x 3 x H x W, and labels."""
+        """Return images in [0, 1], N x 3 x H x W, and labels."""
         x = torch.from_numpy(self.data.images[rows]).permute(0, 3, 1, 2).float() / 255
         return x, torch.from_numpy(self.data.labels[rows])
 
     def draw(self, step: int) -> tuple[Tensor, Tensor]:
-        """The batch of ``step``, from 0."""
+        """Return the batch of ``step``, from 0."""
         turn, place = divmod(step, self.per_pass)
-        order = np.random.default_rng([self.seed, 2, turn]).permutation(self.own)
+        order = np.random.default_rng([self.seed, 2, turn]).permutation(self.training_rows)
         x, y = self.take(order[place * self.size : (place + 1) * self.size])
         if self.flip:
             mirrored = np.random.default_rng([self.seed, 3, step]).random(len(x)) < 0.5
@@ -102,14 +101,14 @@ def train(
             for number, rows in enumerate(held):
                 x, y = (t.to(device) for t in batches.take(rows))
                 generator = torch.Generator().manual_seed(recipe.seed + number)
-                found = measure(network, pad(x), y, recipe, seen, features, critic, generator, (height, width))
-                for name, value in found.items():
+                measured = measure(network, pad(x), y, recipe, seen, features, critic, generator, (height, width))
+                for name, value in measured.items():
                     sums[name] = sums.get(name, 0.0) + value * len(rows) / len(batches.held)
         for name in ("protected", "recovered"):
             sums[f"psnr_{name}"] = -10 * math.log10(max(sums.pop(f"mse_{name}"), 1e-12))
         return sums
 
-    kept = Kept(network)
+    log = generator_log(network)
     first = 0
     if state is not None:
         network.load_state_dict(state["network"])
@@ -118,7 +117,7 @@ def train(
             critic.load_state_dict(state["critic"])
             critic_optimizer.load_state_dict(state["critic_optimizer"])
         first = state["step"]
-        kept.resume(state)
+        log.resume(state)
 
     network.train()
     for step in range(first, recipe.steps):
@@ -130,11 +129,11 @@ def train(
         x = pad(x)
         with torch.autocast(device_type, torch.bfloat16, enabled=amp):
             images = transform(network, x, recipe, generator)
-            found = generator_losses(images, x, y, recipe, seen, features, critic)
+            terms = generator_losses(images, x, y, recipe, seen, features, critic)
         optimizer.zero_grad(set_to_none=True)
-        found.total.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+        terms.total.backward()
         norm = float(nn.utils.clip_grad_norm_(network.parameters(), recipe.clip or math.inf))
-        now = {"loss": float(found.total.detach()), "norm": norm}
+        now = {"loss": float(terms.total.detach()), "norm": norm}
         if math.isfinite(norm):
             optimizer.step()
             if critic is not None and critic_optimizer is not None:
@@ -143,22 +142,22 @@ def train(
                 with torch.autocast(device_type, torch.bfloat16, enabled=amp):
                     judged = discriminator_loss(critic, x, images.published, recipe)
                 critic_optimizer.zero_grad(set_to_none=True)
-                judged.backward()  # type: ignore[no-untyped-call]
+                judged.backward()
                 critic_optimizer.step()
         else:
-            kept.skip(step)
+            log.skip(step)
         if on_step:
             on_step(step + 1, now)
         if (step + 1) % recipe.validate_every == 0 or step + 1 == recipe.steps:
-            kept.add(step, validate())
+            log.add(step, validate())
             if save:
                 save({
                     "network": network.state_dict(), "optimizer": optimizer.state_dict(),
                     "critic": critic.state_dict() if critic is not None else None,
                     "critic_optimizer": critic_optimizer.state_dict() if critic_optimizer is not None else None,
-                    "step": step + 1, **kept.state(),
+                    "step": step + 1, **log.state(),
                 })  # fmt: skip
-    return kept.result()
+    return log.result()
 
 
 class Cropped(nn.Module):
@@ -169,8 +168,8 @@ class Cropped(nn.Module):
         self.network, self.height, self.width = network, height, width
 
     def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = self.network(x[..., : self.height, : self.width])
-        return found
+        logits: Tensor = self.network(x[..., : self.height, : self.width])
+        return logits
 
 
 def measure(
@@ -184,7 +183,7 @@ def measure(
     generator: torch.Generator,
     size: tuple[int, int],
 ) -> Validated:
-    """Losses of a batch, errors of its 8-bit images, the share of clipped values, and mean accuracies of the targets.
+    """Measure losses of a batch, errors of its 8-bit images, the share of clipped values, and the targets' accuracies.
 
     ``accuracy_jpeg`` is after JPEG 50 with true rounding, ``accuracy_attacked`` after an attack of the training.
     """
@@ -196,71 +195,23 @@ def measure(
         "clean": x, "protected": images.published, "attacked": images.attacked, "recovered": recovered,
         "jpeg": quantise(simulate(images.published, "rounding", 50)),
     }  # fmt: skip
-    found = {f.name: float(getattr(losses, f.name)) for f in fields(Losses)}
+    measured = {f.name: float(getattr(losses, f.name)) for f in fields(Losses)}
     for name in ("protected", "recovered"):
-        found[f"mse_{name}"] = float((shown[name] - x)[..., :height, :width].square().mean())
-    found["clipped"] = float((images.protected != images.protected.clamp(0, 1)).float().mean())
-    return found | {f"accuracy_{name}": float(targets.accuracies(z, y).mean()) for name, z in shown.items()}
+        measured[f"mse_{name}"] = float((shown[name] - x)[..., :height, :width].square().mean())
+    measured["clipped"] = float((images.protected != images.protected.clamp(0, 1)).float().mean())
+    return measured | {f"accuracy_{name}": float(targets.accuracies(z, y).mean()) for name, z in shown.items()}
 
 
-class Kept:
-    """What training keeps: its curve, its best weights, the steps it skipped."""
-
-    def __init__(self, network: Generator) -> None:
-        self.network = network
-        self.skipped = 0
-        self.curve: list[Validated] = []
-        self.best: dict[str, Tensor] = {}
-        self.best_total = math.inf
-
-    def skip(self, step: int) -> None:
-        """Count ``step``, which was not finite. Raises Diverged beyond one in ten, and ten more."""
-        self.skipped += 1
-        if self.skipped > 10 + (step + 1) // 10:
-            raise Diverged(
-                f"{self.skipped} of {step + 1} training steps of the generator were",
-                step + 1,
-                None,
-                "try a lower learning_rate or clamp",
-            )
-
-    def add(self, step: int, found: Validated) -> None:
-        """A validation after ``step``; the weights are kept when its total loss is the lowest so far.
-
-        Raises Diverged when a weight is not finite: no later step would mend it.
-        """
-        if name := not_finite(self.network):
-            raise Diverged(f"weight {name} of the generator", step + 1)
-        self.curve.append({"step": step + 1, "skipped": self.skipped, **found})
-        if found["total"] < self.best_total:
-            self.best_total, self.best = found["total"], self.network.plain_weights()
-
-    def state(self) -> dict[str, Any]:
-        """Its part of a checkpoint."""
-        return {"skipped": self.skipped, "curve": self.curve, "best": self.best, "best_total": self.best_total}
-
-    def resume(self, state: dict[str, Any]) -> None:
-        self.skipped, self.curve = state["skipped"], list(state["curve"])
-        self.best, self.best_total = state["best"], state["best_total"]
-
-    def result(self) -> tuple[dict[str, Tensor], list[Validated]]:
-        """The best weights and the curve. Raises ValidationError when their protected images are under 20 dB."""
-        psnr = best_point(self.curve)["psnr_protected"] if self.best else -math.inf
-        if psnr < WEAKEST:
-            raise ValidationError(
-                f"the generator failed: its protected images are at {psnr:.1f} dB, under {WEAKEST:g} dB",
-                "train for more steps, or with a lower gamma",
-            )
-        return self.best, self.curve
+def generator_log(network: Generator) -> TrainingLog:
+    """Return the log of a training that begins; its weights are for a network without spectral norm."""
+    return TrainingLog(
+        network, "generator", "protected images", "psnr_protected", network.plain_weights,
+        "try a lower learning_rate or clamp", "train for more steps, or with a lower gamma",
+    )  # fmt: skip
 
 
 def fraction(recipe: Recipe, step: int) -> float:
-    """What is left of the learning rate at ``step``, from 0: all, or a warm-up of 50 steps and a half cosine to 0.1."""
+    """Return what is left of the learning rate at ``step`` (from 0): all, or after 50 steps half a cosine to 0.1."""
     if recipe.schedule == "constant":
         return 1.0
     return min(1.0, (step + 1) / 50) * (0.1 + 0.9 * (1 + math.cos(math.pi * step / recipe.steps)) / 2)
-
-
-def best_point(curve: list[Validated]) -> Validated:
-    """The validation whose weights were kept: the first with the lowest total loss."""
-    return min((point for point in curve if not math.isnan(point["total"])), key=lambda point: point["total"])

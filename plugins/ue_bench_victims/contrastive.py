@@ -20,7 +20,7 @@ LOWEST = 1e-3  # of the peak rate, at the end; APBench's
 
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
-    """Normalised temperature-scaled cross-entropy of N x D projections of two views (Chen et al., 2020, equation 1).
+    """Compute the NT-Xent loss of N x D projections of two views (Chen et al., 2020, equation 1).
 
     Every one of the 2N rows has to find the other view of its image among the 2N - 1 other rows, by cosine.
     """
@@ -31,7 +31,7 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
 
 
 def rate(step: int, total: int, peak: float) -> float:
-    """Learning rate of ``step`` (from 0): half a cosine from the peak to a thousandth of it."""
+    """Return the learning rate of ``step`` (from 0): half a cosine from the peak to a thousandth of it."""
     return peak * (LOWEST + (1 - LOWEST) * (1 + math.cos(math.pi * step / total)) / 2)
 
 
@@ -47,7 +47,7 @@ def train_encoder(
     state: dict[str, Any] | None = None,
     save: Callable[[dict[str, Any]], None] | None = None,
 ) -> nn.Module:
-    """What ``encoder`` gives, trained on ``data`` without its labels. The encoder comes with the width of its features.
+    """Train what ``encoder`` gives on ``data`` without its labels. The encoder comes with the width of its features.
 
     Two views of every image of a batch go through the encoder and a projection of two layers, which is thrown away
     afterwards; SGD. ``save`` is offered the whole state after every epoch; given as ``state``, it continues that run
@@ -87,7 +87,7 @@ def train_encoder(
                 projected = model(views.contiguous(memory_format=torch.channels_last))
             loss = nt_xent(projected[:batch], projected[batch:], temperature)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            loss.backward()
             optimizer.step()
             divergence.add(loss)
             if (step + 1) % 10 == 0 or step + 1 == epochs * steps:

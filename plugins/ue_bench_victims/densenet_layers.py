@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def norm_relu_conv(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
-    """Batch normalisation, ReLU and a convolution without bias, in the order of pre-activation."""
+    """Build batch normalisation, ReLU and a convolution without bias, in the order of pre-activation."""
     return nn.Sequential(
         nn.BatchNorm2d(inputs),
         nn.ReLU(inplace=True),
@@ -27,7 +27,7 @@ class DenseLayer(nn.Module):
 
 
 def densenet(num_classes: int, growth: int, counts: tuple[int, ...]) -> nn.Sequential:
-    """Dense blocks of so many layers; between them, half the channels at half the resolution."""
+    """Build dense blocks of so many layers; between them, half the channels at half the resolution."""
     channels = 2 * growth
     layers: list[nn.Module] = [nn.Conv2d(3, channels, 3, padding=1, bias=False)]
     for number, count in enumerate(counts):

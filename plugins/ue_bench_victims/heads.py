@@ -27,12 +27,12 @@ class Normalised(nn.Module):
 
 
 def classifier_of(network: nn.Module) -> tuple[str, nn.Linear]:
-    """Name and module of the last linear layer."""
+    """Return the name and module of the last linear layer."""
     return [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]
 
 
 def without_classifier(network: nn.Module) -> tuple[nn.Module, int]:
-    """``network`` with its last linear layer taken out, and the width of the features it then returns."""
+    """Take the last linear layer out of ``network``; return it with the width of the features it then gives."""
     name, linear = classifier_of(network)
     parent, _, attribute = name.rpartition(".")
     setattr(network.get_submodule(parent), attribute, nn.Identity())

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def conv_bn(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, relu: bool = True) -> nn.Sequential:
-    """A convolution without bias, batch normalisation and, unless told otherwise, ReLU."""
+    """Build a convolution without bias, batch normalisation and, unless told otherwise, ReLU."""
     layers: list[nn.Module] = [
         nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2, bias=False),
         nn.BatchNorm2d(outputs),
@@ -57,7 +57,7 @@ class Bottleneck(nn.Module):
 
 
 def stem(small: bool) -> nn.Sequential:
-    """First layers to 64 channels: at full resolution for small images, at a quarter of it for large ones."""
+    """Build the first layers to 64 channels: at full resolution for small images, at a quarter of it for large ones."""
     if small:
         return conv_bn(3, 64)
     return nn.Sequential(
@@ -74,7 +74,7 @@ RESNETS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, in
 
 
 def resnet(depth: int, num_classes: int, small_stem: bool) -> nn.Sequential:
-    """Stem, four stages of blocks, global average pooling, linear. He et al. (2016), table 1."""
+    """Build stem, four stages of blocks, global average pooling and a linear layer. He et al. (2016), table 1."""
     block, counts = RESNETS[depth]
     parts: list[tuple[str, nn.Module]] = [("stem", stem(small_stem))]
     inputs = 64
@@ -110,7 +110,7 @@ def _halving(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def resnet9(num_classes: int, width: int, blocks: int = 2) -> nn.Sequential:
-    """Half-resolution stem, then twice a halving convolution and a residual block; ``blocks=1`` omits the last one."""
+    """Build a half-resolution stem, then twice a halving convolution and a residual block, once for ``blocks=1``."""
     return nn.Sequential(
         conv_bn(3, width, kernel=4, stride=2),
         _halving(width, 2 * width),

@@ -11,7 +11,7 @@ STAGES = [(1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3,
 
 
 def depthwise_bn(channels: int, stride: int) -> nn.Sequential:
-    """A 3x3 convolution of each channel on its own, batch normalisation and ReLU."""
+    """Build a 3x3 convolution of each channel on its own, batch normalisation and ReLU."""
     return nn.Sequential(
         nn.Conv2d(channels, channels, 3, stride, 1, groups=channels, bias=False),
         nn.BatchNorm2d(channels),
@@ -38,7 +38,7 @@ class InvertedResidual(nn.Module):
 
 
 def mobilenetv2(num_classes: int) -> nn.Sequential:
-    """Stem of 32 channels, seven stages, 1,280 features."""
+    """Build a stem of 32 channels, seven stages and 1,280 features."""
     layers: list[nn.Module] = [conv_bn(3, 32)]
     inputs = 32
     for expansion, outputs, count, first in STAGES:

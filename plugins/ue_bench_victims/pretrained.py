@@ -39,7 +39,7 @@ RENAMED: dict[str, list[tuple[str, str | Callable[[re.Match[str]], str]]]] = {
         (r"^conv1\.", "stem.0."),
         (r"^bn1\.", "stem.1."),
         (r"^layer(\d)\.", r"stage\1."),
-        (r"\.(conv|bn)(\d)\.", lambda found: f".body.{int(found[2]) - 1}.{int(found[1] == 'bn')}."),
+        (r"\.(conv|bn)(\d)\.", lambda match: f".body.{int(match[2]) - 1}.{int(match[1] == 'bn')}."),
         (r"\.downsample\.", ".shortcut."),
         (r"^fc\.", "linear."),
     ],
@@ -78,10 +78,10 @@ class Pretrained(Stemmed):
         return dict(FINE_TUNING) if self.fine_tuned else {}
 
     def identity(self) -> dict[str, Any]:
-        found = super().identity()
+        identity = super().identity()
         if self.pretrained:
-            found["parameters"]["weights"] = checksum(self.name)
-        return found
+            identity["parameters"]["weights"] = checksum(self.name)
+        return identity
 
     def build(self, num_classes: int, image_size: tuple[int, int]) -> nn.Module:
         network = self.network(num_classes, self.small(image_size))
@@ -93,17 +93,17 @@ class Pretrained(Stemmed):
         return Normalised(network)
 
     def network(self, num_classes: int, small: bool) -> nn.Module:
-        """The network with fresh weights; ``small`` is the one for small images."""
+        """Build the network with fresh weights; ``small`` is the one for small images."""
         raise NotImplementedError
 
 
 def checksum(name: str) -> str:
-    """First digits of the SHA-256 of torchvision's weights of ``name``."""
+    """Return the first digits of the SHA-256 of torchvision's weights of ``name``."""
     return FILES[name].rpartition("-")[2].removesuffix(".pth")
 
 
 def imagenet_file(name: str) -> Path:
-    """torchvision's weights of ``name``, downloaded where they are not there yet, their checksum compared.
+    """Return torchvision's weights of ``name``, downloaded where they are not there yet, their checksum compared.
 
     Raises EnvironmentProblem when they cannot be had or are damaged.
     """
@@ -142,26 +142,26 @@ def load(network: nn.Module, file: Path, name: str) -> None:
 
     classifier = classifier_of(network)[0] + "."
     family = re.sub(r"\d", "", name)
-    found = {}
+    weights = {}
     for old, value in _read(file).items():
         new = old
         for pattern, replacement in RENAMED.get(family, []):
             new = re.sub(pattern, replacement, new)
         if not new.startswith(classifier):
-            found[new] = value
+            weights[new] = value
     wanted = {k: v for k, v in network.state_dict().items() if not k.startswith(classifier)}
     # Old files do not count batches.
-    missing = [k for k in wanted if k not in found and not k.endswith("num_batches_tracked")]
-    strange = [k for k in found if k not in wanted]
-    other = [k for k, v in found.items() if k in wanted and v.shape != wanted[k].shape]
+    missing = [k for k in wanted if k not in weights and not k.endswith("num_batches_tracked")]
+    strange = [k for k in weights if k not in wanted]
+    other = [k for k, v in weights.items() if k in wanted and v.shape != wanted[k].shape]
     for what, names in (("lacks", missing), ("has an unknown", strange), ("has another shape of", other)):
         if names:
             raise UserError(f"{file.name} does not fit {name}: it {what} {names[0]}", f"give a state dict of {name}")
-    network.load_state_dict(found, strict=False)
+    network.load_state_dict(weights, strict=False)
 
 
 def _read(file: Path) -> dict[str, Tensor]:
-    """The tensors in ``file`` by name. Raises UserError when it holds anything else."""
+    """Read the tensors in ``file`` by name. Raises UserError when it holds anything else."""
     import torch
 
     try:
@@ -169,12 +169,12 @@ def _read(file: Path) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return load_file(file)
-        found = torch.load(file, map_location="cpu", weights_only=True)
+        stored = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the bytes of the file make of an unpickler
         if isinstance(error, FileNotFoundError):
             raise UserError(f"no file at {file}", "check the path") from error
         reason = type(error).__name__ if isinstance(error, UnpicklingError) else str(error).strip().partition("\n")[0]
         raise UserError(f"{file.name} cannot be read as weights: {reason}", "save a state dict") from error
-    if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
+    if not isinstance(stored, dict) or not all(isinstance(value, torch.Tensor) for value in stored.values()):
         raise UserError(f"{file.name} holds more than weights by name", "save a state dict")
-    return found
+    return stored

@@ -20,20 +20,20 @@ Network = Literal["resnet18", "resnet34", "resnet50", "resnet101", "vgg16", "vgg
 
 
 def backbone(name: str) -> type[Victim]:
-    """The class of a victim of this distribution that has a linear layer at its end."""
+    """Return the class of a victim of this distribution that has a linear layer at its end."""
     from . import densenet, mobilenet, resnet, vgg
 
     classes: list[type[Victim]] = [
         *(resnet.ResNet9, resnet.ResNet18, resnet.ResNet34, resnet.ResNet50, resnet.ResNet101),
         *(vgg.VGG16, vgg.VGG19, densenet.DenseNet121, mobilenet.MobileNetV2),
     ]
-    return {found.name: found for found in classes}[name]
+    return {victim.name: victim for victim in classes}[name]
 
 
 class LinearProbe(Victim):
     """A linear layer on the features of a frozen network that was trained on ImageNet.
 
-    The thief who trusts nothing but one layer to the protected images. Features are those before the classifier of
+    The adversary who trusts nothing but one layer to the protected images. Features are those before the classifier of
     ``network``, in evaluation mode, normalised over the batch without learnt scales; of the 11,181,642 parameters of
     the default at 10 classes 5,130 are trained, at a peak rate of 0.1 without decay (own choice) whatever the protocol
     has. Weights as for ``resnet18[pretrained=true]``: torchvision's, or ``weights`` from a file; images are not
@@ -57,10 +57,10 @@ class LinearProbe(Victim):
         return self
 
     def identity(self) -> dict[str, Any]:
-        found = super().identity()
+        identity = super().identity()
         if self.features == "imagenet" and self.weights is None:
-            found["parameters"]["weights"] = checksum(self.network)
-        return found
+            identity["parameters"]["weights"] = checksum(self.network)
+        return identity
 
     def build(self, num_classes: int, image_size: tuple[int, int]) -> nn.Module:
         from .heads import Probe, without_classifier

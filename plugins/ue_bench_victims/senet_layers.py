@@ -47,7 +47,7 @@ class PreActivationBlock(nn.Module):
 
 
 def senet18(num_classes: int, small_stem: bool) -> nn.Sequential:
-    """Stem, four stages of two blocks, global average pooling, linear."""
+    """Build stem, four stages of two blocks, global average pooling and a linear layer."""
     blocks: list[nn.Module] = []
     inputs = 64
     for outputs, stride in [(64, 1), (128, 2), (256, 2), (512, 2)]:

@@ -32,7 +32,7 @@ class SimCLR(Victim):
 
     Deviations from APBench's code: its loss is 7.1 times NT-Xent (a second temperature of 0.07), its images come in
     the same order in every epoch, and its linear layer is trained for 100 epochs on *unprotected* images and the best
-    of its epochs on the test set is reported; here it has the labels and images that the thief has.
+    of its epochs on the test set is reported; here it has the labels and images that the adversary has.
     """
 
     name: ClassVar[str] = "simclr"
@@ -60,12 +60,12 @@ class SimCLR(Victim):
     area: float | None = Field(None, gt=0, le=1, description="least share of the image that a view shows")
 
     def setting(self, name: str) -> Any:
-        """The parameter ``name`` as given, else that of the preset."""
+        """Return the parameter ``name`` as given, else that of the preset."""
         value = getattr(self, name)
         return self.PRESETS[self.preset][name] if value is None else value
 
     def encoder(self, num_classes: int, image_size: tuple[int, int]) -> tuple[nn.Module, int]:
-        """The untrained encoder and the width of its features."""
+        """Return the untrained encoder and the width of its features."""
         from .heads import without_classifier
 
         return without_classifier(backbone(self.setting("network"))().build(num_classes, image_size))
@@ -106,8 +106,8 @@ class SimCLR(Victim):
             )
             shutil.rmtree(kept)
 
-        found: dict[str, Tensor] = torch.load(ctx.cached(key, make) / "w.pt", map_location="cpu")
-        return found
+        weights: dict[str, Tensor] = torch.load(ctx.cached(key, make) / "w.pt", map_location="cpu")
+        return weights
 
     def cost(self, images: int) -> NetworkCost:
         return NetworkCost(self.setting("network"), 2 * self.setting("epochs"))

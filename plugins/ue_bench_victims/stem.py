@@ -15,12 +15,12 @@ class Stemmed(Victim):
     stem: Literal["auto", "cifar", "imagenet"] = Field("auto", description="first layers")
 
     def small(self, image_size: tuple[int, int]) -> bool:
-        """Whether the first layers are those for small images: ``auto`` says so below 64 px on the shorter side."""
+        """Return whether the first layers are for small images: with ``auto``, below 64 px on the shorter side."""
         return min(image_size) < 64 if self.stem == "auto" else self.stem == "cifar"
 
 
 def torchvision_models(victim: str) -> Any:
-    """torchvision's models, for large images. Raises EnvironmentProblem when torchvision does not work."""
+    """Import torchvision's models, for large images. Raises EnvironmentProblem when torchvision does not work."""
     try:
         from torchvision import models
     except Exception as error:  # one built for another torch fails with RuntimeError, AttributeError or OSError

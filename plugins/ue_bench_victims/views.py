@@ -17,7 +17,7 @@ JITTERED, GRAY = 0.8, 0.2  # shares of the images
 
 
 def view(x: Tensor, area: float, generator: torch.Generator) -> Tensor:
-    """A random view of each image; N x 3 x H x W in [0, 1], in and out.
+    """Draw a random view of each image; N x 3 x H x W in [0, 1], in and out.
 
     A window of at least ``area`` of the image and aspect 3/4 to 4/3, brought back to the old size; half are mirrored;
     the colours of 80 % are jittered by up to 0.4, 0.4, 0.4 and 0.1 in random order; 20 % lose their colour. SimCLR's
@@ -30,7 +30,7 @@ def view(x: Tensor, area: float, generator: torch.Generator) -> Tensor:
 
 
 def window(x: Tensor, least: float, generator: torch.Generator) -> Tensor:
-    """A random window of at least ``least`` of each image's area, brought back to the old size; half are mirrored.
+    """Cut a random window of at least ``least`` of each image's area, brought back to the old size; half are mirrored.
 
     Bilinear. Deviation from torchvision's RandomResizedCrop: windows do not start and end at whole pixels, and one that
     would be longer than a side is cut to it, not drawn again.
@@ -49,7 +49,7 @@ def window(x: Tensor, least: float, generator: torch.Generator) -> Tensor:
 
 
 def jitter(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Brightness, contrast, saturation and hue of most images changed, for each in an order of its own."""
+    """Change brightness, contrast, saturation and hue of most images, for each in an order of its own."""
     n = len(x)
     on: dict[str, Any] = {"device": x.device, "generator": generator}
     operations: list[tuple[Callable[[Tensor, Tensor], Tensor], float, float]] = [
@@ -67,23 +67,23 @@ def jitter(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def gray(x: Tensor) -> Tensor:
-    """Luma in all three channels."""
+    """Put the luma in all three channels."""
     weights = torch.tensor(LUMA, device=x.device, dtype=x.dtype).view(3, 1, 1)
     return (x * weights).sum(1, keepdim=True).expand_as(x)
 
 
 def brightness(x: Tensor, factor: Tensor) -> Tensor:
-    """Pixels times ``factor`` (N), in [0, 1]."""
+    """Multiply pixels by ``factor`` (N), in [0, 1]."""
     return (x * factor.view(-1, 1, 1, 1)).clamp(0, 1)
 
 
 def contrast(x: Tensor, factor: Tensor) -> Tensor:
-    """Distance from the mean luma of the image times ``factor`` (N)."""
+    """Multiply the distance from the mean luma of the image by ``factor`` (N)."""
     return _from(gray(x).mean((1, 2, 3), keepdim=True), x, factor)
 
 
 def saturation(x: Tensor, factor: Tensor) -> Tensor:
-    """Distance from the luma of the pixel times ``factor`` (N)."""
+    """Multiply the distance from the luma of the pixel by ``factor`` (N)."""
     return _from(gray(x), x, factor)
 
 
@@ -92,7 +92,7 @@ def _from(base: Tensor, x: Tensor, factor: Tensor) -> Tensor:
 
 
 def hue(x: Tensor, turn: Tensor) -> Tensor:
-    """Hue moved by ``turn`` (N) of the colour circle, value and saturation kept (the hexagon of HSV)."""
+    """Move the hue by ``turn`` (N) of the colour circle, value and saturation kept (the hexagon of HSV)."""
     top, low = x.amax(1), x.amin(1)
     chroma = top - low
     red, green, blue = x.unbind(1)

@@ -24,12 +24,14 @@ def formula_coefficients() -> NDArray[np.float64]:
     c, u, v = np.ogrid[:3, :3, :3]
     counts = ((7 * u + 5 * v + 3 * c) % 5 + 1).astype(float)
     counts[:, 2, 2] = 0
-    return counts / counts.sum(axis=(1, 2), keepdims=True)
+    found: NDArray[np.float64] = counts / counts.sum(axis=(1, 2), keepdims=True)
+    return found
 
 
 def formula_start() -> NDArray[np.float32]:
     c, i, j = np.ogrid[:3, :36, :36]
-    return (((13 * i + 7 * j + 5 * c + 3 * i * j) % 17 - 8) / 8).astype(np.float32)
+    found: NDArray[np.float32] = (((13 * i + 7 * j + 5 * c + 3 * i * j) % 17 - 8) / 8).astype(np.float32)
+    return found
 
 
 def table(processes: int) -> NDArray[np.float64]:

@@ -92,7 +92,8 @@ def test_black_images_stay_black(ctx: Context) -> None:
 def by_hand(data: ImageSet, filters: NDArray[np.float64]) -> NDArray[np.float64]:
     """In gray levels, before rounding."""
     values = correlated(data.images, filters[data.labels])
-    return values / values.max(axis=(1, 2, 3), keepdims=True) * 255
+    found: NDArray[np.float64] = values / values.max(axis=(1, 2, 3), keepdims=True) * 255
+    return found
 
 
 def test_truncated_unless_asked_otherwise(ctx: Context) -> None:
@@ -165,8 +166,8 @@ def test_the_share_is_drawn_after_the_filters_one_number_an_image() -> None:
 def test_parameters() -> None:
     [found] = registry().resolve("protector", "cuda[kernel=9,p_b=0.06]")
     assert found == CUDA(kernel=9, p_b=0.06)
-    assert found.budget == "none"  # type: ignore[attr-defined]
-    assert not found.uses_networks  # type: ignore[attr-defined]
+    assert found.budget == "none"
+    assert not found.uses_networks
     for wrong in ("cuda[kernel=4]", "cuda[mix=1.5]", "cuda[p_b=2]"):
         with pytest.raises(UserError, match="parameters: "):
             registry().resolve("protector", wrong)

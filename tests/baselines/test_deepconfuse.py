@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sets import corners
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ue_bench.api import Context, Diverged, ImageSet, NetworkCost, UserError
+from ue_bench.api import Context, Diverged, ImageSet, UserError
 from ue_bench.catalogue.registry import registry
 from ue_bench_baselines import deepconfuse_rounds
 from ue_bench_baselines.deepconfuse import DeepConfuse
@@ -28,16 +29,6 @@ NET = "resnet9[width=4,blocks=1]"
 QUICK: dict[str, Any] = {
     "preset": "micro", "surrogate": NET, "width": 2, "rounds": 2, "interval": 1, "judge_epochs": 1, "batch": 12,
 }  # fmt: skip
-
-
-def corners(count: int = 40, size: tuple[int, int] = (12, 10), classes: int = 3) -> ImageSet:
-    """Noise in which the colour of a corner is the class."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(count) % classes
-    images = rng.integers(60, 160, (count, *size, 3), dtype=np.uint8)
-    for label in range(classes):
-        images[labels == label, : size[0] // 2, : size[1] // 2, label % 3] += np.uint8(60)
-    return image_set(images, labels, classes)
 
 
 def weights_of(network: nn.Module) -> dict[str, Tensor]:
@@ -144,7 +135,9 @@ class TestLookahead:
         for module in generator.modules():
             if isinstance(module, nn.ReLU):
                 module.inplace = False
-        weight = generator.head[0].weight  # the last one: no kink lies behind it
+        last = generator.head[0]
+        assert isinstance(last, nn.Conv2d)
+        weight = last.weight  # the last one: no kink lies behind it
 
         def objective() -> Tensor:
             return lookahead(net, (self.x + 0.05 * generator(self.x)).clamp(-9, 9), self.x, self.y, 0.5)
@@ -249,11 +242,11 @@ class TestRound:
         first.append(weights_of(game.classifier))
         assert len({weights["0.0.weight"].sum().item() for weights in first}) == 4
 
-    def test_the_generator_goes_up_its_objective(self, ctx: Context) -> None:
+    def test_the_generator_goes_up_its_objective(self, ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
         """On one batch, before a classifier that stays as it is."""
         data = corners()
         game = DeepConfuse(**QUICK | {"width": 4}, eps=0.1, rate=0.003).game(data, ctx)
-        game.descend = lambda rows: torch.zeros(())  # type: ignore[method-assign]
+        monkeypatch.setattr(game, "descend", lambda rows: torch.zeros(()))
         rows = game.next_batch()
         x, y = to_unit(data.images[rows], "cpu"), game.labels[rows]
 
@@ -313,10 +306,14 @@ class TestJudge:
         game = DeepConfuse(**QUICK).game(data, ctx)
         game.wide = 4
         game.train()
-        modes, seen = [], []
-        game.classifier.register_forward_pre_hook(
-            lambda module, inputs: (modes.append(module.training), seen.append(inputs[0]))[0]
-        )
+        modes: list[bool] = []
+        seen: list[Tensor] = []
+
+        def look(module: nn.Module, inputs: tuple[Tensor]) -> None:
+            modes.append(module.training)
+            seen.append(inputs[0])
+
+        game.classifier.register_forward_pre_hook(look)
         accuracy = game.accuracy()
         assert modes == [False, False]
         assert torch.equal(torch.cat(seen), to_unit(data.images[game.validation], "cpu"))
@@ -427,7 +424,9 @@ def test_presets(ctx: Context) -> None:
     assert paper.adam.param_groups[0]["lr"] == 1e-4
     assert (paper.sgd.param_groups[0]["lr"], paper.sgd.param_groups[0]["momentum"]) == (0.01, 0)
     assert DeepConfuse().uses_networks
-    assert DeepConfuse().cost(50_000) == NetworkCost("resnet18", pytest.approx(1000 * (20 * 7 + 20) * 0.9))
+    cost = DeepConfuse().cost(50_000)
+    assert cost.victim == "resnet18"
+    assert cost.passes == pytest.approx(1000 * (20 * 7 + 20) * 0.9)
     assert DeepConfuse(preset="micro").cost(10_000).victim == MICRO_NETWORK
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sets import corners
 from torch import Tensor, nn
 
 from ue_bench.api import Context, ImageSet, UserError
@@ -20,29 +21,12 @@ from ue_bench_baselines.pgd import to_unit
 
 from .helpers import difference, image_set, random_set
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 NET = "resnet9[width=4,blocks=1]"
 QUICK: dict[str, Any] = {
     "preset": "micro", "surrogate": NET, "surrogate_epochs": 2, "surrogate_steps": 2, "iterations": 12,
     "step": "1.6/255",
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def colours(count: int = 40, size: tuple[int, int] = (12, 10), classes: int = 3) -> ImageSet:
-    """Noise in which the brightness of a corner is the class."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(count) % classes
-    images = rng.integers(60, 160, (count, *size, 3), dtype=np.uint8)
-    for label in range(classes):
-        images[labels == label, : size[0] // 2, : size[1] // 2, label] += np.uint8(60)
-    return image_set(images, labels, classes)
 
 
 class Toy(nn.Module):
@@ -102,13 +86,14 @@ class TestLosses:
 
 class TestEmbedding:
     def test_it_is_what_the_last_linear_layer_is_given(self, ctx: Context) -> None:
-        data = colours(6)
+        data = corners(6)
         net = ctx.network(data, NET).eval()
         x = to_unit(data.images, "cpu")
         embedded = embedding(net, NET, ctx)(x)
         assert embedded.shape == (6, 16)
         assert embedded.min() >= 0  # behind the last ReLU
-        assert torch.allclose(net[-1](embedded), net(x), atol=1e-6)  # type: ignore[index,operator]
+        *_, last = net.children()
+        assert torch.allclose(last(embedded), net(x), atol=1e-6)
 
     def test_a_network_without_one_is_refused(self, ctx: Context) -> None:
         with pytest.raises(UserError, match="nets has no linear layer"):
@@ -145,14 +130,14 @@ class TestReference:
 
         monkeypatch.setattr(Context, "surrogate", surrogate)
         with pytest.raises(KeyboardInterrupt):
-            EntF().protect(colours(), ctx)
+            EntF().protect(corners(), ctx)
         assert asked == {
             "victim": "resnet18", "batch": 128, "epochs": 100, "learning_rate": 0.1, "schedule": "multistep",
             "milestones": (0.75, 0.9),
         }  # fmt: skip
 
     def test_push_and_pull_share_it(self, ctx: Context) -> None:
-        data = colours(12)
+        data = corners(12)
         for variant in ("push", "pull"):
             EntF(**QUICK, variant=variant).protect(data, ctx)
         assert len(list((ctx.artifacts / "plugin").iterdir())) == 1
@@ -168,7 +153,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Context:
 class TestEntanglement:
     """How the reference model sees what was made with it."""
 
-    data = colours(60)
+    data = corners(60)
     strong = EntF(**QUICK | {"surrogate_epochs": 40, "eps": "32/255", "step": "2/255", "augment": False})
 
     def seen(self, images: ImageSet, ctx: Context) -> tuple[float, float, float]:
@@ -217,10 +202,11 @@ each = pytest.mark.parametrize("protector", PROTECTORS, ids=lambda p: p.variant)
 
 @each
 def test_images_stay_within_the_budget_and_in_order(protector: EntF, ctx: Context) -> None:
-    data = colours()
+    data = corners()
     protected = protector.protect(data, ctx)
     assert np.array_equal(protected.labels, data.labels)
-    assert (protected.images.shape, protected.images.dtype) == (data.images.shape, np.uint8)
+    assert protected.images.shape == data.images.shape
+    assert protected.images.dtype == np.uint8
     assert np.abs(difference(protected, data)).max(axis=(1, 2, 3)).tolist() == [8] * len(data)
     again = protector.protect(data, replace(ctx, artifacts=ctx.artifacts / "new"))
     assert np.array_equal(again.images, protected.images)
@@ -231,14 +217,14 @@ def test_images_stay_within_the_budget_and_in_order(protector: EntF, ctx: Contex
 
 @each
 def test_layers_may_run_in_half_precision(protector: EntF, ctx: Context) -> None:
-    data = colours()
+    data = corners()
     protected = protector.protect(data, replace(ctx, precision="bf16"))
     assert np.abs(difference(protected, data)).max(axis=(1, 2, 3)).tolist() == [8] * len(data)
 
 
 @each
 def test_the_width_of_batches_moves_nothing(protector: EntF, ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = colours()
+    data = corners()
     whole = protector.protect(data, ctx)
     monkeypatch.setattr(entf, "CPU_BATCH", 7)
     parts = protector.protect(data, ctx)
@@ -248,7 +234,7 @@ def test_the_width_of_batches_moves_nothing(protector: EntF, ctx: Context, monke
 
 @each
 def test_a_killed_generation_continues(protector: EntF, ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = colours()
+    data = corners()
     monkeypatch.setattr(entf, "CPU_BATCH", 9)  # five batches
     whole = protector.protect(data, replace(ctx, artifacts=ctx.artifacts / "whole"))
     calls: list[int] = []

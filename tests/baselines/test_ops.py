@@ -57,7 +57,7 @@ def test_one_pixel_of_each_image_is_set_and_no_other_byte_changes(golden: ImageS
 
 def naive(images: NDArray[np.uint8], labels: NDArray[np.int64], classes: int, sparsity: int) -> list[list[Pixel]]:
     """The search as loops over float distances."""
-    taken = set()
+    taken: set[tuple[int, int, int]] = set()
     result = []
     for k in range(classes):
         x = images[labels == k] / 255

@@ -108,7 +108,7 @@ def test_bfloat16_is_read_to_within_a_level(
 
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize(
-    "wrap", [lambda t: t, lambda t: {"images": t, "eps": 8}, lambda t: (t, torch.zeros(45, dtype=int))]
+    "wrap", [lambda t: t, lambda t: {"images": t, "eps": 8}, lambda t: (t, torch.zeros(45, dtype=torch.int64))]
 )
 def test_images_in_a_file_of_pytorch(
     wrap: Any, legacy: bool, data: ImageSet, protected: NDArray[np.uint8], ctx: Context, tmp_path: Path
@@ -151,7 +151,12 @@ def test_a_file_that_is_a_link_to_nothing_is_named(suffix: str, data: ImageSet, 
 @arrays
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_floats_are_rounded_to_the_nearest_level(
-    save: Save, dtype: type, data: ImageSet, protected: NDArray[np.uint8], ctx: Context, tmp_path: Path
+    save: Save,
+    dtype: type[np.floating[Any]],
+    data: ImageSet,
+    protected: NDArray[np.uint8],
+    ctx: Context,
+    tmp_path: Path,
 ) -> None:
     unit = np.clip((protected + 0.4) / 255, 0, 1).astype(dtype)
 
@@ -170,7 +175,8 @@ def test_png_files_are_in_natural_order() -> None:
 def test_the_only_array_may_have_any_name(
     name: str, data: ImageSet, protected: NDArray[np.uint8], ctx: Context, tmp_path: Path
 ) -> None:
-    np.savez(tmp_path / "a.npz", **{name: protected})
+    arrays: dict[str, Any] = {name: protected}
+    np.savez(tmp_path / "a.npz", **arrays)
 
     assert np.array_equal(Precomputed(path=tmp_path / "a.npz").protect(data, ctx).images, protected)
 

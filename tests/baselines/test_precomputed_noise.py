@@ -63,7 +63,8 @@ def noise(data: ImageSet) -> NDArray[np.int64]:
 
 
 def added(data: ImageSet, noise: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.clip(data.images + noise, 0, 255)
+    found: NDArray[np.int64] = np.clip(data.images + noise, 0, 255)
+    return found
 
 
 def read(path: Path, data: ImageSet, ctx: Context, **parameters: Any) -> NDArray[np.uint8]:

@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sets import corners
 from torch import Tensor
 
-from ue_bench.api import Context, ImageSet, NetworkCost, UserError
+from ue_bench.api import Context, UserError
 from ue_bench.contract.protocol import Protocol
 from ue_bench_baselines import pgd, sep
 from ue_bench_baselines.presets import MICRO_NETWORK
 from ue_bench_baselines.sep import SEP, half_way_round
 
-from .helpers import difference, image_set
+from .helpers import difference
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NET = "resnet9[width=4,blocks=1]"
@@ -38,16 +39,6 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ctx(ctx: Context, artifacts: Path) -> Context:
     """All tests share one surrogate."""
     return replace(ctx, artifacts=artifacts)
-
-
-def corners(count: int = 40, size: tuple[int, int] = (12, 10), classes: int = 4) -> ImageSet:
-    """Noise in which the colour of a corner is the class: easily learned, and easily attacked."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(count) % classes
-    images = rng.integers(60, 160, (count, *size, 3), dtype=np.uint8)
-    for label in range(classes):
-        images[labels == label, : size[0] // 2, : size[1] // 2, label % 3] += np.uint8(60 + 20 * (label // 3))
-    return image_set(images, labels, classes)
 
 
 def test_targets_are_half_way_round() -> None:
@@ -108,7 +99,7 @@ class TestDescent:
 
 @each
 def test_images_stay_within_the_budget_and_in_order(variant: Any, ctx: Context) -> None:
-    data = corners()
+    data = corners(classes=4)
     protected = SEP(**QUICK, variant=variant).protect(data, ctx)
     assert np.array_equal(protected.labels, data.labels)
     assert np.abs(difference(protected, data)).max() == 8
@@ -121,7 +112,7 @@ def test_images_stay_within_the_budget_and_in_order(variant: Any, ctx: Context) 
 def test_a_killed_generation_continues_in_batches_of_any_width(
     variant: Any, ctx: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = corners()
+    data = corners(classes=4)
     whole = SEP(**QUICK, variant=variant).protect(data, ctx)
     calls: list[int] = []
     descend = SEP.descend
@@ -144,7 +135,7 @@ def test_a_killed_generation_continues_in_batches_of_any_width(
 
 @each
 def test_every_state_takes_images_for_the_class_half_way_round(variant: Any, ctx: Context) -> None:
-    data = corners(60)
+    data = corners(60, classes=4)
     protector = SEP(**QUICK | {"iterations": 30, "eps": "48/255", "step": "3/255"}, variant=variant)
     protected = protector.protect(data, ctx)
     states = ctx.checkpoints(data, NET, 3, **protector.recipe())
@@ -168,12 +159,16 @@ def test_presets() -> None:
         protector = SEP(variant=variant)
         means = 0 if variant == "sep" else states / 3
         # 900 gradients an image in all variants
-        assert protector.cost(10) == NetworkCost("resnet18", pytest.approx(120 + means + 900 * 2 / 3))
-    assert SEP(preset="micro").cost(10) == NetworkCost(MICRO_NETWORK, pytest.approx(8 + 4 / 3 + 80 * 2 / 3))
+        cost = protector.cost(10)
+        assert cost.victim == "resnet18"
+        assert cost.passes == pytest.approx(120 + means + 900 * 2 / 3)
+    cost = SEP(preset="micro").cost(10)
+    assert cost.victim == MICRO_NETWORK
+    assert cost.passes == pytest.approx(8 + 4 / 3 + 80 * 2 / 3)
     assert SEP(preset="micro", checkpoints=7).states == 7
     assert SEP(eps="2/255").budget == "linf 2/255"
 
 
 def test_more_states_than_epochs(ctx: Context) -> None:
     with pytest.raises(UserError, match="5 states of a network that is trained for 4 epochs"):
-        SEP(**QUICK | {"checkpoints": 5, "surrogate_epochs": 4}).protect(corners(), ctx)
+        SEP(**QUICK | {"checkpoints": 5, "surrogate_epochs": 4}).protect(corners(classes=4), ctx)

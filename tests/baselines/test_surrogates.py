@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from sets import corners
 
 from ue_bench.api import Context, Diverged, ImageSet
 from ue_bench.catalogue.registry import registry
@@ -25,16 +26,6 @@ QUICK_EM = {"preset": "micro", "surrogate": NET, "batch": 16, "train_steps": 2, 
 QUICK_TAP = {"preset": "micro", "surrogate": NET, "surrogate_epochs": 30, "iterations": 12, "step": "1.6/255"}
 
 STRONG = QUICK_TAP | {"iterations": 40, "eps": "48/255", "step": "4/255"}
-
-
-def colours(count: int = 40, size: tuple[int, int] = (12, 10), classes: int = 3) -> ImageSet:
-    """Noise in which the brightness of a corner is the class: easily learned, and easily attacked."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(count) % classes
-    images = rng.integers(60, 160, (count, *size, 3), dtype=np.uint8)
-    for label in range(classes):
-        images[labels == label, : size[0] // 2, : size[1] // 2, label % 3] += np.uint8(60 + 20 * (label // 3))
-    return ImageSet(images, labels, tuple(f"class {k}" for k in range(classes)))
 
 
 def change(protected: ImageSet, data: ImageSet) -> NDArray[np.int64]:
@@ -57,7 +48,7 @@ each = pytest.mark.parametrize("protector", PROTECTORS, ids=lambda p: f"{p.name}
 
 @each
 def test_images_stay_within_the_budget_and_in_order(protector: Any, ctx: Context) -> None:
-    data = colours()
+    data = corners()
     protected = protector.protect(data, ctx)
     assert np.array_equal(protected.labels, data.labels)
     assert protected.images.shape == data.images.shape
@@ -70,7 +61,7 @@ def test_images_stay_within_the_budget_and_in_order(protector: Any, ctx: Context
 
 @each
 def test_the_width_of_batches_moves_nothing(protector: Any, ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = colours()
+    data = corners()
     whole = protector.protect(data, ctx)
     monkeypatch.setattr(em, "CPU_BATCH", 7)
     monkeypatch.setattr(tap, "CPU_BATCH", 7)
@@ -81,7 +72,7 @@ def test_the_width_of_batches_moves_nothing(protector: Any, ctx: Context, monkey
 
 @each
 def test_a_killed_generation_continues(protector: Any, ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = colours()
+    data = corners()
     whole = protector.protect(data, replace(ctx, artifacts=ctx.artifacts / "whole"))
     calls: list[int] = []
     descend = pgd.descend
@@ -112,7 +103,7 @@ def test_a_killed_generation_continues(protector: Any, ctx: Context, monkeypatch
 class TestEM:
     def test_the_net_learns_the_noise(self, ctx: Context) -> None:
         """What unlearnable means: the net is right on noisy images."""
-        data = colours(60)
+        data = corners(60)
         game = EM(preset="micro", surrogate=NET, batch=20, max_rounds=12).game(data, ctx)
         game.play(ctx.scratch / "state.pt", 0.01, 12)
         assert game.error <= 0.01
@@ -122,16 +113,16 @@ class TestEM:
 
     def test_a_damaged_state_is_not_resumed(self, ctx: Context, caplog: pytest.LogCaptureFixture) -> None:
         state = ctx.scratch / "state.pt"
-        whole = EM(**QUICK_EM).game(colours(), ctx)
+        whole = EM(**QUICK_EM).game(corners(), ctx)
         whole.play(state, 0, 1)
         state.write_bytes(state.read_bytes()[:-100])
-        again = EM(**QUICK_EM).game(colours(), ctx)
+        again = EM(**QUICK_EM).game(corners(), ctx)
         again.play(state, 0, 1)
         assert torch.equal(again.noise, whole.noise)
         assert "is not used" in caplog.text
 
     def test_noise_may_leave_the_box_by_one_step(self, ctx: Context) -> None:
-        data = colours().with_images(np.where(colours().images > 110, 255, 0).astype(np.uint8))
+        data = corners().with_images(np.where(corners().images > 110, 255, 0).astype(np.uint8))
         game = EM(**QUICK_EM).game(data, ctx)
         game.play(ctx.scratch / "state.pt", 0, 3)
         noisy = data.images.transpose(0, 3, 1, 2) / 255 + game.noise.numpy()
@@ -139,14 +130,14 @@ class TestEM:
         assert 1e-4 < noisy.max() - 1 <= 1.6 / 255 + 1e-6
 
     def test_a_class_has_one_noise(self, ctx: Context) -> None:
-        data = colours()
+        data = corners()
         moved = change(EM(**QUICK_EM, mode="class").protect(data, ctx), data)  # no pixel is near black or white
         for label in range(3):
             assert len(np.unique(moved[data.labels == label], axis=0)) == 1
         assert len(np.unique(moved, axis=0)) == 3
 
     def test_a_class_moves_by_the_mean_of_its_images(self, ctx: Context) -> None:
-        data = colours(30)
+        data = corners(30)
         game = EM(**QUICK_EM, mode="class", steps=1).game(data, ctx)
         game.train()
         rows = game.fifth()
@@ -158,7 +149,7 @@ class TestEM:
             assert torch.allclose(game.noise[label], moved[y == label].mean(0), atol=1e-6)
 
     def test_the_release_drops_what_darkens(self, ctx: Context) -> None:
-        data = colours()
+        data = corners()
         signed, release = (EM(**QUICK_EM, apply=how).protect(data, replace(ctx, artifacts=ctx.artifacts / how))
                            for how in ("signed", "release"))  # fmt: skip
         moved = change(release, data)
@@ -166,7 +157,7 @@ class TestEM:
         assert np.array_equal(moved > 0, np.floor(np.maximum(change(signed, data), 0)) > 0) or moved.max() == 8
 
     def test_training_takes_the_images_in_their_order(self, ctx: Context) -> None:
-        game = EM(**QUICK_EM).game(colours(40), ctx)
+        game = EM(**QUICK_EM).game(corners(40), ctx)
         batches = []
         for _ in range(4):
             batches.append(game.next_batch().tolist())
@@ -174,14 +165,14 @@ class TestEM:
         assert batches == [list(range(16)), list(range(16, 32)), list(range(32, 40)), list(range(16))]
 
     def test_classes_are_trained_on_shuffled_whole_batches(self, ctx: Context) -> None:
-        game = EM(**QUICK_EM, mode="class").game(colours(40), ctx)
+        game = EM(**QUICK_EM, mode="class").game(corners(40), ctx)
         first, second, third = (game.next_batch() for game.trained in range(3))
         assert len({*first.tolist(), *second.tolist()}) == 32
         assert {len(b) for b in (first, second, third)} == {16}
         assert first.tolist() != list(range(16))
 
     def test_presets(self, ctx: Context) -> None:
-        data = colours(40)
+        data = corners(40)
         paper = EM(surrogate=NET).game(data, ctx)
         assert (paper.steps, paper.step, paper.train_steps, paper.batch) == (20, 0.8 / 255, 10, 40)
         assert EM(surrogate=NET, mode="class").game(data, ctx).steps == 1
@@ -197,7 +188,7 @@ class TestTAP:
             return float((net(pgd.to_unit(data.images, "cpu")).argmax(1).numpy() == labels).mean())
 
     def test_the_surrogate_takes_images_for_the_next_class(self, ctx: Context) -> None:
-        data = colours(60)
+        data = corners(60)
         net = ctx.surrogate(data, NET, **TAP(**QUICK_TAP).recipe())
         protected = TAP(**STRONG).protect(data, ctx)
         with torch.no_grad():
@@ -207,7 +198,7 @@ class TestTAP:
         assert (after == (data.labels + 1) % 3).mean() > 0.9
 
     def test_untargeted_images_leave_their_class(self, ctx: Context) -> None:
-        data = colours(60)
+        data = corners(60)
         net = ctx.surrogate(data, NET, **TAP(**QUICK_TAP).recipe())
         protected = TAP(**STRONG, goal="untargeted").protect(data, ctx)
         with torch.no_grad():
@@ -222,13 +213,13 @@ class TestTAP:
             return found[number], [5.0, 3.0, 4.0][number]
 
         monkeypatch.setattr(TAP, "_restart", restart)
-        data = colours()
+        data = corners()
         assert np.array_equal(TAP(**QUICK_TAP, restarts=3).protect(data, ctx).images, data.images + np.uint8(1))
 
 
 class TestADVINLike:
     def test_it_is_tap_on_a_robust_net(self, ctx: Context) -> None:
-        data = colours()
+        data = corners()
         given = QUICK_TAP | {"eps": "8/255"}
         found = ADVINLike(**given).protect(data, ctx)
         same = TAP(**given, surrogate_training="at[steps=5]").protect(data, ctx)
@@ -246,7 +237,7 @@ class TestADVINLike:
 
 class TestPUE:
     def test_without_disturbance_it_is_em(self, ctx: Context) -> None:
-        data = colours()
+        data = corners()
         plain, found = (
             protector.protect(data, replace(ctx, artifacts=ctx.artifacts / protector.name))
             for protector in (EM(**QUICK_EM, mode="class"), PUE(**QUICK_EM, disturbance=0))
@@ -271,7 +262,7 @@ class TestPUE:
             def forward(self, x: torch.Tensor) -> torch.Tensor:
                 return self.own + 0 * x
 
-        game: Any = PUE(**QUICK_EM).game(colours(), ctx)
+        game: Any = PUE(**QUICK_EM).game(corners(), ctx)
         game.network = Weights()
         found = game.passed(torch.zeros(1), 0.5, "here", 1).detach()
         assert float(found.mean()) == pytest.approx(3, abs=0.01)
@@ -281,7 +272,7 @@ class TestPUE:
         assert torch.equal(game.passed(torch.zeros(1), 0, "here", 1), game.network.own)
 
     def test_each_deviation_takes_one_training_step_on_the_mean_of_its_draws(self, ctx: Context) -> None:
-        game: Any = PUE(**QUICK_EM, train_draws=4).game(colours(), ctx)
+        game: Any = PUE(**QUICK_EM, train_draws=4).game(corners(), ctx)
         game.network.train()
         passes: list[float] = []
         passed = game.passed
@@ -299,7 +290,7 @@ class TestPUE:
 
     def test_noise_takes_a_step_for_each_deviation_down_the_mean(self, ctx: Context) -> None:
         """Logits that are linear in the image: a step is along the sign of the mean slope of the draws."""
-        game: Any = PUE(**QUICK_EM, disturbance=0.1, noise_draws=3, steps=1).game(colours(), ctx)
+        game: Any = PUE(**QUICK_EM, disturbance=0.1, noise_draws=3, steps=1).game(corners(), ctx)
         slopes = torch.randn(5, 3, 12, 10, generator=torch.Generator().manual_seed(0))
         calls: list[tuple[object, ...]] = []
 
@@ -315,7 +306,7 @@ class TestPUE:
         assert len(set(calls)) == 7
         # Draws 1 to 3 and 4, 0, 1 make the means of the second and third step.
         ways = [slopes[0], slopes[1:4].mean(0), slopes[[4, 0, 1]].mean(0)]
-        expected = sum(-1.6 / 255 * way.sign() for way in ways)
+        expected = torch.stack([-1.6 / 255 * way.sign() for way in ways]).sum(0)
         assert torch.allclose(found, torch.stack([expected] * 2), atol=1e-6)
 
     def test_cost(self) -> None:
@@ -326,7 +317,7 @@ class TestPUE:
 
 
 def test_surrogates_are_trained_once_and_shared(ctx: Context) -> None:
-    data = colours()
+    data = corners()
     TAP(**QUICK_TAP).protect(data, ctx)
     [kept] = (ctx.artifacts / "plugin").iterdir()
     TAP(**QUICK_TAP, goal="untargeted").protect(data, ctx)
@@ -346,7 +337,7 @@ def test_presets_hold_every_parameter_that_is_left_to_them(name: str) -> None:
 
 @pytest.mark.parametrize("kind", [EM, PUE])
 def test_a_network_at_play_that_diverges_protects_nothing(kind: type[EM], ctx: Context) -> None:
-    game = kind(**QUICK_EM).game(colours(), ctx)
+    game = kind(**QUICK_EM).game(corners(), ctx)
     game.optimizer.param_groups[0]["lr"] = 1e38
     with pytest.raises(Diverged, match=r"at step \d+ of \d+: .* of the network at play not finite"):
         game.play(ctx.scratch / "state.pt", 0, 3)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sets import corners
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,7 +23,7 @@ from ue_bench_baselines.pgd import to_unit
 from ue_bench_baselines.presets import MICRO_NETWORK
 from ue_bench_baselines.tensorclog import TensorClog, clog, renew
 
-from .helpers import difference, image_set, random_set
+from .helpers import difference, random_set
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NET = "resnet9[width=4,blocks=1]"
@@ -38,16 +39,6 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ctx(ctx: Context, artifacts: Path) -> Context:
     """All tests share one surrogate."""
     return replace(ctx, artifacts=artifacts)
-
-
-def corners(count: int = 40, size: tuple[int, int] = (12, 10), classes: int = 3) -> ImageSet:
-    """Noise in which the colour of a corner is the class."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(count) % classes
-    images = rng.integers(60, 160, (count, *size, 3), dtype=np.uint8)
-    for label in range(classes):
-        images[labels == label, : size[0] // 2, : size[1] // 2, label % 3] += np.uint8(60)
-    return image_set(images, labels, classes)
 
 
 class Smooth(nn.Module):
@@ -144,7 +135,8 @@ class TestDescent:
         one = TensorClog(iterations=9)
 
         def objective(p: Tensor) -> Tensor:
-            return clog(net.embed(p), net.head, labels) + one.weight * (p - x).flatten(1).norm(dim=1)
+            moved: Tensor = torch.linalg.vector_norm((p - x).flatten(1), dim=1)
+            return clog(net.embed(p), net.head, labels) + one.weight * moved
 
         found = one.descend(x, objective)
         for row in range(4):
@@ -239,7 +231,8 @@ def test_images_stay_within_the_budget_and_in_order(settings: dict[str, Any], ct
     one = TensorClog(**QUICK | settings)
     protected = one.protect(data, ctx)
     assert np.array_equal(protected.labels, data.labels)
-    assert (protected.images.shape, protected.images.dtype) == (data.images.shape, np.uint8)
+    assert protected.images.shape == data.images.shape
+    assert protected.images.dtype == np.uint8
     moved = np.abs(difference(protected, data)).max()
     assert moved == 8 if "rate" in settings else moved <= 5
     again = one.protect(data, ctx)
@@ -258,7 +251,7 @@ def test_layers_may_run_in_half_precision(ctx: Context) -> None:
     full, half = (TensorClog(**QUICK).protect(data, replace(ctx, precision=p)) for p in ("fp32", "bf16"))
     assert np.abs(difference(half, data)).max() <= 5
     changed = [difference(one, data).ravel() for one in (full, half)]
-    assert np.corrcoef(*changed)[0, 1] > 0.3  # each has a surrogate of its own precision
+    assert np.corrcoef(changed[0], changed[1])[0, 1] > 0.3  # each has a surrogate of its own precision
 
 
 def test_a_killed_generation_continues_in_batches_of_any_width(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,7 +297,8 @@ def test_presets(ctx: Context) -> None:
         assert open_fields - {"surrogate_epochs"} | {"recipe"} == set(TensorClog.PRESETS[preset])
     assert TensorClog().uses_networks
     cost = TensorClog().cost(50_000)
-    assert (cost.victim, cost.passes) == ("resnet18", pytest.approx(100 + 100 * 2 / 3))
+    assert cost.victim == "resnet18"
+    assert cost.passes == pytest.approx(100 + 100 * 2 / 3)
     assert TensorClog(preset="micro", iterations=30).cost(10) == NetworkCost(MICRO_NETWORK, 8 + 30 * 2 / 3)
     recipe = Protocol(name="surrogate", version=1, summary="", source="", **TensorClog().recipe())
     rates = [recipe.rate(epoch * 500, 100 * 500) for epoch in (0, 19, 20, 40, 60, 99)]

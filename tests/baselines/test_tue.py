@@ -17,15 +17,8 @@ from ue_bench_baselines.tue import TUE, csd, membership
 
 from .helpers import difference, image_set, random_set
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 EPS = 8 / 255
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def uniform(count: int, values: int) -> Tensor:
@@ -252,6 +245,6 @@ def test_a_killed_generation_continues(ctx: Context, monkeypatch: pytest.MonkeyP
 def test_parameters() -> None:
     [found] = registry().resolve("protector", "tue[eps=4/255,detach=false]")
     assert found == TUE(eps=4 / 255, detach=False)
-    assert found.budget == "linf 4/255"  # type: ignore[attr-defined]
+    assert found.budget == "linf 4/255"
     run = TUE()
     assert (run.passes * run.steps, run.batch, run.step) == (40 * 5 * 20, 512, 0.8 / 255)

@@ -92,7 +92,7 @@ def test_two_distributions_may_use_the_same_entry_point_name(install: Install) -
 
 
 def test_a_damaged_installation_without_metadata_is_passed_over(
-    install: Install, tmp_path_factory, monkeypatch
+    install: Install, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = tmp_path_factory.mktemp("damaged")
     info = site / "damaged-1.0.dist-info"
@@ -154,7 +154,7 @@ def test_a_hook_may_leave_arguments_out(install: Install) -> None:
     install("modest", "import sys\nfrom ue_bench.api import hookimpl\n@hookimpl\ndef ue_bench_register():\n"
             "    sys.modules[__name__].called = True\n")  # fmt: skip
     assert problems() == []
-    import modest  # type: ignore[import-not-found]
+    import modest  # type: ignore[import-not-found]  # the fixture puts it there
 
     assert modest.called
 

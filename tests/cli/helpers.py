@@ -20,8 +20,3 @@ def write(path: Path, pixels: NDArray[np.uint8]) -> Path:
 def load(path: Path) -> NDArray[np.uint8]:
     with Image.open(path) as image:
         return np.asarray(image)
-
-
-def tree(folder: Path) -> list[str]:
-    """Files below ``folder``."""
-    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())

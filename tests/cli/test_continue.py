@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from toys import tree
 
 from ue_bench import machine
 from ue_bench.owner import files, recording
 
 from . import invertible
 from .conftest import Command, Finished
-from .helpers import load, random_image, tree, write
+from .helpers import load, random_image, write
 
 
 @pytest.fixture(autouse=True)

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from toys import tree
 
 from ue_bench import machine
 from ue_bench.owner import files, recording
 
 from . import invertible
-from .conftest import Command
-from .helpers import load, random_image, tree, write
+from .conftest import Command, Finished
+from .helpers import load, random_image, write
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +51,7 @@ def photos(tmp_path: Path) -> Path:
 NEW_NAMES = ["cat/1.png", "cat/a b.png", "cat/größe/3.png", "dog/1.bmp.png", "dog/1.png", "dog/gray.png", "dog/猫.png"]
 
 
-def protect(ue_bench: Command, *arguments: str, protector: str = "shuffled"):  # type: ignore[no-untyped-def]
+def protect(ue_bench: Command, *arguments: str, protector: str = "shuffled") -> Finished:
     return ue_bench("protect", "-P", protector, "--device", "cpu", "--threads", "1", *arguments)
 
 
@@ -301,7 +302,7 @@ class TestInterrupted:
                     os.kill(os.getpid(), signal.SIGKILL)
                 return replace(self, target)
 
-            Path.replace = killed  # type: ignore[method-assign, assignment]
+            Path.replace = killed  # type: ignore[method-assign, assignment]  # in a child, which is killed
             machine.usable_cores = lambda: 1
             protect(ue_bench, str(photos), "out")
             os._exit(0)

@@ -12,12 +12,13 @@ import pytest
 from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import save_file
+from toys import tree
 
-from ue_bench.owner import files, recovering
+from ue_bench.owner import contexts, files, recovering
 
 from . import invertible
 from .conftest import Command, Finished
-from .helpers import load, random_image, tree, write
+from .helpers import load, random_image, write
 
 
 @pytest.fixture(autouse=True)
@@ -290,7 +291,7 @@ def test_an_image_that_goes_meanwhile_costs_itself_only(
     ue_bench: Command, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     protect(ue_bench, photos, "out")
-    opened = recovering.owner_context
+    opened = contexts.owner_context
 
     def lend_late(*arguments: Any) -> Any:
         (tmp_path / "out" / "a" / "1.png").unlink()

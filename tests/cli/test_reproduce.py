@@ -100,7 +100,7 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry(), "tables", names.tables)
 
 
-def measured(found: dict[str, Any]) -> dict[str, Any]:
+def measured(found: dict[str, Any]) -> dict[tuple[str, str], Any]:
     """Means by line and column, of the one victim."""
     return {
         (row["row"][-1], column): next(iter(numbers.values()))["mean"]

@@ -85,7 +85,9 @@ def test_training_is_that_of_run(ue_bench: Command, computed: list[str], monkeyp
     assert re.sub("#[0-9a-f]{8}", "", recovered) == 'recovered[of="raeg[weights=tiny.safetensors]"]'
 
 
-def test_every_attack_is_measured(ue_bench: Command, computed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_for_each_attack_and_a_note_where_one_is_not_there(
+    ue_bench: Command, computed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(paper, "METHODS", {"RAEG": "raeg"})
     attacks = {"none": "vanilla", "JPEG_QF50": "jpeg[quality=50]", "ComDefend": "not-there"}
     monkeypatch.setattr(paper, "ATTACKS", attacks)

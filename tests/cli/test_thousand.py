@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from toys import tree
 
 from . import invertible
 from .conftest import Command
-from .helpers import load, tree
+from .helpers import load
 
 SIZES = [(32, 32), (32, 40), (28, 28), (48, 32), (24, 24)]
 KINDS = [".png", ".jpg", ".bmp", ".tif", ".gif", ".webp", ".ppm", ".tga", "-gray.png", "-glass.png", "-16.png",

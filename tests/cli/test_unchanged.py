@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from toys import tree
 
 from ue_bench.api import find_protector
 from ue_bench.catalogue import boards
@@ -14,8 +15,8 @@ from ue_bench.errors import UserError
 from ue_bench.store.perturbation import check_classes
 
 from . import invertible
-from .conftest import Command
-from .helpers import random_image, tree, write
+from .conftest import Command, Finished
+from .helpers import random_image, write
 
 # What the loss of a classifier, or the difference to other classes, moves.
 NEED_TWO = [
@@ -31,7 +32,7 @@ def protectors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(invertible.Careless, "calls", [])
 
 
-def protect(ue_bench: Command, protector: str, *arguments: str):  # type: ignore[no-untyped-def]
+def protect(ue_bench: Command, protector: str, *arguments: str) -> Finished:
     return ue_bench("protect", "-P", protector, "--device", "cpu", "--threads", "1", *arguments)
 
 

@@ -73,7 +73,7 @@ def test_chunks_cover_the_set_once() -> None:
     assert [(p.start, p.stop) for p in data.chunks(at_most=4)] == [(0, 4), (4, 8), (8, 10)]
     assert [(p.start, p.stop) for p in data.chunks()] == [(0, 10)]
     huge = np.broadcast_to(np.zeros((1, 1024, 1024, 3), np.uint8), (40, 1024, 1024, 3))
-    bounded = ImageSet(huge, np.zeros(40), ("a",))
+    bounded = ImageSet(huge, np.zeros(40, dtype=np.int64), ("a",))
     assert max(p.stop - p.start for p in bounded.chunks()) * 3 * 2**20 <= CHUNK_BYTES
 
 
@@ -196,9 +196,12 @@ def test_publishing_that_fails_leaves_nothing(tmp_path: Path) -> None:
 def test_the_first_of_two_publishers_wins(tmp_path: Path) -> None:
     target = tmp_path / "kind" / "key"
 
+    def quick(folder: Path) -> None:
+        (folder / "x").write_text("quick", encoding="utf-8")
+
     def slow(folder: Path) -> None:
         (folder / "x").write_text("slow", encoding="utf-8")
-        publish(target, lambda other: (other / "x").write_text("quick", encoding="utf-8") and None)
+        publish(target, quick)
 
     publish(target, slow)
     assert (target / "x").read_text(encoding="utf-8") == "quick"

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from ue_bench.contract.table import Ask, Line, Table
@@ -21,9 +23,9 @@ def test_an_ask_knows_its_unit() -> None:
         ({"of": "evasion", "fraction": 0.5}, "a share from 0 to 1"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(fields: dict[str, object], message: str) -> None:
+def test_what_cannot_be_measured_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Ask(**{"protector": "a", "countermeasures": ("v",), **fields})  # type: ignore[arg-type]
+        Ask(**({"protector": "a", "countermeasures": ("v",)} | fields))
 
 
 def test_a_line_has_one_unit() -> None:

@@ -1,26 +1,11 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from ue_bench.api import Context
-from ue_bench.grid.surrogates import Surrogates
 
 from .helpers import Images, Purify, image_set
-
-
-@pytest.fixture
-def ctx(tmp_path: Path) -> Context:
-    return Context(
-        device="cpu",
-        seed=0,
-        scratch=tmp_path,
-        artifacts=tmp_path / "artifacts",
-        data_dir=tmp_path,
-        networks=Surrogates(),
-    )
 
 
 @pytest.fixture

@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from toys import planned, toy_cell
 
 from ue_bench.api import Countermeasure, ImageSet, TrainContext
+from ue_bench.grid.stages.purify import PurifyStage
+from ue_bench.grid.stages.train import TrainStage
 
 Images = NDArray[np.uint8]
 Purify = Callable[[Countermeasure, Images], Images]
@@ -23,6 +26,12 @@ def image_set(images: Images) -> ImageSet:
 
 def train_context(seed: int = 0) -> TrainContext:
     return TrainContext(generator=torch.Generator().manual_seed(seed), epoch=0, epochs=1, autocast=nullcontext)
+
+
+def is_kept(countermeasure: Countermeasure) -> bool:
+    """Return whether a grid keeps what ``countermeasure`` purifies, which is then a stage of its own."""
+    steps = planned([TrainStage(toy_cell(countermeasure=countermeasure))])
+    return any(isinstance(step.stage, PurifyStage) for step in steps)
 
 
 def planes(*rows: list[int]) -> Images:
@@ -42,5 +51,6 @@ def tiny_model(folder: Path, seed: int = 0, size: int | None = 8, dropout: float
             down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2, add_attention=False,
             dropout=dropout,
         )  # fmt: skip
-    DDPMPipeline(unet=unet, scheduler=DDPMScheduler(**scheduler)).save_pretrained(folder)
+    pipeline: Any = DDPMPipeline(unet=unet, scheduler=DDPMScheduler(**scheduler))
+    pipeline.save_pretrained(folder)
     return folder

@@ -33,6 +33,12 @@ class Classifier(nn.Module):
         self.calls: list[tuple[bool, Tensor]] = []
         self.learning: list[bool] = []
 
+    def keep_all(self) -> None:
+        """Turns dropout off."""
+        for layer in self.layers:
+            if isinstance(layer, nn.Dropout):
+                layer.p = 0.0
+
     def forward(self, x: Tensor) -> Tensor:
         self.learning.append(any(parameter.requires_grad for parameter in self.parameters()))
         self.calls.append((self.training, x.detach().clone()))
@@ -140,12 +146,13 @@ def test_gauss_start_has_the_deviation_of_a_step() -> None:
 
 
 def test_one_step_follows_the_sign_of_the_gradient() -> None:
-    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 2, bias=False)).train()
+    layer = nn.Linear(12, 2, bias=False)
+    model = nn.Sequential(nn.Flatten(), layer).train()
     x, y = torch.full((1, 3, 2, 2), 0.5), torch.tensor([0])
     procedure = AdversarialTraining(eps=0.1, step_size=0.02, steps=1)
     started = procedure.starting_point(x, train_context().generator)
     # away from the true class 0: along the weights of class 1 minus those of class 0
-    direction = (model[1].weight[1] - model[1].weight[0]).detach().sign().view_as(x)
+    direction = (layer.weight[1] - layer.weight[0]).detach().sign().view_as(x)
     expected = (started + 0.02 * direction).clamp(0.4, 0.6)
     torch.testing.assert_close(procedure.attack(model, x, y, train_context()), expected)
 
@@ -174,7 +181,7 @@ class TestUpdate:
 
     def test_loss_is_that_of_the_adversarial_images_alone(self, model: Classifier, xy: tuple[Tensor, Tensor]) -> None:
         x, y = xy
-        model.layers[5].p = 0.0
+        model.keep_all()
         adversarial = AdversarialTraining().attack(model, x, y, train_context())
         loss = AdversarialTraining().loss(model, x, y, train_context())
         assert torch.equal(model.calls[-1][1], adversarial)
@@ -186,7 +193,7 @@ class TestUpdate:
 
     def test_no_steps_is_plain_training(self, model: Classifier, xy: tuple[Tensor, Tensor]) -> None:
         x, y = xy
-        model.layers[5].p = 0.0
+        model.keep_all()
         loss = AdversarialTraining(steps=0).loss(model, x, y, train_context())
         torch.testing.assert_close(loss, F.cross_entropy(model(x), y), atol=0, rtol=0)
         assert torch.equal(model.calls[0][1], x)
@@ -219,7 +226,7 @@ def test_budgets_are_written_as_fractions() -> None:
 class TestFastAdversarialTraining:
     def test_is_one_step_of_adversarial_training(self, model: Classifier, xy: tuple[Tensor, Tensor]) -> None:
         x, y = xy
-        model.layers[5].p = 0.0
+        model.keep_all()
         procedure = AdversarialTraining(eps="8/255", step_size="10/255", steps=1)
         adversarial = procedure.attack(model, x, y, train_context())
         loss = FastAdversarialTraining().loss(model, x, y, train_context())

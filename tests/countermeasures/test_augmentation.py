@@ -198,7 +198,7 @@ class TestEveryAugmentation:
 
 
 class Recorder(nn.Module):
-    """Returns fixed logits and keeps the batch it was called with."""
+    """Return fixed logits and keeps the batch it was called with."""
 
     def __init__(self, logits: Tensor) -> None:
         super().__init__()

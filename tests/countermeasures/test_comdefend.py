@@ -18,11 +18,11 @@ from ue_bench_countermeasures import comdefend_training as training
 from ue_bench_countermeasures import tiles
 from ue_bench_countermeasures.comdefend import ComDefend
 from ue_bench_countermeasures.comdefend_network import ComDefendNetwork, loss
-from ue_bench_countermeasures.comdefend_training import Recipe, fit, load, write
+from ue_bench_countermeasures.comdefend_training import ComDefendRecipe, fit, load, write
 
-from .helpers import Images, Purify, image_set
+from .helpers import Images, Purify, image_set, is_kept
 
-RECIPE = Recipe(divisor=16, steps=4, batch=2, learning_rate=0.01)
+RECIPE = ComDefendRecipe(divisor=16, steps=4, batch=2, learning_rate=0.01)
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -149,14 +149,16 @@ class TestPurify:
 
     def test_test_images_are_left_alone_unless_asked_for(self, weights: Path) -> None:
         assert not ComDefend(weights=weights).apply_to_test
-        assert ComDefend.cache_purified
+
+    def test_purified_sets_are_kept(self, weights: Path) -> None:
+        assert is_kept(ComDefend(weights=weights))
 
     def test_it_is_trained_on_clean_images_once(
         self, images: Images, ctx: Context, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        seen: list[tuple[ImageSet, Recipe]] = []
+        seen: list[tuple[ImageSet, ComDefendRecipe]] = []
 
-        def watched(data: ImageSet, recipe: Recipe, *rest: Any) -> ComDefendNetwork:
+        def watched(data: ImageSet, recipe: ComDefendRecipe, *rest: Any) -> ComDefendNetwork:
             seen.append((data, recipe))
             return fit(data, recipe, *rest)
 
@@ -169,7 +171,7 @@ class TestPurify:
         np.testing.assert_array_equal(first.images, second.images[::-1])
         [(data, recipe)] = seen
         assert data is clean
-        assert recipe == Recipe(divisor=16, steps=1, batch=20, learning_rate=recipe.learning_rate, seed=0)
+        assert recipe == ComDefendRecipe(divisor=16, steps=1, batch=20, learning_rate=recipe.learning_rate, seed=0)
         assert recipe.learning_rate == ComDefend.PRESETS["micro"]["learning_rate"]
         plugin.purify(image_set(images), replace(ctx, clean=image_set(images[:3])))
         assert len(seen) == 2
@@ -201,7 +203,7 @@ class TestTraining:
         y, x = np.mgrid[:32, :32]
         phases = np.random.default_rng(3).uniform(0, 6, (24, 1, 1, 3))
         smooth = (128 + 100 * np.sin(x[..., None] / 9 + phases) * np.cos(y[..., None] / 11 + phases)).astype(np.uint8)
-        recipe = Recipe(divisor=8, steps=60, batch=3, learning_rate=0.01)
+        recipe = ComDefendRecipe(divisor=8, steps=60, batch=3, learning_rate=0.01)
         network = fit(image_set(smooth[:20]), recipe, "cpu", tmp_path, lambda *_: None)
         clean = as_batch(smooth[20:])
         with torch.no_grad():
@@ -250,16 +252,17 @@ class TestTraining:
 
     def test_seed_decides_and_the_global_generator_stays(self, images: Images, tmp_path: Path) -> None:
         state = torch.get_rng_state()
-        one, other = (training.untrained(replace(RECIPE, seed=seed)).compressor[0].weight for seed in (0, 1))
-        assert not torch.equal(one, other)  # type: ignore[arg-type]
+        networks = (training.untrained(replace(RECIPE, seed=seed)) for seed in (0, 1))
+        one, other = (network.get_parameter("compressor.0.weight") for network in networks)
+        assert not torch.equal(one, other)
         found = []
         for run, seed in enumerate((0, 0, 1)):
             (tmp_path / str(run)).mkdir()
             recipe = replace(RECIPE, seed=seed, steps=2)
             found.append(fit(image_set(images), recipe, "cpu", tmp_path / str(run), lambda *_: None))
-        one, again, other = (network.compressor[0].weight for network in found)
-        assert torch.equal(one, again)  # type: ignore[arg-type]  # a layer's weight
-        assert not torch.equal(one, other)  # type: ignore[arg-type]
+        one, again, other = (network.get_parameter("compressor.0.weight") for network in found)
+        assert torch.equal(one, again)
+        assert not torch.equal(one, other)
         assert torch.equal(torch.get_rng_state(), state)
 
     def test_a_rate_that_is_too_high_is_said(self, images: Images, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from ue_bench.api import Context, Countermeasure, EnvironmentProblem, Preprocessing, UserError
 from ue_bench_countermeasures.denoising import PrincipalComponents, TotalVariation, Wavelet, chambolle, noise, to_levels
 
-from .helpers import Images, Purify, image_set
+from .helpers import Images, Purify, image_set, is_kept
 
 ALL: list[Countermeasure] = [TotalVariation(), Wavelet(), Wavelet(wavelet="db2"), PrincipalComponents(components=20)]
 
@@ -22,7 +22,8 @@ def blurred() -> Images:
     y, x = np.mgrid[:11, :18]
     phases = rng.uniform(0, 6, (40, 1, 1, 3))
     smooth = 128 + 80 * np.sin(x[..., None] / 7 + phases) * np.cos(y[..., None] / 5 + phases)
-    return np.clip(smooth + rng.normal(0, 12, smooth.shape), 0, 255).astype(np.uint8)
+    found: Images = np.clip(smooth + rng.normal(0, 12, smooth.shape), 0, 255).astype(np.uint8)
+    return found
 
 
 def total_variation(images: Images) -> float:
@@ -55,7 +56,7 @@ class TestEveryDenoising:
         np.testing.assert_array_equal(purify(countermeasure, image), image)
 
     def test_result_is_kept(self, countermeasure: Countermeasure) -> None:
-        assert countermeasure.cache_purified
+        assert is_kept(countermeasure)
 
 
 @pytest.mark.parametrize("countermeasure", ALL[:3], ids=lambda c: c.selector)
@@ -73,8 +74,14 @@ class TestEveryDenoisingByItself:
         swapped = purify(countermeasure, blurred[..., ::-1])
         np.testing.assert_array_equal(swapped[..., ::-1], purify(countermeasure, blurred))
 
-    def test_test_images_are_left_alone_unless_asked(self, countermeasure: Preprocessing) -> None:
+    def test_test_images_are_left_alone_unless_asked(
+        self, countermeasure: Preprocessing, blurred: Images, ctx: Context
+    ) -> None:
+        data = image_set(blurred)
+        asked = countermeasure.model_copy(update={"apply_to_test": True})
         assert not countermeasure.apply_to_test
+        assert asked.identity() != countermeasure.identity()
+        np.testing.assert_array_equal(asked.purify(data, ctx).images, countermeasure.purify(data, ctx).images)
 
 
 class TestTotalVariation:

@@ -115,7 +115,7 @@ def oracle(clean: Tensor, scheduler: Any) -> process.Predict:
     """A network that knows the image, and so the noise."""
 
     def predict(x: Tensor, step: int) -> Tensor:
-        level = scheduler.alphas_cumprod[step]
+        level: Tensor = scheduler.alphas_cumprod[step]
         return (x - level.sqrt() * clean) / (1 - level).sqrt()
 
     return predict
@@ -125,7 +125,7 @@ def of_gaussians(scheduler: Any, std: float) -> process.Predict:
     """The best there is for images whose pixels are independent N(0, std^2)."""
 
     def predict(x: Tensor, step: int) -> Tensor:
-        level = scheduler.alphas_cumprod[step]
+        level: Tensor = scheduler.alphas_cumprod[step]
         return (1 - level).sqrt() * x / (level * std**2 + 1 - level)
 
     return predict
@@ -214,7 +214,7 @@ def test_a_learned_variance_is_used_or_left(tmp_path: Path, x: Tensor) -> None:
     weights = locate(tiny_model(tmp_path / "model", variance_type="learned_range"))
     outputs = []
     for variance in ("large", "small"):
-        loaded = denoiser.load(weights, "cpu", variance)  # type: ignore[arg-type]
+        loaded = denoiser.load(weights, "cpu", variance)
         with torch.no_grad():
             outputs.append(process.ancestral(loaded.predict, loaded.scheduler, x, [9, 8, 7], random(48)))
             process.euler_maruyama(loaded.predict, loaded.scheduler, x, [9, 8, 7], random(48))

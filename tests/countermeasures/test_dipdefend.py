@@ -110,7 +110,8 @@ class TestSmoothing:
             before = level
             level = weight * value + (1 - weight) * (level + trend)
             trend = weight * (level - before) + (1 - weight) * trend
-            assert float(smoothed.level) == pytest.approx(level)  # type: ignore[arg-type]
+            assert smoothed.level is not None
+            assert float(smoothed.level) == pytest.approx(level)
             assert float(smoothed.trend) == pytest.approx(trend)
 
     def test_only_new_heights_count_each_for_itself(self) -> None:

@@ -8,6 +8,7 @@ rows are exact: definitions in integers, or in float64 with no result near the m
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -82,7 +83,7 @@ def both() -> Images:
     return np.stack([rough, ramps]).astype(np.uint8)
 
 
-def named(cases: list[tuple[Countermeasure, Golden]]) -> pytest.MarkDecorator:
+def named(cases: Sequence[tuple[Countermeasure, Golden]]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(("countermeasure", "golden"), cases, ids=[c.selector for c, _ in cases])
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
+from toys import noting
 
 from ue_bench.api import Countermeasure
 from ue_bench_countermeasures import policies
@@ -51,7 +52,10 @@ def pictures(count: int, height: int, width: int, seed: int = 1) -> Tensor:
 def reference(images: Tensor, operation: str, amount: float) -> Tensor:
     """torchvision's own application of an operation to a uint8 image."""
     policy = v2.RandAugment()
-    return policy._apply_image_or_video_transform(images, operation, amount, policy.interpolation, policy._fill)
+    found: Tensor = policy._apply_image_or_video_transform(
+        images, operation, amount, policy.interpolation, policy._fill
+    )
+    return found
 
 
 def amounts(operation: str, height: int, width: int) -> list[float]:
@@ -160,7 +164,7 @@ class TestRotation:
 
     def test_angles_are_uniform_in_their_range(self, monkeypatch: pytest.MonkeyPatch) -> None:
         drawn: list[Tensor] = []
-        monkeypatch.setattr(policies, "rotations", lambda angles: drawn.append(angles) or rotations(angles))
+        monkeypatch.setattr(policies, "rotations", noting(drawn, rotations))
         Rotation(degrees=30).augment(torch.zeros(20000, 1, 1, 1), torch.zeros(20000), generator())
         quantiles = torch.tensor([0.0, 0.1, 0.5, 0.9, 1.0])
         expected = torch.tensor([-30.0, -24.0, 0.0, 24.0, 30.0])
@@ -181,7 +185,7 @@ def names_of(rows: Tensor) -> Counter[str]:
 
 def test_operations_of_randaugment_are_equally_likely(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Tensor] = []
-    monkeypatch.setattr(policies, "change", lambda levels, rows: seen.append(rows) or levels)
+    monkeypatch.setattr(policies, "change", noting(seen, lambda levels, rows: levels, 1))
     RandAugment().augment(torch.zeros(14000, 3, 16, 16).expand(14000, 3, 16, 16), torch.zeros(14000), generator())
     assert len(seen) == 2
     for rows in seen:
@@ -195,7 +199,7 @@ def test_operations_of_randaugment_are_equally_likely(monkeypatch: pytest.Monkey
 
 def test_steps_of_autoaugment_have_their_probabilities(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Tensor] = []
-    monkeypatch.setattr(policies, "change", lambda levels, rows: seen.append(rows) or levels)
+    monkeypatch.setattr(policies, "change", noting(seen, lambda levels, rows: levels, 1))
     AutoAugment().augment(torch.zeros(25000, 3, 4, 4), torch.zeros(25000), generator())
     for step, rows in enumerate(seen):
         share = (rows[:, ROW.index("equalize")] == 1).double().mean().item()

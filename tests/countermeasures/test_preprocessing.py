@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageFilter
+from PIL.JpegImagePlugin import JpegImageFile
+from toys import noting, torchvision_module
 
-from ue_bench.api import Context, Countermeasure
+from ue_bench.api import Context, Countermeasure, Preprocessing
 from ue_bench_countermeasures.preprocessing import (
     BitDepthReduction,
     ColourSpace,
@@ -30,7 +33,7 @@ from ue_bench_countermeasures.preprocessing import (
     median_3x3,
 )
 
-from .helpers import Images, Purify, image_set, planes
+from .helpers import Images, Purify, image_set, is_kept, planes
 
 ALL = [
     *(Mean(), Median(), BitDepthReduction(), BitDepthReduction(variant="round"), Gray(), Gray(variant="mean")),
@@ -63,6 +66,7 @@ class TestEveryPreprocessing:
         assert (purify(countermeasure, noise_images) != noise_images).mean() > 0.5
 
     def test_test_images_are_left_alone_unless_asked(self, countermeasure: Countermeasure) -> None:
+        assert isinstance(countermeasure, Preprocessing)
         assert not countermeasure.apply_to_test
         plain = type(countermeasure)()
         assert type(plain)(apply_to_test=True).selector == f"{plain.name}[apply_to_test=true]"
@@ -156,7 +160,7 @@ class TestBitDepthReduction:
 
     @pytest.mark.parametrize("bits", range(1, 9))
     def test_float_agrees_with_torchvision_on_floats(self, bits: int) -> None:
-        v2 = pytest.importorskip("torchvision.transforms.v2.functional", exc_type=Exception)
+        v2 = torchvision_module("torchvision.transforms.v2.functional")
         ramp = (torch.arange(256).float() / 255).expand(3, 1, 256)
         expected = (v2.posterize(ramp, bits)[0, 0].double() * 255 + 0.5).floor()
         np.testing.assert_array_equal(BitDepthReduction(bits=bits, variant="float").table(), expected.numpy())
@@ -313,11 +317,13 @@ class TestJpeg:
         ],
     )
     def test_quantisation_tables(self, quality: int, luma: int, chroma: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        tables = []
+        files: list[BytesIO] = []
         opened = Image.open
-        monkeypatch.setattr(Image, "open", lambda file: tables.append(opened(file).quantization) or opened(file))
+        monkeypatch.setattr(Image, "open", noting(files, opened))
         Jpeg(quality=quality).compress(np.zeros((16, 16, 3), np.uint8))
-        assert (tables[0][0][0], tables[0][1][0]) == (luma, chroma)
+        with opened(BytesIO(files[0].getvalue())) as written:
+            assert isinstance(written, JpegImageFile)
+            assert (written.quantization[0][0], written.quantization[1][0]) == (luma, chroma)
 
     def test_default_subsampling_is_that_of_pillow(self, noise_images: Images) -> None:
         import io
@@ -339,7 +345,8 @@ class TestJpeg:
         assert errors[0] < errors[-1]
 
     def test_purified_sets_are_kept(self) -> None:
-        assert Jpeg.cache_purified
+        assert is_kept(Jpeg())
+        assert not is_kept(Gray())  # made again in less time than it takes to read
 
 
 class TestResize:
@@ -357,7 +364,7 @@ class TestResize:
 
     def test_agrees_with_antialiased_interpolation(self, noise_images: Images, purify: Purify) -> None:
         x = torch.from_numpy(noise_images).permute(0, 3, 1, 2).float()
-        kind = {"mode": "bilinear", "antialias": True, "align_corners": False}
+        kind: dict[str, Any] = {"mode": "bilinear", "antialias": True, "align_corners": False}
         small = torch.nn.functional.interpolate(x, size=(10, 16), **kind)  # 16.5 columns are rounded to even
         expected = torch.nn.functional.interpolate(small, size=(20, 33), **kind).permute(0, 2, 3, 1).numpy()
         assert np.abs(purify(Resize(), noise_images) - expected).max() < 2

@@ -9,7 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from ue_bench.api import Context, Diverged, ImageSet, Preprocessing, UserError
+from ue_bench.api import Context, Countermeasure, Dataset, Diverged, ImageSet, Preprocessing, Protector, UserError
 from ue_bench.catalogue.registry import registry
 from ue_bench_countermeasures import projection
 from ue_bench_countermeasures.projection import OrthogonalProjection, gradient, project
@@ -171,7 +171,8 @@ def test_test_images_cannot_be_treated_alike() -> None:
 
 def test_combination_that_the_docstring_names() -> None:
     [found] = registry().resolve("countermeasure", "orthogonal-projection+randaugment+cutmix")
-    assert all(found.overrides(method) for method in ("purify", "augment", "loss"))  # type: ignore[attr-defined]
+    assert isinstance(found, Countermeasure)
+    assert all(found.overrides(method) for method in ("purify", "augment", "loss"))
 
 
 @pytest.mark.parametrize("protector", ["lsp", "ops"])
@@ -182,8 +183,10 @@ def test_shortcuts_in_real_images(protector: str, ctx: Context) -> None:
     [dataset], [plugin] = (
         registry().resolve(*one) for one in (("dataset", "cifar10[limit_per_class=100]"), ("protector", protector))
     )
-    clean = dataset.load("train", replace(ctx, data_dir=DATA.parent))  # type: ignore[attr-defined]
-    data = plugin.protect(clean, ctx)  # type: ignore[attr-defined]
+    assert isinstance(dataset, Dataset)
+    assert isinstance(plugin, Protector)
+    clean = dataset.load("train", replace(ctx, data_dir=DATA.parent))
+    data = plugin.protect(clean, ctx)
     countermeasure = OrthogonalProjection(batch=20)
     basis = basis_of(countermeasure.fit(data, ctx, ctx.scratch / "state.npz"))
     shortcut = data.images.reshape(1000, -1) / 255 - clean.images.reshape(1000, -1) / 255

@@ -23,7 +23,7 @@ from ue_bench_countermeasures.diffusion.weights import locate
 from ue_bench_countermeasures.purifiers import Avatar, DiffPure
 from ue_bench_countermeasures.relearning import Eclipse, LeJcdp, pull
 
-from .helpers import Images, Purify, image_set, tiny_model
+from .helpers import Images, Purify, image_set, is_kept, tiny_model
 
 diffusers = pytest.importorskip("diffusers")
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -42,10 +42,11 @@ def images() -> Images:
     """Smooth ones, so that noise is seen."""
     y, x = np.mgrid[:8, :8]
     phases = np.random.default_rng(3).uniform(0, 6, (10, 1, 1, 3))
-    return (128 + 80 * np.sin(x[..., None] / 3 + phases) * np.cos(y[..., None] / 4 + phases)).astype(np.uint8)
+    found: Images = (128 + 80 * np.sin(x[..., None] / 3 + phases) * np.cos(y[..., None] / 4 + phases)).astype(np.uint8)
+    return found
 
 
-def made(kind: Any, model: Path, **parameters: Any) -> Any:
+def made(kind: Any, model: Path | None, **parameters: Any) -> Any:
     """With few steps, and without the network of LPIPS."""
     if kind is LeJcdp:
         parameters = {"distance": "pixels", "repeats": 2} | parameters
@@ -96,8 +97,8 @@ class TestEveryPurifier:
         with pytest.raises(UserError, match="knows 1000 noise levels, t=1001 needs more"):
             purify(made(kind, model, t=1001), images)
 
-    def test_results_are_kept_and_test_images_left_alone(self, kind: Any) -> None:
-        assert kind.cache_purified
+    def test_results_are_kept_and_test_images_left_alone(self, kind: Any, model: Path) -> None:
+        assert is_kept(made(kind, model))
         assert "apply_to_test" not in kind.model_fields
 
     def test_it_continues_where_it_was_killed(
@@ -222,7 +223,7 @@ class TestOwnModel:
     @pytest.fixture
     def tiny(self, kind: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(kind, "PRESETS", {"paper": TINY, "micro": TINY | {"timesteps": 500}})
-        return made(kind, None, clean=5, t=6)  # type: ignore[arg-type]
+        return made(kind, None, clean=5, t=6)
 
     @pytest.fixture
     def fits(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[ImageSet, Recipe]]:
@@ -255,7 +256,7 @@ class TestOwnModel:
     def test_the_small_preset_trains_the_noise_that_is_taken_away(
         self, kind: Any, tiny: Any, fits: list[Any], images: Images, ctx: Context
     ) -> None:
-        small = made(kind, None, preset="micro", t=6, train_steps=2)  # type: ignore[arg-type]
+        small = made(kind, None, preset="micro", t=6, train_steps=2)
         small.purify(image_set(images[:, :7, :6]), replace(ctx, clean=image_set(images[:5, :7, :6])))
         [(_, recipe)] = fits
         assert (recipe.deepest, recipe.timesteps, recipe.steps, recipe.size) == (6, 500, 2, 8)
@@ -294,11 +295,11 @@ def random_lpips() -> nn.Module:
 
     def untrained(pretrained: bool) -> nn.Module:
         with torch.device("meta"):  # its classifier, most of it, is not used
-            network = trunk.AlexNet()
-        for layer in network.features.to_empty(device="cpu"):
-            if hasattr(layer, "reset_parameters"):
+            network: nn.Module = trunk.AlexNet()
+        for layer in network.get_submodule("features").to_empty(device="cpu").children():
+            if isinstance(layer, nn.Conv2d):
                 layer.reset_parameters()
-        return network  # type: ignore[no-any-return]
+        return network
 
     with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

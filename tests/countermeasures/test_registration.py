@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 
 import ue_bench_countermeasures
@@ -111,7 +113,8 @@ class TestEveryEntry:
 
 
 def test_a_tag_tells_who_needs_clean_data() -> None:
-    needy = {e.name for e in ENTRIES if registered().resolve("countermeasure", e.name)[0].clean_images}  # type: ignore[attr-defined]
+    resolved = [cast(Countermeasure, registered().resolve("countermeasure", entry.name)[0]) for entry in ENTRIES]
+    needy = {plugin.name for plugin in resolved if plugin.clean_images}
     assert needy == {e.name for e in ENTRIES if "needs-clean-data" in e.tags}
     assert needy >= {"early-stopping", "deep-feature-reweighting", "le-jcdp", "eclipse"}
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from toys import noting
 
 from ue_bench_countermeasures.augmentation import GaussianNoise
 from ue_bench_countermeasures.preprocessing import Resize, gray, mean_3x3, median_3x3
@@ -90,9 +91,7 @@ def test_noise_is_added_to_floats_and_clipped(
 def test_trivial_augment_is_drawn_for_every_image(trivial: Any, alike: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kornia draws one operation a call: then all images of a batch share it, in every batch."""
     drawn: list[Tensor] = []
-    monkeypatch.setattr(
-        "ue_bench_countermeasures.ueraser.trivial_augment", lambda x, which, *_: drawn.append(which) or x
-    )
+    monkeypatch.setattr("ue_bench_countermeasures.ueraser.trivial_augment", noting(drawn, lambda x, which, *_: x, 1))
     for seed in range(30):
         UEraser(trivial=trivial).transform(torch.zeros(16, 3, 2, 2), torch.Generator().manual_seed(seed))
     assert np.mean([which.unique().numel() == 1 for which in drawn]) == alike

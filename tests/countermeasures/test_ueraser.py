@@ -57,8 +57,8 @@ def test_fractals_are_those_of_kornia(size: tuple[int, int]) -> None:
     assert 0 <= maps.min() <= maps.max() <= 1
 
 
-def kornia_operation(name: str, x: Tensor, strength: Tensor, sign: Tensor) -> Tensor:
-    """kornia's version of an operation of TrivialAugment."""
+def kornia_operation(name: str, x: Tensor, strength: Tensor, sign: Tensor) -> Any:
+    """kornia's version of an operation of TrivialAugment, a tensor; kornia has no types."""
     enhance = pytest.importorskip("kornia.enhance")
     geometry = pytest.importorskip("kornia.geometry.transform")
     factor = 0.1 + 1.8 * strength
@@ -67,7 +67,7 @@ def kornia_operation(name: str, x: Tensor, strength: Tensor, sign: Tensor) -> Te
     centre = torch.tensor([[(x.shape[3] - 1) / 2, (x.shape[2] - 1) / 2]]).expand(len(x), -1)
     size = (x.shape[2], x.shape[3])
 
-    def sheared(sx: Tensor, sy: Tensor) -> Tensor:
+    def sheared(sx: Tensor, sy: Tensor) -> Any:
         matrix = geometry.get_shear_matrix2d(centre, sx, sy)
         return geometry.warp_affine(x, matrix[:, :2], size, **mean)
 

@@ -11,23 +11,11 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 from pyarrow import parquet
+from sets import Images, OneLine
 
-from ue_bench.contract.context import Context
-from ue_bench.grid.surrogates import Surrogates
+from ue_bench.errors import UserError
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
-
-
-@pytest.fixture
-def ctx(tmp_path: Path) -> Context:
-    return Context(
-        device="cpu",
-        seed=0,
-        scratch=tmp_path,
-        artifacts=tmp_path / "artifacts",
-        data_dir=tmp_path,
-        networks=Surrogates(),
-    )
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +25,7 @@ def real_data() -> Path:
     return DATA
 
 
-def pixels(value: int, shape: tuple[int, ...] = (8, 8, 3)) -> np.ndarray:
+def pixels(value: int, shape: tuple[int, ...] = (8, 8, 3)) -> Images:
     """A flat picture, so that every decoder gives back ``value``."""
     return np.full(shape, value, dtype=np.uint8)
 
@@ -94,12 +82,12 @@ def write_parquet() -> Callable[..., Path]:
 
 
 @pytest.fixture
-def one_line() -> Callable[[pytest.ExceptionInfo[Exception]], str]:
+def one_line() -> OneLine:
     """The message a user reads, after a check that it is one line with a hint."""
 
-    def check(caught: pytest.ExceptionInfo[Exception]) -> str:
+    def check(caught: pytest.ExceptionInfo[UserError]) -> str:
         assert "\n" not in str(caught.value)
-        assert caught.value.hint, f"no hint: {caught.value}"  # type: ignore[attr-defined]
+        assert caught.value.hint, f"no hint: {caught.value}"
         return str(caught.value)
 
     return check

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
+from sets import Images, Labels
 
 from ue_bench.contract.context import Context
+from ue_bench.contract.imageset import ImageSet
 from ue_bench_datasets.demo import SHAPES, SIZE, Demo, draw
 
 GOLDEN_CENTRES = [  # computed with version 1 on x86-64, with and without its vector extensions
@@ -18,23 +23,27 @@ GOLDEN_CENTRES = [  # computed with version 1 on x86-64, with and without its ve
 ]  # fmt: skip
 
 
+Sets = tuple[ImageSet, ImageSet]
+
+
 @pytest.fixture(scope="module")
-def sets(tmp_path_factory):
+def sets(tmp_path_factory: pytest.TempPathFactory) -> Sets:
     """The default training and test images."""
     folder = tmp_path_factory.mktemp("demo")
     ctx = Context(device="cpu", seed=0, scratch=folder, artifacts=folder, data_dir=folder)
     return Demo().load("train", ctx), Demo().load("test", ctx)
 
 
-def nearest_centroid(train, test, features) -> float:
+def nearest_centroid(sets: Sets, features: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> float:
     """Test accuracy of the nearest class mean of ``features``."""
+    train, test = sets
     known, asked = features(train.images.astype(float)), features(test.images.astype(float))
     means = np.stack([known[train.labels == label].mean(0) for label in range(10)])
     distance = ((asked[:, None] - means) ** 2).sum(2)
     return float((distance.argmin(1) == test.labels).mean())
 
 
-def test_classes_are_balanced_and_take_turns(sets) -> None:
+def test_classes_are_balanced_and_take_turns(sets: Sets) -> None:
     train, test = sets
     assert train.images.shape == (2500, 32, 32, 3)
     assert np.bincount(train.labels).tolist() == [250] * 10
@@ -43,29 +52,29 @@ def test_classes_are_balanced_and_take_turns(sets) -> None:
     assert train.class_names == test.class_names == tuple(SHAPES)
 
 
-def test_no_picture_comes_twice(sets) -> None:
+def test_no_picture_comes_twice(sets: Sets) -> None:
     pictures = [image.tobytes() for data in sets for image in data.images]
     assert len(set(pictures)) == len(pictures)
 
 
-def test_colour_does_not_tell_the_class(sets) -> None:
-    assert nearest_centroid(*sets, lambda x: x.mean((1, 2))) <= 0.15
+def test_colour_does_not_tell_the_class(sets: Sets) -> None:
+    assert nearest_centroid(sets, lambda x: x.mean((1, 2))) <= 0.15
 
 
-def test_contrast_does_not_tell_the_class(sets) -> None:
-    assert nearest_centroid(*sets, lambda x: x.std((1, 2))) <= 0.18
+def test_contrast_does_not_tell_the_class(sets: Sets) -> None:
+    assert nearest_centroid(sets, lambda x: x.std((1, 2))) <= 0.18
 
 
-def test_raw_pixels_do_not_tell_the_class(sets) -> None:
-    assert nearest_centroid(*sets, lambda x: x.reshape(len(x), -1)) <= 0.30
+def test_raw_pixels_do_not_tell_the_class(sets: Sets) -> None:
+    assert nearest_centroid(sets, lambda x: x.reshape(len(x), -1)) <= 0.30
 
 
-def test_few_pixels_are_black_or_white(sets) -> None:
+def test_few_pixels_are_black_or_white(sets: Sets) -> None:
     images = sets[0].images
     assert ((images == 0) | (images == 255)).mean() < 0.05
 
 
-def test_spectrum_falls_like_that_of_photographs(sets) -> None:
+def test_spectrum_falls_like_that_of_photographs(sets: Sets) -> None:
     """Amplitude falls with about 1/f (Field 1987); silhouettes with sharp edges are somewhat steeper."""
     gray = sets[0].images.mean(3)
     amplitude = abs(np.fft.fft2(gray - gray.mean((1, 2), keepdims=True))).mean(0)
@@ -75,7 +84,7 @@ def test_spectrum_falls_like_that_of_photographs(sets) -> None:
     assert -1.8 < slope < -0.9
 
 
-def test_the_seed_alone_makes_the_pictures(ctx) -> None:
+def test_the_seed_alone_makes_the_pictures(ctx: Context) -> None:
     def fingerprint(seed: int, context_seed: int) -> str:
         context = Context("cpu", context_seed, ctx.scratch, ctx.artifacts, ctx.data_dir)
         return Demo(seed=seed, train_per_class=3).load("train", context).fingerprint
@@ -84,34 +93,34 @@ def test_the_seed_alone_makes_the_pictures(ctx) -> None:
     assert fingerprint(0, 0) != fingerprint(1, 0)
 
 
-def test_pictures_stay_the_same_until_the_revision_is_raised(ctx) -> None:
+def test_pictures_stay_the_same_until_the_revision_is_raised(ctx: Context) -> None:
     """Golden values of this module itself. Where a change to it moves them, raise ``Demo.revision``."""
     data = Demo(train_per_class=2).load("train", ctx)
     assert Demo.revision == 1
     assert data.images[:, 16, 16].tolist() == GOLDEN_CENTRES
 
 
-def test_more_pictures_keep_the_first_ones(ctx) -> None:
+def test_more_pictures_keep_the_first_ones(ctx: Context) -> None:
     few = Demo(train_per_class=7).load("train", ctx).images
     many = Demo(train_per_class=25).load("train", ctx).images
     np.testing.assert_array_equal(many[: len(few)], few)
 
 
-def test_drawing_the_default_set_takes_seconds(ctx) -> None:
+def test_drawing_the_default_set_takes_seconds(ctx: Context) -> None:
     start = time.process_time()
     Demo(train_per_class=25).load("train", ctx)  # a tenth of the training images
     assert time.process_time() - start < 2
 
 
 @given(seed=st.integers(0, 2**32), label=st.integers(0, 9))
-def test_any_picture_can_be_drawn(seed, label) -> None:
+def test_any_picture_can_be_drawn(seed: int, label: int) -> None:
     picture = draw(np.random.default_rng(seed), np.array([label]))
     assert picture.shape == (1, SIZE, SIZE, 3)
     assert picture.std() > 0.5
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_a_silhouette_stays_itself_when_mirrored(name) -> None:
+def test_a_silhouette_stays_itself_when_mirrored(name: str) -> None:
     """Mirrored left to right or top to bottom it is the same up to a turn, so that flips never change the class."""
     axis = np.linspace(-1, 1, 101)
     y, x = np.meshgrid(axis, axis, indexing="ij")
@@ -130,7 +139,7 @@ def test_silhouettes_differ() -> None:
 
 
 @pytest.mark.slow
-def test_a_network_learns_the_shape_but_prefers_a_pattern(sets) -> None:
+def test_a_network_learns_the_shape_but_prefers_a_pattern(sets: Sets) -> None:
     """What the demo is for: eight epochs give 85 to 97 % on clean images, and under 30 % with a class-wise pattern.
 
     The pattern is a grid of 4 x 4 patches of 8/255, much as LSP (Yu et al. 2022) draws it. Measured when the constants
@@ -143,19 +152,21 @@ def test_a_network_learns_the_shape_but_prefers_a_pattern(sets) -> None:
     assert accuracy_after_training(protected, train.labels, test) < 0.30
 
 
-def accuracy_after_training(images, labels, test, epochs=8, batch=128, peak=0.1) -> float:
+def accuracy_after_training(
+    images: Images, labels: Labels, test: ImageSet, epochs: int = 8, batch: int = 128, peak: float = 0.1
+) -> float:
     """Test accuracy of a small residual network after SGD with crop and flip."""
     import torch
     from torch import nn
     from torch.nn import functional as F
 
-    def block(i: int, o: int, pool: bool = False, **options) -> nn.Sequential:
-        layers = [nn.Conv2d(i, o, **{"kernel_size": 3, "padding": 1, "bias": False, **options})]
-        return nn.Sequential(*layers, *([nn.MaxPool2d(2)] if pool else []), nn.BatchNorm2d(o), nn.ReLU())
+    def block(i: int, o: int, pool: bool = False, **options: Any) -> nn.Sequential:
+        layer = nn.Conv2d(i, o, **{"kernel_size": 3, "padding": 1, "bias": False, **options})
+        return nn.Sequential(layer, *([nn.MaxPool2d(2)] if pool else []), nn.BatchNorm2d(o), nn.ReLU())
 
     class Residual(nn.Sequential):
-        def forward(self, x):
-            return x + super().forward(x)
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + cast(torch.Tensor, super().forward(x))  # type: ignore[no-untyped-call]  # torch has no types for it
 
     torch.manual_seed(0)
     stem = block(3, 32, kernel_size=4, stride=2)

@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from sets import OneLine
 
 from ue_bench.api import UserError, ValidationError
+from ue_bench.contract.context import Context
 from ue_bench_datasets.imagefolder import ImageFolder
 
 
 @pytest.fixture
-def folder(tmp_path, write_image) -> Path:
+def folder(tmp_path: Path, write_image: Callable[..., Path]) -> Path:
     """Two classes, three training images and one test image each; values tell the images apart."""
     root = tmp_path / "my photos"
     for label, name in enumerate(["Äpfel und Birnen", "猫"]):
@@ -21,7 +25,7 @@ def folder(tmp_path, write_image) -> Path:
     return root
 
 
-def test_reads_train_and_test_in_order_of_class_and_name(folder, ctx) -> None:
+def test_reads_train_and_test_in_order_of_class_and_name(folder: Path, ctx: Context) -> None:
     data = ImageFolder(path=folder)
     train, test = data.load("train", ctx), data.load("test", ctx)
     assert train.images[:, 0, 0, 0].tolist() == [0, 1, 2, 100, 101, 102]
@@ -31,23 +35,25 @@ def test_reads_train_and_test_in_order_of_class_and_name(folder, ctx) -> None:
     assert train.source == "my photos"
 
 
-def test_val_serves_as_test(folder, ctx) -> None:
+def test_val_serves_as_test(folder: Path, ctx: Context) -> None:
     (folder / "test").rename(folder / "val")
     assert len(ImageFolder(path=folder).load("test", ctx)) == 2
 
 
-def test_limits_take_the_first_images_of_each_class(folder, ctx) -> None:
+def test_limits_take_the_first_images_of_each_class(folder: Path, ctx: Context) -> None:
     data = ImageFolder(path=folder, limit_per_class=2)
     assert data.load("train", ctx).images[:, 0, 0, 0].tolist() == [0, 1, 100, 101]
     assert len(data.load("test", ctx)) == 2
 
 
-def test_images_reach_the_disk_as_one_mapped_array(folder, ctx) -> None:
+def test_images_reach_the_disk_as_one_mapped_array(folder: Path, ctx: Context) -> None:
     images = ImageFolder(path=folder).load("train", ctx).images
     assert isinstance(images.base, np.memmap) or isinstance(images, np.memmap)
 
 
-def test_held_out_share_is_stratified_disjoint_and_seeded(tmp_path, write_image, ctx) -> None:
+def test_held_out_share_is_stratified_disjoint_and_seeded(
+    tmp_path: Path, write_image: Callable[..., Path], ctx: Context
+) -> None:
     for label, name in enumerate("ab"):
         for i in range(10):
             write_image(tmp_path / "flat" / name / f"{i}.png", 100 * label + i)
@@ -62,7 +68,9 @@ def test_held_out_share_is_stratified_disjoint_and_seeded(tmp_path, write_image,
     assert values[0] != values[1]
 
 
-def test_flat_folder_without_fraction_has_no_test_images(tmp_path, write_image, ctx, one_line) -> None:
+def test_flat_folder_without_fraction_has_no_test_images(
+    tmp_path: Path, write_image: Callable[..., Path], ctx: Context, one_line: OneLine
+) -> None:
     write_image(tmp_path / "flat" / "a" / "0.png")
     assert len(ImageFolder(path=tmp_path / "flat").load("train", ctx)) == 1
     with pytest.raises(UserError) as caught:
@@ -70,14 +78,16 @@ def test_flat_folder_without_fraction_has_no_test_images(tmp_path, write_image, 
     assert "test_fraction=" in one_line(caught)
 
 
-def test_a_class_too_small_to_hold_out_is_named(tmp_path, write_image, ctx, one_line) -> None:
+def test_a_class_too_small_to_hold_out_is_named(
+    tmp_path: Path, write_image: Callable[..., Path], ctx: Context, one_line: OneLine
+) -> None:
     write_image(tmp_path / "flat" / "lonely" / "0.png")
     with pytest.raises(ValidationError) as caught:
         ImageFolder(path=tmp_path / "flat", test_fraction=0.5).load("train", ctx)
     assert "'lonely'" in one_line(caught)
 
 
-def test_hidden_and_other_files_are_ignored(folder, ctx) -> None:
+def test_hidden_and_other_files_are_ignored(folder: Path, ctx: Context) -> None:
     place = folder / "train" / "猫"
     for name in (".hidden.png", "Thumbs.db", "notes.txt", "no_extension"):
         (place / name).write_bytes(b"nothing")
@@ -87,14 +97,16 @@ def test_hidden_and_other_files_are_ignored(folder, ctx) -> None:
     assert len(ImageFolder(path=folder).load("train", ctx)) == 6
 
 
-def test_mixed_extensions_and_deeper_folders_are_read(folder, write_image, ctx) -> None:
+def test_mixed_extensions_and_deeper_folders_are_read(
+    folder: Path, write_image: Callable[..., Path], ctx: Context
+) -> None:
     for i, name in enumerate(["x.JPEG", "y.bmp", "z.webp", "deeper/w.PNG"]):
         write_image(folder / "train" / "猫" / name, 200 + i)
     assert len(ImageFolder(path=folder).load("train", ctx)) == 10
 
 
 @pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n", b"not an image"])
-def test_a_damaged_image_is_named(folder, ctx, one_line, content) -> None:
+def test_a_damaged_image_is_named(folder: Path, ctx: Context, one_line: OneLine, content: bytes) -> None:
     (folder / "train" / "猫" / "bad.png").write_bytes(content)
     with pytest.raises(ValidationError) as caught:
         ImageFolder(path=folder).load("train", ctx)
@@ -102,7 +114,9 @@ def test_a_damaged_image_is_named(folder, ctx, one_line, content) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
-def test_a_truncated_image_is_named(folder, write_image, ctx, one_line, suffix) -> None:
+def test_a_truncated_image_is_named(
+    folder: Path, write_image: Callable[..., Path], ctx: Context, one_line: OneLine, suffix: str
+) -> None:
     bad = folder / "train" / "猫" / f"bad.{suffix}"
     noise = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     Image.fromarray(noise).save(bad)
@@ -112,7 +126,7 @@ def test_a_truncated_image_is_named(folder, write_image, ctx, one_line, suffix) 
     assert str(bad) in one_line(caught)
 
 
-def test_an_empty_class_is_named(folder, ctx, one_line) -> None:
+def test_an_empty_class_is_named(folder: Path, ctx: Context, one_line: OneLine) -> None:
     for split in ("train", "test"):
         (folder / split / "empty").mkdir()
     with pytest.raises(ValidationError) as caught:
@@ -121,14 +135,18 @@ def test_an_empty_class_is_named(folder, ctx, one_line) -> None:
 
 
 @pytest.mark.parametrize(("split", "other"), [("train", "test"), ("test", "train")])
-def test_a_class_in_one_split_only_is_named(folder, write_image, ctx, one_line, split, other) -> None:
+def test_a_class_in_one_split_only_is_named(
+    folder: Path, write_image: Callable[..., Path], ctx: Context, one_line: OneLine, split: str, other: str
+) -> None:
     write_image(folder / split / "extra" / "0.png")
     with pytest.raises(ValidationError) as caught:
         ImageFolder(path=folder).load("train", ctx)
     assert f"'extra' of my photos is in {split} but not in {other}" in one_line(caught)
 
 
-def test_mixed_sizes_name_two_files(folder, write_image, ctx, one_line) -> None:
+def test_mixed_sizes_name_two_files(
+    folder: Path, write_image: Callable[..., Path], ctx: Context, one_line: OneLine
+) -> None:
     write_image(folder / "train" / "猫" / "wide.png", 7, (8, 12, 3))
     with pytest.raises(UserError) as caught:
         ImageFolder(path=folder).load("train", ctx)
@@ -138,7 +156,7 @@ def test_mixed_sizes_name_two_files(folder, write_image, ctx, one_line) -> None:
     assert "size=" in message
 
 
-def test_size_resizes_the_shorter_side_and_crops_the_centre(tmp_path, ctx) -> None:
+def test_size_resizes_the_shorter_side_and_crops_the_centre(tmp_path: Path, ctx: Context) -> None:
     picture = np.zeros((16, 48, 3), dtype=np.uint8)
     picture[:, 16:32] = 200  # the centre square
     place = tmp_path / "flat" / "a"
@@ -149,7 +167,7 @@ def test_size_resizes_the_shorter_side_and_crops_the_centre(tmp_path, ctx) -> No
     assert (image[:, 2:6] > 195).all()
 
 
-def test_images_of_the_asked_size_are_untouched(tmp_path, ctx) -> None:
+def test_images_of_the_asked_size_are_untouched(tmp_path: Path, ctx: Context) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     place = tmp_path / "flat" / "a"
     place.mkdir(parents=True)
@@ -157,7 +175,7 @@ def test_images_of_the_asked_size_are_untouched(tmp_path, ctx) -> None:
     np.testing.assert_array_equal(ImageFolder(path=tmp_path / "flat", size=8).load("train", ctx).images[0], noise)
 
 
-def test_downscaling_is_antialiased(tmp_path, ctx) -> None:
+def test_downscaling_is_antialiased(tmp_path: Path, ctx: Context) -> None:
     stripes = np.zeros((32, 32, 3), dtype=np.uint8)
     stripes[:, ::2] = 255
     place = tmp_path / "flat" / "a"
@@ -167,7 +185,7 @@ def test_downscaling_is_antialiased(tmp_path, ctx) -> None:
     assert abs(image.astype(int) - 128).max() < 30
 
 
-def _modes() -> dict[str, tuple[Image.Image, dict[str, object], tuple[int, int, int]]]:
+def _modes() -> dict[str, tuple[Image.Image, dict[str, Any], tuple[int, int, int]]]:
     """Pictures in unusual modes, how they are saved, and the colour they must come out with."""
     palette = Image.new("P", (8, 8), 1)
     palette.putpalette([0, 0, 0, 10, 200, 30])
@@ -187,7 +205,7 @@ def _modes() -> dict[str, tuple[Image.Image, dict[str, object], tuple[int, int, 
 
 
 @pytest.mark.parametrize("name", _modes())
-def test_every_mode_becomes_rgb(tmp_path, ctx, name) -> None:
+def test_every_mode_becomes_rgb(tmp_path: Path, ctx: Context, name: str) -> None:
     image, options, expected = _modes()[name]
     place = tmp_path / "flat" / "a"
     place.mkdir(parents=True)
@@ -196,7 +214,7 @@ def test_every_mode_becomes_rgb(tmp_path, ctx, name) -> None:
     assert abs(found.astype(int) - expected).max() <= 2
 
 
-def test_exif_orientation_is_applied(tmp_path, ctx) -> None:
+def test_exif_orientation_is_applied(tmp_path: Path, ctx: Context) -> None:
     picture = np.zeros((8, 16, 3), dtype=np.uint8)
     picture[:, :8] = 255
     exif = Image.Exif()
@@ -213,21 +231,23 @@ def test_exif_orientation_is_applied(tmp_path, ctx) -> None:
 @pytest.mark.parametrize(
     ("make", "message"), [(lambda p: None, "no folder at"), (lambda p: p.mkdir(), "no class folders")]
 )
-def test_a_folder_without_classes_is_refused(tmp_path, ctx, one_line, make, message) -> None:
+def test_a_folder_without_classes_is_refused(
+    tmp_path: Path, ctx: Context, one_line: OneLine, make: Callable[[Path], None], message: str
+) -> None:
     make(tmp_path / "nothing")
     with pytest.raises(UserError) as caught:
         ImageFolder(path=tmp_path / "nothing").load("train", ctx)
     assert message in one_line(caught)
 
 
-def test_test_folder_without_train_folder_is_refused(folder, ctx, one_line) -> None:
+def test_test_folder_without_train_folder_is_refused(folder: Path, ctx: Context, one_line: OneLine) -> None:
     (folder / "train").rename(folder / "training")
     with pytest.raises(UserError) as caught:
         ImageFolder(path=folder).load("train", ctx)
     assert "no train/" in one_line(caught)
 
 
-def test_an_unknown_split_is_refused(folder, ctx, one_line) -> None:
+def test_an_unknown_split_is_refused(folder: Path, ctx: Context, one_line: OneLine) -> None:
     with pytest.raises(UserError) as caught:
         ImageFolder(path=folder).load("dev", ctx)
     assert "'dev'" in one_line(caught)

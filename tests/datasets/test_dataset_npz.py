@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
+from sets import Images, OneLine
 
 from ue_bench.api import UserError, ValidationError
+from ue_bench.contract.context import Context
 from ue_bench_datasets import npz as module
 from ue_bench_datasets.npz import Npz
 
@@ -18,8 +23,8 @@ def arrays(**changes: object) -> dict[str, object]:
 
 
 @pytest.fixture
-def write(tmp_path):
-    def write(save=np.savez, **changes: object) -> Npz:
+def write(tmp_path: Path) -> Callable[..., Npz]:
+    def write(save: Callable[..., None] = np.savez, **changes: object) -> Npz:
         save(tmp_path / "my set.npz", **arrays(**changes))
         return Npz(path=tmp_path / "my set.npz")
 
@@ -27,7 +32,7 @@ def write(tmp_path):
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_reads_both_splits(write, ctx, save) -> None:
+def test_reads_both_splits(write: Callable[..., Npz], ctx: Context, save: Callable[..., None]) -> None:
     data = write(save)
     np.testing.assert_array_equal(data.load("train", ctx).images, X)
     np.testing.assert_array_equal(data.load("test", ctx).labels, Y[:3])
@@ -39,17 +44,17 @@ def test_reads_both_splits(write, ctx, save) -> None:
     [X.transpose(0, 3, 1, 2), np.asfortranarray(X)],
     ids=["channels first", "fortran order"],
 )
-def test_other_layouts_give_the_same_images(write, ctx, stored) -> None:
+def test_other_layouts_give_the_same_images(write: Callable[..., Npz], ctx: Context, stored: Images) -> None:
     np.testing.assert_array_equal(write(x_train=stored).load("train", ctx).images, X)
 
 
 @pytest.mark.parametrize("stored", [X[..., 0], X[..., :1], X[..., :1].transpose(0, 3, 1, 2)])
-def test_gray_images_become_rgb(write, ctx, stored) -> None:
+def test_gray_images_become_rgb(write: Callable[..., Npz], ctx: Context, stored: Images) -> None:
     images = write(x_train=stored).load("train", ctx).images
     np.testing.assert_array_equal(images, np.repeat(X[..., :1], 3, axis=3))
 
 
-def test_other_names_and_column_labels_are_understood(tmp_path, ctx) -> None:
+def test_other_names_and_column_labels_are_understood(tmp_path: Path, ctx: Context) -> None:
     path = tmp_path / "med.npz"
     np.savez(
         path, train_images=X, train_labels=Y[:, None], test_images=X, test_labels=Y[:, None], class_names=list("abc")
@@ -59,14 +64,16 @@ def test_other_names_and_column_labels_are_understood(tmp_path, ctx) -> None:
     assert data.class_names == ("a", "b", "c")
 
 
-def test_pieces_and_limits_keep_the_order(write, ctx, monkeypatch) -> None:
+def test_pieces_and_limits_keep_the_order(
+    write: Callable[..., Npz], ctx: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "CHUNK_BYTES", 2 * X[0].nbytes)
     data = write().model_copy(update={"limit_per_class": 1})
     np.testing.assert_array_equal(data.load("train", ctx).images, X[:3])
     np.testing.assert_array_equal(write().load("train", ctx).images, X)
 
 
-def test_size_resizes(write, ctx) -> None:
+def test_size_resizes(write: Callable[..., Npz], ctx: Context) -> None:
     assert write().model_copy(update={"size": 4}).load("train", ctx).size == (4, 4)
 
 
@@ -85,13 +92,15 @@ def test_size_resizes(write, ctx) -> None:
         ({"y_train": np.array([None] * 6)}, "Python objects"),
     ],
 )
-def test_what_does_not_fit_is_one_line(write, ctx, one_line, changes, message) -> None:
+def test_what_does_not_fit_is_one_line(
+    write: Callable[..., Npz], ctx: Context, one_line: OneLine, changes: dict[str, object], message: str
+) -> None:
     with pytest.raises(UserError) as caught:
         write(**changes).load("test" if "x_test" in changes else "train", ctx)
     assert message in one_line(caught)
 
 
-def test_a_damaged_archive_is_one_line(write, ctx, one_line) -> None:
+def test_a_damaged_archive_is_one_line(write: Callable[..., Npz], ctx: Context, one_line: OneLine) -> None:
     data = write(np.savez_compressed)
     content = bytearray(data.path.read_bytes())
     content[100:400] = bytes(300)
@@ -102,7 +111,7 @@ def test_a_damaged_archive_is_one_line(write, ctx, one_line) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 but no more"])
-def test_a_file_that_is_no_archive_is_one_line(tmp_path, ctx, one_line, content) -> None:
+def test_a_file_that_is_no_archive_is_one_line(tmp_path: Path, ctx: Context, one_line: OneLine, content: bytes) -> None:
     path = tmp_path / "x.npz"
     path.write_bytes(content)
     with pytest.raises(ValidationError) as caught:
@@ -110,7 +119,7 @@ def test_a_file_that_is_no_archive_is_one_line(tmp_path, ctx, one_line, content)
     assert "x.npz" in one_line(caught)
 
 
-def test_a_missing_file_is_one_line(tmp_path, ctx, one_line) -> None:
+def test_a_missing_file_is_one_line(tmp_path: Path, ctx: Context, one_line: OneLine) -> None:
     with pytest.raises(UserError) as caught:
         Npz(path=tmp_path / "x.npz").load("train", ctx)
     assert "no file at" in one_line(caught)

@@ -1,23 +1,28 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow import parquet as pq
+from sets import Images, OneLine
 
 from ue_bench.api import UserError, ValidationError
+from ue_bench.contract.context import Context
 from ue_bench_datasets.hub import jpeg_quality
 from ue_bench_datasets.parquet import Parquet
 
 NAMES = ["cat", "dog"]
 
 
-def values(images: np.ndarray) -> list[int]:
-    return images[:, 0, 0, 0].tolist()
+def values(images: Images) -> list[int]:
+    return [int(value) for value in images[:, 0, 0, 0]]
 
 
 @pytest.fixture
-def folder(tmp_path, write_parquet, encode):
+def folder(tmp_path: Path, write_parquet: Callable[..., Path], encode: Callable[..., bytes]) -> Path:
     """Two shards of five rows, a test file of two; values tell the images apart."""
     root = tmp_path / "pets"
     for shard in range(2):
@@ -29,7 +34,7 @@ def folder(tmp_path, write_parquet, encode):
     return root
 
 
-def test_reads_all_shards_in_order(folder, ctx) -> None:
+def test_reads_all_shards_in_order(folder: Path, ctx: Context) -> None:
     data = Parquet(path=folder)
     train, test = data.load("train", ctx), data.load("test", ctx)
     assert values(train.images) == list(range(10))
@@ -39,14 +44,16 @@ def test_reads_all_shards_in_order(folder, ctx) -> None:
     assert train.source == "pets"
 
 
-def test_limits_cross_row_groups_and_shards(folder, ctx) -> None:
+def test_limits_cross_row_groups_and_shards(folder: Path, ctx: Context) -> None:
     data = Parquet(path=folder, limit_per_class=4, test_limit_per_class=1)
     assert values(data.load("train", ctx).images) == list(range(8))
     assert values(Parquet(path=folder, limit_per_class=1).load("train", ctx).images) == [0, 1]
     assert len(data.load("test", ctx)) == 2
 
 
-def test_rows_far_apart_are_found(tmp_path, write_parquet, encode, ctx) -> None:
+def test_rows_far_apart_are_found(
+    tmp_path: Path, write_parquet: Callable[..., Path], encode: Callable[..., bytes], ctx: Context
+) -> None:
     labels = [0] * 20 + [1] * 3
     write_parquet(tmp_path / "p" / "train.parquet", [encode(i) for i in range(23)], labels, NAMES, row_group_size=4)
     data = Parquet(path=tmp_path / "p", limit_per_class=2).load("train", ctx)
@@ -54,13 +61,15 @@ def test_rows_far_apart_are_found(tmp_path, write_parquet, encode, ctx) -> None:
 
 
 @pytest.mark.parametrize("name", ["data/test-00000.parquet", "validation-00000.parquet", "test/0000.parquet"])
-def test_other_places_of_the_test_file(folder, ctx, name) -> None:
+def test_other_places_of_the_test_file(folder: Path, ctx: Context, name: str) -> None:
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / "test-00000-of-00001.parquet").rename(folder / name)
     assert values(Parquet(path=folder).load("test", ctx).images) == [100, 101]
 
 
-def test_test_split_chooses_among_several(folder, write_parquet, encode, ctx, one_line) -> None:
+def test_test_split_chooses_among_several(
+    folder: Path, write_parquet: Callable[..., Path], encode: Callable[..., bytes], ctx: Context, one_line: OneLine
+) -> None:
     write_parquet(folder / "validation-0.parquet", [encode(200), encode(201)], [0, 1], NAMES)
     assert values(Parquet(path=folder).load("test", ctx).images) == [100, 101]
     assert values(Parquet(path=folder, test_split="validation").load("test", ctx).images) == [200, 201]
@@ -69,7 +78,7 @@ def test_test_split_chooses_among_several(folder, write_parquet, encode, ctx, on
     assert "'dev'" in one_line(caught)
 
 
-def test_one_file_with_a_held_out_share(folder, ctx, one_line) -> None:
+def test_one_file_with_a_held_out_share(folder: Path, ctx: Context, one_line: OneLine) -> None:
     file = folder / "train-00000-of-00002.parquet"
     data = Parquet(path=file, test_fraction=0.4)
     train, test = (values(data.load(split, ctx).images) for split in ("train", "test"))
@@ -80,7 +89,7 @@ def test_one_file_with_a_held_out_share(folder, ctx, one_line) -> None:
     assert "test_fraction=" in one_line(caught)
 
 
-def test_files_are_those_that_loading_reads(folder, tmp_path) -> None:
+def test_files_are_those_that_loading_reads(folder: Path, tmp_path: Path) -> None:
     (folder / "README.md").write_text("not read")
     assert [p.name for p in Parquet(path=folder).files(tmp_path)] == [
         "train-00000-of-00002.parquet",
@@ -89,7 +98,9 @@ def test_files_are_those_that_loading_reads(folder, tmp_path) -> None:
     ]
 
 
-def test_string_labels_are_sorted_into_classes(tmp_path, write_parquet, encode, ctx) -> None:
+def test_string_labels_are_sorted_into_classes(
+    tmp_path: Path, write_parquet: Callable[..., Path], encode: Callable[..., bytes], ctx: Context
+) -> None:
     images = [encode(i) for i in range(3)]
     write_parquet(tmp_path / "p" / "train.parquet", images, ["pear", "apple", "pear"])
     data = Parquet(path=tmp_path / "p").load("train", ctx)
@@ -97,23 +108,29 @@ def test_string_labels_are_sorted_into_classes(tmp_path, write_parquet, encode, 
     assert data.labels.tolist() == [1, 0, 1]
 
 
-def test_integers_without_names_are_numbered(tmp_path, write_parquet, encode, ctx) -> None:
+def test_integers_without_names_are_numbered(
+    tmp_path: Path, write_parquet: Callable[..., Path], encode: Callable[..., bytes], ctx: Context
+) -> None:
     write_parquet(tmp_path / "p" / "train.parquet", [encode(), encode()], [1, 0])
     assert Parquet(path=tmp_path / "p").load("train", ctx).class_names == ("class_0", "class_1")
 
 
-def test_plain_binary_images_are_read(tmp_path, encode, ctx) -> None:
+def test_plain_binary_images_are_read(tmp_path: Path, encode: Callable[..., bytes], ctx: Context) -> None:
     pq.write_table(pa.table({"picture": [encode(5)], "kind": [0]}), tmp_path / "train.parquet")
     assert values(Parquet(path=tmp_path).load("train", ctx).images) == [5]
 
 
-def test_the_usual_label_name_wins_over_others(tmp_path, write_parquet, encode, ctx) -> None:
+def test_the_usual_label_name_wins_over_others(
+    tmp_path: Path, write_parquet: Callable[..., Path], encode: Callable[..., bytes], ctx: Context
+) -> None:
     path = tmp_path / "p" / "train.parquet"
     write_parquet(path, [encode(), encode()], [0, 1], label="fine_label", extra={"coarse_label": [0, 0], "id": [7, 8]})
     assert Parquet(path=path).load("train", ctx).labels.tolist() == [0, 1]
 
 
-def test_ambiguous_columns_list_the_candidates(tmp_path, write_parquet, encode, ctx, one_line) -> None:
+def test_ambiguous_columns_list_the_candidates(
+    tmp_path: Path, write_parquet: Callable[..., Path], encode: Callable[..., bytes], ctx: Context, one_line: OneLine
+) -> None:
     path = tmp_path / "p" / "train.parquet"
     write_parquet(path, [encode(), encode()], [0, 1], label="genus", extra={"species": [1, 0]})
     with pytest.raises(UserError) as caught:
@@ -130,14 +147,23 @@ def test_ambiguous_columns_list_the_candidates(tmp_path, write_parquet, encode, 
         ({"image_column": "label"}, "cannot be the image"),
     ],
 )
-def test_wrong_column_names_are_one_line(folder, ctx, one_line, parameters, message) -> None:
+def test_wrong_column_names_are_one_line(
+    folder: Path, ctx: Context, one_line: OneLine, parameters: dict[str, str], message: str
+) -> None:
     with pytest.raises(UserError) as caught:
         Parquet(path=folder, **parameters).load("train", ctx)
     assert message in one_line(caught)
 
 
 @pytest.mark.parametrize("bad", [b"not an image", b"", None])
-def test_a_damaged_image_is_named_by_row_and_file(tmp_path, write_parquet, encode, ctx, one_line, bad) -> None:
+def test_a_damaged_image_is_named_by_row_and_file(
+    tmp_path: Path,
+    write_parquet: Callable[..., Path],
+    encode: Callable[..., bytes],
+    ctx: Context,
+    one_line: OneLine,
+    bad: bytes | None,
+) -> None:
     good = [encode(i) for i in range(4)]
     write_parquet(tmp_path / "p" / "train-0.parquet", good, [0, 1, 0, 1])
     write_parquet(tmp_path / "p" / "train-1.parquet", [*good, bad], [0, 1, 0, 1, 0])
@@ -147,7 +173,7 @@ def test_a_damaged_image_is_named_by_row_and_file(tmp_path, write_parquet, encod
 
 
 @pytest.mark.parametrize("keep", [0, 10, 200])
-def test_a_damaged_file_is_named(folder, ctx, one_line, keep) -> None:
+def test_a_damaged_file_is_named(folder: Path, ctx: Context, one_line: OneLine, keep: int) -> None:
     bad = folder / "train-00001-of-00002.parquet"
     bad.write_bytes(bad.read_bytes()[:keep])
     with pytest.raises(ValidationError) as caught:
@@ -155,7 +181,9 @@ def test_a_damaged_file_is_named(folder, ctx, one_line, keep) -> None:
     assert bad.name in one_line(caught)
 
 
-def test_mixed_sizes_name_two_rows(tmp_path, write_parquet, encode, ctx, one_line) -> None:
+def test_mixed_sizes_name_two_rows(
+    tmp_path: Path, write_parquet: Callable[..., Path], encode: Callable[..., bytes], ctx: Context, one_line: OneLine
+) -> None:
     write_parquet(tmp_path / "p" / "train.parquet", [encode(), encode(0, (8, 9, 3))], [0, 1])
     with pytest.raises(UserError) as caught:
         Parquet(path=tmp_path / "p").load("train", ctx)
@@ -176,7 +204,14 @@ def test_mixed_sizes_name_two_rows(tmp_path, write_parquet, encode, ctx, one_lin
     ],
 )
 def test_labels_that_do_not_fit_are_one_line(
-    tmp_path, write_parquet, encode, ctx, one_line, labels, names, message
+    tmp_path: Path,
+    write_parquet: Callable[..., Path],
+    encode: Callable[..., bytes],
+    ctx: Context,
+    one_line: OneLine,
+    labels: list[int | None],
+    names: list[str] | None,
+    message: str,
 ) -> None:
     write_parquet(tmp_path / "p" / "train.parquet", [encode(), encode()], labels, names)
     with pytest.raises(ValidationError) as caught:
@@ -188,7 +223,13 @@ def test_labels_that_do_not_fit_are_one_line(
     ("names", "message"), [(["cat", "cow"], "'dog' of"), (["dog", "cat"], "another order"), (["cat"], "'dog' of")]
 )
 def test_train_and_test_must_have_the_same_classes(
-    folder, write_parquet, encode, ctx, one_line, names, message
+    folder: Path,
+    write_parquet: Callable[..., Path],
+    encode: Callable[..., bytes],
+    ctx: Context,
+    one_line: OneLine,
+    names: list[str],
+    message: str,
 ) -> None:
     write_parquet(folder / "test-00000-of-00001.parquet", [encode()] * 2, [0, len(names) - 1], names)
     with pytest.raises(ValidationError) as caught:
@@ -196,14 +237,16 @@ def test_train_and_test_must_have_the_same_classes(
     assert message in one_line(caught)
 
 
-def test_label_types_that_differ_between_shards_are_one_line(folder, write_parquet, encode, ctx, one_line) -> None:
+def test_label_types_that_differ_between_shards_are_one_line(
+    folder: Path, write_parquet: Callable[..., Path], encode: Callable[..., bytes], ctx: Context, one_line: OneLine
+) -> None:
     write_parquet(folder / "train-00001-of-00002.parquet", [encode()], ["cat"])
     with pytest.raises(ValidationError) as caught:
         Parquet(path=folder).load("train", ctx)
     assert "train-00001-of-00002.parquet" in one_line(caught)
 
 
-def test_a_file_without_rows_is_one_line(tmp_path, ctx, one_line) -> None:
+def test_a_file_without_rows_is_one_line(tmp_path: Path, ctx: Context, one_line: OneLine) -> None:
     schema = pa.schema([("image", pa.binary()), ("label", pa.int64())])
     pq.write_table(schema.empty_table(), tmp_path / "train.parquet")
     with pytest.raises(ValidationError) as caught:
@@ -212,30 +255,32 @@ def test_a_file_without_rows_is_one_line(tmp_path, ctx, one_line) -> None:
 
 
 @pytest.mark.parametrize("place", ["nothing", "."])
-def test_a_place_without_parquet_files_is_one_line(tmp_path, ctx, one_line, place) -> None:
+def test_a_place_without_parquet_files_is_one_line(tmp_path: Path, ctx: Context, one_line: OneLine, place: str) -> None:
     with pytest.raises(UserError) as caught:
         Parquet(path=tmp_path / place).load("train", ctx)
     one_line(caught)
 
 
 @pytest.mark.parametrize("quality", [1, 10, 49, 50, 75, 90, 95])
-def test_jpeg_quality_is_recovered(encode, quality) -> None:
+def test_jpeg_quality_is_recovered(encode: Callable[..., bytes], quality: int) -> None:
     import io
 
     from PIL import Image
+    from PIL.JpegImagePlugin import JpegImageFile
 
     with Image.open(io.BytesIO(encode(format="JPEG", quality=quality))) as image:
+        assert isinstance(image, JpegImageFile)
         assert jpeg_quality(image.quantization) == quality
 
 
-def test_tiny_imagenet(real_data, ctx) -> None:
+def test_tiny_imagenet(real_data: Path, ctx: Context) -> None:
     data = Parquet(path=real_data / "tiny-imagenet-100", limit_per_class=2, size=32).load("train", ctx)
     assert data.images.shape == (200, 32, 32, 3)
     assert data.class_names[0] == "n01443537 goldfish"
     assert np.bincount(data.labels).tolist() == [2] * 100
 
 
-def test_photographs_without_a_test_split(real_data, ctx, one_line) -> None:
+def test_photographs_without_a_test_split(real_data: Path, ctx: Context, one_line: OneLine) -> None:
     data = Parquet(path=real_data / "photos-256", size=64)
     assert data.load("train", ctx).images.shape == (1000, 64, 64, 3)
     with pytest.raises(UserError) as caught:

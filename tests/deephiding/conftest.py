@@ -4,22 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ue_bench.api import Context
-from ue_bench.grid.surrogates import Surrogates
-
 from .helpers import DATA
-
-
-@pytest.fixture
-def ctx(tmp_path: Path) -> Context:
-    return Context(
-        device="cpu",
-        seed=0,
-        scratch=tmp_path,
-        artifacts=tmp_path / "artifacts",
-        data_dir=tmp_path,
-        networks=Surrogates(),
-    )
 
 
 @pytest.fixture(scope="session")

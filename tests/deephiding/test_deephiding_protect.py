@@ -163,11 +163,12 @@ def test_ablations_reach_the_recipe() -> None:
     plain = DeepHiding(retrain=True).recipe(32, 5)
     assert plain == Recipe(size=32, seed=5)
     weights = "omega_freq", "omega_reveal", "omega_conc"
-    for switches, expected in [
+    cases: list[tuple[dict[str, Any], tuple[float, float, float]]] = [
         ({"omega1": 0.1, "omega2": 10, "omega3": 1e-2}, (0.1, 10, 1e-2)),
         ({"lfc": False}, (1, 1, 0)),
         ({"hide_only": True}, (0, 0, 0)),
-    ]:
+    ]
+    for switches, expected in cases:
         found = DeepHiding(retrain=True, **switches).recipe(32, 5)
         assert tuple(getattr(found, name) for name in weights) == expected
         assert replace(found, **{name: getattr(plain, name) for name in weights}) == plain

@@ -20,6 +20,7 @@ from ue_bench.api import EnvironmentProblem, UserError, ValidationError
 from ue_bench.catalogue.registry import registry
 from ue_bench.cli.main import cli
 from ue_bench.contract.context import silent
+from ue_bench.contract.plugin import Dataset, Protector
 from ue_bench.grid.data import stored_dataset
 from ue_bench.grid.environment import RunEnvironment
 from ue_bench.grid.stages.base import Work
@@ -68,6 +69,8 @@ class TestSheet:
             registry().resolve("dataset", "npz[path=set.npz]"),
             registry().resolve("protector", selector),
         )
+        assert isinstance(dataset, Dataset)
+        assert isinstance(protector, Protector)
         env = RunEnvironment(Path("cache").absolute(), Path("cache").absolute(), Path("out").absolute())
         data = stored_dataset(dataset, env, silent)
         with monkeypatch.context() as patched:
@@ -174,8 +177,8 @@ class TestCurves:
         assert [line.get_label() for line in psnr.lines] == ["stego", "revealed"]
         names = ["total", "hide", "reveal", "freq", "conc", "psnr", "psnr_reveal"]
         for name, line in zip(names, [*losses.lines, *psnr.lines], strict=True):
-            assert line.get_xdata().tolist() == [point["step"] for point in RECORD["curve"]]
-            assert line.get_ydata().tolist() == [point[name] for point in RECORD["curve"]]
+            assert np.asarray(line.get_xdata()).tolist() == [point["step"] for point in RECORD["curve"]]
+            assert np.asarray(line.get_ydata()).tolist() == [point[name] for point in RECORD["curve"]]
 
     def test_a_training_that_began_from_another_ones_weights(self, tmp_path: Path) -> None:
         """Weights of step 200 of 300 were kept and trained on: the lines go on from there."""

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Sequence
 from dataclasses import replace
-from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 
-from ue_bench.api import Context, Diverged, EnvironmentProblem, UserError, ValidationError
+from ue_bench.api import Context, Diverged, EnvironmentProblem, UserError, ValidationError, best_validation
 from ue_bench_deephiding import banks, extractor, retrain
 from ue_bench_deephiding.curves import read_curve
 from ue_bench_deephiding.extractor import train_extractor
 from ue_bench_deephiding.hinet import HidingNetwork
 from ue_bench_deephiding.protector import DeepHiding
 from ue_bench_deephiding.recipe import Recipe
-from ue_bench_deephiding.training import Covers, best_point, hiding_losses, learning_rate, train_hider
+from ue_bench_deephiding.training import Covers, hiding_losses, learning_rate, train_hider
 from ue_bench_deephiding.writing import write_hider
 
 from .helpers import TINY, change, generator, smooth_set, unit_images
@@ -45,7 +41,7 @@ def test_two_blocks_learn_to_reveal_one_pair() -> None:
     for step in range(200):
         found = hiding_losses(network, cover, hidden, labels, recipe, generator(step), None, 1)
         optimizer.zero_grad()
-        found.total.backward()  # type: ignore[no-untyped-call]
+        found.total.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         revealed.append(float(found.reveal.detach()))
@@ -81,7 +77,7 @@ def test_record_says_what_was_achieved(tmp_path: Path) -> None:
     assert record["recipe"]["learning_rate"] == TINY.learning_rate
     assert record["precision"] == "fp32"
     assert record["environment"]["torch"] == torch.__version__
-    best = best_point(record["curve"])
+    best = best_validation(record["curve"])
     assert record["achieved"]["psnr"] == best["psnr"]
     assert record["achieved"]["mse_over_eps_squared"] == pytest.approx(best["mse"] / (8 / 255) ** 2)
     assert json.loads(json.dumps(record)) is not None
@@ -97,7 +93,7 @@ def test_a_state_of_other_settings_is_refused(tmp_path: Path) -> None:
 def test_steps_that_are_not_finite_end_the_training() -> None:
     network = HidingNetwork(blocks=1, growth=4)
     with torch.no_grad():
-        network.blocks[0].phi.convs[4].bias.fill_(float("nan"))  # type: ignore[union-attr,index]
+        network.get_parameter("blocks.0.phi.convs.4.bias").fill_(float("nan"))
     data = smooth_set(6, (8, 8))
     with pytest.raises(Diverged, match=r"12 of 12 training steps of the hiding network were not finite"):
         train_hider(network, Covers(data.images, data.labels, 8), BANK, replace(TINY, steps=40, validate_every=40))
@@ -110,11 +106,6 @@ def test_a_network_that_ruins_its_covers_is_refused() -> None:
     recipe = replace(TINY, learning_rate=0.3, steps=4)
     with pytest.raises(ValidationError, match="under 20 dB"):
         train_hider(HidingNetwork(2, 4), Covers(data.images, data.labels, 8), BANK, recipe)
-
-
-def test_best_point_ignores_what_is_not_a_number() -> None:
-    curve = [{"step": 1.0, "total": float("nan")}, {"step": 2.0, "total": 2.0}, {"step": 3.0, "total": 3.0}]
-    assert best_point(curve)["step"] == 2
 
 
 def test_cosine_warms_up_and_falls_to_a_tenth() -> None:
@@ -142,20 +133,7 @@ def test_covers_are_crops_of_the_images() -> None:
     assert slopes == {(1, 12), (-1, 12), (1, -12), (-1, -12)}
 
 
-def test_a_torchvision_that_cannot_be_imported_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    class Broken:
-        """As on a CPU build of torch beside a CUDA build of torchvision."""
-
-        def find_spec(
-            self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
-        ) -> ModuleSpec | None:
-            if name == "torchvision":
-                raise RuntimeError("operator torchvision::nms does not exist\nand more")
-            return None
-
-    for name in [n for n in sys.modules if n.partition(".")[0] == "torchvision"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+def test_a_torchvision_that_cannot_be_imported_is_one_line(broken_torchvision: None, tmp_path: Path) -> None:
     with pytest.raises(EnvironmentProblem, match="needs torchvision, which cannot be imported: operator") as caught:
         retrain.fit(smooth_set(), BANK, TINY, "cpu", False, tmp_path, silent)
     assert "\n" not in str(caught.value)

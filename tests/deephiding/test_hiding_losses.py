@@ -36,7 +36,7 @@ def test_hide_loss_alone_is_flat_at_eps_squared_and_moves_nothing() -> None:
     recipe = Recipe(omega_freq=0, omega_reveal=0, omega_conc=0)
     optimizer = torch.optim.Adam(network.parameters(), recipe.learning_rate, recipe.betas, recipe.adam_eps)
     found = losses(network, recipe)
-    found.total.backward()  # type: ignore[no-untyped-call]
+    found.total.backward()
     optimizer.step()
     assert found.total.item() == pytest.approx(EPS**2, rel=1e-6)
     assert all(p.grad is None or not p.grad.any() for p in network.parameters())
@@ -45,7 +45,7 @@ def test_hide_loss_alone_is_flat_at_eps_squared_and_moves_nothing() -> None:
 
 def test_at_the_start_revealing_reaches_only_the_last_convolutions_of_eta_and_rho() -> None:
     network = HidingNetwork(blocks=3)
-    losses(network, Recipe()).reveal.backward()  # type: ignore[no-untyped-call]
+    losses(network, Recipe()).reveal.backward()
     reached = {name for name, p in network.named_parameters() if p.grad is not None and p.grad.any()}
     last = {name for name, _ in network.named_parameters() if is_last_convolution(name)}
     expected = {name for name in last if ".eta." in name or ".rho." in name}
@@ -72,7 +72,7 @@ def test_concentration_of_a_zero_row_has_a_finite_gradient() -> None:
     features = torch.randn(6, 8, generator=generator())
     features[0] = 0
     features.requires_grad_()
-    concentration(features, torch.zeros(6, dtype=torch.int64), 1).backward()  # type: ignore[no-untyped-call]
+    concentration(features, torch.zeros(6, dtype=torch.int64), 1).backward()
     assert features.grad is not None
     assert features.grad.isfinite().all()
 
@@ -162,7 +162,7 @@ def test_recomputation_keeps_every_gradient_and_less_memory() -> None:
         with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
             found = losses(network, Recipe())
         kept[recompute] = sum(sizes.values())
-        found.total.backward()  # type: ignore[no-untyped-call]
+        found.total.backward()
         gradients.append([p.grad for p in network.parameters()])
     assert all(a is not None and b is not None and torch.equal(a, b) for a, b in zip(*gradients, strict=True))
     assert kept[True] < kept[False] / 2

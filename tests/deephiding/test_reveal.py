@@ -25,7 +25,9 @@ from .helpers import randomised, smooth_set
 
 @pytest.fixture(scope="module")
 def network() -> HidingNetwork:
-    return load_network(SHIPPED)
+    found = load_network(SHIPPED)
+    assert isinstance(found, HidingNetwork)
+    return found
 
 
 @pytest.fixture(scope="module")

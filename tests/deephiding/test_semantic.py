@@ -40,7 +40,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         unet = UNet2DConditionModel(
             sample_size=32, out_channels=4, up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), **shared
         )
-        controlnet = ControlNetModel(conditioning_embedding_out_channels=(16, 32), **shared)
+        controlnet: Any = ControlNetModel(conditioning_embedding_out_channels=(16, 32), **shared)
         # They start at zero, where the edges have no influence.
         for layer in [*controlnet.controlnet_down_blocks, controlnet.controlnet_cond_embedding.conv_out]:
             torch.nn.init.normal_(layer.weight)
@@ -52,7 +52,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     scheduler = DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False
     )
-    pipeline = Pipeline(
+    pipeline: Any = Pipeline(
         vae=vae, text_encoder=text, tokenizer=tokenizer, unet=unet, controlnet=controlnet, scheduler=scheduler,
         safety_checker=None, feature_extractor=None, image_encoder=None, requires_safety_checker=False,
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ue_bench.api import Victim
 from ue_bench.contract.board import Board
 from ue_bench.contract.protocol import Protocol
 from ue_bench.contract.registration import PluginRecord
@@ -56,6 +57,8 @@ def victim_row(entry: PluginRecord) -> list[str]:
     counts = []
     for size, classes in ((32, 10), (224, 1000)):
         with torch.device("meta"):
-            network = entry.plugin_class(**given).build(classes, (size, size))  # type: ignore[attr-defined]
+            victim = entry.plugin_class.model_validate(given)
+            assert isinstance(victim, Victim)
+            network = victim.build(classes, (size, size))
         counts.append(f"{sum(p.numel() for p in network.parameters()):,}")
     return [f"`{entry.name}`", *counts]

@@ -20,7 +20,8 @@ from ue_bench.errors import EnvironmentProblem, NothingSelected, UserError, Vali
 from .helpers import PAGES, find_command, label, page, rows, section, shell_commands, spans
 
 COMMAND_LINES = [(label(p), words) for p in PAGES for words in shell_commands(p.read_text(encoding="utf-8"))]
-GRID_COMMANDS = ("run", "plan", "status")
+LISTINGS = [words for _, words in COMMAND_LINES if words[0] in ("list", "show") and "hello" not in words[1]]
+GRID_COMMANDS = ("run", "plan", "run-stage", "status")
 SELECTORS = {"protectors": "protector", "countermeasures": "countermeasure", "victims": "victim", "dataset": "dataset"}
 
 
@@ -81,12 +82,12 @@ class TestCommandLine:
             if given.get(option):
                 assert names.resolve(kind, given[option], getattr(board, f"{kind}s", ()))
 
-    def test_list_and_show_work(self, where: str, words: list[str]) -> None:
-        if words[0] not in ("list", "show") or "hello" in words[1]:
-            return
-        ran = CliRunner().invoke(cli, words)
-        assert ran.exit_code == 0
-        assert ran.stdout.strip()
+
+@pytest.mark.parametrize("words", LISTINGS, ids=" ".join)
+def test_what_is_listed_or_shown_is_there(words: list[str], own_files: None) -> None:
+    ran = CliRunner().invoke(cli, words)
+    assert ran.exit_code == 0
+    assert ran.stdout.strip()
 
 
 def test_settings_of_tables_are_documented() -> None:
@@ -97,6 +98,7 @@ def test_settings_of_tables_are_documented() -> None:
 
 def test_there_are_command_lines() -> None:
     assert len(COMMAND_LINES) > 20
+    assert {words[0] for words in LISTINGS} == {"list", "show"}
 
 
 @pytest.mark.parametrize("path", PAGES, ids=label)

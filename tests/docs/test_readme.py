@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,9 +30,66 @@ def test_one_line_installs_and_tests() -> None:
     assert lines_of_code().count(TEST_LINE) == 1
 
 
-def test_ci_runs_the_line_of_the_readme() -> None:
+def test_ci_takes_its_line_from_the_readme() -> None:
     printed = subprocess.run([ROOT / ".ci" / "run", "--print"], capture_output=True, text=True, check=True, timeout=30)
     assert printed.stdout == TEST_LINE + "\n"
+
+
+TOOL = """#!/bin/sh
+printf '%s %s\\n' "${0##*/}" "$*"
+case " $FAILING " in *" ${0##*/} "*) exit 3 ;; esac
+"""
+PYTHON = """#!/bin/sh
+mkdir -p .venv/bin
+for name in pip ruff mypy python; do cp tool ".venv/bin/$name"; done
+echo "python3 $*"
+"""
+
+
+@pytest.fixture
+def ci(tmp_path: Path) -> Callable[[str], tuple[int, list[str]]]:
+    """Runs ``.ci/run`` in a clone whose tools only say how they were called, and fail where they are told to."""
+    (tmp_path / ".ci").mkdir()
+    (tmp_path / "bin").mkdir()
+    shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci" / "run")
+    shutil.copy(ROOT / "README.md", tmp_path)
+    for path, text in ((tmp_path / "tool", TOOL), (tmp_path / "bin" / "python3", PYTHON)):
+        path.write_text(text, encoding="utf-8")
+        path.chmod(0o755)
+
+    def run(failing: str) -> tuple[int, list[str]]:
+        env = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "FAILING": failing}
+        ran = subprocess.run(["bash", tmp_path / ".ci" / "run"], env=env, capture_output=True, text=True, timeout=30)
+        return ran.returncode, ran.stdout.splitlines()
+
+    return run
+
+
+def test_ci_installs_checks_and_then_tests(ci: Callable[[str], tuple[int, list[str]]]) -> None:
+    code, said = ci("")
+    assert code == 0
+    assert [line for line in said if not line.startswith("== ")] == [
+        "python3 -m venv .venv",
+        "pip install -e .[test]",
+        "pip install -e .[checks]",
+        "ruff check",
+        "ruff format --check",
+        "mypy ",
+        "python -m pytest",
+    ]
+
+
+@pytest.mark.parametrize(("failing", "ends"), [("ruff", 1), ("mypy", 1), ("python", 3)])
+def test_ci_fails_with_any_of_its_parts_and_ends_with_the_tests(
+    ci: Callable[[str], tuple[int, list[str]]], failing: str, ends: int
+) -> None:
+    code, said = ci(failing)
+    assert (code, said[-1]) == (ends, "python -m pytest")
+    assert ("failed: mypy" in said) == (failing == "mypy")
+
+
+def test_ci_stops_where_nothing_can_be_installed(ci: Callable[[str], tuple[int, list[str]]]) -> None:
+    assert ci("pip") == (3, ["python3 -m venv .venv", "pip install -e .[test]"])
 
 
 @pytest.mark.parametrize("path", PAGES, ids=label)

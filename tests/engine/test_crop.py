@@ -104,7 +104,11 @@ def test_every_window_comes_up_and_half_of_them_are_mirrored() -> None:
 
 def test_a_crop_belongs_to_its_generator() -> None:
     images = pictures(20, 8, 8)
-    for crop in (lambda g: padded_crop(images, 4, True, g), lambda g: resized_crop(images, True, g)):
+    crops: list[Callable[[torch.Generator], Tensor]] = [
+        lambda g: padded_crop(images, 4, True, g),
+        lambda g: resized_crop(images, True, g),
+    ]
+    for crop in crops:
         assert torch.equal(crop(generator(1)), crop(generator(1)))
         assert not torch.equal(crop(generator(1)), crop(generator(2)))
 

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 from pydantic import PrivateAttr
+from sets import colours
 from torch import Tensor, nn
+from toys import noting
 
 from ue_bench.contract.context import TrainContext
 from ue_bench.contract.imageset import ImageSet
@@ -20,7 +22,7 @@ from ue_bench.engine.divergence import DivergenceCheck, check_finite, not_finite
 from ue_bench.engine.loop import Outcome, Pixels, above_chance, accuracy, curve_above_chance, train
 from ue_bench.errors import Diverged, UserError
 
-from .test_train import RECIPE, colours, longer, network, silent, weights
+from .test_train import RECIPE, Blinds, longer, network, silent, weights
 
 STEPS = 8  # of RECIPE: 40 images in batches of 16, 4 epochs
 
@@ -169,10 +171,9 @@ def test_no_step_looks_at_its_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     check = DivergenceCheck(10)
     check.add(torch.zeros((), device="meta"))
 
-    looks: list[int] = []
-    known = torch.isfinite
+    looks: list[Tensor] = []
     monkeypatch.setattr(loop, "curve_above_chance", lambda *_: True)
-    monkeypatch.setattr(torch, "isfinite", lambda x: looks.append(1) or known(x))
+    monkeypatch.setattr(torch, "isfinite", noting(looks, torch.isfinite))
     counts = []
     for batch in (40, 4):
         looks.clear()
@@ -211,17 +212,13 @@ def test_the_error_travels_between_processes() -> None:
     error = Diverged("loss", 312, 1248, "clip")
     copy = pickle.loads(pickle.dumps(error))
     assert isinstance(copy, UserError)
+    assert isinstance(copy, Diverged)
     assert (copy.what, copy.step, copy.steps, copy.hint, str(copy)) == ("loss", 312, 1248, "clip", str(error))
     assert str(error) == "diverged at step 312 of 1248: loss not finite (clip)"
     assert (copy.kind, UserError("no").kind, copy.exit_code) == ("diverged", "error", 4)
 
 
 # What was learned
-
-
-class Blinds(Countermeasure):
-    def augment(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        return torch.zeros_like(x), y
 
 
 class Plain(Countermeasure):
@@ -233,7 +230,8 @@ class Plain(Countermeasure):
 
 class Nothing(Countermeasure):
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, ctx: TrainContext) -> Tensor:
-        return 0 * model(x).sum()
+        logits: Tensor = model(x)
+        return 0 * logits.sum()
 
 
 class Forgets(Countermeasure):

@@ -18,9 +18,10 @@ class Means(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.network = nn.Sequential(nn.Conv2d(3, 3, 1, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        convolution = nn.Conv2d(3, 3, 1, bias=False)
+        self.network = nn.Sequential(convolution, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         with torch.no_grad():
-            self.network[0].weight.copy_(torch.eye(3)[..., None, None])
+            convolution.weight.copy_(torch.eye(3)[..., None, None])
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.network(x)

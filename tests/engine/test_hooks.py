@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import PrivateAttr
+from sets import colours
 from torch import Tensor, nn
 
 from ue_bench.contract.combination import combine
@@ -19,7 +20,7 @@ from ue_bench.contract.protocol import Protocol
 from ue_bench.engine.loop import Outcome, Pixels, accuracy, train
 from ue_bench.errors import UserError
 
-from .test_train import RECIPE, colours, longer, network, silent, weights
+from .test_train import RECIPE, longer, network, silent, weights
 
 TEST = colours(30, 1)
 
@@ -194,7 +195,7 @@ def test_clean_data_reach_every_method() -> None:
 
 
 def test_fewer_clean_images_are_the_first_of_them() -> None:
-    clean = ImageSet(np.arange(9, dtype=np.uint8).repeat(192).reshape(9, 8, 8, 3), np.zeros(9), ("a",))
+    clean = ImageSet(np.arange(9, dtype=np.uint8).repeat(192).reshape(9, 8, 8, 3), np.zeros(9, dtype=np.int64), ("a",))
     seen: list[int] = []
 
     class First(Finisher):

@@ -9,28 +9,21 @@ import numpy as np
 import pytest
 import torch
 from pydantic import PrivateAttr
+from sets import colours
 from torch import Tensor, nn
 
+from ue_bench.catalogue.registry import registry
 from ue_bench.contract.combination import combine
 from ue_bench.contract.context import TrainContext
 from ue_bench.contract.imageset import ImageSet
-from ue_bench.contract.plugin import Countermeasure
+from ue_bench.contract.plugin import Countermeasure, Victim
 from ue_bench.contract.protocol import Protocol
-from ue_bench.engine import loop, memory
+from ue_bench.engine import batches, loop, memory
 from ue_bench.engine.loop import Outcome, Pixels, ShiftedInput, accuracy, default_precision, make_optimizer, train
 
 RECIPE = Protocol(
     name="tiny", version=1, summary="", source="", batch=16, epochs=4, learning_rate=0.1, schedule="cosine", pad=1
 )
-
-
-def colours(count: int = 40, seed: int = 0) -> ImageSet:
-    """Noise in which the brightest channel is the class."""
-    rng = np.random.default_rng(seed)
-    labels = np.arange(count) % 3
-    images = rng.integers(0, 120, (count, 8, 8, 3), dtype=np.uint8)
-    images[np.arange(count), :, :, labels] += 100
-    return ImageSet(images, labels, ("red", "green", "blue"))
 
 
 def network() -> nn.Module:
@@ -131,7 +124,11 @@ def test_a_set_smaller_than_a_batch_is_one_batch() -> None:
 
 
 def test_an_epoch_takes_every_image_once_in_a_new_order() -> None:
-    data = ImageSet(np.repeat(np.arange(32, dtype=np.uint8), 192).reshape(32, 8, 8, 3), np.zeros(32), ("a", "b", "c"))
+    data = ImageSet(
+        np.repeat(np.arange(32, dtype=np.uint8), 192).reshape(32, 8, 8, 3),
+        np.zeros(32, dtype=np.int64),
+        ("a", "b", "c"),
+    )
     watch = Watches()
     run(data, recipe=longer(pad=0, flip=False), countermeasure=watch)
     seen = [(x[:, 0, 0, 0] * 255).round().int().tolist() for x, _ in watch._batches]
@@ -140,11 +137,12 @@ def test_an_epoch_takes_every_image_once_in_a_new_order() -> None:
     assert len({tuple(epoch) for epoch in epochs}) == 4
 
 
-def test_what_augment_returns_is_trained_on() -> None:
-    class Blinds(Countermeasure):
-        def augment(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-            return torch.zeros_like(x), y
+class Blinds(Countermeasure):
+    def augment(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        return torch.zeros_like(x), y
 
+
+def test_what_augment_returns_is_trained_on() -> None:
     assert run(recipe=longer(epochs=25), countermeasure=Blinds())[1].accuracy_test[-1] < 60
 
 
@@ -198,7 +196,7 @@ def test_each_step_takes_the_rate_of_the_protocol(schedule: str, clip: float | N
     recipe = longer(schedule=schedule, milestones=(0.5,), momentum=0, weight_decay=0, clip=clip)
     descends = Descends()
     model, _ = run(recipe=recipe, countermeasure=descends, build=Only)
-    path = np.array([*descends._weights, model.network.weight.item()])  # type: ignore[union-attr,operator]
+    path = np.array([*descends._weights, model.get_parameter("network.weight").item()])
     steps = (path[:-1] - path[1:]) / (clip or 1)
     assert steps == pytest.approx([recipe.rate(step, 8) for step in range(8)], rel=1e-3)
 
@@ -209,7 +207,7 @@ def test_each_step_of_adam_takes_the_rate_of_the_protocol(optimizer: str) -> Non
     recipe = longer(optimizer=optimizer, weight_decay=0)
     descends = Descends()
     model, _ = run(recipe=recipe, countermeasure=descends, build=Only)
-    path = np.array([*descends._weights, model.network.weight.item()])  # type: ignore[union-attr,operator]
+    path = np.array([*descends._weights, model.get_parameter("network.weight").item()])
     assert path[:-1] - path[1:] == pytest.approx([recipe.rate(step, 8) for step in range(8)], rel=1e-3)
 
 
@@ -256,12 +254,8 @@ def test_a_procedure_gives_the_loss_and_knows_the_epoch(joined: bool) -> None:
 
 
 def test_a_combination_without_a_procedure_trains_as_its_parts_do() -> None:
-    class Adds(Countermeasure):
-        def augment(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-            return x + 0.1 * torch.rand(x.shape, generator=generator), y
-
-    model, outcome = run(countermeasure=combine(Adds(), Countermeasure()))
-    assert weights(model) == weights(run(countermeasure=Adds())[0])
+    model, outcome = run(countermeasure=combine(Jitter(), Countermeasure()))
+    assert weights(model) == weights(run(countermeasure=Jitter())[0])
     assert None not in outcome.accuracy_train
 
 
@@ -294,10 +288,47 @@ def test_accuracy_counts_in_eval_mode_and_over_all_batches(monkeypatch: pytest.M
             assert not torch.is_grad_enabled()
             return x.mean((2, 3))
 
-    monkeypatch.setattr(loop, "EVAL_BATCH", 7)
+    monkeypatch.setattr(batches, "EVAL_BATCH", 14)
+    monkeypatch.setattr(batches, "ONE_CORE_PARTS", 2)
     data = colours()
     wrong = ImageSet(data.images, np.where(np.arange(40) < 10, (data.labels + 1) % 3, data.labels), data.class_names)
     assert accuracy(Reads(), Pixels(wrong, torch.device("cpu")), lambda: torch.autocast("cpu", enabled=False)) == 75
+
+
+@pytest.mark.parametrize(
+    ("images", "device", "sizes"),
+    [
+        (2300, "cpu", [250] * 8 + [300]),
+        (2300, "cuda", [1000, 1000, 300]),
+        (1001, "cpu", [250] * 4 + [1]),
+        (7, "cpu", [7]),
+        (0, "cpu", []),
+    ],
+)
+def test_only_whole_thousands_are_cut_smaller_on_a_cpu(images: int, device: str, sizes: list[int]) -> None:
+    cut = list(batches.evaluation_batches(images, torch.device(device)))
+    assert [len(batch) for batch in cut] == sizes
+    assert [where for batch in cut for where in batch] == list(range(images))
+
+
+@pytest.mark.parametrize(("threads", "size"), [(1, 250), (2, 1000), (16, 1000)])
+def test_threads_share_a_batch(threads: int, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert {len(batch) for batch in batches.evaluation_batches(2000, torch.device("cpu"))} == {size}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("selector", ["resnet9[width=8,blocks=1]", "vit[width=24,depth=1,heads=2]", "linear", "mlp"])
+def test_logits_are_the_same_to_the_bit_in_batches_for_a_cpu(selector: str, precision: str) -> None:
+    [victim] = registry().resolve("victim", selector)
+    assert isinstance(victim, Victim)
+    torch.manual_seed(0)
+    model = victim.build(10, (16, 16)).to(memory_format=torch.channels_last).eval()
+    x = loop.to_unit(torch.randint(256, (batches.EVAL_BATCH, 16, 16, 3), dtype=torch.uint8))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        assert torch.equal(
+            torch.cat([model(part) for part in x.split(batches.EVAL_BATCH // batches.ONE_CORE_PARTS)]), model(x)
+        )
 
 
 def test_the_shift_is_taken_off_the_pixels() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +12,7 @@ from toys import PROTOCOL, Linear, Plain, Toy, toy_cell
 from ue_bench.catalogue.registry import registry
 from ue_bench.contract.plugin import NetworkCost, Protector, Victim
 from ue_bench.engine import speed
-from ue_bench.grid import cost
+from ue_bench.grid import cost, prediction
 from ue_bench.grid.cell import epochs
 from ue_bench.grid.stages.protect import LEAST_PASSES, ProtectStage
 from ue_bench.grid.stages.train import TrainStage
@@ -40,7 +42,7 @@ def test_protection_weighs_as_many_passes_as_it_makes() -> None:
     assert ProtectStage.of(toy_cell(protector=Dear())).cost().weight == 30
 
 
-def test_what_a_victim_learns_before_its_training_weighs_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_victim_learns_before_its_training_weighs_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     class Learner(Linear):
         def cost(self, images: int) -> NetworkCost:
             return NetworkCost("mlp", 3.0 * images)
@@ -58,16 +60,17 @@ def test_what_a_victim_learns_before_its_training_weighs_too(monkeypatch: pytest
         asked.append(network)
         return 5.0
 
-    monkeypatch.setattr(cost, "seconds", seconds)
-    wanted: Any = SimpleNamespace(env=SimpleNamespace(device="cpu", threads=1), data=learner.data, cells=[learner])
-    assert cost.stage_seconds(TrainStage(learner), wanted) == 10
+    monkeypatch.setattr(prediction, "network_seconds", seconds)
+    place = SimpleNamespace(device="cpu", threads=1, cache_dir=tmp_path)
+    wanted: Any = SimpleNamespace(env=place, data=learner.data, precision="fp32", place="here")
+    assert prediction.Predictor(wanted).seconds(TrainStage(learner)) == 10
     assert sorted(asked, key=lambda n: n.victim) == [NetworkCost("linear", alone), NetworkCost("mlp", 30.0)]
 
 
 def test_a_pass_is_timed_by_training_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds are those of the clock, over all images that were passed."""
     now = iter(range(100))
-    monkeypatch.setattr(speed.time, "perf_counter", lambda: float(next(now)))
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(now)))
     monkeypatch.setattr(speed, "LEAST_SECONDS", 2.5)
     speed.seconds_a_pass.cache_clear()
     found = speed.seconds_a_pass(victim(), 10, (8, 8), "cpu", "fp32", 1)

@@ -67,9 +67,19 @@ def test_seeds_are_stable(axes: tuple[Any, ...], seed: int) -> None:
 
 
 def test_seeds_are_63_bits_and_tell_axes_apart() -> None:
-    axes = [(0,), (1,), (0, "a"), (0, "b"), (0, "a", "b"), (0, "ab"), (0, "", "ab"), (0, "a", 1), (0, "a1")]
+    axes: list[tuple[int, *tuple[int | str, ...]]] = [
+        (0,),
+        (1,),
+        (0, "a"),
+        (0, "b"),
+        (0, "a", "b"),
+        (0, "ab"),
+        (0, "", "ab"),
+        (0, "a", 1),
+        (0, "a1"),
+    ]
     seeds = [derive(*a) for a in axes]
-    assert len(set(seeds)) == len(axes)
+    assert len(set(seeds)) == len(seeds)
     assert all(0 <= s < 2**63 for s in seeds)
 
 
@@ -227,7 +237,7 @@ def test_a_purified_set_depends_on_the_purifiers_alone() -> None:
 
 
 def grid(**changes: Any) -> list[Cell]:
-    axes = {
+    axes: dict[str, Any] = {
         "data": toy_data(),
         "protectors": [Clean(), Toy()],
         "countermeasures": [Plain(), Doubler()],
@@ -237,7 +247,7 @@ def grid(**changes: Any) -> list[Cell]:
         "fraction": 1.0,
         "precision": "fp32",
     }
-    return cells(**(axes | changes))
+    return list(cells(**(axes | changes)))
 
 
 def goals(cells: list[Cell]) -> list[TrainStage]:

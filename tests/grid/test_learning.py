@@ -4,28 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from ue_bench.api import Context, ImageSet
+from ue_bench.api import Context, Countermeasure, ImageSet, Victim
 from ue_bench.engine import loop
 from ue_bench.grid import surrogates
-from ue_bench.grid.surrogates import Surrogates
 
-NET, RECIPE = "resnet9[width=4]", {"batch": 8, "epochs": 2, "learning_rate": 0.05, "schedule": "cosine"}
-
-
-@pytest.fixture
-def ctx(tmp_path: Path) -> Context:
-    return Context(
-        device="cpu",
-        seed=0,
-        scratch=tmp_path,
-        artifacts=tmp_path / "artifacts",
-        data_dir=tmp_path,
-        networks=Surrogates(),
-    )
+NET = "resnet9[width=4]"
+RECIPE: dict[str, Any] = {"batch": 8, "epochs": 2, "learning_rate": 0.05, "schedule": "cosine"}
 
 
 def images(seed: int) -> ImageSet:
@@ -37,7 +26,7 @@ def test_surrogates_are_those_of_the_training_images(ctx: Context, monkeypatch: 
     runs: list[str] = []
     train = loop.train
 
-    def counted(build, data, *rest):
+    def counted(build: Any, data: ImageSet, *rest: Any) -> Any:
         runs.append(data.fingerprint)
         return train(build, data, *rest)
 
@@ -82,6 +71,8 @@ def test_a_trained_network_can_be_known_before_it_is_trained(ctx: Context) -> No
 
     [net] = registry().resolve("victim", NET)
     [plain] = registry().resolve("countermeasure", "vanilla")
+    assert isinstance(net, Victim)
+    assert isinstance(plain, Countermeasure)
     recipe = Protocol(name="surrogate", version=1, summary="", source="", **RECIPE)
     key = digest(surrogates.artifact(images(0).fingerprint, net, recipe, plain, ctx.seed, ctx.precision))
     assert not (ctx.artifacts / "plugin" / key).exists()

@@ -202,3 +202,26 @@ def test_terminal_shows_failures_above_and_leaves_nothing_else() -> None:
 def test_dumb_terminal_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
     assert not Progress(Console(file=StringIO(), force_terminal=True)).interactive
+
+
+def test_eta_knows_the_tail(clock: Clock) -> None:
+    """One long task is left for four workers: three of them cannot help."""
+    tasks = [task(name) for name in "abcd"]
+    progress = Progress(Console(file=StringIO(), force_terminal=False))
+    progress.begin(tasks, 4, 4, [Slot(f"cpu#{i}", "cpu", 1) for i in range(4)])
+    for one in tasks:
+        progress.on_event(Event("started", one))
+    clock.now += 60
+    for one in tasks[:3]:
+        progress.on_event(Event("done", one))
+    progress.on_event(Event("progress", tasks[3], fraction=0.25))
+    # 3.25 tasks a minute by four workers, so one worker does 0.8125, and has 0.75 of a task before it.
+    assert progress.eta() == "0:55"
+
+
+@pytest.mark.parametrize(("widgets", "live"), [(None, False), ("a spec", True)])
+def test_a_notebook_has_a_live_display_where_there_are_widgets(
+    monkeypatch: pytest.MonkeyPatch, widgets: str | None, live: bool
+) -> None:
+    monkeypatch.setattr("ue_bench.grid.progress.find_spec", lambda name: widgets)
+    assert Progress(Console(file=StringIO(), force_jupyter=True)).interactive is live

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 
 from ue_bench.contract.context import Context
 from ue_bench.contract.imageset import ImageSet
-from ue_bench.engine import loop
+from ue_bench.engine import loop, saving
 from ue_bench.errors import Diverged, UserError
 from ue_bench.grid.surrogates import Surrogates
 
@@ -57,28 +58,46 @@ def test_it_is_trained_once(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> No
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_one_that_was_killed_ends_the_same(ctx: Context) -> None:
+@pytest.fixture
+def always_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A state is kept after every step and every epoch."""
+    monkeypatch.setattr(saving, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(saving, "SHARE", float("inf"))
+
+
+@pytest.mark.usefixtures("always_saved")
+@pytest.mark.parametrize("states", [1, 2, 3, 5, 6])
+def test_one_that_was_killed_ends_the_same(ctx: Context, states: int) -> None:
+    """Two steps an epoch: the third state is the one after the first epoch."""
     whole = weights(replace(ctx, artifacts=ctx.artifacts / "other").surrogate(images(), NET, **RECIPE))
-    train, epochs = loop.train, []
+    train: Callable[..., Any] = loop.train
+    steps: list[int] = []
 
     def interrupted(*arguments: Any) -> Any:
-        *rest, state, save = arguments
+        *rest, state, save, due = arguments
 
         def saved(found: dict[str, Any]) -> None:
             save(found)
-            epochs.append(found["epoch"])
-            if len(epochs) == 2:
+            steps.append(found["step"])
+            if len(steps) == states:
                 raise KeyboardInterrupt
 
-        return train(*rest, state, saved)
+        return train(*rest, state, saved, due)
+
+    def continued(*arguments: Any) -> Any:
+        state = arguments[-3]
+        assert state["step"] == steps[-1]
+        return train(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "train", interrupted)
         with pytest.raises(KeyboardInterrupt):
             ctx.surrogate(images(), NET, **RECIPE)
     assert not list((ctx.artifacts / "plugin").glob("*/weights.pt"))
-    assert weights(ctx.surrogate(images(), NET, **RECIPE)) == whole
-    assert epochs == [1, 2]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "train", continued)
+        assert weights(ctx.surrogate(images(), NET, **RECIPE)) == whole
+    assert steps == [1, 2, 2, 3, 4, 4][:states]
     assert not list((ctx.artifacts / "unfinished").iterdir())
 
 
@@ -102,23 +121,25 @@ def test_states_of_one_training(ctx: Context) -> None:
         assert weights(state) == weights(ctx.surrogate(images(), NET, **(constant | {"epochs": epochs})))
 
 
+@pytest.mark.usefixtures("always_saved")
+@pytest.mark.parametrize("step", [4, 5])  # at the end of an epoch and in the middle of one
 @pytest.mark.parametrize("damaged", ["", "state.pt", "epoch-1.pt"])
 def test_states_of_a_training_that_was_killed(
-    ctx: Context, damaged: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ctx: Context, damaged: str, step: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     elsewhere = replace(ctx, artifacts=ctx.artifacts / "other")
     whole = [weights(state) for state in elsewhere.checkpoints(images(), NET, 3, **RECIPE)]
-    train = loop.train
+    train: Callable[..., Any] = loop.train
 
     def interrupted(*arguments: Any) -> Any:
-        *rest, save = arguments
+        *rest, save, due = arguments
 
         def saved(found: dict[str, Any]) -> None:
             save(found)
-            if found["epoch"] == 2:
+            if (found["epoch"], found["step"]) == (2, step):
                 raise KeyboardInterrupt
 
-        return train(*rest, saved)
+        return train(*rest, saved, due)
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "train", interrupted)

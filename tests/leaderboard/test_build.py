@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,8 +48,8 @@ class Page(HTMLParser):
         return [attributes[name] or "" for _, attributes in self.tags if name in attributes]
 
 
-def page(results: list[Result], **changes: object) -> Page:
-    return Page(render(results, replace(BOARD, **changes))["index.html"])  # type: ignore[arg-type]
+def page(results: list[Result], **changes: Any) -> Page:
+    return Page(render(results, replace(BOARD, **changes))["index.html"])
 
 
 def details(found: Page, protector: str, countermeasure: str) -> dict[str, object]:
@@ -159,7 +160,13 @@ def test_shared_facts_of_a_panel() -> None:
 
 @pytest.mark.parametrize("others", [[], grid(ROWS)], ids=["alone", "beside the board's"])
 def test_command_names_what_is_not_the_boards_whatever_else_is_there(others: list[Result]) -> None:
-    odd = {"victim": "vgg11", "fraction": 0.25, "seed": 3, "selector": "cifar10[size=8]", "fingerprint": "0" * 32}
+    odd: dict[str, Any] = {
+        "victim": "vgg11",
+        "fraction": 0.25,
+        "seed": 3,
+        "selector": "cifar10[size=8]",
+        "fingerprint": "0" * 32,
+    }
     command = details(page([*others, result("ops", **odd, protocol="full")]), "ops", "vanilla")["command"]
     assert command == (
         "ue-bench run --board tiny --protector 'ops' --countermeasure 'vanilla' --dataset 'cifar10[size=8]' "

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -21,6 +21,7 @@ from ue_bench.contract.plugin import Countermeasure, Dataset, Protector, Victim
 from ue_bench.errors import UserError
 from ue_bench.grid import grid as grid_module
 from ue_bench.grid.cell import Cell, Data, cells
+from ue_bench.grid.data import stored_dataset
 from ue_bench.grid.environment import RunEnvironment
 from ue_bench.keys import digest
 from ue_bench.leaderboard.board import BoardInfo, board_info
@@ -245,7 +246,8 @@ def test_the_dataset_of_a_board_in_the_data_folder_is_found_there(
 
 
 def old(**changes: Any) -> Result:
-    return result(**({"protocol": "fast", "protocol_version": 2} | changes))
+    given: dict[str, Any] = {"protocol": "fast", "protocol_version": 2} | changes
+    return result(**given)
 
 
 def test_a_cell_of_another_version_of_a_protocol_has_a_reason_instead_of_a_command() -> None:
@@ -302,9 +304,10 @@ def test_columns_are_named_where_a_board_has_no_list_of_its_own() -> None:
 def test_more_digits_than_a_result_keeps_are_refused() -> None:
     """A fraction of 1/3 would be stored as 0.333333, which is another cell."""
     kinds = (Protector, "none"), (Countermeasure, "vanilla"), (Victim, "resnet9")
-    plugins = [[cast(Any, resolve(kind.kind, name))] for kind, name in kinds]
+    demo = data(resolve("dataset", "demo"))
+    protectors, countermeasures, victims = ([resolve(kind.kind, name)] for kind, name in kinds)
     with pytest.raises(UserError, match=r"more than six digits \(give 0.333333\)"):
-        cells(data(resolve("dataset", "demo")), *plugins, protocol("smoke"), [0], 1 / 3, "fp32")
+        cells(demo, protectors, countermeasures, victims, protocol("smoke"), [0], 1 / 3, "fp32")
 
 
 # The boards of this repository
@@ -316,7 +319,7 @@ def cifar(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Dataset, RunEnv
     if not (DATA / "cifar10").is_dir():
         pytest.skip(f"real data is not there: {DATA / 'cifar10'}")
     cache = tmp_path_factory.mktemp("cache")
-    real, loaded = grid_module.stored_dataset, dict[str, Data]()
+    real, loaded = stored_dataset, dict[str, Data]()
 
     def load(plugin: Dataset, place: RunEnvironment, report: Any) -> Data:
         if plugin.selector not in loaded:

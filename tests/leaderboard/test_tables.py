@@ -3,12 +3,14 @@ from __future__ import annotations
 import io
 import re
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 import pytest
 
+from ue_bench.leaderboard import formats, tables
 from ue_bench.leaderboard.board import BoardInfo
-from ue_bench.leaderboard.statistics import panels
+from ue_bench.leaderboard.statistics import Panel, panels
 from ue_bench.leaderboard.tables import csv, markdown, terminal
 from ue_bench.store.schema import Result
 
@@ -156,3 +158,58 @@ def test_cells_that_learned_nothing_are_named_on_page_and_terminal() -> None:
     more = [*results, idle("jpeg[quality=10]")]
     assert "2 cells ended at chance on their own training data" in written(more)
     assert "at chance" not in written([r for r in results if r.metrics.learned])
+
+
+NAMES = ("em", "lsp", "deephiding[mode=sample,hidden=natural]", "a-very-long-name-without-a-bracket", "x[eps=4/255]")
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 40])
+def test_blocks_hold_as_many_protectors_as_fit(count: int) -> None:
+    """Every block fits the terminal, or has one protector; with the next protector it would not fit."""
+    rows = [result(f"{NAMES[i % 5]}{i}", c, 10.0 + i) for i in range(count) for c in BOARD.countermeasures]
+    [panel] = panels(rows, BOARD)
+    blocks = list(tables._blocks(panel))
+    labels, first = tables._labels(panel), 0
+    for block in blocks:
+        widths = [max(map(len, block.splitlines()))]
+        shown = _protectors_in(block)
+        chosen = panel.rows[first : first + shown]
+        drawn = {
+            width: tables._block(labels, [tables._column(panel, row, width) for row in chosen])
+            for width in tables.NAME_WIDTHS
+        }
+        assert block in drawn.values()
+        assert max(widths) <= tables.WIDTH or shown == 1
+        more = panel.rows[first : first + shown + 1]
+        for width in tables.NAME_WIDTHS if len(more) > shown else ():
+            wider = tables._block(labels, [tables._column(panel, row, width) for row in more])
+            assert max(map(len, wider.splitlines())) > tables.WIDTH
+        first += shown
+    assert first == count
+
+
+def _protectors_in(block: str) -> int:
+    """How many columns a block has beside the names of its lines: those of the rule under its head."""
+    [rule, *_] = [line for line in block.splitlines() if set(line) <= set("- ") and line.strip()]
+    return len(rule.split()) - 1
+
+
+def test_time_of_a_table_grows_with_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted, because seconds depend on the machine: it was cubic."""
+    made = {"columns": 0, "notes": 0}
+    column, notes = tables._column, formats.column_notes
+
+    def counted(*arguments: Any) -> list[str]:
+        made["columns"] += 1
+        return column(*arguments)
+
+    def noted(panel: Panel) -> list[tuple[str, str]]:
+        made["notes"] += 1
+        return notes(panel)
+
+    monkeypatch.setattr(tables, "_column", counted)
+    monkeypatch.setattr(formats, "column_notes", noted)
+    [panel] = panels([result(f"toy[count={i}]", c) for i in range(300) for c in BOARD.countermeasures], BOARD)
+    terminal(panel)
+    assert made["columns"] <= 3 * 2 * 300  # three widths of names; the first that does not fit is drawn again
+    assert made["notes"] <= 2

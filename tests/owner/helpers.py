@@ -31,8 +31,3 @@ def write(path: Path, pixels: Pixels, **options: Any) -> Path:
 def load(path: Path) -> Pixels:
     with Image.open(path) as image:
         return np.asarray(image)
-
-
-def tree(folder: Path) -> list[str]:
-    """Files below ``folder``."""
-    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ue_bench.errors import UserError, ValidationError
-from ue_bench.owner.audit import Audit, Batch, Names, Report, read_bound, text
+from ue_bench.owner.audit import Audit, AuditReport, Batch, Names, read_bound, text
 from ue_bench.owner.pairs import of_arrays, of_folders
 from ue_bench.store.image_readers import open_stored
 
@@ -23,7 +23,7 @@ def moved(clean: Pixels, by: int, seed: int = 1) -> Pixels:
     return (clean + by * signs).astype(np.uint8)
 
 
-def audited(clean: Pixels, protected: Pixels, *bounds: str, classes: list[str] | None = None) -> Report:
+def audited(clean: Pixels, protected: Pixels, *bounds: str, classes: list[str] | None = None) -> AuditReport:
     audit = Audit(map(read_bound, bounds))
     names = [f"{k}.png" for k in range(len(clean))]
     audit.take(Batch(names, classes or [""] * len(clean), clean, protected))
@@ -160,8 +160,8 @@ class TestFindings:
 
         clean = images()
         protected = moved(clean, 5)
-        sets = [ImageSet(x, np.zeros(6), ("a",)) for x in (clean, protected)]
-        assert audited(clean, protected).measured == measure(*sets, "none")
+        first, second = (ImageSet(x, np.zeros(6, dtype=np.int64), ("a",)) for x in (clean, protected))
+        assert audited(clean, protected).measured == measure(first, second, "none")
 
 
 class TestFolders:
@@ -174,7 +174,7 @@ class TestFolders:
                 write(tmp_path / "out" / label / f"{number}.png", moved(np.clip(clean, 5, 250), 4))
         return tmp_path / "clean", tmp_path / "out"
 
-    def audit(self, both: tuple[Path, Path]) -> Report:
+    def audit(self, both: tuple[Path, Path]) -> AuditReport:
         audit, pairs = Audit([]), of_folders(*both)
         for batch in pairs.batches:
             audit.take(batch)

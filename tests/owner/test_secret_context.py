@@ -11,7 +11,8 @@ from PIL import Image
 from ue_bench.api import Context, Protector
 from ue_bench.catalogue.registry import registry
 from ue_bench.owner.contexts import owner_context
-from ue_bench.owner.protecting import Request, protect
+from ue_bench.owner.protecting import protect
+from ue_bench.owner.request import ProtectionRequest
 
 
 def silent(done: float, total: float, text: str) -> None:
@@ -41,7 +42,7 @@ def test_protect_writes_other_images_for_another_seed_and_the_same_for_the_same(
         assert isinstance(protector, Protector)
         for place, seed in (("a", 5), ("b", 5), ("c", 6)):
             out = tmp_path / f"{method}-{place}"
-            request = Request(
+            request = ProtectionRequest(
                 protector, source, out, tmp_path / f"{out.name}.json", tmp_path / f"{out.name}.key", seed=seed,
                 cache_dir=tmp_path / f"cache-{place}",
             )  # fmt: skip

@@ -1,29 +1,14 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ue_bench.api import Context
-from ue_bench.grid.surrogates import Surrogates
 from ue_bench_raeg import generator
 
 from .helpers import DATA
-
-
-@pytest.fixture
-def ctx(tmp_path: Path) -> Context:
-    return Context(
-        device="cpu",
-        seed=0,
-        scratch=tmp_path,
-        artifacts=tmp_path / "artifacts",
-        data_dir=tmp_path,
-        networks=Surrogates(),
-    )
 
 
 @pytest.fixture

@@ -10,11 +10,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
 from ue_bench_raeg import attacks, jpeg
 from ue_bench_raeg.attacks import attack, quantise
-from ue_bench_raeg.recipe import ATTACKS, Recipe
+from ue_bench_raeg.recipe import ATTACKS, Attack, Recipe
 
 from .helpers import generator, psnr, smooth_images, unit_images
 
@@ -54,7 +55,7 @@ def test_simulators_are_in_order_on_generated_images(quality: int) -> None:
     noise = np.random.default_rng(1).integers(-12, 13, images.shape)
     images = np.clip(images.astype(int) + noise, 0, 255).astype(np.uint8)
     real, x = pillow(images, quality), to_tensor(images)
-    rounding, ss, mask = (psnr(jpeg.simulate(x, kind, quality), real) for kind in ("rounding", "ss", "mask"))  # type: ignore[arg-type]
+    rounding, ss, mask = (psnr(jpeg.simulate(x, kind, quality), real) for kind in ("rounding", "ss", "mask"))
     assert rounding >= 36
     assert rounding > ss
     assert quality == 10 or ss > mask  # at 10 Pillow's is nearer to a mask on these
@@ -64,7 +65,9 @@ def test_simulators_are_in_order_on_generated_images(quality: int) -> None:
 def test_tables_are_those_of_libjpeg(quality: int) -> None:
     buffer = io.BytesIO()
     Image.fromarray(smooth_images(1)[0]).save(buffer, "JPEG", quality=quality)
-    luma, chroma = (np.reshape(t, (8, 8)) for t in Image.open(buffer).quantization.values())  # type: ignore[attr-defined]
+    written = Image.open(buffer)
+    assert isinstance(written, JpegImageFile)
+    luma, chroma = (np.reshape(t, (8, 8)) for t in written.quantization.values())
     assert np.array_equal(jpeg.tables(quality).numpy(), np.stack([luma, chroma, chroma]))
 
 
@@ -188,21 +191,22 @@ def test_attacks_are_drawn_from_those_of_the_recipe() -> None:
 
 
 def test_strengths_are_those_of_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: dict[str, list[Any]] = {"blur": [], "scaling": [], "crop": [], "jpeg": []}
+    functions: dict[Attack, str] = {"blur": "gaussian_blur", "scaling": "scaling", "crop": "crop", "jpeg": "mixture"}
+    asked: dict[Attack, list[Any]] = {name: [] for name in functions}
 
-    def listening(name: str) -> Any:
+    def listening(name: Attack) -> Any:
         def answer(x: Tensor, *given: Any) -> Tensor:
             asked[name].append(given)
             return x
 
         return answer
 
-    for name, function in [("blur", "gaussian_blur"), ("scaling", "scaling"), ("crop", "crop"), ("jpeg", "mixture")]:
+    for name, function in functions.items():
         monkeypatch.setattr(attacks, function, listening(name))
     recipe = Recipe(blur_kernel=5, blur_sigma=1.5, scaling_low=0.8, scaling_high=0.9, crop_low=0.75, jpeg_mixed=2)
     for seed in range(40):
         for name in asked:
-            attack(torch.zeros(1, 3, 16, 40), name, recipe, generator(seed))  # type: ignore[arg-type]
+            attack(torch.zeros(1, 3, 16, 40), name, recipe, generator(seed))
     assert set(asked["blur"]) == {(3, 1.5), (5, 1.5)}
     ratios = [ratio for (ratio,) in asked["scaling"]]
     assert 0.8 <= min(ratios) < 0.82 < 0.88 < max(ratios) <= 0.9

@@ -38,8 +38,10 @@ def fitted() -> Any:
     """A frozen classifier that is right about the images."""
     net, images = toy_classifier(), gentle_set()
     x, y = unit(images.images), torch.tensor(images.labels)
-    net[4].weight.requires_grad_()
-    optimizer = torch.optim.Adam([net[4].weight], 0.05)
+    *_, last = net.children()
+    assert isinstance(last, torch.nn.Linear)
+    last.weight.requires_grad_()
+    optimizer = torch.optim.Adam([last.weight], 0.05)
     for _ in range(150):
         loss = torch.nn.functional.cross_entropy(net(x), y)
         optimizer.zero_grad()
@@ -171,7 +173,8 @@ class TestRae:
     def photo(self) -> Pixels:
         """A gradient with a little noise, which leaves room."""
         noise = np.random.default_rng(0).integers(-2, 3, (64, 64, 3))
-        return np.clip(smooth_images(1, (64, 64))[0] * 0.6 + 40 + noise, 0, 255).astype(np.uint8)
+        found: Pixels = np.clip(smooth_images(1, (64, 64))[0] * 0.6 + 40 + noise, 0, 255).astype(np.uint8)
+        return found
 
     def test_restores_exactly_without_blocks(self) -> None:
         clean = self.photo()

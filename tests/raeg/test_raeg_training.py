@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from toys import noting
 
-from ue_bench.api import Context, Diverged, ImageSet, UserError, ValidationError
+from ue_bench.api import Context, Diverged, ImageSet, UserError, ValidationError, best_validation, claim_checkpoint
 from ue_bench_raeg import fit as fitting
 from ue_bench_raeg.apply import to_pixels
 from ue_bench_raeg.generator import Generator
 from ue_bench_raeg.protector import Raeg
 from ue_bench_raeg.recipe import Recipe
 from ue_bench_raeg.targets import Ensemble
-from ue_bench_raeg.training import Batches, Kept, best_point, fraction, train
+from ue_bench_raeg.training import Batches, fraction, generator_log, train
 
 from .helpers import patterned_set, toy_classifier
 
@@ -71,7 +72,7 @@ def test_record_has_every_choice_and_what_was_achieved(ctx: Context, tmp_path: P
     assert record["data"]["fingerprint"] == data.fingerprint
     assert record["targets"] == ["linear"]
     assert len(record["target_checksums"]) == 1
-    assert record["achieved"] == best_point(record["curve"])
+    assert record["achieved"] == best_validation(record["curve"])
     assert {"psnr_protected", "psnr_recovered", "clipped", "accuracy_jpeg"} <= set(record["achieved"])
     assert json.loads(json.dumps(record)) == record
 
@@ -86,9 +87,9 @@ def test_features_may_be_those_of_a_network_trained_on_the_images(
 
 
 def test_a_state_of_other_settings_is_refused(ctx: Context, tmp_path: Path) -> None:
-    fitting.claim(tmp_path / "run", {"gamma": 1})
+    claim_checkpoint(tmp_path / "run", {"gamma": 1})
     with pytest.raises(UserError, match="unfinished training with other settings"):
-        fitting.claim(tmp_path / "run", {"gamma": 2})
+        fitting.fit(Raeg(**TINY), patterned_set(), ctx, tmp_path / "run")
 
 
 def test_images_too_small_for_the_discriminator_are_refused(ctx: Context, tmp_path: Path) -> None:
@@ -130,7 +131,7 @@ def test_layers_may_run_in_half_precision(ctx: Context, tmp_path: Path, monkeypa
     full, half = (run(patterned_set(12, (8, 8)), recipe, toy_classifier(), amp)[0] for amp in (False, True))
     assert any(not torch.equal(full[name], half[name]) for name in full)
     asked: list[bool] = []
-    monkeypatch.setattr(fitting, "train", lambda *given: asked.append(given[6]) or ({}, [{"total": 0.0}]))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(fitting, "train", noting(asked, lambda *given: ({}, [{"total": 0.0}]), 6))
     for precision in ("bf16", "fp32"):
         fitting.fit(Raeg(**TINY), patterned_set(), replace(ctx, precision=precision), tmp_path / precision)
     assert asked == [True, False]
@@ -139,7 +140,7 @@ def test_layers_may_run_in_half_precision(ctx: Context, tmp_path: Path, monkeypa
 def test_steps_that_are_not_finite_end_the_training() -> None:
     net = toy_classifier()
     with torch.no_grad():
-        net[4].bias.fill_(float("nan"))  # type: ignore[index]
+        net.get_parameter("4.bias").fill_(float("nan"))
     recipe = Recipe(
         width=2, gan="off", perceptual="off", attacks=("noise",), steps=40, batch=2, validation=2, validate_every=50
     )
@@ -149,19 +150,20 @@ def test_steps_that_are_not_finite_end_the_training() -> None:
 
 def test_weak_images_are_refused_and_the_best_is_the_first_lowest() -> None:
     network = Generator(2)
-    kept = Kept(network)
-    kept.add(0, {"total": 2.0, "psnr_protected": 30.0})
+    bias = network.get_parameter("steps.1.phi1.last.bias")
+    log = generator_log(network)
+    log.add(0, {"total": 2.0, "psnr_protected": 30.0})
     with torch.no_grad():
-        network.steps[1].phi1.last.bias.fill_(1)  # type: ignore[union-attr]
-    kept.add(1, {"total": 1.0, "psnr_protected": 19.9})
+        bias.fill_(1)
+    log.add(1, {"total": 1.0, "psnr_protected": 19.9})
     with torch.no_grad():
-        network.steps[1].phi1.last.bias.fill_(2)  # type: ignore[union-attr]
-    kept.add(2, {"total": 1.5, "psnr_protected": 40.0})
-    kept.add(3, {"total": float("nan"), "psnr_protected": 50.0})
-    assert kept.best["steps.1.phi1.last.bias"].tolist() == [1] * 6
-    assert best_point(kept.curve)["step"] == 2
+        bias.fill_(2)
+    log.add(2, {"total": 1.5, "psnr_protected": 40.0})
+    log.add(3, {"total": float("nan"), "psnr_protected": 50.0})
+    assert log.best["steps.1.phi1.last.bias"].tolist() == [1] * 6
+    assert best_validation(log.curve)["step"] == 2
     with pytest.raises(ValidationError, match=r"at 19\.9 dB, under 20 dB"):
-        kept.result()
+        log.result()
 
 
 def test_batches_are_passes_over_what_is_not_held_out() -> None:
@@ -223,13 +225,13 @@ def test_the_checksum_is_of_all_weights_as_they_are_stored() -> None:
 
 def test_a_generator_with_a_weight_that_is_not_finite_is_never_kept() -> None:
     network = Generator(2)
-    kept = Kept(network)
-    kept.add(0, {"total": 1.0})
+    log = generator_log(network)
+    log.add(0, {"total": 1.0})
     with torch.no_grad():
         next(network.parameters()).fill_(torch.inf)
     with pytest.raises(Diverged, match=r"at step 2: weight .* of the generator not finite"):
-        kept.add(1, {"total": 0.5})
-    assert kept.best_total == 1.0
+        log.add(1, {"total": 0.5})
+    assert log.best_total == 1.0
 
 
 def test_numbers_that_are_not_finite_are_no_pixels() -> None:

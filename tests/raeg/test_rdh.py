@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -159,8 +159,8 @@ def test_odd_images(name: str, length: int) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    seed=st.integers(0, 2**32 - 1), height=st.integers(4, 20), width=st.integers(4, 20), low=st.integers(0, 255),
-    spread=st.integers(0, 40), length=st.integers(0, 40), passes=st.integers(1, 4),
+    seed=st.integers(0, 2**32 - 1), height=st.integers(10, 24), width=st.integers(10, 24), low=st.integers(0, 255),
+    spread=st.integers(0, 10), length=st.integers(0, 24), passes=st.integers(1, 4),
     threshold=st.sampled_from(rdh.THRESHOLDS),
 )  # fmt: skip
 def test_any_image(
@@ -171,7 +171,7 @@ def test_any_image(
     try:
         marked = rdh.embed(image, message(length, seed), passes, threshold)
     except rdh.NoRoom:
-        return
+        reject()  # one in four; of smaller or rougher images nearly all
     assert marked.shape == image.shape
     back, found = rdh.extract(marked)
     assert found == message(length, seed)

@@ -94,6 +94,7 @@ class FakeActor:
 
     def __init__(self, ray: FakeRay, worker: Any) -> None:
         self.ray, self.worker, self.dead = ray, worker, False
+        self.node = ""
         load = {name: sum(a.node == name and not a.dead for a in ray.actors) for name in ray.alive}
         self.node = min(load, key=lambda name: (load[name], name), default="")
         self.place = SimpleNamespace(remote=lambda: ray.promise(self._place))

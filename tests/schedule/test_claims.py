@@ -11,6 +11,7 @@ from ue_bench.errors import Deferred
 from ue_bench.grid import work
 from ue_bench.grid.claims import StageClaims
 from ue_bench.grid.environment import RunEnvironment
+from ue_bench.grid.stages.base import Work
 from ue_bench.leases import Leases
 from ue_bench.schedule.devices import Slot
 from ue_bench.schedule.executor import Event
@@ -22,7 +23,7 @@ from .helpers import task
 
 @pytest.fixture
 def stage(env: RunEnvironment, tmp_path: Path) -> board.CellStage:
-    board.Protect("a", "short", str(tmp_path / "log")).run(work.Work(env))
+    board.Protect("a", "short", str(tmp_path / "log")).run(Work(env))
     return board.CellStage("aw", "short", str(tmp_path / "log"))
 
 
@@ -54,7 +55,7 @@ def test_one_of_two_drivers_gets_a_stage_and_the_other_its_outcome(stage: board.
     assert claim.payload.lease.held()
     assert second.claim(one).state == "taken"
     assert not second.is_free(one, "")
-    stage.run(work.Work(env, lease=claim.payload.lease))
+    stage.run(Work(env, lease=claim.payload.lease))
     first.release(one)
     assert second.is_free(one, "")
     assert second.claim(one).state == "stored"
@@ -98,7 +99,7 @@ def test_work_whose_lease_was_taken_over_publishes_nothing(stage: board.CellStag
     assert lease is not None
     leases.close()
     with pytest.raises(Deferred):
-        stage.run(work.Work(env, lease=lease))
+        stage.run(Work(env, lease=lease))
     assert not stage.path(env.out).exists()
 
 
@@ -106,7 +107,7 @@ def test_a_context_puts_off_what_waits_for_another_process(env: RunEnvironment) 
     def make(folder: Path) -> None:
         (folder / "weights").write_text("1", encoding="utf-8")
 
-    with work.Work(env, defers=True).context(0) as ctx:
+    with Work(env, defers=True).context(0) as ctx:
         name = ctx.checkpoint_dir("surrogate").name.partition(".")[0]
         other = Leases(env.cache_dir / ".leases", 60)
         held = other.claim(f"plugin.{name}")
@@ -120,11 +121,11 @@ def test_a_context_puts_off_what_waits_for_another_process(env: RunEnvironment) 
 def test_states_of_long_work_go_to_who_takes_over_and_what_the_former_owner_writes_is_not_read(
     env: RunEnvironment,
 ) -> None:
-    with work.Work(env).context(0) as ctx:
+    with Work(env).context(0) as ctx:
         before = ctx.checkpoint_dir("training")
         (before / "state").write_text("epoch 3", encoding="utf-8")
         assert ctx.checkpoint_dir("training") == before
-    with work.Work(env).context(0) as ctx:  # another process, for all that leases know: the first was given back
+    with Work(env).context(0) as ctx:  # another process, for all that leases know: the first was given back
         after = ctx.checkpoint_dir("training")
         assert after != before
         assert (after / "state").read_text(encoding="utf-8") == "epoch 3"

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -180,7 +180,7 @@ def test_no_node_with_room_is_said_at_once(make: Make) -> None:
 
 def test_no_cluster_is_said_in_one_line(make: Make, log: Path) -> None:
     executor = make()
-    executor.ray.initialized = False
+    cast(Any, executor.ray).initialized = False
     with pytest.raises(EnvironmentProblem) as raised:
         RayExecutor(executor.call)
     assert "nobody answers" in raised.value.message

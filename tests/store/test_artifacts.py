@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ def test_an_image_set_survives_storing(store: ArtifactStore) -> None:
 def test_a_view_of_a_stored_set_is_written_out(store: ArtifactStore, view: tuple[slice, ...]) -> None:
     save_images(store.root / "a", data())
     images = load_images(store.root / "a").images[view]
-    save_images(store.root / "b", ImageSet(images, np.zeros(len(images)), ("a",)))
+    save_images(store.root / "b", ImageSet(images, np.zeros(len(images), dtype=np.int64), ("a",)))
     assert np.array_equal(load_images(store.root / "b").images, data().images[view])
     assert np.array_equal(load_images(store.root / "a").images, data().images)
 
@@ -122,11 +123,18 @@ def test_what_is_being_made_for_days_is_not_swept(store: ArtifactStore, monkeypa
     assert (store.make("kind", "key", fill) / "x").exists()
 
 
+def writing(text: str) -> Callable[[Path], None]:
+    def fill(folder: Path) -> None:
+        (folder / "x").write_text(text, encoding="utf-8")
+
+    return fill
+
+
 def test_a_name_that_is_taken_by_another_process_meanwhile_keeps_what_that_one_wrote(store: ArtifactStore) -> None:
     def late() -> None:
-        store.make("kind", "key", lambda folder: (folder / "x").write_text("first", encoding="utf-8") and None)
+        store.make("kind", "key", writing("first"))
 
-    made = store.make("kind", "key", lambda f: (f / "x").write_text("second", encoding="utf-8") and None, late)
+    made = store.make("kind", "key", writing("second"), late)
     assert (made / "x").read_text(encoding="utf-8") == "first"
 
 
@@ -135,13 +143,16 @@ def test_what_may_not_be_published_is_not(store: ArtifactStore) -> None:
         raise Deferred("key")
 
     with pytest.raises(Deferred):
-        store.make("kind", "key", lambda folder: (folder / "x").write_text("1", encoding="utf-8") and None, refuse)
+        store.make("kind", "key", writing("1"), refuse)
     assert not list((store.root / "kind").iterdir())
 
 
 def test_sizes_by_kind(store: ArtifactStore) -> None:
+    def make(folder: Path) -> None:
+        (folder / "x").write_bytes(b"12345")
+
     for key in ("k", "l"):
-        store.make("kind", key, lambda f: (f / "x").write_bytes(b"12345") and None)
+        store.make("kind", key, make)
     [(count, size)] = store.sizes().values()
     files = [f for f in (store.root / "kind").rglob("*") if f.is_file()]
     assert (count, size) == (2, sum(f.stat().st_size for f in files))

@@ -12,8 +12,17 @@ import numpy as np
 import pytest
 import torch
 
-from ue_bench.atomic import kept_images, load_arrays, load_checkpoint, replacing, save_arrays, save_checkpoint
+from ue_bench.atomic import (
+    claim_checkpoint,
+    kept_images,
+    load_arrays,
+    load_checkpoint,
+    replacing,
+    save_arrays,
+    save_checkpoint,
+)
 from ue_bench.atomic import write_atomically as write
+from ue_bench.errors import UserError
 
 STATE: dict[str, Any] = {"weights": torch.arange(5.0), "step": 3, "random": torch.get_rng_state()}
 
@@ -98,6 +107,13 @@ def test_a_part_of_long_work_is_made_once_or_again_when_damaged(tmp_path: Path) 
     flip(path)
     assert (kept_images(path, make) == 7).all()
     assert len(made) == 2
+
+
+def test_a_folder_is_that_of_one_training(tmp_path: Path) -> None:
+    claim_checkpoint(tmp_path / "new.unfinished", {"gamma": 1})
+    claim_checkpoint(tmp_path / "new.unfinished", {"gamma": 1})  # continued
+    with pytest.raises(UserError, match=r"new\.unfinished holds an unfinished training with other settings"):
+        claim_checkpoint(tmp_path / "new.unfinished", {"gamma": 2})
 
 
 @pytest.mark.parametrize("content", ["Käse\n", b"\x00\xff"])

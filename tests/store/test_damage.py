@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from toys import noting
 
 from ue_bench import checksums
 from ue_bench.checksums import MANIFEST, _known_whole, damage
@@ -83,7 +84,10 @@ def test_damage_in_a_part_of_an_artifact_is_seen(store: ArtifactStore) -> None:
 
 
 def test_numbers_beside_a_damaged_set_are_not_read(store: ArtifactStore) -> None:
-    folder = store.make("features", "key", lambda f: (f / "features.json").write_text('{"a": 1}') and None)
+    def make(folder: Path) -> None:
+        (folder / "features.json").write_text('{"a": 1}', encoding="utf-8")
+
+    folder = store.make("features", "key", make)
     assert read_json(folder / "features.json") == {"a": 1}
     folder.joinpath("features.json").chmod(0o644)
     (folder / "features.json").write_text('{"a": 2}', encoding="utf-8")
@@ -110,8 +114,7 @@ def test_an_artifact_is_read_once_by_a_process(store: ArtifactStore, monkeypatch
     read: list[Path] = []
     folder = store.make("protected", "key", lambda f: save_images(f, data()))
     _known_whole.clear()  # as in another process
-    original = __import__("ue_bench.checksums").checksums.file_checksum
-    monkeypatch.setattr("ue_bench.checksums.file_checksum", lambda p: (read.append(p), original(p))[1])
+    monkeypatch.setattr(checksums, "file_checksum", noting(read, checksums.file_checksum))
     for _ in range(3):
         assert store.has("protected", "key")
         load_images(folder)
@@ -198,10 +201,14 @@ def test_the_manifest_names_every_file(store: ArtifactStore) -> None:
     assert {len(value) for value in sums.values()} == {64}
 
 
+def write_one(folder: Path) -> None:
+    (folder / "x").write_text("1", encoding="utf-8")
+
+
 def test_an_artifact_that_cannot_be_read_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may be whole: a network file system that fails today may work tomorrow."""
     store = ArtifactStore(tmp_path)
-    folder = store.make("kind", "key", lambda f: (f / "x").write_text("1", encoding="utf-8") and None)
+    folder = store.make("kind", "key", write_one)
 
     def fail(path: Path) -> str:
         raise OSError(errno.EIO, "Input/output error")

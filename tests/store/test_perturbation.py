@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import astuple
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from toys import Clean, random_set
 from ue_bench.contract.imageset import ImageSet
 from ue_bench.errors import ValidationError
 from ue_bench.store import perturbation
-from ue_bench.store.perturbation import check, measure, ssim
+from ue_bench.store.perturbation import Measurement, check, measure, ssim
 
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
@@ -20,7 +21,7 @@ def gray(*values: int) -> NDArray[np.uint8]:
 
 
 def measured_set(images: NDArray[np.uint8]) -> ImageSet:
-    return ImageSet(images, np.zeros(len(images)), ("a",))
+    return ImageSet(images, np.zeros(len(images), dtype=np.int64), ("a",))
 
 
 def test_measures_computed_by_hand() -> None:
@@ -65,6 +66,47 @@ def test_means_are_over_all_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ue_bench.contract.imageset.CHUNK_BYTES", 3 * clean.images[0].nbytes)
     parts = measure(clean, protected, "none")
     assert parts.model_dump(exclude={"declared"}) == pytest.approx(whole.model_dump(exclude={"declared"}))
+
+
+def noisy(shape: tuple[int, ...]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    rng = np.random.default_rng(0)
+    clean = rng.integers(0, 256, shape, dtype=np.uint8)
+    return clean, np.clip(clean + rng.integers(-8, 9, shape), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("count", "size"), [(130, 32), (70, 30), (3, 224), (300, 5), (4, 1)])
+def test_ssim_is_the_same_to_the_bit_however_images_are_grouped(
+    count: int, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clean, protected = noisy((count, size, size, 3))
+    grouped = ssim(clean, protected)
+    for pixels in (1, 5 * size * size, 2**40):  # one by one, by five, all at once
+        monkeypatch.setattr(perturbation, "GROUP_PIXELS", pixels)
+        assert np.array_equal(ssim(clean, protected), grouped)
+
+
+@pytest.mark.parametrize("shape", [(70, 32, 32, 3), (2, 9, 5, 3), (1, 1, 1, 3), (1, 1100, 1000, 3)])
+def test_images_that_did_not_change_are_measured_as_if_looked_at(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clean, protected = noisy(shape)
+    quick, slow = Measurement(), Measurement()
+    first = quick.add(clean, clean.copy())
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "array_equal", lambda *arrays: False)
+        second = slow.add(clean, clean.copy())
+    for one, other in zip(astuple(first), astuple(second), strict=True):
+        assert one.dtype == other.dtype
+        assert np.array_equal(one, other)
+    for measurement in (quick, slow):
+        measurement.add(clean, protected)
+    assert quick.result("") == slow.result("")
+
+
+def test_images_that_did_not_change_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(perturbation, "ssim", lambda *images: pytest.fail("compared"))
+    data = random_set()
+    assert measure(data, data, "none").ssim == 1
 
 
 def test_ssim_of_a_picture_with_itself_is_one() -> None:

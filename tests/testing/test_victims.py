@@ -21,6 +21,7 @@ class Net(nn.Module):
         self.layer = nn.Linear(inputs, classes + (fault == "classes"))
         self.norm = nn.BatchNorm1d(inputs, track_running_stats=fault != "batch")
         self.unused = nn.Parameter(torch.zeros(3)) if fault == "unused" else None
+        self.count: Tensor
         self.register_buffer("count", torch.zeros(()))
         if fault == "frozen":
             self.requires_grad_(False)
@@ -77,7 +78,7 @@ def test_one_that_keeps_the_rules(ctx: Context, data: ImageSet) -> None:
         ({"asks": {"learning_rate": -1}}, {"build optimizer"}),
         ({"asks": {"speed": 1}}, {"build optimizer"}),
     ],
-    ids=str,
+    ids=lambda value: str(sorted(value) if isinstance(value, set) else value),  # the same in every process
 )
 def test_faults(changes: dict[str, Any], faults: set[str], ctx: Context, data: ImageSet) -> None:
     assert broken(check_victim(Plain(**changes), data, ctx)) == faults

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from sets import colours
 from torch import Tensor, nn
 
 from ue_bench.api import EnvironmentProblem, UserError
@@ -20,7 +21,6 @@ from ue_bench_victims.heads import Normalised, Probe, without_classifier
 from ue_bench_victims.layers import resnet9
 
 from .helpers import victim
-from .test_victims import colours
 
 TORCHVISION = {name: name for name in pretrained.FILES} | {
     "vgg16": "vgg16_bn", "vgg19": "vgg19_bn", "mobilenetv2": "mobilenet_v2",
@@ -45,8 +45,10 @@ def theirs(torchvision: Any, name: str, classes: int = 1000) -> nn.Module:
     network: nn.Module = getattr(torchvision, TORCHVISION[name])(num_classes=classes)
     for module in network.modules():  # statistics as of a trained network
         if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.running_mean, -0.1, 0.1)  # type: ignore[arg-type]
-            nn.init.uniform_(module.running_var, 0.5, 1.5)  # type: ignore[arg-type]
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            nn.init.uniform_(module.running_mean, -0.1, 0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
     return network.eval()
 
 
@@ -106,7 +108,7 @@ def test_safetensors_will_do(torchvision: Any, tmp_path: Path) -> None:
     network = theirs(torchvision, "resnet18")
     save_file(network.state_dict(), tmp_path / "w.safetensors")
     ours: Any = victim(f"resnet18[weights={tmp_path / 'w.safetensors'}]").build(10, (32, 32))
-    assert torch.equal(ours.network.stem[0].weight, network.conv1.weight)  # type: ignore[arg-type]
+    assert torch.equal(ours.network.stem[0].weight, network.get_parameter("conv1.weight"))
 
 
 class TestWhatDoesNotFit:
@@ -175,9 +177,9 @@ class TestDownloads:
         monkeypatch.setitem(pretrained.FILES, "resnet18", file)
         (hub / "w.pth").rename(hub / file)
         ours: Any = victim("resnet18[pretrained=true]").build(10, (32, 32))
-        assert torch.equal(ours.network.stem[0].weight, network.conv1.weight)  # type: ignore[arg-type]
+        assert torch.equal(ours.network.stem[0].weight, network.get_parameter("conv1.weight"))
         probe: Any = victim("linear-probe").build(10, (32, 32))
-        assert torch.equal(probe.features.network.stem[0].weight, network.conv1.weight)  # type: ignore[arg-type]
+        assert torch.equal(probe.features.network.stem[0].weight, network.get_parameter("conv1.weight"))
 
     def test_damaged_ones_are_reported(self, hub: Path) -> None:
         hub.mkdir(parents=True)

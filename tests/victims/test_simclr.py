@@ -172,7 +172,7 @@ def bits(state: dict[str, Tensor]) -> list[bytes]:
 
 
 class TestTraining:
-    settings = {"batch": 8, "learning_rate": 0.1, "temperature": 0.5, "area": 0.2}  # noqa: RUF012
+    settings: dict[str, Any] = {"batch": 8, "learning_rate": 0.1, "temperature": 0.5, "area": 0.2}  # noqa: RUF012
 
     def test_labels_play_no_part(self, tmp_path: Path) -> None:
         data = noise()
@@ -204,7 +204,9 @@ class TestTraining:
             return x + torch.rand(x.shape, generator=generator)
 
         monkeypatch.setattr(contrastive, "view", look)
-        train_encoder(tiny, ImageSet(images, np.zeros(24), ("a",)), 2, **self.settings, ctx=context(tmp_path))
+        train_encoder(
+            tiny, ImageSet(images, np.zeros(24, dtype=np.int64), ("a",)), 2, **self.settings, ctx=context(tmp_path)
+        )
         batches = [taken[i : i + 8] for i in range(0, len(taken), 8)]
         assert batches[::2] == batches[1::2]  # two views of the same images
         epochs = sum(batches[0:6:2], []), sum(batches[6::2], [])  # noqa: RUF017
@@ -334,7 +336,8 @@ def test_shapes_are_learnt_without_labels(tmp_path: Path) -> None:
     ctx = context(tmp_path)
     torch.manual_seed(derive(ctx.seed, "initial weights"))
     control = accuracy_of_a_probe(encoder()[0], train, test)
-    learnt = train_encoder(encoder, train, 6, 64, 0.1, 0.2, 0.5, ctx)  # of preset=micro, on a smaller network
+    # Of preset=micro, on a smaller network. Six epochs were too few on some processors, whose rounding differs.
+    learnt = train_encoder(encoder, train, 10, 64, 0.1, 0.2, 0.5, ctx)
     assert accuracy_of_a_probe(learnt, train, test) > control + 8
 
 

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
-from importlib.machinery import ModuleSpec
-from types import ModuleType
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from sets import colours
 
 from ue_bench.api import EnvironmentProblem, UserError
 from ue_bench.catalogue.describe import describe
 from ue_bench.catalogue.protocols import protocol
 from ue_bench.catalogue.registry import registry
-from ue_bench.contract.imageset import ImageSet
 from ue_bench.contract.plugin import Countermeasure
 from ue_bench.contract.protocol import Protocol
 from ue_bench.contract.registration import PluginRecord
@@ -44,21 +39,6 @@ class TestEveryVictim:
             recipe = protocol(name).under(["at"], asked)
             assert {field: getattr(recipe, field) for field in asked} == asked
 
-
-class NoTorchvision:
-    """As on a CPU build of torch beside a CUDA build of torchvision."""
-
-    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if name == "torchvision":
-            raise RuntimeError("operator torchvision::nms does not exist\nand more")
-        return None
-
-
-@pytest.fixture
-def broken_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [n for n in sys.modules if n.partition(".")[0] == "torchvision"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(sys, "meta_path", [NoTorchvision(), *sys.meta_path])
     on_meta.cache_clear()
 
 
@@ -130,15 +110,6 @@ def _tokens(selector: str, size: int) -> int:
 def test_hidden_layers_of_the_mlp_are_as_asked() -> None:
     net: Any = on_meta("mlp[width=20,depth=3]", 32)
     assert [layer.out_features for layer in net if hasattr(layer, "out_features")] == [20, 20, 20, 10]
-
-
-def colours(count: int, seed: int, size: int) -> ImageSet:
-    """Noise in which the brightest channel is the class."""
-    rng = np.random.default_rng(seed)
-    labels = np.arange(count) % 3
-    images = rng.integers(0, 120, (count, size, size, 3), dtype=np.uint8)
-    images[np.arange(count), :, :, labels] += 100
-    return ImageSet(images, labels, ("red", "green", "blue"))
 
 
 def learns(selector: str, size: int, epochs: int) -> float:

@@ -1,1 +1,1 @@
-"""Finding plugins, boards and protocols, and the selectors that name them."""
+"""Find plugins, boards, protocols and tables, and read the selectors that name them."""

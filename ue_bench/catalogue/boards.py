@@ -1,4 +1,4 @@
-"""Boards by name or by file."""
+"""Open boards by name or by file."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def board(argument: str) -> Board:
     """
     if data_files.is_path(argument):
         file = data_files.read_path(Path(argument))
-        found = _board(file, argument=argument)
+        opened = _board(file, argument=argument)
     else:
         record = data_files.find(registry().boards, "board", argument)
         if record.distribution == data_files.OURS:
             return of_record(record)  # the tests have made sure of its selectors
-        file, found = data_files.read_record(record), of_record(record)
-    _check(file.label, found)
-    return found
+        file, opened = data_files.read_record(record), of_record(record)
+    _check(file.label, opened)
+    return opened
 
 
 def of_record(record: DataRecord) -> Board:
@@ -63,13 +63,13 @@ def _board(file: data_files.DataFile, argument: str) -> Board:
     return data_files.validated(Board, whole, {"name": file.name, "argument": argument})
 
 
-def _check(label: str, found: Board) -> None:
+def _check(label: str, board: Board) -> None:
     """Raise ValidationError, with the key, for a selector that stands for nothing."""
     key = "protocol"
     try:
-        protocols.protocol(found.protocol)
+        protocols.protocol(board.protocol)
         for key, kind in LISTS.items():
-            selectors = getattr(found, key)
+            selectors = getattr(board, key)
             if key == "dataset":
                 selectors = selectors.replace("{data_dir}", ".")
             registry().one(kind, selectors) if key in ONE else registry().resolve(kind, selectors)

@@ -1,4 +1,4 @@
-"""Boards and protocols as TOML: of this package, registered by another one, or a file of the user."""
+"""Read boards and protocols from TOML: of this package, registered by another one, or a file of the user."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class DataFile:
-    """What a TOML file holds. ``label`` is what errors call it; ``folder`` is where the file of a user lies."""
+    """The content of a TOML file. ``label`` names it in errors; ``folder`` is where the file of a user lies."""
 
     name: str
     label: str
@@ -41,7 +41,7 @@ def register_own(registrations: Registrations) -> None:
 
 
 def is_path(text: str) -> bool:
-    """Whether ``text`` names a file rather than something registered: it has a slash or ends in ``.toml``."""
+    """Return whether ``text`` names a file, not something registered: it has a slash or ends in ``.toml``."""
     return "/" in text or os.sep in text or text.endswith(".toml")
 
 
@@ -119,7 +119,7 @@ def refuse_unknown(label: str, given: Collection[str], known: Collection[str]) -
 
 
 def problem(label: str, error: PydanticError, keys: Mapping[str, Any]) -> ValidationError:
-    """Return the first of the validation errors in one line, with what is allowed for its key."""
+    """Return the first of the validation errors as one line, with what is allowed for its key."""
     first = error.errors()[0]
     key = str(first["loc"][0]) if first["loc"] else ""
     place = ".".join(map(str, first["loc"]))

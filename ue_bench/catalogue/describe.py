@@ -1,4 +1,4 @@
-"""Parameters and keys in words, from their JSON schema."""
+"""Describe parameters and keys in words, from their JSON schema."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ if TYPE_CHECKING:
 
 
 def describe(plugin: type[Plugin]) -> list[str]:
-    """One line a parameter: name, type, default and range."""
+    """Return a line for every parameter: name, type, default and range."""
     properties = plugin.model_json_schema().get("properties", {})
     return [f"{name}={describe_property(spec)}" for name, spec in properties.items()]
 
 
 def describe_property(spec: dict[str, Any]) -> str:
-    """The values one parameter takes, from its JSON schema: ``integer 1..100, default 75``."""
+    """Return the values that one parameter takes, from its JSON schema: ``integer 1..100, default 75``."""
     options = [o for o in spec.get("anyOf", [spec]) if o.get("type") != "null"]
     body = {**spec, **options[0]}
     if "enum" in body:

@@ -1,4 +1,4 @@
-"""Finding and loading plugin distributions, each on its own: a broken one loses only itself."""
+"""Find and load plugin distributions, each on its own: a broken one loses only itself."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ def _with_its_arguments(implementation: pluggy.HookImpl) -> Callable[..., None]:
 
 
 def _implementations(manager: pluggy.PluginManager, hook: str) -> list[pluggy.HookImpl]:
-    """All implementations, the one to be called last first."""
+    """Return all implementations, the one to be called last first."""
     caller: pluggy.HookCaller = getattr(manager.hook, hook)
     return caller.get_hookimpls()
 
 
 def _fault(implementation: pluggy.HookImpl) -> str:
-    """Why an implementation cannot be called: it would do nothing, and nobody would know. Empty where it can."""
+    """Return why an implementation cannot be called, or an empty text: pluggy would ignore it in silence."""
     if implementation.wrapper or implementation.hookwrapper:
         return "is a wrapper, but every implementation of this hook is called on its own"
     function = inspect.unwrap(implementation.function)
@@ -89,7 +89,7 @@ def load() -> Loaded:
     distributions: dict[str, str] = {}
     problems: list[Problem] = []
     modules: dict[str, Any] = {}
-    for (distribution, version), entry_points in sorted(_found().items(), key=lambda d: (d[0][0] != OURS, d[0])):
+    for (distribution, version), entry_points in sorted(_entry_points().items(), key=lambda d: (d[0][0] != OURS, d[0])):
         label = f"{distribution} {version}"
         for entry_point in entry_points:
             name = f"{distribution}:{entry_point.name}"  # two distributions may use one entry-point name
@@ -113,7 +113,7 @@ def load() -> Loaded:
 
 
 def _faults(manager: pluggy.PluginManager, module: Any, name: str) -> Iterator[str]:
-    """What looks like a hook in a module and is none."""
+    """Yield what looks like a hook in a module and is none."""
     for hook in HOOKS:
         unmarked = manager.parse_hookimpl_opts(module, hook) is None
         if unmarked and callable(getattr(module, hook, None)):
@@ -123,9 +123,9 @@ def _faults(manager: pluggy.PluginManager, module: Any, name: str) -> Iterator[s
                 yield f"{implementation.function.__name__} {_fault(implementation)}"
 
 
-def _found() -> dict[tuple[str, str], list[metadata.EntryPoint]]:
-    """Our entry points by name and version of their distribution; of one seen twice on sys.path the first."""
-    found: dict[str, tuple[str, list[metadata.EntryPoint]]] = {}
+def _entry_points() -> dict[tuple[str, str], list[metadata.EntryPoint]]:
+    """Return our entry points by name and version of their distribution; of one seen twice on sys.path the first."""
+    by_name: dict[str, tuple[str, list[metadata.EntryPoint]]] = {}
     for distribution in metadata.distributions():
         try:
             entry_points = [e for e in distribution.entry_points if e.group == hookspecs.PROJECT]
@@ -133,5 +133,5 @@ def _found() -> dict[tuple[str, str], list[metadata.EntryPoint]]:
         except Exception:  # half removed or damaged, and so nobody's plugin
             continue
         if name:
-            found.setdefault(name, (version, entry_points))
-    return {(name, version): entry_points for name, (version, entry_points) in found.items()}
+            by_name.setdefault(name, (version, entry_points))
+    return {(name, version): entry_points for name, (version, entry_points) in by_name.items()}

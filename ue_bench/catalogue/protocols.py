@@ -1,4 +1,4 @@
-"""Protocols by name or by file."""
+"""Open protocols by name or by file."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def protocol(argument: str) -> Protocol:
 
 
 def is_file(argument: str) -> bool:
-    """Whether ``argument`` is a file, or what ``protocol`` calls one, rather than a registered name."""
+    """Return whether ``argument`` is a file, or what ``protocol`` calls one, rather than a registered name."""
     return data_files.is_path(argument) or SHOWN.fullmatch(argument) is not None
 
 

@@ -1,4 +1,4 @@
-"""Names and what they stand for. Nothing heavy is imported until a plugin is used."""
+"""Map names and selectors to plugins. Nothing heavy is imported until a plugin is used."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Registry(Registrations):
     problems: list[Problem] = field(default_factory=list)
 
     def of_kind(self, kind: str) -> list[PluginRecord]:
-        """Entries of one kind by name."""
+        """Return the records of one kind, sorted by name."""
         return sorted((e for e in self.entries.values() if e.kind == kind), key=lambda e: e.name)
 
     def find(self, kind: str, name: str) -> PluginRecord:
-        """The entry of that name. Raises UserError with the nearest names when there is none."""
+        """Return the record of that name. Raises UserError with the nearest names when there is none."""
         entry = self.entries.get((kind, name))
         if entry is None:
             known = [e.name for e in self.of_kind(kind)]
@@ -50,19 +50,19 @@ class Registry(Registrations):
         return notes
 
     def create(self, kind: str, name: str, parameters: dict[str, Any], folders: Iterable[Path] = ()) -> Plugin:
-        """A plugin with these parameters. Raises UserError that names the valid ones with their ranges.
+        """Make a plugin with these parameters. Raises UserError that names the valid ones with their ranges.
 
         ``folders`` is where inputs written as ``NAME#DIGEST`` are looked for beside the current folder.
         """
         from pydantic import ValidationError as PydanticError
 
-        found = self.find(kind, name).plugin_class
+        plugin_class = self.find(kind, name).plugin_class
         try:
-            return found.model_validate(parameters, context={"folders": tuple(folders)})
+            return plugin_class.model_validate(parameters, context={"folders": tuple(folders)})
         except PydanticError as error:
             first = error.errors()[0]
             parameter = str(first["loc"][0]) if first["loc"] else ""
-            valid = "; ".join(describe(found)) or "it has none"
+            valid = "; ".join(describe(plugin_class)) or "it has none"
             if first["type"] == "extra_forbidden":
                 raise UserError(f"{kind} {name!r} has no parameter {parameter!r}", f"parameters: {valid}") from None
             if first["type"] == "missing":
@@ -74,7 +74,7 @@ class Registry(Registrations):
     def resolve(
         self, kind: str, text: str | Iterable[str], everything: Iterable[str] = (), folders: Iterable[Path] = ()
     ) -> list[Plugin]:
-        """Plugins that selectors stand for, in order and without repetition.
+        """Return the plugins that selectors stand for, in order and without repetition.
 
         ``everything`` is what ``all`` means: the list of the board. ``folders`` are those of ``create``. Combinations
         ``a+b`` need a kind that can be combined, which is countermeasures. Raises UserError for names and parameters
@@ -83,20 +83,20 @@ class Registry(Registrations):
         everything, folders = tuple(everything), tuple(folders)
         chosen: dict[str, Plugin] = {}  # by all parameters: a selector would read the content of paths
         for term in selectors.parse(text):
-            found = {repr(plugin): plugin for plugin in self._combined(kind, term, everything, folders)}
+            plugins = {repr(plugin): plugin for plugin in self._combined(kind, term, everything, folders)}
             if not term.exclude:
-                chosen |= found
+                chosen |= plugins
                 continue
-            chosen = {k: v for k, v in chosen.items() if k not in found}
+            chosen = {k: v for k, v in chosen.items() if k not in plugins}
             if not any(part.parameters for part in term.parts):  # a bare name takes every variant away
-                bare = {v.name for v in found.values() if not v.changed()}
+                bare = {v.name for v in plugins.values() if not v.changed()}
                 chosen = {k: v for k, v in chosen.items() if v.name not in bare}
         if not chosen:
             raise NothingSelected(f"the selection of {kind}s is empty", f"see 'ue-bench list {kind}s'")
         return list(chosen.values())
 
     def one(self, kind: str, selector: str) -> Plugin:
-        """The one plugin that ``selector`` stands for. Raises UserError when it stands for several."""
+        """Return the one plugin that ``selector`` stands for. Raises UserError when it stands for several."""
         plugins = self.resolve(kind, selector)
         if len(plugins) != 1:
             raise UserError(f"{selector!r} is {len(plugins)} {kind}s", f"name one {kind}")
@@ -149,12 +149,12 @@ class Registry(Registrations):
 
 @cache
 def registry() -> Registry:
-    """The registry of this process, filled from all installed distributions."""
-    found = Registry()
-    data_files.register_own(found)
+    """Return the registry of this process, filled from all installed distributions."""
+    names = Registry()
+    data_files.register_own(names)
     loaded = loading.load()
-    found.problems.extend(loaded.problems)
-    found.problems.extend(
-        loaded.call_each("ue_bench_register", lambda label, hook: hook(register=Register(found, label)))
+    names.problems.extend(loaded.problems)
+    names.problems.extend(
+        loaded.call_each("ue_bench_register", lambda label, hook: hook(register=Register(names, label)))
     )
-    return found
+    return names

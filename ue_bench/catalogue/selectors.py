@@ -1,4 +1,4 @@
-"""Selectors: how plugins and their parameters are named on the command line and in boards.
+"""Read selectors, which name plugins and their parameters on the command line and in boards.
 
     name    name[p=v,q=[1,2]]    glob*    all    @tag    ^exclude    a+b    one,two
 
@@ -27,7 +27,7 @@ class Part:
     parameters: dict[str, list[Value]] = field(default_factory=dict)
 
     def combinations(self) -> Iterator[dict[str, Value]]:
-        """Every choice of one value a parameter, the last parameter changing fastest."""
+        """Yield every choice of one value a parameter, the last parameter changing fastest."""
         for values in itertools.product(*self.parameters.values()):
             yield dict(zip(self.parameters, values, strict=True))
 
@@ -70,11 +70,11 @@ class _Reader:
 
     def name(self, what: str) -> str:
         self.skip()
-        found = NAME.match(self.text, self.at)
-        if not found:
+        match = NAME.match(self.text, self.at)
+        if not match:
             raise self.fail(what)
-        self.at = found.end()
-        return found.group()
+        self.at = match.end()
+        return match.group()
 
     def value(self) -> Value:
         quote = self.peek()
@@ -88,26 +88,26 @@ class _Reader:
         return scalar(self.text[start : self.at])
 
     def quoted(self, quote: str) -> str:
-        """The text up to the closing quote; a quote that is written twice is part of it."""
-        found = ""
+        """Read up to the closing quote; a quote that is written twice is part of the text."""
+        text = ""
         while True:
             end = self.text.find(quote, self.at + 1)
             if end < 0:
                 raise self.fail(f"a closing {quote}")
-            found += self.text[self.at + 1 : end]
+            text += self.text[self.at + 1 : end]
             self.at = end + 1
             if self.text[self.at : self.at + 1] != quote:
-                return found
-            found += quote
+                return text
+            text += quote
 
     def values(self) -> list[Value]:
         if not self.take("["):
             return [self.value()]
-        found = [self.value()]
+        values = [self.value()]
         while self.take(","):
-            found.append(self.value())
+            values.append(self.value())
         self.need("]")
-        return found
+        return values
 
     def part(self) -> Part:
         name = "@" + self.name("a tag") if self.take("@") else self.name("a name")
@@ -133,7 +133,7 @@ class _Reader:
 
 
 def parse(selectors: str | Iterable[str]) -> list[Term]:
-    """Terms of one or several selectors, in order.
+    """Return the terms of one or several selectors, in order.
 
     Raises UserError that points at the place when the text cannot be read.
     """

@@ -1,4 +1,4 @@
-"""Papers' tables by name, made with the settings a user gives."""
+"""Open papers' tables by name, made with the settings a user gives."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from .registry import registry
 
 
 def names() -> list[str]:
-    """Registered tables, in the order of registration."""
+    """Return the registered tables, in the order of registration."""
     return list(registry().tables)
 
 
 def titles() -> dict[str, str]:
-    """What ``list`` says of every table, by name; nothing is imported."""
+    """Return what ``list`` says of every table, by name; nothing is imported."""
     return {name: entry.summary for name, entry in registry().tables.items()}
 
 
 def table(name: str, given: Mapping[str, str] | None = None) -> Table:
-    """The table of that name, made with the settings ``given``.
+    """Return the table of that name, made with the settings ``given``.
 
     Raises UserError with the nearest names when there is no such table, or when it has no such setting, and
     EnvironmentProblem in one line when the plugin that registers it cannot make it.
@@ -34,7 +34,7 @@ def table(name: str, given: Mapping[str, str] | None = None) -> Table:
     entry = registry().tables[name]
     module, _, attribute = entry.target.partition(":")
     try:
-        found = getattr(importlib.import_module(module), attribute)(**(given or {}))
+        paper_table = getattr(importlib.import_module(module), attribute)(**(given or {}))
     except UserError:
         raise
     except Exception as error:  # a third-party plugin may raise anything
@@ -42,12 +42,12 @@ def table(name: str, given: Mapping[str, str] | None = None) -> Table:
             f"table {name!r} of {entry.distribution} cannot be made: {one_line(error)}",
             "reinstall or remove that distribution",
         ) from error
-    if not isinstance(found, Table) or found.name != name:
+    if not isinstance(paper_table, Table) or paper_table.name != name:
         raise EnvironmentProblem(
             f"{entry.target} of {entry.distribution} does not return the table {name!r}",
             "return a Table of the name that is registered",
         )
-    return found
+    return paper_table
 
 
 def parameters(table: Table) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""``ue-bench audit``: protected images against the clean ones."""
+"""``ue-bench audit``: compare protected images with the clean ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 @click.command("audit")
 @click.argument("clean")
 @click.argument("protected", type=click.Path(path_type=Path))
-@click.option("--budget", "budgets", multiple=True, help="To hold the images to, such as 'linf 8/255'; repeatable.")
+@click.option(
+    "--budget", "budgets", multiple=True, help="A budget to hold the images to, such as 'linf 8/255'; repeatable."
+)
 @click.option(
     "--labels", type=click.Path(path_type=Path), help="File of labels of a CLEAN folder without class folders."
 )
@@ -48,14 +50,14 @@ def command(
 
     audit = Audit(map(read_bound, budgets))
     pairs = _pairs(clean, protected, labels, data_dir, cache_dir)
-    report, done = ProgressLine(sys.stderr), 0
+    progress, done = ProgressLine(sys.stderr), 0
     for batch in pairs.batches:
         audit.take(batch)
         done += len(batch.names)
-        report(done, pairs.count, "audit")
-    found = audit.report(pairs.labels, pairs.problems)
-    print_json(found.plain()) if as_json else print(text(found))
-    return 0 if found.passed else 4
+        progress(done, pairs.count, "audit")
+    report = audit.report(pairs.labels, pairs.problems)
+    print_json(report.plain()) if as_json else print(text(report))
+    return 0 if report.passed else 4
 
 
 def _pairs(clean: str, protected: Path, labels: Path | None, data_dir: Path | None, cache_dir: Path | None) -> Pairs:

@@ -1,4 +1,4 @@
-"""``ue-bench cache``: what is stored, whether it is whole, and how to be rid of it."""
+"""``ue-bench cache``: show, verify or remove what is stored."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def info(cache_dir: Path | None, as_json: bool) -> None:
 
 @command.command("clear")
 @cache_option
-@click.option("--kind", type=click.Choice(KINDS), help="One kind only.")
+@click.option("--kind", type=click.Choice(KINDS), help="Remove one kind only.")
 def clear(cache_dir: Path | None, kind: str | None) -> None:
     """Remove stored artifacts; they are made again when needed. Downloads in the data folder stay."""
     from ..store.artifacts import ArtifactStore

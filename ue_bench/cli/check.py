@@ -1,4 +1,4 @@
-"""``ue-bench check``: try plugins out, and say what they do and cost."""
+"""``ue-bench check``: try plugins out, and report what they do and cost."""
 
 from __future__ import annotations
 
@@ -30,10 +30,15 @@ COLOURS = {"ok": "green", "note": None, "fail": "red"}
 @click.command("check")
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @dataset_option
-@click.option("--board", "board_name", default="demo", show_default=True, help="Where dataset and victim come from.")
-@click.option("--images", type=click.IntRange(1), default=200, show_default=True, help="Training images to try it on.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the choice and of the plugin.")
-@click.option("--train", is_flag=True, help="Also train the board's victim, with it and without.")
+@click.option("--board", "board_name", default="demo", show_default=True,
+              help="The board, or TOML file, whose dataset and victim are used.")  # fmt: skip
+@click.option(
+    "--images", type=click.IntRange(1), default=200, show_default=True, help="Training images to try plugins on."
+)
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of plugins and of the choice of images."
+)
+@click.option("--train", is_flag=True, help="Also train the board's victim, with each plugin and without.")
 @devices_option
 @jobs_option
 @threads_option

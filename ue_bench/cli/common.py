@@ -1,4 +1,4 @@
-"""Options that several commands share, and the grid they describe."""
+"""Options that several commands share, and the grid that they describe."""
 
 from __future__ import annotations
 
@@ -32,31 +32,44 @@ def json_option(command: F) -> F:
 
 
 dataset_option = click.option("-D", "--dataset", help="A dataset instead of the board's.")
-devices_option = click.option("--devices", default="auto", show_default=True, help="Such as cuda:0,cuda:1 or cpu.")
+devices_option = click.option("--devices", default="auto", show_default=True,
+                              help="Devices to compute on, such as cuda:0,cuda:1 or cpu.")  # fmt: skip
 threads_option = click.option("--threads", type=click.IntRange(1), default=1, show_default=True,
-                              help="CPU threads a worker.")  # fmt: skip
-jobs_option = click.option("--jobs", type=click.IntRange(1),
-                           help="Workers a device; a CPU has one a core. With slurm: jobs in the queue.")  # fmt: skip
+                              help="CPU threads of each worker.")  # fmt: skip
+jobs_option = click.option("--jobs", type=click.IntRange(1), help="Workers on each device; one on a GPU, one a core "
+                           "on a CPU by default. With slurm: jobs in the queue.")  # fmt: skip
+shard_option = click.option("--shard", metavar="I/N", help="A part of the cells: 1/4 to 4/4 are a grid's four parts.")
 data_dir_option = click.option("--data-dir", type=click.Path(path_type=Path),
-                               help="Folder where datasets are or will be.")  # fmt: skip
+                               help="Folder that datasets are read from and downloaded to.")  # fmt: skip
 
 fraction_option = click.option("--fraction", type=click.FloatRange(0, 1), default=1.0,
                                help="Share of the images that is protected.")  # fmt: skip
 
+precision_option = click.option("--precision", type=click.Choice(["auto", "bf16", "fp32"]), default="auto",
+                                show_default=True, help="Precision that networks compute in.")  # fmt: skip
+
 TABLE_OPTIONS = [
-    click.option("-P", "--protector", "protectors", multiple=True, help="Selectors; the board's rows by default."),
-    click.option("-C", "--countermeasure", "countermeasures", multiple=True, help="Selectors; 'all' is the board's."),
+    click.option(
+        "-P", "--protector", "protectors", multiple=True, help="Selectors of protectors; the board's rows by default."
+    ),
+    click.option(
+        "-C",
+        "--countermeasure",
+        "countermeasures",
+        multiple=True,
+        help="Selectors of countermeasures; 'all' is the board's.",
+    ),
 ]
 SETTING_OPTIONS = [
-    click.option("-V", "--victim", "victims", multiple=True, help="Selectors; the board's by default."),
+    click.option("-V", "--victim", "victims", multiple=True, help="Selectors of victims; the board's by default."),
     dataset_option,
     click.option(
         "--board", "board_name", default="demo", show_default=True, help="The grid to fill: a board or a TOML file."
     ),
     click.option("--protocol", help="A training recipe, or a TOML file, instead of the board's."),
-    click.option("--seeds", help="Such as 0,1,2 or 0-4; the board's by default."),
+    click.option("--seeds", help="Seeds, such as 0,1,2 or 0-4; the board's by default."),
     fraction_option,
-    click.option("--precision", type=click.Choice(["auto", "bf16", "fp32"]), default="auto", show_default=True),
+    precision_option,
     devices_option,
     threads_option,
     click.option("--out", type=click.Path(path_type=Path), help="Results folder; ue-bench-results/BOARD by default."),
@@ -95,7 +108,7 @@ EXECUTOR_OPTIONS = [
 
 
 def executor_options(command: F) -> F:
-    """The options that choose where stages are computed: the command is called with ``executor`` for a Request."""
+    """Add the options that choose where stages are computed: the command is called with ``executor`` for a Request."""
 
     @functools.wraps(command)
     def called(*args: Any, executor: str, ray_address: str, slurm: tuple[str, ...], **others: Any) -> Any:
@@ -103,7 +116,7 @@ def executor_options(command: F) -> F:
 
         return command(*args, executor=ExecutorChoice.of(executor, ray_address, slurm), **others)
 
-    return _with(EXECUTOR_OPTIONS, cast(F, called))
+    return apply_options(EXECUTOR_OPTIONS, cast(F, called))
 
 
 def fill_options(command: F) -> F:
@@ -120,7 +133,7 @@ def fill_options(command: F) -> F:
         how = FillOptions(pack=pack, timeout=timeout, max_failures=most, retry=kinds)
         return command(*args, fill=how, **others)
 
-    return _with(FILL_OPTIONS, cast(F, called))
+    return apply_options(FILL_OPTIONS, cast(F, called))
 
 
 def _pack(text: str | None) -> int | str | None:
@@ -143,48 +156,81 @@ def _seconds(text: str | None) -> float | None:
 
 
 def grid_options(command: F) -> F:
-    """The options of every command that works on a grid."""
-    return _with([*TABLE_OPTIONS, *SETTING_OPTIONS], command)
+    """Add the options of every command that works on a grid."""
+    return apply_options([*TABLE_OPTIONS, *SETTING_OPTIONS], command)
 
 
 def setting_options(command: F) -> F:
-    """Those of a command that knows its rows and columns."""
-    return _with(SETTING_OPTIONS, command)
+    """Add the options of a command that knows its rows and columns."""
+    return apply_options(SETTING_OPTIONS, command)
 
 
 def evasion_options(command: F) -> F:
-    """Those of a command that shows test images to classifiers; all of these images are protected."""
-    return _with([option for option in SETTING_OPTIONS if option is not fraction_option] + EVASION_OPTIONS, command)
+    """Add the options of a command that shows test images to classifiers; all these images are protected."""
+    return apply_options(
+        [option for option in SETTING_OPTIONS if option is not fraction_option] + EVASION_OPTIONS, command
+    )
 
 
 def evasion_only_options(command: F) -> F:
-    """What these have beside the options of a grid."""
-    return _with(EVASION_OPTIONS, command)
+    """Add the options that evasion has beside those of a grid."""
+    return apply_options(EVASION_OPTIONS, command)
 
 
-def _with(options: Sequence[Callable[[F], F]], command: F) -> F:
+def apply_options(options: Sequence[Callable[[F], F]], command: F) -> F:
+    """Add ``options`` to ``command`` in the order in which the help is to list them."""
     for option in reversed(options):
         command = cast(F, option(command))
     return command
 
 
 def say(text: str) -> None:
-    """A line for the user; stdout is for data."""
+    """Print a line for the user on stderr; stdout is for data."""
     print(text, file=sys.stderr, flush=True)
 
 
+def given_grid_options(precision: str) -> list[str]:
+    """Return the grid options of the running command as words of a command line, ``auto`` precision as it came out.
+
+    Another machine may compute fastest in another precision, and its stages then have other keys.
+    """
+    context = click.get_current_context()
+    names = {option.name for option in _options([*TABLE_OPTIONS, *SETTING_OPTIONS])}
+    words = []
+    for option in context.command.params:
+        if option.name not in names or option.name == "precision":
+            continue
+        if context.get_parameter_source(option.name) is not click.core.ParameterSource.COMMANDLINE:
+            continue
+        given = context.params[option.name]
+        flag = max(option.opts, key=len)
+        words += [word for value in (given if option.multiple else [given]) for word in (flag, str(value))]
+    return [*words, "--precision", precision]
+
+
+def _options(decorators: Sequence[Callable[..., Any]]) -> list[click.Option]:
+    """Return what these decorators add to a command."""
+
+    @click.command()
+    def bare() -> None: ...
+
+    for decorator in decorators:
+        bare = decorator(bare)
+    return [option for option in bare.params if isinstance(option, click.Option)]
+
+
 def parse_seeds(text: str) -> list[int]:
-    """``0,3-5`` as [0, 3, 4, 5]. Raises UserError when it cannot be read."""
-    found: list[int] = []
+    """Read ``0,3-5`` as [0, 3, 4, 5]. Raises UserError when it cannot be read."""
+    seeds: list[int] = []
     try:
         for part in text.split(","):
             first, _, last = part.partition("-")
-            found += range(int(first), int(last or first) + 1)
+            seeds += range(int(first), int(last or first) + 1)
     except ValueError:
         raise UserError(f"cannot read seeds {text!r}", "write them as 0,1,2 or 0-4") from None
-    if not found:
+    if not seeds:
         raise UserError(f"seeds {text!r} name no seed", "write them as 0,1,2 or 0-4")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(seeds))
 
 
 def loading() -> Callable[[float, float, str], None]:
@@ -207,15 +253,18 @@ def requested(*, board_name: str, seeds: str | None = None, **options: Any) -> R
     return Request(board=board_name, seeds=parse_seeds(seeds) if seeds else None, **options)
 
 
-def resolved(**options: Any) -> Grid:
-    """Return the grid that these options of the command line describe."""
+def resolved(*, shard: str | None = None, **options: Any) -> Grid:
+    """Return the grid that these options of the command line describe, or a part of it."""
     from ..grid.grid import resolve
+    from ..grid.sharding import Shard
 
-    return resolve(requested(**options), loading())
+    part = Shard.parse(shard) if shard else None  # first: loading a dataset takes time
+    grid = resolve(requested(**options), loading())
+    return grid.shard(part) if part else grid
 
 
 def print_json(content: Any, default: Callable[[Any], Any] | None = None) -> None:
-    """Print ``content`` on stdout: as it reads where that is UTF-8, else escaped, so that nothing of it is lost.
+    """Print ``content`` on stdout: readable where that is UTF-8, else escaped, so that nothing of it is lost.
 
     ``default`` turns what JSON does not know into what it does. Raises ValueError for numbers that JSON has not.
     """

@@ -1,4 +1,4 @@
-"""``ue-bench doctor``: what works here."""
+"""``ue-bench doctor``: report what works here."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PACKAGES = ["torch", "torchvision", "numpy", "pillow", "pyarrow", "scikit-learn"
 @json_option
 def command(as_json: bool) -> int:
     """Say what this machine and installation offer. Exit code 3 when something that is needed does not work."""
-    found: dict[str, Any] = {
+    report: dict[str, Any] = {
         "ue_bench": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -35,15 +35,15 @@ def command(as_json: bool) -> int:
         "remarks": [f"plugins of {p.distribution} cannot be used: {p.reason}" for p in registry().problems],
     }
     try:
-        found["devices"] = [asdict(d) for d in machine.devices()]
+        report["devices"] = [asdict(d) for d in machine.devices()]
     except UserError as error:
-        found["problems"].append(error.message)
+        report["problems"].append(error.message)
     try:
         import torchvision  # noqa: F401  # only to see whether it can be
     except Exception as error:  # a build for another torch fails in its own ways
-        found["remarks"].append(f"no downloads, no training of hiders: torchvision does not work: {one_line(error)}")
-    print(json.dumps(found, indent=1, allow_nan=False) if as_json else _text(found))
-    return 3 if found["problems"] else 0
+        report["remarks"].append(f"no downloads, no training of hiders: torchvision does not work: {one_line(error)}")
+    print(json.dumps(report, indent=1, allow_nan=False) if as_json else _text(report))
+    return 3 if report["problems"] else 0
 
 
 def executors() -> dict[str, str]:
@@ -64,10 +64,12 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _text(found: dict[str, Any]) -> str:
-    lines = [f"ue-bench {found['ue_bench']}, Python {found['python']}, {found['platform']}, {found['cores']} CPU cores"]
-    lines += [f"  {package} {version}" for package, version in found["packages"].items() if version]
-    lines += [f"  device {d['name']}: {d['label']}, {d['precision']} by default" for d in found["devices"]]
-    lines += [f"  executor {name}: {what}" for name, what in found["executors"].items()]
-    lines += [f"  {line}" for line in (*found["problems"], *found["remarks"])]
+def _text(report: dict[str, Any]) -> str:
+    lines = [
+        f"ue-bench {report['ue_bench']}, Python {report['python']}, {report['platform']}, {report['cores']} CPU cores"
+    ]
+    lines += [f"  {package} {version}" for package, version in report["packages"].items() if version]
+    lines += [f"  device {d['name']}: {d['label']}, {d['precision']} by default" for d in report["devices"]]
+    lines += [f"  executor {name}: {what}" for name, what in report["executors"].items()]
+    lines += [f"  {line}" for line in (*report["problems"], *report["remarks"])]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""``ue-bench evade``: classifiers trained on clean images before protected test images."""
+"""``ue-bench evade``: show protected test images to classifiers that were trained on clean images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @click.command("evade")
 @click.option("-P", "--protector", "protectors", multiple=True, required=True,
-              help="Selectors; clean images are always there.")  # fmt: skip
+              help="Selectors of protectors; clean images are always there.")  # fmt: skip
 @click.option("-C", "--countermeasure", "countermeasures", multiple=True, default=("@evasion",), show_default=True,
               help="What is done to test images before they are shown.")  # fmt: skip
 @evasion_options
@@ -70,7 +70,7 @@ def command(
     if dry_run:
         from .plan import show
 
-        return show(grid, grid.missing(), as_json)
+        return show(grid, grid.missing(), as_json, jobs)
     failed = grid.fill(Progress(), jobs, fill)
     stored = Stores(grid.env).evaded
     results = [stored[cell.key] for cell in grid.cells if cell.key in stored]

@@ -1,4 +1,4 @@
-"""``ue-bench figures``: pictures of protected images."""
+"""``ue-bench figures``: draw pictures of protected images."""
 
 from __future__ import annotations
 
@@ -24,16 +24,28 @@ def command() -> None:
 
 
 @command.command("perturbations")
-@click.option("-P", "--protector", "protectors", multiple=True, help="Selectors, a column each; the board's rows and "
-              "reference rows by default.")  # fmt: skip
+@click.option("-P", "--protector", "protectors", multiple=True,
+              help="Selectors of protectors, one a column; all rows of the board by default.")  # fmt: skip
 @dataset_option
-@click.option("--board", "board_name", default="demo", show_default=True, help="Where defaults come from.")
+@click.option(
+    "--board",
+    "board_name",
+    default="demo",
+    show_default=True,
+    help="The board, or TOML file, that defaults are taken from.",
+)
 @click.option("--images", type=click.IntRange(1), default=6, show_default=True, help="Training images, a row each.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of protection, and of the choice.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Seed of protection and of the choice of images.",
+)
 @devices_option
 @jobs_option
 @threads_option
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="New file NAME.png.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="File to write, NAME.png.")
 @data_dir_option
 @cache_option
 def perturbations(

@@ -1,4 +1,4 @@
-"""``ue-bench leaderboard``: pages from results."""
+"""``ue-bench leaderboard``: build pages from results, or check them."""
 
 from __future__ import annotations
 

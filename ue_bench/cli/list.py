@@ -1,4 +1,4 @@
-"""``ue-bench list``: what there is."""
+"""``ue-bench list``: list everything of one kind."""
 
 from __future__ import annotations
 
@@ -67,13 +67,13 @@ def _plugin(record: PluginRecord, detailed: bool) -> dict[str, Any]:
 
 
 def _row(name: str, distribution: str) -> dict[str, Any]:
-    """What every row has, for things that are no plugins."""
+    """Return what every row has, for things that are no plugins."""
     row: dict[str, Any] = {"name": name, "summary": "", "tags": [], "parameters": {}}
     return row | {"distribution": distribution, "available": True, "reason": ""}
 
 
 def _data(record: DataRecord) -> dict[str, Any]:
-    """A row for a board or protocol; one that cannot be read says why."""
+    """Return a row for a board or protocol; one that cannot be read says why."""
     row = _row(record.name, record.distribution)
     try:
         return row | _contents(record)

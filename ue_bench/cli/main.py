@@ -1,4 +1,4 @@
-"""``ue-bench``: finds the command, prints errors in one line, sets the exit code."""
+"""``ue-bench``: find the command, print errors in one line, set the exit code."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ COMMANDS = {
     "run": "Fill the grid of protectors and countermeasures and print the table.",
     "plan": "Show what 'run' would compute, without computing it.",
     "status": "Show which cells of a board have results.",
+    "run-stage": "Compute one stage of a plan.",
+    "results": "Merge or export results.",
     "list": "List protectors, countermeasures, victims, datasets, boards, protocols or tables.",
     "show": "Show one plugin, board, protocol or table with its parameters.",
     "check": "Try plugins out: do they keep the rules, what do they change and cost?",
@@ -33,14 +35,14 @@ COMMANDS = {
 
 
 class Commands(click.Group):
-    """Commands by name, imported when used: ``--help`` must not wait for torch."""
+    """The group of all commands, each imported when used: ``--help`` must not wait for torch."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*COMMANDS, *self.added()]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name in COMMANDS:
-            module = import_module(f".{name}", __package__)
+            module = import_module(f".{name.replace('-', '_')}", __package__)
             command: click.Command = module.command
             return command
         return self.added().get(name)
@@ -59,7 +61,7 @@ class Commands(click.Group):
             formatter.write_dl(rows)
 
     def added(self) -> dict[str, click.Command]:
-        """Commands that plugins bring."""
+        """Return the commands that plugins bring."""
         if not hasattr(self, "_added"):
             self._added = _commands_of_plugins()
         return self._added
@@ -97,7 +99,7 @@ def cli(traceback: bool) -> None:
 
 
 def main() -> None:
-    """Entry point of the ``ue-bench`` script."""
+    """Run the ``ue-bench`` script."""
     printable()
     try:
         code = cli(standalone_mode=False)

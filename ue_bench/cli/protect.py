@@ -1,17 +1,14 @@
-"""``ue-bench protect``: a folder of images, protected."""
+"""``ue-bench protect``: protect a folder of images."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import click
 
-from .common import cache_option, data_dir_option, json_option, print_json, say
-
-if TYPE_CHECKING:
-    from ..contract.plugin import Protector
+from .common import cache_option, data_dir_option, json_option, precision_option, print_json, say
 
 LISTED = 50  # names that are printed; the record has them all
 
@@ -19,19 +16,19 @@ LISTED = 50  # names that are printed; the record has them all
 @click.command("protect")
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path))
 @click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
-@click.option("-P", "--protector", required=True, help="One selector.")
+@click.option("-P", "--protector", required=True, help="Selector of the protector.")
 @click.option("--labels", type=click.Path(path_type=Path), help="File of labels, where classes have no folders.")
 @click.option("--size", type=click.IntRange(4, 4096), help="Bring all images to squares of this side first.")
 @click.option("--format", "kind", type=click.Choice(["png", "jpeg"]), default="png", show_default=True,
-              help="Of the protected files; JPEG undoes much of the protection.")  # fmt: skip
-@click.option("--seed", type=click.IntRange(0), help="Of everything random; drawn unless given, and kept.")
-@click.option("--key", type=click.Path(path_type=Path), help="New key file; OUT.key.safetensors by default.")
-@click.option("--record", type=click.Path(path_type=Path), help="New record file; OUT.record.json by default.")
+              help="Format of the protected files; JPEG undoes much of the protection.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(0), help="Seed of everything random; drawn and recorded by default.")
+@click.option("--key", type=click.Path(path_type=Path), help="Key file to write; OUT.key.safetensors by default.")
+@click.option("--record", type=click.Path(path_type=Path), help="Record file to write; OUT.record.json by default.")
 @click.option("--lossless", is_flag=True, help="Keep in the key what recovery would miss.")
 @click.option("--force", is_flag=True, help="Overwrite what is there.")
-@click.option("--device", default="auto", show_default=True, help="Such as cuda:0 or cpu.")
+@click.option("--device", default="auto", show_default=True, help="Device to compute on, such as cuda:0 or cpu.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads; as many as cores by default.")
-@click.option("--precision", type=click.Choice(["auto", "bf16", "fp32"]), default="auto", show_default=True)
+@precision_option
 @data_dir_option
 @cache_option
 @json_option
@@ -65,70 +62,33 @@ def command(
     \b
     ue-bench protect --protector deephiding photos protected
     """
-    from .. import machine
-    from ..errors import UserError
     from ..owner import audit, files, protecting
-    from ..owner.request import Request
-    from ..progress import ProgressLine, usable_device
+    from ..owner.request import make_request
+    from ..progress import ProgressLine
 
-    plugin = _one(protector)
-    if not plugin.recovers() and (key is not None or lossless):
-        raise UserError(f"{plugin.name} cannot be undone: there is no key", "leave out --key and --lossless")
-    source, out = source.expanduser(), Path(out.expanduser().absolute())
     if kind == "jpeg":
         say("ue-bench: JPEG changes every image once more, and with it undoes much of the protection")
-    device = usable_device(device)
-    request = Request(
-        protector=plugin,
-        source=source,
-        out=out,
-        record=record or files.beside(out, ".record.json"),
-        key=key or files.beside(out, ".key.safetensors"),
-        labels=labels,
-        kind=kind,
-        size=size,
-        seed=seed,
-        lossless=lossless,
-        force=force,
-        device=device,
-        threads=threads or machine.usable_cores(),
-        precision=_precision(precision, device) if plugin.uses_networks else "fp32",
-        cache_dir=cache_dir,
+    request = make_request(
+        protector, source, out, record=record, key=key, labels=labels, kind=kind, size=size, seed=seed,
+        lossless=lossless, force=force, device=device, threads=threads, precision=precision, cache_dir=cache_dir,
         data_dir=data_dir,
-    )
-    with files.alone(out, cache_dir):
-        found = protecting.protect(request, ProgressLine(sys.stderr))
+    )  # fmt: skip
+    with files.alone(request.out, cache_dir):
+        written = protecting.protect(request, ProgressLine(sys.stderr))
     if as_json:
-        print_json(found)
+        print_json(written)
     else:
-        print(_text(found, request))
-    name_failed(found["failed"], found["images"], "protected")
-    name_ignored(found["ignored"])
-    if found["measured"] and audit.exceeds(found["measured"]["declared"], found["measured"]):
-        say(f"ue-bench: these images changed more than {plugin.name} declares, {found['measured']['declared']}")
-    return 1 if found["failed"] else 0
-
-
-def _one(selector: str) -> Protector:
-    from typing import cast
-
-    from ..catalogue.registry import registry
-    from ..errors import UserError
-
-    found = registry().resolve("protector", selector)
-    if len(found) != 1:
-        raise UserError(f"{selector!r} is {len(found)} protectors", "images are protected by one")
-    return cast("Protector", found[0])
-
-
-def _precision(precision: str, device: str) -> str:
-    from ..engine.loop import default_precision
-
-    return default_precision(device) if precision == "auto" else precision
+        print(_text(written, request))
+    name_failed(written["failed"], written["images"], "protected")
+    name_ignored(written["ignored"])
+    if written["measured"] and audit.exceeds(written["measured"]["declared"], written["measured"]):
+        declared = written["measured"]["declared"]
+        say(f"ue-bench: these images changed more than {request.protector.name} declares, {declared}")
+    return 1 if written["failed"] else 0
 
 
 def name_failed(failed: dict[str, str], images: int, done: str) -> None:
-    """Say which images were not done, and why."""
+    """Print which images were not ``done``, and why."""
     if not failed:
         return
     say(f"ue-bench: {len(failed):,} of {images:,} images were not {done}:")
@@ -139,19 +99,19 @@ def name_failed(failed: dict[str, str], images: int, done: str) -> None:
 
 
 def name_ignored(ignored: list[str]) -> None:
-    """Say which files are no images."""
+    """Print which files are no images."""
     if ignored:
         say(f"ue-bench: {len(ignored):,} other files were left: {', '.join(ignored[:5])}")
 
 
-def _text(found: dict[str, Any], request: Any) -> str:
-    """A summary of the record."""
-    lines = [f"{request.out}: {len(found['files']):,} images protected by {found['settings']['selector']}"]
-    m = found["measured"]
+def _text(written: dict[str, Any], request: Any) -> str:
+    """Return a summary of the record."""
+    lines = [f"{request.out}: {len(written['files']):,} images protected by {written['settings']['selector']}"]
+    m = written["measured"]
     if m:
         psnr = "unchanged" if m["psnr"] is None else f"PSNR {m['psnr']:.1f} dB"
         lines.append(f"Linf {m['linf_max']}/255 at most, {psnr}, SSIM {m['ssim']:.3f}; declared: {m['declared']}")
-    r = found["recovery"]
+    r = written["recovery"]
     if r:
         psnr = "" if r["psnr_of_others"] is None else f", the others at {r['psnr_of_others']:.1f} dB"
         stored = f"; what is missing of {r['stored']:,} is in the key" if r["stored"] else ""

@@ -1,4 +1,4 @@
-"""``ue-bench recover``: the clean images again."""
+"""``ue-bench recover``: bring the clean images back."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from .common import cache_option, json_option, print_json, say
 from .protect import name_failed, name_ignored
 
 if TYPE_CHECKING:
-    from ..owner.recovering import Outcome
+    from ..owner.recovering import RecoveryOutcome
 
 
 @click.command("recover")
 @click.argument("key", metavar="KEY", type=click.Path(path_type=Path))
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path))
 @click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
-@click.option("--modified", is_flag=True, help="Also images that are not as they were written; unchecked.")
+@click.option("--modified", is_flag=True, help="Also recover images that were changed since; unchecked.")
 @click.option("--force", is_flag=True, help="Overwrite what is there.")
-@click.option("--device", help="Such as cuda:0 or cpu; that of protection by default.")
+@click.option("--device", help="Device to compute on, such as cuda:0; that of protection by default.")
 @cache_option
 @json_option
 def command(
@@ -47,20 +47,24 @@ def command(
     source, out = source.expanduser(), Path(out.expanduser().absolute())
     report = ProgressLine(sys.stderr)
     with files.alone(out, cache_dir):
-        found = recovering.recover(key.expanduser(), source, out, device, report, modified, force, cache_dir)
-    if found.remark:
-        say(f"ue-bench: {found.remark}")
+        outcome = recovering.recover(key.expanduser(), source, out, device, report, modified, force, cache_dir)
+    if outcome.remark:
+        say(f"ue-bench: {outcome.remark}")
     if as_json:
-        print_json(asdict(found))
+        print_json(asdict(outcome))
     else:
-        print(_text(found, out))
-    name_failed(found.failed, found.images, "recovered")
-    name_ignored(found.ignored)
-    return 1 if found.failed else 0
+        print(_text(outcome, out))
+    name_failed(outcome.failed, outcome.images, "recovered")
+    name_ignored(outcome.ignored)
+    return 1 if outcome.failed else 0
 
 
-def _text(found: Outcome, out: Path) -> str:
-    kinds = [(found.exact, "exactly"), (found.near, "as well as they can be"), (found.changed, "from changed images")]
+def _text(outcome: RecoveryOutcome, out: Path) -> str:
+    kinds = [
+        (outcome.exact, "exactly"),
+        (outcome.near, "as well as they can be"),
+        (outcome.changed, "from changed images"),
+    ]
     shown = ", ".join(f"{len(names):,} {how}" for names, how in kinds if names)
-    done = len(found.exact) + len(found.near) + len(found.changed)
+    done = len(outcome.exact) + len(outcome.near) + len(outcome.changed)
     return f"{out}: {done:,} images recovered{': ' + shown if shown else ''}"

@@ -1,4 +1,4 @@
-"""``ue-bench reproduce``: a paper's table, computed again on a board."""
+"""``ue-bench reproduce``: compute a paper's table again on a board."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class ReproduceCommand(click.Command):
-    """Lists the settings of a table in its help: ``ue-bench reproduce TABLE --help``."""
+    """A command whose help lists the settings of a table: ``ue-bench reproduce TABLE --help``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta["words"] = list(args)  # --help is met before the table is
@@ -100,7 +100,7 @@ def command(
     if dry_run:
         from .plan import show
 
-        return show(grid, grid.missing(), as_json)
+        return show(grid, grid.missing(), as_json, jobs)
     failed = grid.fill(Progress(), jobs, fill)
     comparison = grid.comparison()
     if as_json:
@@ -111,7 +111,7 @@ def command(
 
 
 def _given(settings: Sequence[str]) -> dict[str, str]:
-    """The settings by name."""
+    """Return the settings by name."""
     given: dict[str, str] = {}
     for text in settings:
         name, equals, value = text.partition("=")

@@ -1,4 +1,4 @@
-"""``ue-bench run``: fill the grid, print the table."""
+"""``ue-bench run``: fill the grid and print the table."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from .common import (
     print_json,
     resolved,
     say,
+    shard_option,
     shown,
 )
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 @click.command("run")
 @grid_options
+@shard_option
 @jobs_option
 @fill_options
 @executor_options
@@ -40,15 +42,14 @@ def command(as_json: bool, dry_run: bool, no_table: bool, jobs: int | None, fill
         from .plan import show
 
         grid = resolved(**options)
-        return show(grid, grid.missing(), as_json)
+        return show(grid, grid.missing(), as_json, jobs)
     from ..grid.progress import Progress
-    from ..leaderboard.results import Results
     from ..store.schema import as_json as plain
 
     say("ue-bench: preparing")
     grid = resolved(**options)
     failed = grid.fill(Progress(), jobs, fill)
-    results = Results(grid.board, grid.results())
+    results = grid.outcome()
     if as_json:
         print_json([plain(r) for r in results])
     elif not no_table:
@@ -56,4 +57,4 @@ def command(as_json: bool, dry_run: bool, no_table: bool, jobs: int | None, fill
     for protector in grid.unchanged(results):
         say(f"ue-bench: warning: {protector} left every image as it was, its results are those of clean images")
     say(f"ue-bench: {len(results)} of {len(grid.cells)} cells have results in {shown(grid.env.out)}")
-    return 1 if failed or len(results) < len(grid.cells) else 0
+    return 1 if failed or not results.complete else 0

@@ -1,4 +1,4 @@
-"""``ue-bench show``: one thing, in full."""
+"""``ue-bench show``: print everything about one plugin, board, protocol, table or set."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def command(name: str, as_json: bool) -> None:
 
     NAME may be the TOML file of a board or protocol.
     """
-    found = _find(name)
+    descriptions = _find(name)
     if as_json:
-        print_json(found, default=str)
+        print_json(descriptions, default=str)
         return
-    for thing in found:
+    for thing in descriptions:
         print(f"{thing.pop('name')} ({thing.pop('kind')})")
         text = thing.pop("text", "")
         parameters = thing.pop("parameters", {})
@@ -59,33 +59,33 @@ def _find(name: str) -> list[dict[str, Any]]:
     bare = name.partition("[")[0]
     if protocols.is_file(name) and not any((kind, bare) in names.entries for kind in KIND_NAMES):
         return [_file(name)]
-    found = [_plugin(names.entries[kind, bare], name) for kind in KIND_NAMES if (kind, bare) in names.entries]
-    found += [
+    descriptions = [_plugin(names.entries[kind, bare], name) for kind in KIND_NAMES if (kind, bare) in names.entries]
+    descriptions += [
         {"name": name, "kind": f"set of {named.kind}s", "summary": named.summary, "members": named.members}
         for named in names.sets.values()
         if f"@{named.name}" == name
     ]
     if name in names.boards:
-        found.append(_board(name, names.boards[name].distribution))
+        descriptions.append(_board(name, names.boards[name].distribution))
     if name in names.protocols:
-        found.append(_protocol(name, names.protocols[name].distribution))
+        descriptions.append(_protocol(name, names.protocols[name].distribution))
     if name in names.tables:
-        found.append(_table(name, names.tables[name].distribution))
-    if not found:
+        descriptions.append(_table(name, names.tables[name].distribution))
+    if not descriptions:
         known = {n for _, n in names.entries} | {f"@{n}" for _, n in names.sets}
         known |= {*names.boards, *names.protocols, *names.tables}
         raise UserError(f"nothing is called {name!r}", did_you_mean(bare, sorted(known)))
-    return found
+    return descriptions
 
 
 def _file(argument: str) -> dict[str, Any]:
-    """The board or protocol in a file, whichever its keys speak of."""
+    """Return the board or protocol in a file, whichever its keys speak of."""
     from ..contract.board import Board
 
     path = protocols.path_of(argument)
     fields = data_files.read_path(Path(path)).fields
-    own = {field.name for field in dataclasses.fields(Board)} - {"protocol", "name"}
-    is_board = argument == path and any(key in own for key in fields)
+    board_keys = {field.name for field in dataclasses.fields(Board)} - {"protocol", "name"}
+    is_board = argument == path and any(key in board_keys for key in fields)
     return _board(argument, "") if is_board else _protocol(argument, "")
 
 
@@ -136,17 +136,14 @@ def _plugin(record: PluginRecord, selector: str) -> dict[str, Any]:
 
 
 def _one(record: PluginRecord, selector: str) -> Plugin | None:
-    """The plugin of ``selector``, of the kind of ``record``; None for a bare name that needs parameters."""
+    """Return the plugin of ``selector``, of the kind of ``record``; None for a bare name that needs parameters."""
     if not record.complete and selector == record.name:
         return None
-    found = registry().resolve(record.kind, selector)
-    if len(found) != 1:
-        raise UserError(f"{selector!r} is {len(found)} {record.kind}s", "one at a time can be shown")
-    return found[0]
+    return registry().one(record.kind, selector)
 
 
 def _clean_images(record: PluginRecord, selector: str) -> dict[str, int]:
-    """How many training images the thief must own unprotected, for the countermeasures that need any."""
+    """Return how many clean training images a countermeasure needs, where it needs any."""
     from ..contract.plugin import Countermeasure
 
     plugin = _one(record, selector)
@@ -154,7 +151,7 @@ def _clean_images(record: PluginRecord, selector: str) -> dict[str, int]:
 
 
 def _largest_image(record: PluginRecord, selector: str) -> dict[str, str]:
-    """The largest image that a protector takes."""
+    """Return the largest image that a protector takes."""
     from ..contract.plugin import Protector, megapixels
 
     plugin = _one(record, selector)
@@ -162,7 +159,7 @@ def _largest_image(record: PluginRecord, selector: str) -> dict[str, str]:
 
 
 def _asked(record: PluginRecord, selector: str) -> str:
-    """Fields of the protocol that a victim changes; empty where there are none."""
+    """Return the fields of the protocol that a victim changes; empty where there are none."""
     from ..contract.plugin import Victim
     from ..contract.values import format_value
 
@@ -173,7 +170,7 @@ def _asked(record: PluginRecord, selector: str) -> str:
 
 
 def _cost(record: PluginRecord, selector: str) -> str:
-    """What a protector, or a victim before its training, asks of a network, and how long that takes here; or empty."""
+    """Return the passes that a protector or a victim's pretraining takes, and their time here; empty where none."""
     from ..contract.plugin import Protector, Victim
     from ..schedule.devices import slots
 

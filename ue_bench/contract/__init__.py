@@ -1,1 +1,1 @@
-"""What a plugin is, and what it is given to work with."""
+"""The contract with plugins: their base classes, and what they are given to work with."""

@@ -1,4 +1,4 @@
-"""What a board is: a dataset, a protocol, and the grid that fills a leaderboard."""
+"""The fields of a board: a dataset, a protocol, and the grid that fills a leaderboard."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Selectors = Annotated[tuple[Text, ...], Field(min_length=1)]
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Board:
-    """What a leaderboard is made of. All lists hold selectors; ``reference`` rows are always run and shown.
+    """A board: everything that a leaderboard is made of. All lists hold selectors.
 
-    ``{data_dir}`` in ``dataset`` stands for the data folder of the command.
+    ``reference`` rows are always run and shown. ``{data_dir}`` in ``dataset`` is the data folder of the command.
     """
 
     name: Text = Field(description="on pages and of the results folder")

@@ -1,4 +1,4 @@
-"""Clean data: training images that the thief owns unprotected, beside the protected set."""
+"""Give countermeasures clean data: training images that the adversary owns unprotected, beside the protected set."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check(countermeasure: Countermeasure, images: int) -> None:
 
 
 def draw(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
-    """Indices of ``count`` images in random order, the classes taking turns as long as they have any left.
+    """Return indices of ``count`` images in random order, the classes taking turns as long as they have any left.
 
     A smaller count draws the first of a larger one.
     """
@@ -42,7 +42,7 @@ def draw(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
 
 
 def with_clean_data(ctx: L, countermeasure: Countermeasure) -> L:
-    """``ctx`` with as many of its clean images as ``countermeasure`` asks for."""
+    """Return ``ctx`` with as many of its clean images as ``countermeasure`` asks for."""
     count, clean = countermeasure.clean_images, ctx.clean
     if clean is None or count == len(clean):
         return ctx

@@ -1,4 +1,4 @@
-"""Countermeasures joined with ``+``: they act in the order they are written."""
+"""Join countermeasures with ``+``: they act in the order they are written."""
 
 from __future__ import annotations
 
@@ -67,22 +67,22 @@ class CombinedProcedure(Combination):
 
 
 def parts(countermeasure: Countermeasure) -> tuple[Countermeasure, ...]:
-    """The members of a combination, or the countermeasure itself."""
+    """Return the members of a combination, or the countermeasure itself."""
     return countermeasure.members if isinstance(countermeasure, Combination) else (countermeasure,)
 
 
 def purifiers(countermeasure: Countermeasure) -> list[Countermeasure]:
-    """Members that change stored images, in order."""
+    """Return the members that change stored images, in order."""
     return [m for m in parts(countermeasure) if m.overrides("purify")]
 
 
 def has(countermeasure: Countermeasure, method: str) -> bool:
-    """Whether a part of ``countermeasure`` has its own ``method``."""
+    """Return whether a part of ``countermeasure`` has its own ``method``."""
     return any(part.overrides(method) for part in parts(countermeasure))
 
 
 def combine(first: Plugin, second: Plugin) -> Combination:
-    """``first+second``. Raises UserError when both are training procedures, or both choose an evaluation."""
+    """Return ``first+second``. Raises UserError when both are training procedures, or both choose an evaluation."""
     assert isinstance(first, Countermeasure)
     assert isinstance(second, Countermeasure)
     members = parts(first) + parts(second)

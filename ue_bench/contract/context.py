@@ -1,4 +1,4 @@
-"""What the harness lends a plugin while it works."""
+"""The contexts that the harness gives plugins while they work."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Networks(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class CleanDataAccess:
-    """What the contexts of purification and of training have in common: the clean data of the thief."""
+    """A context that gives access to clean data of the adversary, as those of purification and training do."""
 
     clean: ImageSet | None = field(default=None, repr=False)
 
@@ -113,17 +113,17 @@ class Context(CleanDataAccess):
         return derive(self.seed, "method") if self.secret else published
 
     def rng(self, *axes: object) -> np.random.Generator:
-        """A NumPy generator of its own for ``axes``."""
+        """Return a NumPy generator of its own for ``axes``."""
         return np.random.default_rng(derive(self.seed, *axes))
 
     def generator(self, *axes: object) -> torch.Generator:
-        """A torch generator on the device of this context for ``axes``."""
+        """Return a torch generator of its own for ``axes``, on the device of this context."""
         import torch
 
         return torch.Generator(self.device).manual_seed(derive(self.seed, *axes))
 
     def autocast(self) -> torch.autocast:
-        """A context manager in which the layers of networks run in this context's precision."""
+        """Return a context manager in which the layers of networks run in this context's precision."""
         import torch
 
         return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.precision == "bf16")
@@ -138,13 +138,13 @@ class Context(CleanDataAccess):
         self.report(total, total, text)
 
     def dataset(self, selector: str, split: str = "train") -> ImageSet:
-        """Another dataset, for instance one of natural images to hide."""
+        """Return another dataset, for instance one of natural images to hide."""
         if self.open_dataset is None:
             raise RuntimeError("this context has no access to datasets")
         return self.open_dataset(selector, split)
 
     def learning(self, data: ImageSet) -> tuple[ImageSet, Context]:
-        """The images that a protector learns from to protect ``data``, and the context to learn in.
+        """Return the images that a protector learns from to protect ``data``, and the context to learn in.
 
         These are ``data`` and this context, save where test images are protected: then the training images, in the
         context in which they would be protected, so that what was learnt is shared.
@@ -154,7 +154,7 @@ class Context(CleanDataAccess):
         return self.learn_from, replace(self, learn_from=None)
 
     def _named(self, key: Any) -> Any:
-        """``key``, another one where protectors learn from other images than those they protect."""
+        """Return ``key``, another one where protectors learn from other images than those they protect."""
         return key if self.learn_from is None else {"learnt from": self.learn_from.fingerprint, "key": key}
 
     def store_images(self, shape: tuple[int, ...], chunks: Iterable[NDArray[np.uint8]]) -> NDArray[np.uint8]:
@@ -186,7 +186,7 @@ class Context(CleanDataAccess):
         text: str,
         batch: int = 500,
     ) -> ImageSet:
-        """``data`` with ``change(images, where)`` applied to consecutive batches."""
+        """Return ``data`` with ``change(images, where)`` applied to consecutive batches."""
         parts = list(range(0, len(data), batch))
 
         def changed() -> Iterator[NDArray[np.uint8]]:
@@ -198,7 +198,7 @@ class Context(CleanDataAccess):
         return data.with_images(self.store_images(data.images.shape, changed()))
 
     def cached(self, key: Any, make: Callable[[Path], None]) -> Path:
-        """The artifact folder for ``key`` (plain data), made by ``make(folder)`` when it does not exist yet.
+        """Return the artifact folder for ``key`` (plain data), filled by ``make(folder)`` if it does not exist yet.
 
         The folder appears whole or not at all, its files are read-only, and they are compared with their checksums when
         a process first uses them: a damaged one is made anew. Where several processes want the same one, one makes it
@@ -221,7 +221,7 @@ class Context(CleanDataAccess):
         self.report(0, 1, "wait for another worker")
 
     def checkpoint_dir(self, key: Any) -> Path:
-        """A folder that outlives a killed process, for the state of long work. Remove it when the work is done.
+        """Return a folder for the state of long work, which outlives a kill. Remove it when the work is done.
 
         It belongs to this process until the work ends; another one that wants it waits, and takes it over when this one
         has died.
@@ -249,7 +249,7 @@ class Context(CleanDataAccess):
         """Return a classifier trained on ``data``, in eval mode and frozen; it takes pixels in [0, 1], N x 3 x H x W.
 
         ``victim`` and ``countermeasure`` are selectors, ``recipe`` fields of a protocol such as ``epochs=40``. Trained
-        once and kept: protectors that ask for the same network share it. Killed, it continues with its next epoch.
+        once and kept: protectors that ask for the same network share it. A training that was killed continues.
         Where test images are protected, it is the one of the training images.
         """
         data, ctx = self.learning(data)
@@ -273,7 +273,7 @@ class Context(CleanDataAccess):
 
 @dataclass(frozen=True)
 class TrainContext(CleanDataAccess):
-    """What a training procedure may use in one step.
+    """The context of a training procedure in one step.
 
     ``generator`` lives on the training device; ``epoch`` counts from 0; ``autocast`` is a context manager factory for
     the precision of this run.

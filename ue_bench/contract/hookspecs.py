@@ -1,4 +1,4 @@
-"""The hooks of ue-bench."""
+"""The hooks that a distribution may implement."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ class ImageSet:
         return self.images.shape[1], self.images.shape[2]
 
     def chunks(self, at_most: int | None = None) -> Iterator[slice]:
-        """Consecutive slices of bounded size that cover the set; resident pages are dropped behind each."""
+        """Yield consecutive slices of bounded size that cover the set; resident pages are dropped behind each."""
         per_image = max(1, int(np.prod(self.images.shape[1:])))
         step = max(1, min(at_most or len(self), CHUNK_BYTES // per_image))
         for start in range(0, len(self), step):
@@ -96,7 +96,7 @@ class ImageSet:
         return digest.hexdigest()[:32]
 
     def with_images(self, images: NDArray[np.uint8]) -> ImageSet:
-        """The same labels with other pixels of the same shape."""
+        """Return the same labels with other pixels of the same shape."""
         if images.shape != self.images.shape:
             raise ValidationError(f"expected images of shape {self.images.shape}, got {images.shape}")
         return replace(self, images=images)

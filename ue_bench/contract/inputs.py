@@ -1,4 +1,4 @@
-"""Files and folders that plugins take as parameters: found by path or by content, and known by their content."""
+"""Find files and folders that plugins take as parameters, by path or by content, and know them by their content."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NAME_AND_DIGEST = re.compile(rf"(.+)#([0-9a-f]{{{SHOWN_DIGITS}}})")
 
 @cache
 def digest_path(path: Path) -> str:
-    """SHA-256 (first 32 digits) of a file, or of the names and contents of a folder's files.
+    """Return SHA-256 (first 32 digits) of a file, or of the names and contents of a folder's files.
 
     Read once a process. Raises UserError when nothing is there or something cannot be read.
     """
@@ -50,7 +50,7 @@ def digest_path(path: Path) -> str:
 
 
 def name_and_digest(path: Path) -> str:
-    """How results name an input: ``noise.npy#3f2a91bc``, which tells files of one name apart and names no folder.
+    """Return the name of an input in results: ``noise.npy#3f2a91bc``, which tells files apart and names no folder.
 
     Raises UserError like ``digest_path``.
     """
@@ -66,7 +66,7 @@ def content_digest(path: Path) -> str:
 
 
 def find_input(path: Path, folders: Iterable[Path] = ()) -> Path:
-    """``path``, or what it stands for where it is written as in results: ``noise.npy#3f2a91bc``.
+    """Return ``path``, or what it stands for where it is written as in results: ``noise.npy#3f2a91bc``.
 
     That is looked for as ``noise.npy`` in the current folder, then in ``folders``, and must have this digest. A file
     whose name does end in such digits is itself. Raises UserError when there is none with this digest.

@@ -1,4 +1,4 @@
-"""What a plugin is: a frozen, typed parameter object with one or two methods."""
+"""The base classes of plugins: frozen, typed parameter objects with one or two methods."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Plugin(BaseModel):
-    """Common ground of all plugins. The fields of a subclass are its parameters.
+    """The base of all plugins. The fields of a subclass are its parameters.
 
     Class attributes: ``name`` on the command line; ``revision``, an integer to raise whenever a change moves results,
     because it is part of every cell's key; ``paper``, the source in one line.
@@ -40,7 +40,7 @@ class Plugin(BaseModel):
     @field_validator("*", mode="after")
     @classmethod
     def _find_inputs(cls, value: Any, info: ValidationInfo) -> Any:
-        """A path that is written as in results, as the path that it stands for."""
+        """Replace a path that is written as in results by the path that it stands for."""
         folders = (info.context or {}).get("folders", ())
         return with_paths(value, lambda path: find_input(path, folders))
 
@@ -58,16 +58,16 @@ class Plugin(BaseModel):
         return f"{self.name}[{','.join(shown)}]" if shown else self.name
 
     def changed(self) -> dict[str, Any]:
-        """The parameters that have no default, or another value than their default."""
-        found = {}
+        """Return the parameters that have no default, or another value than their default."""
+        values = {}
         for field, info in type(self).model_fields.items():
             value = getattr(self, field)
             if info.is_required() or value != info.get_default(call_default_factory=True):
-                found[field] = value
-        return found
+                values[field] = value
+        return values
 
     def identity(self) -> dict[str, Any]:
-        """Everything of the plugin that can change a number, as plain data: name, revision and changed parameters.
+        """Return everything of the plugin that can change a number, as plain data: name, revision, changed parameters.
 
         Defaults are left to the revision, so that a new parameter leaves old results valid; a default that changes
         needs a new revision.
@@ -79,11 +79,11 @@ class Plugin(BaseModel):
 
 
 def _metadata(info: Any) -> list[Any]:
-    """The markers on a field, also inside ``InputPath | None``."""
-    found = list(info.metadata)
+    """Return the markers on a field, also inside ``InputPath | None``."""
+    markers = list(info.metadata)
     for argument in getattr(info.annotation, "__args__", ()):
-        found.extend(getattr(argument, "__metadata__", ()))
-    return found
+        markers.extend(getattr(argument, "__metadata__", ()))
+    return markers
 
 
 class Dataset(Plugin):
@@ -92,11 +92,11 @@ class Dataset(Plugin):
     kind: ClassVar[str] = "dataset"
 
     def files(self, data_dir: Path) -> list[Path]:
-        """Files and folders that loading reads; the stored copy is made anew when one of them changes."""
+        """Return files and folders that loading reads; the stored copy is made anew when one of them changes."""
         return []
 
     def load(self, split: str, ctx: Context) -> ImageSet:
-        """The images of ``split`` ("train" or "test")."""
+        """Return the images of ``split`` ("train" or "test")."""
         raise NotImplementedError
 
 
@@ -113,7 +113,7 @@ class NetworkCost:
 
 
 class Protector(Plugin):
-    """Makes images unlearnable. ``budget`` declares the bound it keeps, such as ``linf 8/255``, or ``none``.
+    """A method that makes images unlearnable. ``budget`` declares its bound, such as ``linf 8/255``, or ``none``.
 
     ``changes_images`` is false where images that are left as they were are a right result, not a failure.
     """
@@ -131,7 +131,7 @@ class Protector(Plugin):
         return False
 
     def cost(self, images: int) -> NetworkCost | None:
-        """What protecting so many images asks of a network, as far as it is known before; None where it asks nothing.
+        """Return what protecting so many images asks of a network, as far as it is known before; None for nothing.
 
         For progress and for ``plan``; no number depends on it.
         """
@@ -163,11 +163,11 @@ class Protector(Plugin):
         return 2**18 if self.uses_networks else 100_000_000
 
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
-        """Protected images in the same order, shape and with the same labels. Never sees test images."""
+        """Return protected images in the same order, shape and with the same labels. Never sees test images."""
         raise NotImplementedError
 
     def recovery_key(self, data: ImageSet, ctx: Context) -> dict[str, NDArray[Any]]:
-        """Arrays by name that ``recover`` needs beside the parameters, such as weights of a network.
+        """Return the arrays that ``recover`` needs beside the parameters, such as weights of a network.
 
         Asked for after ``protect`` and with the same arguments. Must not depend on the images where ``one_size`` is
         false: there is one key for all sizes.
@@ -175,7 +175,7 @@ class Protector(Plugin):
         return {}
 
     def recover(self, images: NDArray[np.uint8], ctx: Context) -> NDArray[np.uint8]:
-        """The clean images behind protected ones, N x H x W x 3, as well as they can be restored.
+        """Return the clean images behind protected ones, N x H x W x 3, as well as they can be restored.
 
         What comes of an image depends on no other in the batch. ``ctx.recovery_key`` holds the arrays of
         ``recovery_key``. Raises UserError when one of the images was not protected in this way.
@@ -184,7 +184,7 @@ class Protector(Plugin):
 
     @classmethod
     def recovers(cls) -> bool:
-        """Whether this class has its own ``recover``."""
+        """Return whether this class has its own ``recover``."""
         return cls.recover is not Protector.recover
 
 
@@ -200,12 +200,12 @@ def check_size(protector: Protector, size: tuple[int, int]) -> None:
 
 
 def megapixels(pixels: int) -> str:
-    """``8.39 megapixels``."""
+    """Write a number of pixels as ``8.39 megapixels``."""
     return f"{pixels / 1e6:.3g} megapixels"
 
 
 class Countermeasure(Plugin):
-    """What a thief does about protection. A subclass overrides one or more of the five methods.
+    """An answer of the adversary to protection. A subclass overrides one or more of the five methods.
 
     ``uses_labels``: whether labels are read or changed. ``identity_note``: set, in one sentence, when the operation at
     its defaults is known to change nothing; tables say so. ``cache_purified``: purified sets are kept in the store.
@@ -223,7 +223,7 @@ class Countermeasure(Plugin):
 
     @property
     def clean_images(self) -> int:
-        """How many training images the thief must own unprotected; they are ``clean_data`` of the context."""
+        """How many training images the adversary must own unprotected: the context's ``clean_data``."""
         return 0
 
     def purify(self, data: ImageSet, ctx: Context) -> ImageSet:
@@ -235,11 +235,11 @@ class Countermeasure(Plugin):
         raise NotImplementedError
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, ctx: TrainContext) -> Tensor:
-        """The scalar to minimise for a batch in [0, 1]. ``model`` takes such a batch and normalises it itself."""
+        """Return the scalar to minimise for a batch in [0, 1]. ``model`` normalises the batch itself."""
         raise NotImplementedError
 
     def selection_score(self, model: nn.Module, ctx: TrainContext) -> float:
-        """How good the network is, asked at every evaluation: the first one with the highest score is kept.
+        """Return how good the network is, asked at every evaluation: the first with the highest score is kept.
 
         ``model`` takes a batch in [0, 1] and normalises it itself; it may be left in either mode.
         """
@@ -251,7 +251,7 @@ class Countermeasure(Plugin):
 
     @classmethod
     def overrides(cls, method: str) -> bool:
-        """Whether this class has its own ``method``: purify, augment, loss, selection_score or after_training."""
+        """Return whether this class has its own ``method``, such as ``purify`` or ``loss``."""
         return getattr(cls, method) is not getattr(Countermeasure, method)
 
 
@@ -267,11 +267,11 @@ class Victim(Plugin):
     kind: ClassVar[str] = "victim"
 
     def build(self, num_classes: int, image_size: tuple[int, int]) -> nn.Module:
-        """A fresh network for N x 3 x H x W inputs. Initialised from torch's generator, which the harness seeds."""
+        """Return a fresh network for N x 3 x H x W inputs, drawn from torch's generator, which the harness seeds."""
         raise NotImplementedError
 
     def pretrain(self, data: ImageSet, ctx: Context) -> dict[str, Tensor]:
-        """Weights of the network, by name, learnt from the training images before the protocol trains it.
+        """Return weights of the network, by name, learnt from the training images before the protocol trains it.
 
         ``data`` is what the protocol trains on, purified already. Keep what takes long with ``ctx.cached``: its key
         holds ``data.fingerprint``, ``ctx.seed`` and ``ctx.precision``. Weights that are not named stay fresh.
@@ -279,11 +279,11 @@ class Victim(Plugin):
         return {}
 
     def cost(self, images: int) -> NetworkCost | None:
-        """What ``pretrain`` on so many images asks of a network; None where it does nothing. For ``plan`` alone."""
+        """Return what ``pretrain`` on so many images asks of a network, for ``plan``; None where it does nothing."""
         return None
 
     def optimizer(self) -> dict[str, Any]:
-        """Protocol fields that this architecture needs otherwise, such as ``{"learning_rate": 0.01}``.
+        """Return protocol fields that this architecture needs otherwise, such as ``{"learning_rate": 0.01}``.
 
         Name learning rate and weight decay beside another ``optimizer``: a protocol's are meant for its own.
         """

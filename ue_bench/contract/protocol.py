@@ -1,4 +1,4 @@
-"""What a protocol is: a named, versioned training recipe."""
+"""The fields of a protocol: a named, versioned training recipe."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ OF_THE_OPTIMIZER = {"optimizer", "learning_rate", "momentum", "nesterov", "weigh
 
 
 class Protocol(BaseModel):
-    """How a victim is trained. Raise ``version`` whenever a change moves results."""
+    """A recipe that trains a victim. Raise ``version`` whenever a change moves results."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -55,7 +55,7 @@ class Protocol(BaseModel):
         return self
 
     def under(self, countermeasures: list[str], optimizer: dict[str, Any]) -> Protocol:
-        """This recipe as it applies to an architecture's ``optimizer`` fields and to named countermeasures.
+        """Return this recipe under an architecture's ``optimizer`` fields and named countermeasures.
 
         A countermeasure has the last word, save on the rates of an optimizer that the architecture has replaced. Where
         the optimizer is another than this recipe's, momentum and nesterov are their defaults unless given beside it.
@@ -72,11 +72,11 @@ class Protocol(BaseModel):
         return Protocol(**{**self.model_dump(), **changed}) if changed else self
 
     def length(self, steps_per_epoch: int) -> int:
-        """Optimizer steps in all."""
+        """Return the number of optimizer steps in all."""
         return self.steps if self.steps is not None else (self.epochs or 0) * steps_per_epoch
 
     def rate(self, step: int, total: int) -> float:
-        """Learning rate of optimizer step ``step`` (from 0) of ``total``."""
+        """Return the learning rate of optimizer step ``step`` (from 0) of ``total``."""
         done = step / total
         if self.schedule == "multistep":
             return self.learning_rate * self.factor ** sum(done >= m for m in self.milestones)

@@ -1,4 +1,4 @@
-"""What distributions register: plain records, and the object that ``ue_bench_register`` receives to write them."""
+"""Records of what distributions register, and the object that ``ue_bench_register`` receives to write them."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class Registrations:
 
 
 class Register:
-    """What ``ue_bench_register`` receives. Call it for every plugin; nothing is imported or read.
+    """The object that ``ue_bench_register`` receives. Call it for every plugin; nothing is imported or read.
 
     Everything raises ValueError for a name that is taken or that selectors cannot write.
     """

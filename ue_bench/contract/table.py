@@ -22,7 +22,7 @@ VALUES: dict[Kind, dict[str, Unit]] = {
 
 @dataclass(frozen=True)
 class Ask:
-    """What is measured for one number: the mean of ``value`` over ``countermeasures``. All names are selectors.
+    """A request to measure one number: the mean of ``value`` over ``countermeasures``. All names are selectors.
 
     ``of`` says of what: of a victim trained on protected images ("training"), of the features it makes of these
     ("features"), or of a victim trained on clean images that is shown protected test images ("evasion").
@@ -84,7 +84,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Setting:
-    """Something a table needs to be told, or can be: ``--set name=value``. Without a default it may be left out."""
+    """A value that a table takes from the user: ``--set name=value``. Without a default it may be left out."""
 
     name: str
     description: str

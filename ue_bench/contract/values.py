@@ -1,4 +1,4 @@
-"""Parameter values as selectors write them."""
+"""Read and write parameter values as selectors have them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Value = str | int | float | bool | None
 
 
 def scalar(text: str) -> Value:
-    """A bare value: true, false, null, an integer, a number, else the text itself."""
+    """Read a bare value: true, false, null, an integer, a number, else the text itself."""
     text = text.strip()
     words: dict[str, Value] = {"true": True, "false": False, "null": None}
     if text in words:
@@ -30,7 +30,7 @@ def scalar(text: str) -> Value:
 
 
 def write_text(text: str) -> str:
-    """``text`` as a parameter value: quoted where it would be read as something else."""
+    """Write ``text`` as a parameter value: quoted where it would be read as something else."""
     plain = text and scalar(text) == text and not set("[],") & set(text) and text[0] not in "'\""
     if plain:
         return text
@@ -39,7 +39,7 @@ def write_text(text: str) -> str:
 
 
 def read_ratio(value: Any) -> Any:
-    """``8/255`` or ``0.8/255`` as a number, because the field writes its budgets that way."""
+    """Read ``8/255`` or ``0.8/255`` as a number, because the field writes its budgets that way."""
     if isinstance(value, str) and "/" in value:
         try:
             above, below = value.split("/")
@@ -54,7 +54,7 @@ Ratio = Annotated[float, BeforeValidator(read_ratio), Field(json_schema_extra={"
 
 
 def format_value(value: Any, ratio: bool = False) -> str:
-    """A parameter value as a selector writes it; with ``ratio``, ``8/255`` or ``0.8/255`` for what is exactly that."""
+    """Write a parameter value as in a selector; with ``ratio`` as ``8/255`` or ``0.8/255`` where that is exact."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if value is None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class DivergenceCheck:
-    """Raises Diverged once a loss or a network of a training of ``steps`` steps is not finite.
+    """A watch over a training of ``steps`` steps, which raises Diverged once a loss or network is not finite.
 
     ``add`` takes a step's loss and leaves it where it is; ``check`` waits for the device, so call it once an epoch, and
     before the state of the training is saved. ``name`` says in the message whose training it is.
@@ -24,6 +24,12 @@ class DivergenceCheck:
     def add(self, loss: Tensor) -> None:
         """Remember the loss of the next step, a scalar."""
         self.losses.append(loss.detach().float())
+
+    def pending(self) -> Tensor:
+        """Return the losses that were not looked at yet: part of a state that is saved between two checks."""
+        import torch
+
+        return torch.stack(self.losses) if self.losses else torch.empty(0)
 
     def check(self, step: int, *networks: nn.Module) -> None:
         """Look at the losses up to ``step``, which counts from 1, and at all weights and statistics of ``networks``.
@@ -55,7 +61,7 @@ def check_finite(values: Tensor, what: str) -> None:
 
 
 def not_finite(network: nn.Module) -> str:
-    """Name of the first weight or running statistic of ``network`` that is not finite, or nothing."""
+    """Return the name of the first weight or running statistic of ``network`` that is not finite, or nothing."""
     import torch
 
     values = {name: value.detach() for name, value in network.state_dict().items() if value.is_floating_point()}

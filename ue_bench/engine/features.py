@@ -1,4 +1,4 @@
-"""How alike the features are that a trained victim makes of its training images."""
+"""Measure how alike the features are that a trained victim makes of its training images."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..contract.imageset import ImageSet
-from .loop import EVAL_BATCH, Pixels, to_unit
+from .batches import EVAL_BATCH
+from .loop import Pixels, to_unit
 
 # What ends the convolutional part of a classifier.
 HEAD = (nn.Linear, nn.Flatten, nn.modules.pooling._AdaptiveAvgPoolNd, nn.modules.pooling._AvgPoolNd)
 
 
 def last_convolution(network: nn.Module, x: Tensor) -> Tensor:
-    """What ``network`` makes of ``x`` up to pooling and classifier: N x C x H x W.
+    """Return what ``network`` makes of ``x`` up to pooling and classifier: N x C x H x W.
 
     That is the last four-dimensional output of a module that holds no pooling to averages, flattening or linear layer;
     a residual block counts as a whole. Raises ValueError when there is none.
     """
-    found: list[Tensor] = []
+    outputs: list[Tensor] = []
     hooks = [
-        module.register_forward_hook(lambda _module, _inputs, output: found.__setitem__(slice(None), [output]))
+        module.register_forward_hook(lambda _module, _inputs, output: outputs.__setitem__(slice(None), [output]))
         for module in network.modules()
         if not any(isinstance(part, HEAD) for part in module.modules())
     ]
@@ -32,14 +33,14 @@ def last_convolution(network: nn.Module, x: Tensor) -> Tensor:
     finally:
         for hook in hooks:
             hook.remove()
-    if not found or found[0].dim() != 4:
+    if not outputs or outputs[0].dim() != 4:
         raise ValueError("the network has no convolutional features")
-    return found[0]
+    return outputs[0]
 
 
 @torch.no_grad()
 def cosines(model: nn.Module, data: ImageSet, device: str, precision: str) -> tuple[float, float]:
-    """Mean cosine of a feature with the mean of its class, and of a class mean with the mean of all images.
+    """Return the mean cosine of a feature with its class mean, and of a class mean with the mean of all images.
 
     Features are flattened outputs of the last convolution of ``model`` (which takes pixels in [0, 1]), in eval mode.
     Source: Deep Hiding, Table J.

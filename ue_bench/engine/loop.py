@@ -27,10 +27,12 @@ from ..contract.plugin import Countermeasure
 from ..contract.protocol import Protocol
 from ..errors import Diverged
 from ..seeds import derive
+from .batches import evaluation_batches
 from .divergence import DivergenceCheck
+from .generators import leaves_generators_alone, own_generator
+from .saving import VERSION, fits
 
 RELEASE_BYTES = 32 * 2**20  # read from disk before pages are given back; a page fault maps several images at once
-EVAL_BATCH = 1000
 SAMPLE = 1000  # training images that tell whether anything was learned
 CHANCE_ERRORS = 3.0  # standard errors above guessing that are still chance
 
@@ -175,8 +177,8 @@ def accuracy(
     model.eval()
     right = torch.zeros((), device=pixels.device)
     finite = torch.ones((), dtype=torch.bool, device=pixels.device)
-    for start in range(0, len(pixels.data), EVAL_BATCH):
-        where = torch.arange(start, min(start + EVAL_BATCH, len(pixels.data)), device=pixels.device)
+    for batch in evaluation_batches(len(pixels.data), pixels.device):
+        where = torch.arange(batch.start, batch.stop, device=pixels.device)
         x = to_unit(pixels.take(where))
         if change is not None:
             x = change(x)
@@ -229,6 +231,7 @@ def make_optimizer(model: nn.Module, protocol: Protocol) -> torch.optim.Optimize
     return kind(model.parameters(), protocol.learning_rate, betas, weight_decay=protocol.weight_decay)
 
 
+@leaves_generators_alone
 def train(
     build: Callable[[], nn.Module],
     train_set: ImageSet,
@@ -241,6 +244,7 @@ def train(
     report: Callable[[float, float, str], None],
     state: dict[str, Any] | None = None,
     save: Callable[[dict[str, Any]], None] | None = None,
+    due: Callable[[], bool] | None = None,
     clean: ImageSet | None = None,
 ) -> tuple[nn.Module, Outcome]:
     """Train a network on ``train_set`` under ``protocol`` and ``countermeasure``, measuring it on ``test_set``.
@@ -249,8 +253,9 @@ def train(
     stored images has been done. On a CPU the result depends on nothing but the arguments and the number of threads.
     Without a test set nothing is measured but whether something was learned.
 
-    ``save`` is offered the whole state after every epoch; given as ``state``, it continues that run and ends with the
-    same network. ``clean`` holds the unprotected images that ``countermeasure`` asks for.
+    ``save`` is offered the whole state after every epoch, and after every step at which ``due`` says so; given as
+    ``state``, it continues that run and ends with the same network. ``clean`` holds the unprotected images that
+    ``countermeasure`` asks for.
 
     Raises Diverged with the step when a loss, a weight, an output in an evaluation or a score is not finite. Losses are
     looked at once an epoch, so that no step waits for them.
@@ -258,10 +263,8 @@ def train(
     on = torch.device(device)
     train_pixels = Pixels(train_set, on)
     test_pixels = Pixels(test_set, on) if test_set is not None else None
-    with torch.random.fork_rng(devices=[on] if on.type == "cuda" else []):
-        torch.manual_seed(derive(seed, "initial weights"))
-        network = build()
-    model = ShiftedInput(network, protocol.shift).to(on).to(memory_format=torch.channels_last)
+    torch.manual_seed(derive(seed, "initial weights"))
+    model = ShiftedInput(build(), protocol.shift).to(on).to(memory_format=torch.channels_last)
     optimizer = make_optimizer(model, protocol)
 
     def autocast() -> torch.autocast:
@@ -280,7 +283,8 @@ def train(
     best: dict[str, Any] | None = None  # score and weights of the evaluation that is kept
     outcome = Outcome()
     loss_sum, right, seen, step, first = torch.zeros((), device=on), torch.zeros((), device=on), 0, 0, 0
-    generators = (shuffling, cropping, countermeasure_rng)
+    order: Tensor | None = None  # of the images in this epoch
+    generators = (shuffling, cropping, countermeasure_rng, own_generator(on))
     divergence = DivergenceCheck(total)
 
     def measure(pixels: Pixels) -> float:
@@ -289,22 +293,38 @@ def train(
         except Diverged as error:
             raise divergence.diverged(error.what, step) from error
 
-    if state is not None:
+    def whole_state(epoch: int) -> dict[str, Any]:
+        return {
+            "version": VERSION, "model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch,
+            "step": step, "order": order, "losses": divergence.pending(), "outcome": asdict(outcome),
+            "generators": [generator.get_state() for generator in generators],
+            "loss_sum": loss_sum, "right": right, "seen": seen, **({"best": best} if scores else {}),
+        }  # fmt: skip
+
+    def seconds_since(started: float) -> float:
+        if on.type == "cuda":
+            torch.cuda.synchronize(on)
+        return time.perf_counter() - started
+
+    if state is not None and fits(state, model):
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         for generator, drawn in zip(generators, state["generators"], strict=True):
             generator.set_state(drawn.cpu())
         outcome = Outcome(**state["outcome"])
         loss_sum, right = state["loss_sum"].to(on), state["right"].to(on)
-        seen, step, first = state["seen"], state["step"], state["epoch"]
+        seen, step, first, order = state["seen"], state["step"], state["epoch"], state["order"]
+        divergence.losses = list(state["losses"])
         best = state["best"] if scores else None
 
     for epoch in range(first, epochs):
         started = time.perf_counter()
         context = TrainContext(countermeasure_rng, epoch, epochs, autocast, clean=clean)
-        order = torch.randperm(len(train_set), device=on, generator=shuffling)
+        if order is None:  # else in the middle of an epoch
+            order = torch.randperm(len(train_set), device=on, generator=shuffling)
         model.train()
-        for start in range(0, min(steps_per_epoch, total - step) * batch, batch):
+        begun = epoch * steps_per_epoch
+        for start in range((step - begun) * batch, min(steps_per_epoch, total - begun) * batch, batch):
             for group in optimizer.param_groups:
                 group["lr"] = protocol.rate(step, total)
             where = order[start : start + batch]
@@ -324,7 +344,7 @@ def train(
                 loss = F.cross_entropy(logits.float(), y)
                 right += (logits.detach().argmax(1) == y).sum()
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            loss.backward()
             if protocol.clip is not None:
                 nn.utils.clip_grad_norm_(model.parameters(), protocol.clip)
             optimizer.step()
@@ -333,9 +353,11 @@ def train(
             step, seen = step + 1, seen + 1
             if step % 10 == 0:
                 report(step, total, "train")
-        if on.type == "cuda":
-            torch.cuda.synchronize(on)
-        outcome.train_seconds += time.perf_counter() - started
+            if due is not None and save is not None and due():
+                outcome.train_seconds += seconds_since(started)
+                save(whole_state(epoch))
+                started = time.perf_counter()
+        outcome.train_seconds += seconds_since(started)
         divergence.check(step, model)
 
         evaluated = (epoch + 1) % protocol.eval_every == 0 or epoch + 1 == epochs
@@ -344,22 +366,17 @@ def train(
             if math.isnan(score):
                 raise divergence.diverged(f"score of {countermeasure.selector}", step)
             if best is None or score > best["selection_score"]:
-                best = {
-                    "selection_score": score,
-                    "model": {k: v.detach().clone() for k, v in model.state_dict().items()},
-                }
+                kept = {name: value.detach().clone() for name, value in model.state_dict().items()}
+                best = {"selection_score": score, "model": kept}
         if evaluated and test_pixels is not None:
             outcome.epochs.append(round(step / steps_per_epoch, 3))
             outcome.accuracy_test.append(measure(test_pixels))
             outcome.loss_train.append(loss_sum.item() / seen)
             outcome.accuracy_train.append(None if has_loss else 100 * right.item() / (seen * batch))
             loss_sum, right, seen = torch.zeros_like(loss_sum), torch.zeros_like(right), 0
+        order = None
         if save is not None:
-            save(
-                {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch + 1, "step": step,
-                 "generators": [generator.get_state() for generator in generators], "outcome": asdict(outcome),
-                 "loss_sum": loss_sum, "right": right, "seen": seen, **({"best": best} if scores else {})},
-            )  # fmt: skip
+            save(whole_state(epoch + 1))
     outcome.images_per_second = total * batch / outcome.train_seconds
     if best is not None:
         model.load_state_dict(best["model"])

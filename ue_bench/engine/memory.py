@@ -1,4 +1,4 @@
-"""Peak memory of one piece of work: on the device where it counts itself, else of this process."""
+"""Measure the peak memory of one piece of work: on the device where it counts itself, else of this process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def reset(device: str) -> None:
 
 
 def peak_mb(device: str) -> float:
-    """Largest memory since ``reset``, in MB (10^6 bytes): allocated on the GPU, or resident in this process."""
+    """Return the largest memory since ``reset`` in MB (10^6 bytes): of the GPU, or resident in this process."""
     if device.startswith("cuda"):
         import torch
 

@@ -1,10 +1,11 @@
-"""How long passes through a network take on this machine."""
+"""Time passes through a network on this machine."""
 
 from __future__ import annotations
 
 import time
 from functools import cache
 
+from .. import machine
 from ..contract.plugin import Victim
 
 LEAST_SECONDS = 0.7  # a measurement goes on for, so that a tick of the clock is nothing
@@ -21,10 +22,8 @@ def seconds_a_pass(
     import torch
     from torch.nn import functional as F
 
-    before = torch.get_num_threads()
     on = torch.device(device)
-    torch.set_num_threads(threads)
-    try:
+    with machine.torch_threads(threads):
         with torch.random.fork_rng(devices=[on] if on.type == "cuda" else []):
             network = victim.build(classes, size).to(on).to(memory_format=torch.channels_last)
             batch = 64 if on.type == "cpu" else 512
@@ -34,7 +33,7 @@ def seconds_a_pass(
         def step() -> None:
             with torch.autocast(on.type, torch.bfloat16, enabled=precision == "bf16"):
                 logits = network(x)
-            F.cross_entropy(logits.float(), y).backward()  # type: ignore[no-untyped-call]
+            F.cross_entropy(logits.float(), y).backward()
             if on.type == "cuda":
                 torch.cuda.synchronize(on)
 
@@ -44,5 +43,3 @@ def seconds_a_pass(
             step()
             steps += 1
         return (time.perf_counter() - started) / (steps * batch)
-    finally:
-        torch.set_num_threads(before)

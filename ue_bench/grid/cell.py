@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from itertools import product, starmap
+from typing import Any, overload
 
 from ..contract import clean_data
 from ..contract.combination import parts
 from ..contract.plugin import Countermeasure, Dataset, Protector, Victim
 from ..contract.protocol import Protocol
 from ..errors import UserError
-from ..keys import digest
-from ..store.schema import DatasetInfo
+from ..keys import digest_text
+from ..store.requests import Wanted
+from ..store.schema import DatasetInfo, cell_id
+from .shared import Shared, Spelled, joined, spell
 
 ENGINE_REVISION = 1  # raise when a change of the training loop, or of a default of protocols, moves results
 
@@ -55,44 +60,129 @@ class Cell:
     seed: int
     fraction: float
     precision: str
+    shared: Shared = field(default_factory=Shared, compare=False, repr=False, kw_only=True)
 
     @property
     def recipe(self) -> Protocol:
         """The protocol as it applies under this countermeasure and to this victim."""
+        axes = self.protocol, self.countermeasure, self.victim
+        return self.shared.once("recipe", axes, (), self._recipe)
+
+    def _recipe(self) -> Protocol:
         return self.protocol.under([c.name for c in parts(self.countermeasure)], self.victim.optimizer())
 
     @cached_property
     def id(self) -> str:
         """Readable name; only parameters that differ from their defaults are shown."""
-        fields = [
-            self.data.info.selector,
-            self.protector.selector + ("" if self.fraction == 1 else f"@{self.fraction:g}"),
-            self.countermeasure.selector,
-            self.victim.selector,
-            self.protocol.name,
-            f"s{self.seed}",
-        ]
-        return "/".join(fields)
+        protector, countermeasure, victim = map(
+            self.shared.selector, (self.protector, self.countermeasure, self.victim)
+        )
+        return cell_id(
+            self.data.info.selector, protector, countermeasure, victim, self.protocol.name, self.seed, self.fraction
+        )
+
+    def _spelled(self) -> dict[str, Spelled]:
+        """Return the fields of ``identity()``."""
+        shared = self.shared
+        axes = self.protocol, self.countermeasure, self.victim
+        return {
+            "engine": shared.scalar(ENGINE_REVISION),
+            "train": shared.scalar(self.data.train_fingerprint),
+            "test": shared.scalar(self.data.test_fingerprint),
+            "protector": shared.identity(self.protector),
+            "countermeasure": shared.identity(self.countermeasure),
+            "victim": shared.identity(self.victim),
+            "protocol": shared.once("protocol", axes, (), lambda: spell(protocol_identity(self.recipe))),
+            "seed": shared.scalar(self.seed),
+            "fraction": shared.scalar(self.fraction),
+            "precision": shared.scalar(self.precision),
+        }
 
     def identity(self) -> dict[str, Any]:
         """Return everything that can change the number, as plain data."""
-        return {
-            "engine": ENGINE_REVISION,
-            "train": self.data.train_fingerprint,
-            "test": self.data.test_fingerprint,
-            "protector": self.protector.identity(),
-            "countermeasure": self.countermeasure.identity(),
-            "victim": self.victim.identity(),
-            "protocol": protocol_identity(self.recipe),
-            "seed": self.seed,
-            "fraction": self.fraction,
-            "precision": self.precision,
-        }
+        return {name: deepcopy(one.value) for name, one in self._spelled().items()}
 
-    @cached_property
+    @property
     def key(self) -> str:
         """Digest of ``identity()``."""
-        return digest(self.identity())
+        kept = self.__dict__.get("_key")
+        if kept is None:  # not a cached property: until Python 3.12 each takes a lock
+            shared = self.shared
+            before, between, after = shared.once(type(self), self._rest(), self._values(), self._around)
+            text = f"{before}{shared.identity(self.protector).text}{between}{self.seed}{after}"
+            kept = self.__dict__["_key"] = digest_text(text)
+        return kept
+
+    def _rest(self) -> tuple[Any, ...]:
+        """Return the axes beside protector and seed that are known by identity."""
+        return self.data, self.countermeasure, self.victim, self.protocol
+
+    def _values(self) -> tuple[Any, ...]:
+        """Return the axes beside protector and seed that are known by value."""
+        return self.fraction, self.precision
+
+    def _around(self) -> tuple[str, str, str]:
+        """Return the canonical JSON of ``identity()`` before, between and after the protector and the seed."""
+        fields = {name: one.text for name, one in self._spelled().items()}
+        fields |= {"protector": "\0", "seed": "\0"}  # which is in no JSON
+        before, between, after = joined(fields).split("\0")
+        return before, between, after
+
+
+class Cells(Sequence[Cell]):
+    """The whole grid, in the order in which a reader expects its rows. A cell is there while somebody holds it."""
+
+    def __init__(
+        self,
+        data: Data,
+        protectors: Sequence[Protector],
+        countermeasures: Sequence[Countermeasure],
+        victims: Sequence[Victim],
+        protocol: Protocol,
+        seeds: Sequence[int],
+        fraction: float,
+        precision: str,
+    ) -> None:
+        self.data, self.protocol, self.fraction, self.precision = data, protocol, fraction, precision
+        self.axes = protectors, victims, seeds, countermeasures  # the last one changes first
+        self.shared = Shared()
+
+    def wanted(self) -> Wanted:
+        """Return what a results folder keeps of this grid."""
+        protectors, victims, seeds, countermeasures = self.axes
+        selectors = [[self.shared.selector(p) for p in axis] for axis in (protectors, countermeasures, victims)]
+        info = self.data.info
+        return Wanted(
+            dataset=info.selector, fingerprint=info.fingerprint, protectors=selectors[0], countermeasures=selectors[1],
+            victims=selectors[2], protocol=self.protocol.name, seeds=seeds, fraction=self.fraction,
+            precision=self.precision,
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        return math.prod(map(len, self.axes))
+
+    def _cell(self, protector: Protector, victim: Victim, seed: int, countermeasure: Countermeasure) -> Cell:
+        return Cell(
+            self.data, protector, countermeasure, victim, self.protocol, seed, self.fraction, self.precision,
+            shared=self.shared,
+        )  # fmt: skip
+
+    def __iter__(self) -> Iterator[Cell]:
+        return starmap(self._cell, product(*self.axes))
+
+    @overload
+    def __getitem__(self, index: int) -> Cell: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Cell]: ...
+    def __getitem__(self, index: int | slice) -> Cell | list[Cell]:
+        places = range(len(self))[index]
+        if isinstance(places, range):
+            return [self[place] for place in places]
+        chosen: list[Any] = []
+        for axis in reversed(self.axes):
+            places, here = divmod(places, len(axis))
+            chosen.append(axis[here])
+        return self._cell(*reversed(chosen))
 
 
 def cells(
@@ -104,7 +194,7 @@ def cells(
     seeds: Iterable[int],
     fraction: float,
     precision: str,
-) -> list[Cell]:
+) -> Cells:
     """Return the whole grid, in the order in which a reader expects its rows.
 
     Raises UserError when a countermeasure needs more clean images than there are, or ``fraction`` has more digits than
@@ -112,13 +202,7 @@ def cells(
     """
     if fraction != float(kept := f"{fraction:.6g}"):
         raise UserError(f"the fraction {fraction!r} has more than six digits", f"give {kept}")
-    countermeasures, victims, seeds = list(countermeasures), list(victims), list(seeds)
-    for countermeasure in countermeasures:
+    columns = list(countermeasures)
+    for countermeasure in columns:
         clean_data.check(countermeasure, data.info.train)
-    return [
-        Cell(data, protector, countermeasure, victim, protocol, seed, fraction, precision)
-        for protector in protectors
-        for victim in victims
-        for seed in seeds
-        for countermeasure in countermeasures
-    ]
+    return Cells(data, list(protectors), columns, list(victims), protocol, list(seeds), fraction, precision)

@@ -1,4 +1,4 @@
-"""How long stages take on this machine: measured, not remembered."""
+"""How long passes through networks take on this machine: measured, not remembered."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from typing import cast
 from ..catalogue.registry import registry
 from ..contract.plugin import NetworkCost, Victim
 from ..engine.speed import seconds_a_pass
-from .grid import Grid
-from .stages.base import Stage
 
 
 def seconds(
@@ -21,14 +19,3 @@ def seconds(
     [victim] = registry().resolve("victim", cost.victim)
     one = seconds_a_pass(cast(Victim, victim), classes, size, device, precision, threads)
     return cost.passes * images * one
-
-
-def stage_seconds(stage: Stage, grid: Grid) -> float | None:
-    """Return how long ``stage`` will spend in networks on this machine; None where it uses none."""
-    cost, info = stage.cost(), grid.data.info
-    size, precision = (info.height, info.width), grid.cells[0].precision
-    known = [
-        seconds(network, cost.images, info.classes, size, grid.env.device, precision, grid.env.threads)
-        for network in cost.networks
-    ]
-    return sum(known) if known else None

@@ -12,6 +12,7 @@ from ..contract.plugin import Victim
 from ..contract.protocol import Protocol
 from ..errors import UserError
 from .cell import ENGINE_REVISION, Cell, protocol_identity
+from .shared import Spelled, spell
 
 REVISION = 1  # raise when a change moves results of evasion alone
 
@@ -48,40 +49,49 @@ class EvasionCell(Cell):
         chosen = None if images == test else images
         return cls(
             cell.data, cell.protector, countermeasure, cell.victim, cell.protocol, cell.seed, 1.0, cell.precision,
-            chosen, transfer,
+            chosen, transfer, shared=cell.shared,
         )  # fmt: skip
 
-    @property
-    def recipe(self) -> Protocol:
-        """How the classifier is trained, under the name that surrogates have, so that it is the same network."""
+    def _recipe(self) -> Protocol:
+        """Return how the classifier is trained, under the name that surrogates have: it is the same network."""
         named = self.protocol.model_copy(update={"name": "surrogate", "version": 1, "eval_every": 1})
         return named.under([registry().one("countermeasure", "@plain").name], self.victim.optimizer())
 
+    @property
+    def recipe(self) -> Protocol:
+        return self.shared.once("surrogate recipe", (self.protocol, self.victim), (), self._recipe)
+
     @cached_property
     def id(self) -> str:
+        selector = self.shared.selector
         fields = [
             self.data.info.selector + ("" if self.images is None else f"@{self.images}"),
-            self.protector.selector,
-            self.countermeasure.selector,
-            self.victim.selector,
+            selector(self.protector),
+            selector(self.countermeasure),
+            selector(self.victim),
             self.protocol.name,
             f"s{self.seed}",
             "transfer" if self.transfer else "evasion",
         ]
         return "/".join(fields)
 
-    def identity(self) -> dict[str, Any]:
+    def _values(self) -> tuple[Any, ...]:
+        return self.precision, self.images, self.transfer
+
+    def _spelled(self) -> dict[str, Spelled]:
+        shared = self.shared
+        axes = self.protocol, self.victim
         return {
-            "evasion": REVISION,
-            "engine": ENGINE_REVISION,
-            "train": self.data.train_fingerprint,
-            "test": self.data.test_fingerprint,
-            "images": self.images,
-            "protector": self.protector.identity(),
-            "countermeasure": self.countermeasure.identity(),
-            "victim": self.victim.identity(),
-            "recipe": protocol_identity(self.recipe),
-            "transfer": self.transfer,
-            "seed": self.seed,
-            "precision": self.precision,
+            "evasion": shared.scalar(REVISION),
+            "engine": shared.scalar(ENGINE_REVISION),
+            "train": shared.scalar(self.data.train_fingerprint),
+            "test": shared.scalar(self.data.test_fingerprint),
+            "images": shared.scalar(self.images),
+            "protector": shared.identity(self.protector),
+            "countermeasure": shared.identity(self.countermeasure),
+            "victim": shared.identity(self.victim),
+            "recipe": shared.once("surrogate protocol", axes, (), lambda: spell(protocol_identity(self.recipe))),
+            "transfer": shared.scalar(self.transfer),
+            "seed": shared.scalar(self.seed),
+            "precision": shared.scalar(self.precision),
         }

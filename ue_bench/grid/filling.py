@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -37,12 +37,14 @@ class FillOptions:
     """How missing stages are computed; no number depends on it.
 
     ``retry`` are the kinds of recorded failures that are tried again, all by default. ``timeout`` in seconds a stage.
+    ``executor_options`` are those of the local executor, such as how long a worker may be silent.
     """
 
     pack: Pack | None = None
     timeout: float | None = None
     max_failures: int | None = None
     retry: Collection[FailureKind] | None = None
+    executor_options: Mapping[str, str] = field(default_factory=dict)
 
 
 class Follower(Protocol):
@@ -98,7 +100,7 @@ def fill(
         if not planned:
             return given_up
         if executor is None:
-            settings = {"pack": "auto"} if options.pack == "auto" else {}
+            settings = dict(options.executor_options) | ({"pack": "auto"} if options.pack == "auto" else {})
             executor = local.open_executor(TARGET, {"env": env}, workers, env.out / "logs", settings)
         claims = StageClaims([p.stage for p in planned], env, executor.detached)
         recorder = _recorder(planned, stores, follower)

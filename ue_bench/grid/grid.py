@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, overload
 
 from .. import machine
 from ..catalogue import boards, protocols
@@ -15,17 +14,20 @@ from ..contract.board import Board
 from ..contract.context import Report, silent
 from ..contract.plugin import Countermeasure, Dataset, Protector, Victim
 from ..errors import UserError
+from ..leaderboard.results import Results
 from ..schedule.choice import LOCAL, ExecutorChoice
 from ..schedule.devices import slots
-from ..store import perturbation
+from ..store import perturbation, requests
 from ..store.schema import Result
-from .cell import Cell, Data, cells
+from .cell import Cell, Cells, Data, cells
 from .data import stored_dataset
 from .environment import RunEnvironment
 from .filling import FillOptions, Follower, fill
 from .planner import Planned, plan
+from .sharding import Shard
 from .stages.base import Stage, Stores
 from .stages.train import TrainStage
+from .timings import Timed, Timings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,28 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Targets(Sequence[Stage]):
+    """The stages that yield what is wanted of cells; each is there while somebody holds it."""
+
+    cells: Sequence[Cell]
+    goal: Callable[[Any], Stage]
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def __iter__(self) -> Iterator[Stage]:
+        return map(self.goal, self.cells)
+
+    @overload
+    def __getitem__(self, index: int) -> Stage: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Stage]: ...
+    def __getitem__(self, index: int | slice) -> Stage | list[Stage]:
+        chosen = self.cells[index]
+        return self.goal(chosen) if isinstance(chosen, Cell) else [self.goal(cell) for cell in chosen]
+
+
+@dataclass(frozen=True)
 class Grid:
     """The cells of a request, where they are computed and kept, and the stage that yields what is wanted of a cell."""
 
@@ -61,15 +85,32 @@ class Grid:
     devices: str = "auto"
     executor: ExecutorChoice = LOCAL
     goal: Callable[[Any], Stage] = TrainStage
+    whole: Cells | None = None  # the request, where ``cells`` are all or some of its cells
 
-    @cached_property
-    def targets(self) -> list[Stage]:
+    @property
+    def targets(self) -> Sequence[Stage]:
         """The stage of every cell that yields what is wanted of it."""
-        return [self.goal(cell) for cell in self.cells]
+        return Targets(self.cells, self.goal)
 
     def with_cells(self, chosen: Iterable[Cell], goal: Callable[[Any], Stage] | None = None) -> Grid:
         """Return a grid of other cells in the same place, of which ``goal`` is wanted."""
-        return replace(self, cells=list(chosen), goal=goal or self.goal)
+        return replace(self, cells=list(chosen), goal=goal or self.goal, whole=None)
+
+    def shard(self, shard: Shard) -> Grid:
+        """Return the part of this grid that belongs to ``shard``."""
+        return replace(self, cells=[cell for cell in self.cells if shard.holds(self.goal(cell))])
+
+    @property
+    def precision(self) -> str:
+        """What its networks compute in; "" where there is no cell."""
+        return next((cell.precision for cell in self.cells), "")
+
+    @property
+    def place(self) -> str:
+        """What the times of its stages depend on beside their work: device, size of images, precision, threads."""
+        info, env = self.data.info, self.env
+        label = next(d.label for d in machine.devices() if d.name == env.device)
+        return f"{info.height}x{info.width}|{label}|{self.precision}|{env.threads}"
 
     def missing(self) -> list[Planned]:
         """Return the stages still to compute."""
@@ -77,12 +118,34 @@ class Grid:
 
     def fill(self, follower: Follower, jobs: int | None = None, options: FillOptions | None = None) -> dict[str, str]:
         """Compute what is missing; return why each failed stage failed, by key."""
-        return fill(self.targets, self.env, self.devices, jobs, follower, options, self.executor)
+        if self.whole is not None and self.goal is TrainStage:
+            Stores(self.env).results.create()
+            requests.record(self.env.out, self.whole.wanted())
+        timed = self._timed(follower, options)
+        return fill(self.targets, self.env, self.devices, jobs, timed, options, self.executor)
+
+    def fill_stage(self, stage: Stage, follower: Follower) -> dict[str, str]:
+        """Compute one stage, after what it needs and is missing, on one worker; as ``fill``."""
+        return fill([stage], self.env, self.devices, 1, self._timed(follower, None), None, self.executor)
+
+    def _timed(self, follower: Follower, options: FillOptions | None) -> Follower:
+        """Return a follower that keeps times too, where they are those of this machine and of one stage alone."""
+        if self.executor.is_remote or (options is not None and options.pack not in (None, 1)):
+            return follower
+        return Timed(follower, Timings(self.env.cache_dir), self.place)
 
     def results(self) -> list[Result]:
         """Return the stored results of training of the cells."""
         keys = {cell.key for cell in self.cells}
         return [r for r in Stores(self.env).results.results() if r.key in keys]
+
+    def outcome(self) -> Results:
+        """Return the stored results of training of the cells, which of them failed, and which are missing."""
+        results = self.results()
+        keys = {cell.key: cell.id for cell in self.cells}
+        failures = [f for f in Stores(self.env).results.failures() if f.key in keys]
+        done = {r.key for r in results}
+        return Results(self.board, results, failures, [name for key, name in keys.items() if key not in done])
 
     def unchanged(self, results: Iterable[Result]) -> list[str]:
         """Return the protectors that left every image as it was: their results are those of clean images."""
@@ -122,12 +185,12 @@ def resolve(request: Request, report: Report = silent) -> Grid:
         recipe,
         request.seeds or board.seeds,
         request.fraction,
-        default_precision(request.precision, device),
+        _precision(request.precision, device),
     )
-    return Grid(board, data, chosen, env, request.devices, request.executor)
+    return Grid(board, data, chosen, env, request.devices, request.executor, whole=chosen)
 
 
-def default_precision(precision: str, device: str) -> str:
+def _precision(precision: str, device: str) -> str:
     """Return ``precision``, or for ``auto`` the one that ``device`` computes fastest in."""
     if precision != "auto":
         return precision

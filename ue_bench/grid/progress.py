@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import sys
 import time
+import warnings
+from importlib.util import find_spec
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -45,7 +47,7 @@ class Progress:
         self.console = console or Console(stderr=True)
         self.tasks: list[Task] = []
         self.cached = 0
-        self.weight = 0.0
+        self.weight, self.workers = 0.0, 1
         self.done: list[Task] = []
         self.failed: list[Event] = []
         self.running: dict[str, tuple[Task, str, float, str]] = {}
@@ -54,12 +56,13 @@ class Progress:
         self.elsewhere = 0
         self.live = Live(get_renderable=self.render, console=self.console, refresh_per_second=4, transient=True)
         terminal = self.console.is_terminal and not self.console.is_dumb_terminal
-        self.interactive = terminal or self.console.is_jupyter
+        widgets = self.console.is_jupyter and find_spec("ipywidgets") is not None  # else rich warns at each refresh
+        self.interactive = terminal or widgets
 
     def begin(self, tasks: list[Task], targets: int, missing: int, workers: list[Slot]) -> None:
         """Say how much there is to compute, and start the display."""
         self.tasks, self.cached = tasks, targets - missing
-        self.weight = sum(t.weight for t in tasks)
+        self.weight, self.workers = sum(t.weight for t in tasks), len(workers)
         self.done, self.failed, self.running, self.elsewhere = [], [], {}, 0
         self.started = self.spoken = time.monotonic()
         if not tasks:
@@ -141,12 +144,18 @@ class Progress:
         return sum(t.weight for t in self.done) + sum(t.weight * fraction for t, _, fraction, _ in running)
 
     def eta(self) -> str:
-        """Remaining time at the pace so far, each task counted by its weight."""
+        """Remaining time at the pace so far, each task counted by its weight.
+
+        At the end, when there is less to do than there are workers, the longest task that runs tells.
+        """
         finished, elapsed = self.finished(), time.monotonic() - self.started
         lost = sum(e.task.weight for e in self.failed if e.task)
         if finished <= 0.02 * self.weight:
             return "--"
-        return duration(elapsed / finished * max(0.0, self.weight - finished - lost))
+        running = list(self.running.values())
+        left = max((t.weight * (1 - fraction) for t, _, fraction, _ in running), default=0.0)
+        pace = elapsed / finished  # of all workers together
+        return duration(max(pace * max(0.0, self.weight - finished - lost), pace * self.workers * left))
 
     def render(self) -> RenderableType:
         """The live display: one line of totals, one a running task."""
@@ -174,3 +183,18 @@ class Progress:
             label = Text(shorten(task.label, labels))
             body.add_row(Text(slot, style="dim"), f"{fraction:4.0%}", Text(text, style="dim"), label)
         return Group(head, body)
+
+
+class Quiet:
+    """Follows the computation of stages without a word, but for warnings, which go to ``warnings.warn``."""
+
+    def begin(self, tasks: list[Task], targets: int, missing: int, workers: list[Slot]) -> None:
+        """Take no note of the work."""
+
+    def on_event(self, event: Event) -> None:
+        """Pass warnings on."""
+        if event.kind == "warning":
+            warnings.warn(event.text, stacklevel=2)
+
+    def end(self) -> None:
+        """Stop following."""

@@ -58,9 +58,13 @@ class TableGrid(Grid):
     given: Mapping[str, str]
     wanted: Sequence[Wanted]
 
-    @cached_property
+    @property
     def targets(self) -> list[Stage]:
         """The stages that yield the table's numbers, each once."""
+        return self._targets
+
+    @cached_property
+    def _targets(self) -> list[Stage]:
         stages = {stage.key: stage for wanted in self.wanted for stage in wanted.stages}
         return list(stages.values())
 

@@ -63,8 +63,8 @@ def surrogate(ctx: Context, data: ImageSet, victim: str | Victim, recipe: Protoc
     """A trained classifier of pixels in [0, 1], in eval mode and frozen, on the device of ``ctx``.
 
     One artifact for each data, victim, recipe, countermeasure, seed and precision, whoever asks for it. A training that
-    was killed continues with its next epoch and ends with the same network. Raises UserError when ``victim`` or
-    ``countermeasure`` is not one plugin, or the latter changes stored images.
+    was killed continues and ends with the same network. Raises UserError when ``victim`` or ``countermeasure`` is not
+    one plugin, or the latter changes stored images.
     """
     [found] = _trained(ctx, data, victim, recipe, countermeasure, {})
     return found
@@ -112,6 +112,7 @@ def _trained(
     import torch
 
     from ..engine import loop
+    from ..engine.saving import SavedState
 
     net = victim if isinstance(victim, Victim) else cast(Victim, _one("victim", victim))
     training = cast(Countermeasure, _one("countermeasure", countermeasure))
@@ -130,20 +131,20 @@ def _trained(
 
     def make(folder: Path) -> None:
         kept = ctx.checkpoint_dir(key)
-        unfinished = kept / "state.pt"
+        saved = SavedState(kept / "state.pt", ctx.device)
 
         def save(state: dict[str, Any]) -> None:
-            if state["epoch"] in early:  # first: whoever continues after this epoch must find it
-                save_checkpoint(kept / early[state["epoch"]], state["model"])
-            save_checkpoint(unfinished, state)
+            if state["epoch"] in early and state["order"] is None:  # an epoch has just ended
+                save_checkpoint(kept / early[state["epoch"]], state["model"])  # first: who continues must find it
+            saved.offer(state)
 
-        state = load_checkpoint(unfinished, ctx.device)
+        state = saved.load()
         passed = [kept / file for end, file in early.items() if state and end <= state["epoch"]]
         if any(load_checkpoint(file) is None for file in passed):
             state = None  # an earlier state is lost: only training from the start gives it again
         model, _ = loop.train(
             build, data, None, recipe, training, ctx.device, ctx.precision, ctx.seed,
-            lambda done, total, text: ctx.report(done, total, f"{text} surrogate"), state, save,
+            lambda done, total, text: ctx.report(done, total, f"{text} surrogate"), state, save, saved.due,
         )  # fmt: skip
         torch.save(model.state_dict(), folder / LAST)
         for file in early.values():

@@ -1,0 +1,1 @@
+"""Build the pages of a leaderboard from results, and tables that compare them with papers."""

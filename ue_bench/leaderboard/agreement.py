@@ -1,4 +1,4 @@
-"""How far the order of measured numbers is that of the printed ones."""
+"""Measure how far the order of measured numbers is that of the printed ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NUMBERS: dict[Unit, str] = {"percent": "accuracies", "dB": "PSNR", "ssim": "SSIM
 
 @dataclass(frozen=True)
 class Agreement:
-    """Spearman's rank correlation over ``pairs`` of a printed and a measured number.
+    """A rank correlation (Spearman's) over ``pairs`` of a printed and a measured number.
 
     ``of`` says which numbers; ``printed`` is the printed column where measured ones stand apart, and ``victim`` whose
     numbers they are, both empty where there is but one.
@@ -51,11 +51,11 @@ def agreement(
     value: Callable[[Line, str, str], Estimate | None],
     mean: Callable[[Line, str], float | None],
 ) -> list[Agreement]:
-    """Return what can be said of a table: where there are at least four pairs of finite numbers, and two values each.
+    """Return the rank correlations of a table: where there are at least four pairs of finite numbers, two of each.
 
     Numbers of different units are not ranked together. ``value`` and ``mean`` give what was measured.
     """
-    found = []
+    correlations = []
     for victim in victims:
         for printed, columns in _columns(table):
             by_unit: dict[Unit, list[Pair]] = defaultdict(list)
@@ -63,16 +63,16 @@ def agreement(
                 measured = {column: value(line, column, victim) for _, column in columns}
                 by_unit[line.unit] += _pairs(line, columns, measured)
             for unit, pairs in by_unit.items():
-                found.append(_spearman(NUMBERS[unit], printed, victim, pairs))
+                correlations.append(_spearman(NUMBERS[unit], printed, victim, pairs))
         if table.mean:
             means = [(fmean(line.printed.values()), mean(line, victim)) for line in table.lines if line.printed]
             known = [(printed, measured) for printed, measured in means if measured is not None]
-            found.append(_spearman("means of lines", "", victim, known))
-    return [a for a in found if a is not None]
+            correlations.append(_spearman("means of lines", "", victim, known))
+    return [a for a in correlations if a is not None]
 
 
 def _columns(table: Table) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """Pairs of a printed and a measured column: all printed columns together where they are the measured ones too."""
+    """Yield pairs of a printed and a measured column: all printed columns together where they are measured too."""
     if set(table.measured) <= set(table.printed):
         yield "", [(column, column) for column in table.measured]
         return
@@ -82,9 +82,9 @@ def _columns(table: Table) -> Iterator[tuple[str, list[tuple[str, str]]]]:
 
 def _pairs(line: Line, columns: Sequence[tuple[str, str]], measured: Mapping[str, Estimate | None]) -> Iterator[Pair]:
     for printed, column in columns:
-        found = measured[column]
-        if printed in line.printed and found is not None and math.isfinite(found.mean):
-            yield line.printed[printed], found.mean
+        estimate = measured[column]
+        if printed in line.printed and estimate is not None and math.isfinite(estimate.mean):
+            yield line.printed[printed], estimate.mean
 
 
 def _spearman(of: str, printed: str, victim: str, pairs: Sequence[Pair]) -> Agreement | None:

@@ -1,4 +1,4 @@
-"""Wide tables for a terminal, in blocks of as many groups of columns as its width takes."""
+"""Print wide tables on a terminal, in blocks of as many groups of columns as its width takes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PADDING = 2  # that tabulate gives every head
 
 @dataclass(frozen=True)
 class Group:
-    """Columns under one name: a head each, and for every row of the table a text each."""
+    """Columns under one name, each with a head and, for every row of the table, a text."""
 
     name: str
     heads: Sequence[str]
@@ -23,11 +23,11 @@ class Group:
 
     @property
     def names(self) -> list[str]:
-        """The name over lines."""
+        """The name over several lines."""
         return folded(self.name, NAME_WIDTH)
 
     def width(self) -> int:
-        """How many characters the columns take, with the gap before each."""
+        """Return how many characters the columns take, with the gap before each."""
         columns = [max(map(len, column)) for column in zip(*self.cells, strict=True)]
         heads = [max(map(len, folded(head, HEAD_WIDTH))) for head in self.heads]
         heads[0] = max(heads[0], *map(len, self.names))

@@ -1,4 +1,4 @@
-"""What a board is, as far as its pages are concerned."""
+"""Collect what the pages need to know of a board."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..grid.cell import ENGINE_REVISION
 
 @dataclass(frozen=True)
 class BoardInfo:
-    """The plan of a board: which rows and columns it wants, and what its cells are unless something else is asked for.
+    """The rows and columns that a board wants, and what its cells are unless something else is asked for.
 
     Selectors are canonical, as they stand in a result.
     """

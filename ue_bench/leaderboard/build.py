@@ -1,4 +1,4 @@
-"""The files of a leaderboard: written by ``build``, compared with the results by ``check``."""
+"""Write the files of a leaderboard with ``build``, and compare them with the results with ``check``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ue_bench.store.schema import Result
 
+from ..atomic import write_atomically
 from . import tables
 from .board import BoardInfo
 from .page import html
@@ -15,38 +16,37 @@ from .statistics import panels
 
 
 def render(results: Iterable[Result], board: BoardInfo) -> dict[str, str]:
-    """File name -> text. The same results give the same text, in whatever order they come."""
-    found = panels(results, board)
+    """Return the text of each file by its name. The same results give the same text, in whatever order they come."""
+    shown = panels(results, board)
     return {
-        "README.md": tables.markdown(board, found),
-        "leaderboard.csv": tables.csv(board, found),
-        "index.html": html(board, found),
+        "README.md": tables.markdown(board, shown),
+        "leaderboard.csv": tables.csv(board, shown),
+        "index.html": html(board, shown),
     }
 
 
 def build(results: Iterable[Result], board: BoardInfo, out: Path) -> list[Path]:
-    """Write README.md, leaderboard.csv and index.html into ``out``; returns their paths."""
+    """Write README.md, leaderboard.csv and index.html into ``out``, and return their paths."""
     texts = render(results, board)
-    out.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
-        (out / name).write_bytes(text.encode())
+        write_atomically(out / name, text)
     return [out / name for name in texts]
 
 
 def check(results: Iterable[Result], board: BoardInfo, out: Path) -> list[str]:
-    """What in ``out`` is not what ``build`` would write: one line a file, empty when all is well."""
+    """Return what in ``out`` is not what ``build`` would write: one line a file, empty when all is well."""
     differences = (_difference(out / name, text) for name, text in render(results, board).items())
     return [difference for difference in differences if difference]
 
 
 def _difference(path: Path, expected: str) -> str:
     try:
-        found = path.read_bytes()
+        content = path.read_bytes()
     except FileNotFoundError:
         return f"{path.name} is missing"
-    if found == expected.encode():
+    if content == expected.encode():
         return ""
-    lines = found.decode(errors="replace").split("\n")
+    lines = content.decode(errors="replace").split("\n")
     pairs = enumerate(zip_longest(lines, expected.split("\n"), fillvalue="<end of file>"), start=1)
     number, (has, wants) = next((n, pair) for n, pair in pairs if pair[0] != pair[1])
     at = next((i for i, (a, b) in enumerate(zip(has, wants, strict=False)) if a != b), min(len(has), len(wants)))
@@ -54,5 +54,5 @@ def _difference(path: Path, expected: str) -> str:
 
 
 def _excerpt(line: str, at: int) -> str:
-    """The surroundings of the first difference."""
+    """Return the surroundings of the first difference."""
     return repr(line[max(at - 20, 0) : at + 30])

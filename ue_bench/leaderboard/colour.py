@@ -1,4 +1,4 @@
-"""The colour scale of the heatmap: the stronger the colour, the stronger the protection.
+"""Choose the colours of the heatmap: the stronger the colour, the stronger the protection.
 
 Lightness falls or rises all along the ramp, so the order can be read without telling hues apart; between the stops it
 is interpolated in OKLab. On a dark page lightness runs the other way, so that strength stands out from the ground there
@@ -16,23 +16,23 @@ Vector = tuple[float, float, float]
 
 
 def levels(stops: tuple[str, ...]) -> list[tuple[str, str]]:
-    """(background, text) for 0, STEP, 2 STEP, ... 100 % accuracy."""
+    """Return (background, text) for 0, STEP, 2 STEP, ... 100 % accuracy."""
     colours = [_between(stops, accuracy / 100) for accuracy in range(0, 101, STEP)]
     return [(c, text_on(c)) for c in colours]
 
 
 def level(accuracy: float) -> int:
-    """Index into ``levels`` of an accuracy in percent."""
+    """Return the index into ``levels`` of an accuracy in percent."""
     return round(min(max(accuracy, 0.0), 100.0) / STEP)
 
 
 def text_on(background: str) -> str:
-    """Black or white, whichever reads better: at least 4.5 to 1 on any colour."""
+    """Return black or white, whichever reads better: at least 4.5 to 1 on any colour."""
     return max(("#000000", "#ffffff"), key=lambda text: contrast(text, background))
 
 
 def contrast(first: str, second: str) -> float:
-    """WCAG 2 contrast ratio of two colours, 1 to 21."""
+    """Return the WCAG 2 contrast ratio of two colours, 1 to 21."""
     low, high = sorted((_luminance(first), _luminance(second)))
     return (high + 0.05) / (low + 0.05)
 
@@ -50,7 +50,7 @@ def _mix(a: Vector, b: Vector, t: float) -> Vector:
 
 
 def _linear(colour: str) -> Vector:
-    """Linear light of ``#rrggbb`` (sRGB, IEC 61966-2-1)."""
+    """Return the linear light of ``#rrggbb`` (sRGB, IEC 61966-2-1)."""
     r, g, b = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
     return _expand(r), _expand(g), _expand(b)
 
@@ -70,7 +70,7 @@ def _luminance(colour: str) -> float:
 
 
 def _oklab(colour: str) -> Vector:
-    """OKLab of ``#rrggbb`` (Ottosson 2020, "A perceptual color space for image processing")."""
+    """Return the OKLab of ``#rrggbb`` (Ottosson 2020, "A perceptual color space for image processing")."""
     r, g, b = _linear(colour)
     long = (0.4122214708 * r + 0.5363325363 * g + 0.0514459929 * b) ** (1 / 3)
     medium = (0.2119034982 * r + 0.6806995451 * g + 0.1073969566 * b) ** (1 / 3)
@@ -83,7 +83,7 @@ def _oklab(colour: str) -> Vector:
 
 
 def _hex(lab: Vector) -> str:
-    """``#rrggbb`` of an OKLab colour, the inverse of ``_oklab``."""
+    """Return ``#rrggbb`` of an OKLab colour, the inverse of ``_oklab``."""
     lightness, a, b = lab
     long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
     medium = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3

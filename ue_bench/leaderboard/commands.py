@@ -1,4 +1,4 @@
-"""The commands that compute a page's cells again: they name whatever differs from the defaults of its board."""
+"""Write the commands that compute a page's cells again, with whatever differs from the defaults of its board."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ue_bench.catalogue import protocols
 from ue_bench.store.schema import Result
 
 from .board import BoardInfo
-from .statistics import Cell, Panel
+from .statistics import CellSummary, Panel
 
 Seeds = tuple[int, ...]
 _INPUT = re.compile(r"#[0-9a-f]{8}(?=[\],'\"])")  # of a file, as selectors show it
 
 
-def cell_command(board: BoardInfo, cell: Cell) -> str:
-    """The command whose grid holds the cell. Empty where this version cannot compute it: see ``obstacle``.
+def cell_command(board: BoardInfo, cell: CellSummary) -> str:
+    """Return the command whose grid holds the cell; empty where this version cannot compute it: see ``obstacle``.
 
     The board's reference rows are part of every grid.
     """
@@ -27,23 +27,25 @@ def cell_command(board: BoardInfo, cell: Cell) -> str:
 
 
 def board_commands(board: BoardInfo, panel: Panel) -> list[str]:
-    """Commands that fill what the panel shows, and what is still missing in the rows and columns of the board.
+    """Return commands that fill what the panel shows, and what is missing in the board's rows and columns.
 
     One is enough where all cells have the same seeds, and no column is there that the board does not ask for.
     """
-    own = {protector for protector in board.protectors if protector not in board.reference}
+    board_rows = {protector for protector in board.protectors if protector not in board.reference}
     first = next((r for r in panel.results if not obstacle(board, r)), None)
     if first is None:
         return []
     rows: dict[Seeds, list[str]] = defaultdict(list)
     for row in panel.rows:
-        found = [row.cells[c] for c in panel.columns if c in row.cells]
-        if found:
-            rows[_seeds(found)].append(row.protector)
+        cells = [row.cells[c] for c in panel.columns if c in row.cells]
+        if cells:
+            rows[_seeds(cells)].append(row.protector)
     if rows and not _setting(board, first):  # the panel that the board asks for, all of it
         rows[board.seeds if board.seeds in rows else max(rows)] += panel.missing
     columns = "all" if board.countermeasures else ",".join(panel.columns)
-    lines = [_command(board, first, _selection(names, own, board), columns, seeds) for seeds, names in rows.items()]
+    lines = [
+        _command(board, first, _selection(names, board_rows, board), columns, seeds) for seeds, names in rows.items()
+    ]
 
     extra: dict[tuple[Seeds, tuple[str, ...]], list[str]] = defaultdict(list)
     for column in panel.extra:
@@ -54,12 +56,12 @@ def board_commands(board: BoardInfo, panel: Panel) -> list[str]:
         for seeds, names in by_seeds.items():
             extra[seeds, tuple(names)].append(column)
     for (seeds, protectors), more in extra.items():
-        lines.append(_command(board, first, _selection(protectors, own, board), ",".join(more), seeds))
+        lines.append(_command(board, first, _selection(protectors, board_rows, board), ",".join(more), seeds))
     return lines
 
 
 def needs(board: BoardInfo, panel: Panel, lines: Iterable[str]) -> str:
-    """What ``board_commands`` need, and which cells of the panel they do not give."""
+    """Return what ``board_commands`` need, and which cells of the panel they do not give."""
     old = list(filter(None, (obstacle(board, r) for r in panel.results)))
     if len(old) == len(panel.results):
         return old[0]
@@ -68,12 +70,12 @@ def needs(board: BoardInfo, panel: Panel, lines: Iterable[str]) -> str:
 
 
 def empty_board_command(board: BoardInfo) -> str:
-    """The command that begins a board without results."""
+    """Return the command that begins a board without results."""
     return f"ue-bench run --board {shlex.quote(board.argument or board.name)} --protector all --countermeasure all"
 
 
 def obstacle(board: BoardInfo, result: Result) -> str:
-    """Why this version of ue-bench cannot compute the cell of ``result``; empty where it can."""
+    """Return why this version of ue-bench cannot compute the cell of ``result``; empty where it can."""
     version = board.protocol_versions.get(result.protocol)
     if protocols.is_file(result.protocol):  # named by its content: whoever has the file has the protocol
         version = result.protocol_version
@@ -91,18 +93,18 @@ def obstacle(board: BoardInfo, result: Result) -> str:
 
 
 def _revisions(board: BoardInfo, cell: Mapping[str, Any]) -> list[tuple[str, str, str, int, int | None]]:
-    """Kind, name, and the revisions then and now, of the plugins and the engine in the identity of a cell."""
+    """Return kind, name, and revisions then and now, of the plugins and the engine in the identity of a cell."""
     if board.revision is None or not cell:
         return []
-    found = [("training loop", "", "revision", cell["engine"], board.engine_revision)]
+    revisions = [("training loop", "", "revision", cell["engine"], board.engine_revision)]
     for kind in ("protector", "countermeasure", "victim"):
         for part in cell[kind].get("combination", [cell[kind]]):
-            found.append((kind, part["name"], "revision", part["revision"], board.revision(kind, part["name"])))
-    return found
+            revisions.append((kind, part["name"], "revision", part["revision"], board.revision(kind, part["name"])))
+    return revisions
 
 
 def conditions(result: Result, commands: Iterable[str]) -> str:
-    """What has to be there for ``commands`` to compute the cells of the data of ``result``."""
+    """Return what has to be there for ``commands`` to compute the cells of the data of ``result``."""
     text = f"The data must be those of fingerprint {result.dataset.fingerprint}: {result.dataset.source}."
     if any(map(_INPUT.search, commands)):
         text += (
@@ -127,7 +129,7 @@ def _command(board: BoardInfo, result: Result, protectors: str, countermeasures:
 
 
 def _setting(board: BoardInfo, result: Result) -> Mapping[str, str]:
-    """Options for what is not the board's."""
+    """Return the options for what is not the board's."""
     options = {}
     if result.dataset.selector != board.dataset:
         options["dataset"] = result.dataset.selector
@@ -138,19 +140,19 @@ def _setting(board: BoardInfo, result: Result) -> Mapping[str, str]:
     return options
 
 
-def _seeds(cells: Iterable[Cell]) -> Seeds:
+def _seeds(cells: Iterable[CellSummary]) -> Seeds:
     return tuple(sorted({seed for cell in cells for seed in cell.seeds}))
 
 
-def _selection(names: Iterable[str], own: set[str], board: BoardInfo) -> str:
-    """Rows as one selector: ``all`` for those of the board, and others by name."""
+def _selection(names: Iterable[str], board_rows: set[str], board: BoardInfo) -> str:
+    """Return rows as one selector: ``all`` for those of the board, and others by name."""
     chosen = [name for name in names if name not in board.reference]
-    if own and own <= set(chosen):
-        return ",".join(["all", *(name for name in chosen if name not in own)])
+    if board_rows and board_rows <= set(chosen):
+        return ",".join(["all", *(name for name in chosen if name not in board_rows)])
     return ",".join(chosen or names)  # reference rows come with any others
 
 
 def _quoted(value: str) -> str:
-    """In single quotes: a reader who changes a name to one with brackets needs them."""
+    """Return ``value`` in single quotes: a reader who changes a name to one with brackets needs them."""
     quoted = shlex.quote(value)
     return quoted if value == "all" or quoted.startswith(("'", '"')) else f"'{value}'"

@@ -1,4 +1,4 @@
-"""A paper's table with printed and measured numbers side by side, never mixed."""
+"""Compare a paper's table with measured numbers side by side, never mixed."""
 
 from __future__ import annotations
 
@@ -62,15 +62,15 @@ class Comparison:
 
     def value(self, line: Line, column: str, victim: str) -> Estimate | None:
         """Return what was measured in one place: of ``victim``, or of the victim that the table asks for there."""
-        found = self.measured.get((line.label, column), {})
+        by_victim = self.measured.get((line.label, column), {})
         named = column in line.asks and line.asks[column].victim is not None
-        return next(iter(found.values()), None) if named else found.get(victim)
+        return next(iter(by_victim.values()), None) if named else by_victim.get(victim)
 
     def mean(self, line: Line, victim: str) -> float | None:
         """Return the mean over the columns of a line; None while one is missing."""
-        found = [self.value(line, column, victim) for column in self.table.printed]
-        known = [value.mean for value in found if value is not None]
-        return fmean(known) if len(known) == len(found) else None
+        values = [self.value(line, column, victim) for column in self.table.printed]
+        known = [value.mean for value in values if value is not None]
+        return fmean(known) if len(known) == len(values) else None
 
     @cached_property
     def agreement(self) -> list[Agreement]:
@@ -98,14 +98,14 @@ class Comparison:
                     "protectors": self._selectors(line),
                     "printed": dict(line.printed),
                     "measured": {
-                        column: {victim: _plain(found) for victim, found in self.measured[line.label, column].items()}
+                        column: {victim: _plain(number) for victim, number in self.measured[line.label, column].items()}
                         for column in line.asks
                         if (line.label, column) in self.measured
                     },
                 }
                 for line in self.table.lines
             ],
-            "agreement": [found.plain() for found in self.agreement],
+            "agreement": [agreement.plain() for agreement in self.agreement],
             "notes": self._notes(),
         }
 
@@ -117,7 +117,7 @@ class Comparison:
         """
         parts = [paragraph([f"{self.table.source}: {self.table.title}", *self._introduction()])]
         parts += self._by_line() if self._paired else self._by_column()
-        parts.append(paragraph([found.text() for found in self.agreement]))
+        parts.append(paragraph([agreement.text() for agreement in self.agreement]))
         parts.append(paragraph(self._notes()))
         return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -134,7 +134,7 @@ class Comparison:
         align = ["left"] * left + ["right"] * (len(head) - left)
         drawn = str(tabulate(body, headers=head, tablefmt="pipe", disable_numparse=True, colalign=align))
         how = [f"Each number is {' / '.join(['printed', *self._names()])}."] if self._paired else []
-        said = [*(found.text() for found in self.agreement), *self._notes()]
+        said = [*(agreement.text() for agreement in self.agreement), *self._notes()]
         parts = [f"## {self.table.source}: {self.table.title}", " ".join([*self._introduction(), *how]), drawn]
         return "\n\n".join([*parts, *(["\n".join(f"- {note}" for note in said)] if said else [])]) + "\n"
 
@@ -147,8 +147,8 @@ class Comparison:
         return [text for text in (self.setting, self._seeds(), f"In the table: {', '.join(units)}. {PRINTED}") if text]
 
     def _seeds(self) -> str:
-        """How many seeds the measured numbers rest on."""
-        counts = {value.n for found in self.measured.values() for value in found.values()}
+        """Return how many seeds the measured numbers rest on."""
+        counts = {value.n for by_victim in self.measured.values() for value in by_victim.values()}
         if not counts:
             return "Nothing is measured yet."
         low, high = min(counts), max(counts)
@@ -160,7 +160,7 @@ class Comparison:
         return [self.selectors.get(protector, protector) for protector in line.protectors]
 
     def _names(self) -> list[str]:
-        """What measured columns are called."""
+        """Return what measured columns are called."""
         return [f"measured: `{victim}`" for victim in self.victims] if len(self.victims) > 1 else ["measured"]
 
     def _notes(self) -> list[str]:
@@ -203,7 +203,7 @@ class Comparison:
         return [*printed, *(text for column in self.table.measured for text in self._cells(line, column)[1:])]
 
     def _cells(self, line: Line, column: str) -> list[str]:
-        """The printed number and one measured number a view."""
+        """Return the printed number and one measured number a view."""
         return [_printed(line, column), *(_shown(line, self.value(line, column, view)) for view in self.views)]
 
     def _means(self, line: Line) -> list[str]:

@@ -1,4 +1,4 @@
-"""Results of evasion as tables: one for every classifier, rows protectors, columns what is done to images."""
+"""Show results of evasion as tables: one for every classifier, rows protectors, columns what is done to images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LEGEND = (
 
 
 def setting(cells: Sequence[Any]) -> str:
-    """What the cells share."""
+    """Return what the cells share."""
     first, seeds = cells[0], len({cell.seed for cell in cells})
     info, known = first.data.info, "a seed of their own" if first.transfer else "the seed of surrogates"
     return (
@@ -32,7 +32,7 @@ def setting(cells: Sequence[Any]) -> str:
 
 @dataclass(frozen=True)
 class EvasionPanel:
-    """What one classifier made of all images. ``numbers`` are by row and column; ``likeness`` PSNR and SSIM by row."""
+    """The results of one classifier. ``numbers`` are by row and column; ``likeness`` is PSNR and SSIM by row."""
 
     victim: str
     setting: str
@@ -41,7 +41,7 @@ class EvasionPanel:
     likeness: dict[str, tuple[float | None, float]]
 
     def text(self) -> str:
-        """For a terminal: what is done to images down, protectors across, in blocks."""
+        """Return the table for a terminal: what is done to images down, protectors across, in blocks."""
         from tabulate import tabulate
 
         names = list(self.numbers)
@@ -67,8 +67,8 @@ class EvasionPanel:
         return "\n\n".join([f"## {self.victim}", f"{self.setting} {LEGEND}", drawn]) + "\n"
 
     def _number(self, row: str, column: str) -> str:
-        found = self.numbers[row].get(column)
-        return formats.MISSING if found is None else formats.interval(found)
+        number = self.numbers[row].get(column)
+        return formats.MISSING if number is None else formats.interval(number)
 
     def _likeness(self, row: str) -> tuple[str, str]:
         if row not in self.likeness:
@@ -78,24 +78,24 @@ class EvasionPanel:
 
 
 def panels(results: Iterable[EvasionResult], shared: str, plain: str) -> list[EvasionPanel]:
-    """One for every classifier, in the order of the results; ``shared`` says which settings they share.
+    """Return a panel for every classifier, in the order of the results; ``shared`` says which settings they share.
 
     ``plain`` is the column of images as they were protected.
     """
-    found = []
+    shown = []
     order = list(results)
     victims = list(dict.fromkeys(r.victim for r in order))
     for victim, group in groupby(sorted(order, key=lambda r: victims.index(r.victim)), key=lambda r: r.victim):
-        own = list(group)
-        columns = list(dict.fromkeys(r.countermeasure for r in own))
+        of_victim = list(group)
+        columns = list(dict.fromkeys(r.countermeasure for r in of_victim))
         numbers: dict[str, dict[str, Estimate]] = {}
         likeness = {}
-        for row in dict.fromkeys(r.protector for r in own):
-            mine = [r for r in own if r.protector == row]
-            cells = {c: [r.accuracy for r in mine if r.countermeasure == c] for c in columns}
+        for row in dict.fromkeys(r.protector for r in of_victim):
+            of_row = [r for r in of_victim if r.protector == row]
+            cells = {c: [r.accuracy for r in of_row if r.countermeasure == c] for c in columns}
             numbers[row] = {c: estimate(values) for c, values in cells.items() if values}
-            untreated = [r for r in mine if r.countermeasure == plain]
+            untreated = [r for r in of_row if r.countermeasure == plain]
             if untreated:  # of the first seed
                 likeness[row] = untreated[0].psnr, untreated[0].ssim
-        found.append(EvasionPanel(victim, shared, columns, numbers, likeness))
-    return found
+        shown.append(EvasionPanel(victim, shared, columns, numbers, likeness))
+    return shown

@@ -1,4 +1,4 @@
-"""Figures of images: which of them to show, perturbation maps, and grids with crisp pixels."""
+"""Draw figures of images: choose which to show, map perturbations, and lay out grids with crisp pixels."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from ..atomic import write_atomically
 from ..errors import EnvironmentProblem, UserError
 from ..seeds import derive
 
@@ -27,7 +28,7 @@ MAX_PIXELS = 80_000_000  # Pillow, for one, warns when it opens more
 
 
 def check_output(out: Path, *suffixes: str) -> None:
-    """Refuse ``out`` before any work is done for it.
+    """Check that ``out`` can be written, before any work is done for it.
 
     Raises UserError when it exists or ends in none of ``suffixes``, EnvironmentProblem when its folder cannot be
     written.
@@ -45,16 +46,14 @@ def check_output(out: Path, *suffixes: str) -> None:
 
 def write_output(out: Path, content: bytes) -> None:
     """Write ``out`` whole or not at all. Raises EnvironmentProblem when that fails."""
-    unfinished = out.with_name(out.name + ".new")
     try:
-        unfinished.write_bytes(content)
-        unfinished.replace(out)
+        write_atomically(out, content)
     except OSError as error:
         raise EnvironmentProblem(f"cannot write {out}: {error.strerror}", "choose another --out") from error
 
 
 def spread(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
-    """Rows of ``count`` images in the order of their labels: a random choice, as even over classes as can be."""
+    """Return indices of ``count`` images, sorted by label: a random choice in which classes are as even as possible."""
     order = np.random.default_rng(derive(seed, "figure")).permutation(len(labels))
     seen: Counter[int] = Counter()
     turns = []  # 0 for the first image of its class in that order, 1 for the second
@@ -66,7 +65,7 @@ def spread(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64
 
 
 def perturbation_map(clean: Picture, protected: Picture) -> Picture:
-    """|protected - clean|, H x W x 3, stretched from its smallest value to its largest onto 0 to 255.
+    """Return |protected - clean|, H x W x 3, stretched from its smallest to its largest value onto 0 to 255.
 
     All channels are stretched alike. Where all values are the same there is nothing to stretch: black for no
     perturbation, white for an even one.
@@ -82,7 +81,7 @@ def perturbation_map(clean: Picture, protected: Picture) -> Picture:
 def picture_grid(
     rows: Sequence[Sequence[Picture]], names: Sequence[str], groups: Sequence[tuple[str, int]], hint: str
 ) -> bytes:
-    """A PNG file of pictures, H x W x 3 and of one size, in rows with their names to the left.
+    """Return a PNG file of pictures, H x W x 3 and of one size, in rows with their names to the left.
 
     ``groups`` are headings, each with the number of columns below it; a row may end early. Small pictures are enlarged
     by a whole factor, each pixel becoming a square. Letters that the font lacks lose their accents or become '?'.
@@ -133,7 +132,7 @@ def picture_grid(
 
 
 def _lines(text: str, width: int, most: int, font: ImageFont.FreeTypeFont) -> list[str]:
-    """``text`` in at most ``most`` lines of ``width`` pixels, cut after separators where it can be."""
+    """Break ``text`` into at most ``most`` lines of ``width`` pixels, after separators where possible."""
     split = unicodedata.normalize("NFKD", text)
     # The font that Pillow ships knows ASCII and little else; its boxes would say less than the letters below accents.
     rest = "".join(c for c in split if not unicodedata.combining(c)).encode("ascii", "replace").decode()

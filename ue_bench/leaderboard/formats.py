@@ -1,17 +1,17 @@
-"""Numbers and names as the pages write them."""
+"""Write numbers and names as the pages show them."""
 
 from __future__ import annotations
 
 import re
 
-from .statistics import Cell, Estimate, Measured, Panel, Row
+from .statistics import CellSummary, Estimate, Panel, PerturbationSummary, Row
 
 MISSING = "–"
-ACCURACY = "Accuracy of the thief on clean test images, in percent: lower is better protection."
+ACCURACY = "Accuracy of the victim on clean test images, in percent: lower is better protection."
 
 
 def pieces(name: str) -> list[str]:
-    """A selector cut where a line may break: before a bracket, after a separator."""
+    """Cut a selector where a line may break: before a bracket, after a separator."""
     return [piece for piece in re.split(r"(?=\[)|(?<=[,+\-=])", name) if piece]
 
 
@@ -20,17 +20,17 @@ def percent(value: float) -> str:
 
 
 def interval(value: Estimate) -> str:
-    """``94.6 ± 0.4``, or the mean alone where no interval exists."""
+    """Write ``94.6 ± 0.4``, or the mean alone where no interval exists."""
     return percent(value.mean) + (f" ± {percent(value.half_width)}" if value.half_width is not None else "")
 
 
 def mean(row: Row) -> str:
-    """The headline, or how much of it is there."""
+    """Write the mean of a row, or how much of it is there."""
     return interval(row.mean) if row.mean else f"incomplete ({row.done}/{len(row.columns)})"
 
 
 def worst(row: Row) -> str:
-    """Accuracy in the worst case; of an incomplete row a lower bound."""
+    """Write the accuracy in the worst case; of an incomplete row a lower bound."""
     if row.worst is None:
         return MISSING
     return ("" if row.complete else "≥ ") + interval(row.worst.accuracy)
@@ -41,7 +41,7 @@ def span(low: int, high: int) -> str:
 
 
 def seeds(panel: Panel) -> str:
-    """How many seeds the panel's numbers rest on, and what follows for intervals."""
+    """Return how many seeds the panel's numbers rest on, and what follows for intervals."""
     low, high = panel.n
     count = f"n = {span(low, high)} seed{'s' if high > 1 else ''} per cell"
     if high == 1:
@@ -50,7 +50,7 @@ def seeds(panel: Panel) -> str:
 
 
 def test_set(panel: Panel) -> str:
-    """The share of the uncertainty that the size of the test set explains."""
+    """Return the share of the uncertainty that the size of the test set explains."""
     largest = max(cell.binomial_error for row in panel.rows for cell in row.cells.values())
     images = panel.dataset.test
     return f"Test-set standard error (binomial, {images:,} images): at most {largest:.2f} points, whatever the seeds."
@@ -60,7 +60,7 @@ def psnr(value: float | None) -> str:
     return "∞" if value is None else f"{value:.1f}"
 
 
-def linf(budget: Measured) -> str:
+def linf(budget: PerturbationSummary) -> str:
     return f"{budget.linf_max}" + (" (exceeds declared)" if budget.exceeds else "")
 
 
@@ -69,14 +69,14 @@ def fraction(value: float) -> str:
 
 
 def data(panel: Panel) -> str:
-    """The data a panel was measured on, with its source."""
+    """Return the data a panel was measured on, with its source."""
     d = panel.dataset
     size = f"{d.train:,} training and {d.test:,} test images, {d.classes} classes, {d.width}x{d.height}"
     return f"{d.selector}: {d.source}; {size}"
 
 
 def setting(panel: Panel) -> str:
-    """What every number of a panel shares beside the data."""
+    """Return what every number of a panel shares beside the data."""
     recipe = f"protocol {panel.protocol} v{panel.protocol_version}, {panel.precision}"
     return f"victim {panel.victim}, {recipe}, {fraction(panel.fraction)} of the training set protected"
 
@@ -99,23 +99,23 @@ def column_notes(panel: Panel) -> list[tuple[str, str]]:
 
 
 def remarks(panel: Panel) -> list[str]:
-    """What a reader must know about this panel's rows and cells."""
-    found = []
-    cells: list[Cell] = [cell for row in panel.rows for cell in row.cells.values()]
+    """Return what a reader must know about this panel's rows and cells."""
+    lines = []
+    cells: list[CellSummary] = [cell for row in panel.rows for cell in row.cells.values()]
     if any(row.mean is None for row in panel.rows):
-        found.append("Rows marked incomplete lack cells, so they have no mean; their worst case is a lower bound.")
+        lines.append("Rows marked incomplete lack cells, so they have no mean; their worst case is a lower bound.")
     if panel.missing:
-        found.append(f"No result yet: {', '.join(panel.missing)}.")
+        lines.append(f"No result yet: {', '.join(panel.missing)}.")
     if panel.extra:
-        found.append(f"Not on the board, in no mean and no worst case: {', '.join(panel.extra)}.")
+        lines.append(f"Not on the board, in no mean and no worst case: {', '.join(panel.extra)}.")
     over = [row.protector for row in panel.rows if row.budget.exceeds]
     if over:
-        found.append(f"Measured Linf exceeds the declared budget: {', '.join(over)}.")
+        lines.append(f"Measured Linf exceeds the declared budget: {', '.join(over)}.")
     idle = [f"{c.protector} under {c.countermeasure}" for c in cells if any(not r.metrics.learned for r in c.results)]
     if idle:
         count = "1 cell ended at chance on its" if len(idle) == 1 else f"{len(idle)} cells ended at chance on their"
-        found.append(f"{count} own training data, which says nothing about protection: {', '.join(idle)}.")
+        lines.append(f"{count} own training data, which says nothing about protection: {', '.join(idle)}.")
     superseded = sum(cell.superseded for cell in cells)
     if superseded:
-        found.append(f"{superseded} older result(s) of a cell and seed set aside for a newer one.")
-    return found
+        lines.append(f"{superseded} older result(s) of a cell and seed set aside for a newer one.")
+    return lines

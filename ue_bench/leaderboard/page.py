@@ -1,4 +1,4 @@
-"""The page ``index.html``: one file, no external request, readable without JavaScript."""
+"""Write the page ``index.html``: one file, no external request, readable without JavaScript."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from . import colour, commands, formats
 from .board import BoardInfo
 from .published import beside
-from .statistics import Cell, Panel
+from .statistics import CellSummary, Panel
 from .tables import PUBLISHED, reproduce
 
 RESULT_LABELS = (
@@ -34,7 +34,7 @@ RESULT_LABELS = (
 
 
 def html(board: BoardInfo, panels: Sequence[Panel]) -> str:
-    """The whole page as text."""
+    """Return the whole page as text."""
     import jinja2
     from markupsafe import Markup
 
@@ -67,7 +67,7 @@ def _template(name: str) -> str:
 
 
 def _heat_css() -> str:
-    """One class a level, for light and for dark pages."""
+    """Return one class a level, for light and for dark pages."""
 
     def rules(stops: tuple[str, ...]) -> str:
         pairs = enumerate(colour.levels(stops))
@@ -77,7 +77,7 @@ def _heat_css() -> str:
 
 
 def details(board: BoardInfo, panels: Sequence[Panel]) -> dict[str, Any]:
-    """What the panel behind a click shows, as plain data: how every cell was made."""
+    """Return how every cell was made, as plain data: what the page shows behind a click."""
     cells = {
         cell.keys[0]: {
             "protector": cell.protector,
@@ -98,7 +98,7 @@ def details(board: BoardInfo, panels: Sequence[Panel]) -> dict[str, Any]:
     return {"labels": RESULT_LABELS, "panels": [_shared(panel) for panel in panels], "cells": cells}
 
 
-def _certainty(cell: Cell) -> str:
+def _certainty(cell: CellSummary) -> str:
     over_seeds = (
         "n = 1: no interval over seeds exists"
         if cell.n == 1
@@ -108,7 +108,7 @@ def _certainty(cell: Cell) -> str:
     return f"{over_seeds}; test-set standard error (binomial) {cell.binomial_error:.2f}"
 
 
-def _notes(panel: Panel, cell: Cell) -> list[str]:
+def _notes(panel: Panel, cell: CellSummary) -> list[str]:
     notes = [note for column, note in formats.column_notes(panel) if column == cell.countermeasure]
     if cell.countermeasure in panel.extra:
         notes.append("Not on the board: in no mean and no worst case.")
@@ -131,9 +131,9 @@ def _shared(panel: Panel) -> list[tuple[str, str]]:
     ]
 
 
-def _results(cell: Cell) -> list[list[str]]:
-    """For every seed the values of ``RESULT_LABELS``."""
-    found = []
+def _results(cell: CellSummary) -> list[list[str]]:
+    """Return the values of ``RESULT_LABELS`` for every seed."""
+    rows = []
     for r in cell.results:
         m, b, c, e = r.metrics, r.budget, r.cost, r.environment
         values = [
@@ -156,5 +156,5 @@ def _results(cell: Cell) -> list[list[str]]:
             f"{r.attempts} / {r.finished}",
         ]
         assert len(values) == len(RESULT_LABELS)
-        found.append(values)
-    return found
+        rows.append(values)
+    return rows

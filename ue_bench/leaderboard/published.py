@@ -1,4 +1,4 @@
-"""Numbers printed in papers, to stand beside measured ones on a board's page and never among them."""
+"""Show numbers printed in papers beside the measured ones on a board's page, never among them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .statistics import Panel
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """One method of a published table, in percent, by countermeasure. Single runs."""
+    """A method of a published table, with its accuracies in percent by countermeasure. Single runs."""
 
     protector: str  # our selector
     method: str  # the name in print
@@ -25,7 +25,7 @@ class PublishedRow:
 
     @property
     def mean(self) -> float:
-        """Recomputed: some printed means are not the mean of their row."""
+        """The mean, recomputed: some printed means are not the mean of their row."""
         return fmean(self.accuracies.values())
 
     @property
@@ -68,12 +68,13 @@ def beside(panels: Iterable[Panel]) -> list[Published]:
         for panel in panels
         for name in (panel.dataset.selector.partition("[")[0], panel.board.name)
     }
-    return [found for name, clean in sorted(names) for table in _tables() if (found := published(table, name, clean))]
+    candidates = (published(table, name, clean) for name, clean in sorted(names) for table in _tables())
+    return [candidate for candidate in candidates if candidate]
 
 
 def _tables() -> list[Table]:
-    """All tables that are meant to stand on pages."""
-    found = []
+    """Return all tables that are meant to stand on pages."""
+    published_tables = []
     for name in tables.names():
         try:
             table = tables.table(name)
@@ -83,5 +84,5 @@ def _tables() -> list[Table]:
                 registry().problems.append(problem)
             continue
         if table.published:
-            found.append(table)
-    return found
+            published_tables.append(table)
+    return published_tables

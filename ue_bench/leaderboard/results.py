@@ -1,4 +1,4 @@
-"""Results as Python has them: a sequence with tables, frames and headline numbers."""
+"""Give results to Python: a sequence with tables, frames and headline numbers."""
 
 from __future__ import annotations
 
@@ -48,6 +48,11 @@ class Results(Sequence[Result]):
         more = [f"{len(self.failures)} failed"] if self.failures else []
         more += [f"{len(self.missing)} missing"] if self.missing else []
         return f"<{', '.join([f'{len(self)} results of board {self.board.name}', *more])}>"
+
+    @property
+    def complete(self) -> bool:
+        """Whether every cell that was asked for has a result."""
+        return not self.missing
 
     @property
     def info(self) -> BoardInfo:

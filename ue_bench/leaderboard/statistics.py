@@ -1,7 +1,7 @@
-"""From results to panels of rows and cells, with intervals. Pure functions, no third-party library.
+"""Group results into panels of rows and cells, with intervals. Pure functions, no third-party library.
 
 A *panel* holds what may be compared: one dataset (by fingerprint), victim, protocol version, precision and fraction
-protected. Results of different panels are never averaged together. Accuracies are those of the thief on clean test
+protected. Results of different panels are never averaged together. Accuracies are those of the victim on clean test
 images, in percent: lower is better protection.
 """
 
@@ -28,7 +28,7 @@ _T975 = (
 
 
 def t_quantile(degrees: int) -> float:
-    """The factor of a two-sided 95 % interval: Student's t at 0.975."""
+    """Return the factor of a two-sided 95 % interval: Student's t at 0.975."""
     if degrees < 1:
         raise ValueError("an interval needs at least two values")
     if degrees <= len(_T975):
@@ -52,14 +52,14 @@ class Estimate:
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """Mean and 95 % t-interval of at least one value."""
+    """Return the mean and 95 % t-interval of at least one value."""
     n = len(values)
     half = t_quantile(n - 1) * stdev(values) / math.sqrt(n) if n > 1 else None
     return Estimate(fmean(values), n, half)
 
 
 def binomial_error(accuracy: float, images: int) -> float:
-    """Binomial standard error, in percent points, that a finite test set alone gives an accuracy in percent.
+    """Return the binomial standard error, in percent points, that the size of the test set alone gives.
 
     It says nothing of the spread over seeds.
     """
@@ -68,7 +68,7 @@ def binomial_error(accuracy: float, images: int) -> float:
 
 
 @dataclass(frozen=True)
-class Cell:
+class CellSummary:
     """The results of one protector against one countermeasure, one a seed, in the order of seeds."""
 
     protector: str
@@ -107,8 +107,8 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A protector's perturbation: the largest Linf over all seeds, means of the rest. Units as in ``Budget``."""
+class PerturbationSummary:
+    """A protector's perturbation: the largest Linf over all seeds, means of the rest, in units of ``Budget``."""
 
     declared: str
     linf_max: int
@@ -125,12 +125,12 @@ class Measured:
 
 @dataclass(frozen=True)
 class Row:
-    """One protector: its cells in the order of the panel's columns, and the headline."""
+    """A protector: its cells in the order of the panel's columns, and their mean and worst case."""
 
     protector: str
     reference: bool
     columns: tuple[str, ...]  # the countermeasures that count
-    cells: dict[str, Cell]
+    cells: dict[str, CellSummary]
 
     @property
     def done(self) -> int:
@@ -156,7 +156,7 @@ class Row:
         return Estimate(fmean(cell.mean for cell in cells), min(cell.n for cell in cells))
 
     @cached_property
-    def worst(self) -> Cell | None:
+    def worst(self) -> CellSummary | None:
         """The countermeasure that breaks the protector most; of an incomplete row, the worst so far."""
         cells = [self.cells[c] for c in self.columns if c in self.cells]
         return max(cells, key=lambda cell: cell.mean, default=None)
@@ -168,7 +168,7 @@ class Row:
         return min(counts), max(counts)
 
     @cached_property
-    def budget(self) -> Measured:
+    def budget(self) -> PerturbationSummary:
         return measured(r for cell in self.cells.values() for r in cell.results)
 
 
@@ -211,16 +211,16 @@ class Panel:
         return cells[0].mean if cells else None
 
     def difference(self, first: str, second: str) -> float | None:
-        """The largest difference between two columns in any row."""
+        """Return the largest difference between two columns in any row."""
         pairs = [(r.cells[first], r.cells[second]) for r in self.rows if {first, second} <= r.cells.keys()]
         return max((abs(a.mean - b.mean) for a, b in pairs), default=None)
 
 
-def measured(results: Iterable[Result]) -> Measured:
-    """Budgets of one protector taken together: each distinct budget counts once, however many cells share the set."""
-    budgets: dict[Budget, None] = dict.fromkeys(sorted((r.budget for r in results), key=repr))
+def measured(results: Iterable[Result]) -> PerturbationSummary:
+    """Summarise the budgets of one protector: each counts once, however many cells share the set."""
+    budgets: list[Budget] = sorted({r.budget for r in results}, key=repr)
     psnr = [b.psnr for b in budgets if b.psnr is not None]
-    return Measured(
+    return PerturbationSummary(
         declared=" / ".join(sorted({b.declared for b in budgets})),
         linf_max=max(b.linf_max for b in budgets),
         rms=fmean(b.rms for b in budgets),
@@ -230,7 +230,7 @@ def measured(results: Iterable[Result]) -> Measured:
 
 
 def panels(results: Iterable[Result], board: BoardInfo) -> list[Panel]:
-    """Every panel that has a result, in a fixed order whatever the order of ``results``."""
+    """Return every panel that has a result, in a fixed order whatever the order of ``results``."""
     groups: dict[_Identity, list[Result]] = defaultdict(list)
     for r in results:
         groups[_identity(r)].append(r)
@@ -242,7 +242,7 @@ _Identity = tuple[str, str, str, int, str, float]
 
 
 def _identity(r: Result) -> _Identity:
-    """Everything two results must share to be compared; the fully protected set sorts first.
+    """Return everything two results must share to be compared; the fully protected set sorts first.
 
     The dataset's fingerprint tells its pixels, labels and classes. Its name does not: the same images may lie in
     folders of other names, or beside files that are no images.
@@ -258,12 +258,13 @@ def _panel(results: list[Result], board: BoardInfo) -> Panel:
     by_cell: dict[tuple[str, str], list[Result]] = defaultdict(list)
     for r in results:
         by_cell[r.protector, r.countermeasure].append(r)
-    cells = {name: _cell(*name, found) for name, found in by_cell.items()}
+    cells = {name: _cell(*name, of_cell) for name, of_cell in by_cell.items()}
     seen = sorted({countermeasure for _, countermeasure in cells})
     columns = board.countermeasures or tuple(seen)
     extra = tuple(c for c in seen if c not in columns)
     rows = [_row(p, cells, board, columns, extra) for p in sorted({protector for protector, _ in cells})]
     first = _first(results)
+    here = {row.protector for row in rows}
     return Panel(
         board=board,
         dataset=first.dataset,
@@ -275,32 +276,32 @@ def _panel(results: list[Result], board: BoardInfo) -> Panel:
         columns=columns,
         extra=extra,
         rows=tuple(sorted(rows, key=lambda row: _order(row, board))),
-        missing=tuple(p for p in board.protectors if p not in {row.protector for row in rows}),
+        missing=tuple(p for p in board.protectors if p not in here),
     )
 
 
-def _cell(protector: str, countermeasure: str, results: list[Result]) -> Cell:
-    """One result a seed: the newest, because an older one of the same seed was made with other code."""
+def _cell(protector: str, countermeasure: str, results: list[Result]) -> CellSummary:
+    """Keep one result a seed: the newest, because an older one of the same seed was made with other code."""
     newest: dict[int, Result] = {}
     for r in sorted(results, key=lambda r: (r.finished, r.key, r.metrics.accuracy_last)):
         newest[r.seed] = r
     superseded = len({r.key for r in results} - {r.key for r in newest.values()})
-    return Cell(protector, countermeasure, tuple(newest[seed] for seed in sorted(newest)), superseded)
+    return CellSummary(protector, countermeasure, tuple(newest[seed] for seed in sorted(newest)), superseded)
 
 
 def _row(
     protector: str,
-    cells: dict[tuple[str, str], Cell],
+    cells: dict[tuple[str, str], CellSummary],
     board: BoardInfo,
     columns: tuple[str, ...],
     extra: tuple[str, ...],
 ) -> Row:
-    own = {c: cells[protector, c] for c in (*columns, *extra) if (protector, c) in cells}
-    return Row(protector, protector in board.reference, columns, own)
+    row_cells = {c: cells[protector, c] for c in (*columns, *extra) if (protector, c) in cells}
+    return Row(protector, protector in board.reference, columns, row_cells)
 
 
 def _order(row: Row, board: BoardInfo) -> tuple[int, float, str]:
-    """Reference rows in the board's order, then the best protector first, then incomplete rows."""
+    """Sort reference rows in the board's order, then the best protector first, then incomplete rows."""
     if row.reference:
         return 0, board.reference.index(row.protector), row.protector
     return (1, row.mean.mean, row.protector) if row.mean else (2, -row.done, row.protector)

@@ -1,4 +1,4 @@
-"""Panels as Markdown, as CSV and as plain text."""
+"""Write panels as Markdown, as CSV and as plain text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from . import commands, formats
 from .board import BoardInfo
 from .published import Published, beside
-from .statistics import Cell, Panel, Row
+from .statistics import CellSummary, Panel, Row
 
 if TYPE_CHECKING:
     import pandas
@@ -24,7 +24,7 @@ NAME_WIDTHS = (13, 10, 8)  # names are broken into lines of this width, the narr
 
 
 def markdown(board: BoardInfo, panels: Sequence[Panel]) -> str:
-    """The board as a Markdown page for GitHub."""
+    """Return the board as a Markdown page for GitHub."""
     parts = [f"# {_plain(board.title)}", _plain(board.description)]
     if panels:
         parts += [f"{formats.ACCURACY} The worst case is the countermeasure that breaks a protector most."]
@@ -48,7 +48,7 @@ def markdown(board: BoardInfo, panels: Sequence[Panel]) -> str:
 
 
 def reproduce(board: BoardInfo, panel: Panel) -> tuple[list[str], str]:
-    """The commands that fill a panel, and what they need; or no command, and why."""
+    """Return the commands that fill a panel, and what they need; or no command, and why."""
     lines = commands.board_commands(board, panel)
     return lines, commands.needs(board, panel, lines)
 
@@ -112,12 +112,12 @@ def _bullets(lines: Iterable[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown and HTML read as itself."""
+    """Escape text so that Markdown and HTML read it as itself."""
     return re.sub(r"([\\`*<>\[\]|])", r"\\\1", " ".join(text.split())).replace("&", "&amp;")
 
 
 def _code(text: str) -> str:
-    """A code span that holds any text, also in a table."""
+    """Return a code span that holds any text, also in a table."""
     text = " ".join(text.split()).replace("|", "\\|")
     ticks = "`" * (max((len(run) for run in re.findall("`+", text)), default=0) + 1)
     return f"{ticks} {text} {ticks}" if "`" in text else f"`{text}`"
@@ -125,7 +125,7 @@ def _code(text: str) -> str:
 
 # CSV
 
-CSV: dict[str, Callable[[Panel, Row, Cell], Any]] = {
+CSV: dict[str, Callable[[Panel, Row, CellSummary], Any]] = {
     "dataset": lambda p, r, c: p.dataset.selector,
     "source": lambda p, r, c: p.dataset.source,
     "fingerprint": lambda p, r, c: p.dataset.fingerprint,
@@ -155,7 +155,7 @@ CSV: dict[str, Callable[[Panel, Row, Cell], Any]] = {
 
 
 def csv(board: BoardInfo, panels: Sequence[Panel]) -> str:
-    """One line a cell. ``accuracy`` is the mean over ``n`` seeds in percent; the interval is empty at n = 1."""
+    """Return one line a cell. ``accuracy`` is the mean over ``n`` seeds in percent; the interval is empty at n = 1."""
     table = frame(panels)
     table.insert(0, "board", board.name)
     return str(table.to_csv(index=False, lineterminator="\n"))
@@ -178,52 +178,81 @@ def _rounded(value: float | None) -> float | None:
 
 
 def terminal(panel: Panel) -> str:
-    """A plain table for a terminal: countermeasures down, protectors across, in blocks where they are many."""
+    """Return a plain table for a terminal: countermeasures down, protectors across, in blocks where they are many."""
     lines = [formats.data(panel), formats.setting(panel), formats.ACCURACY, f"{formats.seeds(panel)}."]
     notes = [f"* {column}: {note}" for column, note in formats.column_notes(panel)] + formats.remarks(panel)
     return "\n\n".join([paragraph(lines), *_blocks(panel), *([paragraph(notes)] if notes else [])]) + "\n"
 
 
+GAP, PADDING = 2, 2  # characters between columns, and that tabulate gives every head
+
+
 def _blocks(panel: Panel) -> Iterator[str]:
-    """As many protectors side by side as the width takes, and at least one."""
-    rows = list(panel.rows)
-    while rows:
-        for fit, width in itertools.product(range(len(rows), 0, -1), NAME_WIDTHS):
-            block = _block(panel, rows[:fit], width)
-            if max(map(len, block.splitlines())) <= WIDTH:
-                break
-        yield block
-        rows = rows[fit:]
+    """Yield blocks of as many protectors side by side as the width takes, and at least one."""
+    labels = _labels(panel)
+    room = WIDTH - max(len("countermeasure") + PADDING, *map(len, labels))
+    first = 0
+    while first < len(panel.rows):
+        fits = [(width, _fitting(panel, first, width, room)) for width in NAME_WIDTHS]
+        width, columns = max(fits, key=lambda fit: len(fit[1]))  # of equals the one with the longest lines of names
+        if not columns:
+            width = NAME_WIDTHS[-1]
+            columns = [_column(panel, panel.rows[first], width)]
+        yield _block(labels, columns)
+        first += len(columns)
 
 
-def _block(panel: Panel, rows: Sequence[Row], width: int) -> str:
+def _fitting(panel: Panel, first: int, width: int, room: int) -> list[list[str]]:
+    """The columns of as many protectors, from row ``first`` on, as ``room`` takes."""
+    columns = []
+    for row in itertools.islice(panel.rows, first, None):
+        head, *body = column = _column(panel, row, width)
+        room -= GAP + max(_width(head) + PADDING, *map(_width, body))
+        if room < 0:
+            break
+        columns.append(column)
+    return columns
+
+
+def _width(text: str) -> int:
+    return max(map(len, text.split("\n")))
+
+
+def _labels(panel: Panel) -> list[str]:
+    """What the lines of a block are called."""
+    noted = dict(formats.column_notes(panel))
+    names = [c + (" *" if c in noted else "") for c in (*panel.columns, *panel.extra)]
+    return [*names, "mean", "worst case", "declared", "Linf max (of 255)", "RMS (of 255)", "PSNR (dB)"]
+
+
+def _column(panel: Panel, row: Row, width: int) -> list[str]:
+    """A protector's column: its name over lines, then the text of every line."""
+    budget = row.budget
+    return [
+        "\n".join(folded(row.protector, width)),
+        *(_accuracy(row.cells.get(c)) for c in (*panel.columns, *panel.extra)),
+        formats.interval(row.mean) if row.mean else f"{row.done}/{len(row.columns)} cells",
+        "\n".join([formats.worst(row), *folded(_worst_name(row), width)]),
+        "\n".join(folded(budget.declared, width)),
+        f"{budget.linf_max}{' !' if budget.exceeds else ''}",
+        f"{budget.rms:.2f}",
+        formats.psnr(budget.psnr),
+    ]
+
+
+def _block(labels: Sequence[str], columns: Sequence[Sequence[str]]) -> str:
     from tabulate import SEPARATING_LINE, tabulate
 
-    def line(name: str, value: Callable[[Row], str]) -> list[str]:
-        return [name, *map(value, rows)]
-
-    def cell(countermeasure: str) -> Callable[[Row], str]:
-        return lambda r: _accuracy(r.cells.get(countermeasure))
-
-    noted = dict(formats.column_notes(panel))
-    columns = (*panel.columns, *panel.extra)
-    body: list[list[str] | str] = [line(c + (" *" if c in noted else ""), cell(c)) for c in columns]
-    body += [
-        SEPARATING_LINE,
-        line("mean", lambda r: formats.interval(r.mean) if r.mean else f"{r.done}/{len(r.columns)} cells"),
-        line("worst case", lambda r: "\n".join([formats.worst(r), *folded(_worst_name(r), width)])),
-        SEPARATING_LINE,
-        line("declared", lambda r: "\n".join(folded(r.budget.declared, width))),
-        line("Linf max (of 255)", lambda r: f"{r.budget.linf_max}{' !' if r.budget.exceeds else ''}"),
-        line("RMS (of 255)", lambda r: f"{r.budget.rms:.2f}"),
-        line("PSNR (dB)", lambda r: formats.psnr(r.budget.psnr)),
-    ]
-    head = ["countermeasure", *("\n".join(folded(r.protector, width)) for r in rows)]
-    align = ["left", *["right"] * len(rows)]
+    head = ["countermeasure", *(column[0] for column in columns)]
+    lines = zip(labels, *(column[1:] for column in columns), strict=True)
+    body: list[list[str] | str] = [list(line) for line in lines]
+    body[-4:-4] = [SEPARATING_LINE]  # above what was measured on images, and above means
+    body[-7:-7] = [SEPARATING_LINE]
+    align = ["left", *["right"] * len(columns)]
     return str(tabulate(body, headers=head, tablefmt="simple", disable_numparse=True, colalign=align))
 
 
-def _accuracy(cell: Cell | None) -> str:
+def _accuracy(cell: CellSummary | None) -> str:
     return formats.interval(cell.accuracy) if cell else formats.MISSING
 
 
@@ -235,7 +264,7 @@ _BREAKS = (r"(?=\[)|(?<=[,+ ])", r"(?<=[-=])")  # where a name breaks first, and
 
 
 def folded(name: str, width: int, breaks: tuple[str, ...] = _BREAKS) -> list[str]:
-    """A name over lines of ``width`` as far as it has breaks; a word is cut only at the largest width."""
+    """Break a name into lines of ``width`` as far as it has breaks; a word is cut only at the largest width."""
     if len(name) <= width:
         return [name]
     if not breaks:

@@ -1,1 +1,1 @@
-"""What a data owner does with folders of images: protect, recover, audit."""
+"""Protect, recover and audit folders of images for a data owner."""

@@ -1,4 +1,4 @@
-"""Protected images against the clean ones: what was really changed, and what should not have happened."""
+"""Compare protected images with the clean ones: what was changed, and what should not have been."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Bound:
 
 
 def read_bound(text: str) -> Bound:
-    """A budget as protectors declare it. Raises UserError when it cannot be read."""
+    """Read a budget as protectors declare it. Raises UserError when it cannot be read."""
     number = r"([0-9.]+(?:e-?[0-9]+)?)(?:/([0-9.]+))?"
-    found = re.fullmatch(rf"(linf|l2|pixels|rms|psnr|ssim) {number}|mse \({number}\)\^2|mse {number}", text.strip())
-    if found is None:
+    match = re.fullmatch(rf"(linf|l2|pixels|rms|psnr|ssim) {number}|mse \({number}\)\^2|mse {number}", text.strip())
+    if match is None:
         raise UserError(f"cannot read budget {text!r}", f"write it like one of: {FORMS}")
-    kind, *numbers = found.groups()
+    kind, *numbers = match.groups()
     above, below = next(pair for pair in zip(numbers[::2], numbers[1::2], strict=True) if pair[0])
     try:
         limit = float(above) / float(below or 1)
@@ -55,7 +55,7 @@ def read_bound(text: str) -> Bound:
 
 
 def exceeds(declared: str, measured: dict[str, Any]) -> bool:
-    """Whether a measured budget, as plain data, is over the declared one; False for forms it does not tell."""
+    """Return whether a measured budget, as plain data, is over the declared one; False for forms it does not tell."""
     try:
         bound = read_bound(declared)
     except UserError:
@@ -77,7 +77,7 @@ class Batch:
 
 @dataclass
 class Names:
-    """How many there are, and the first of them."""
+    """A count of names, and the first of them."""
 
     count: int = 0
     first: list[str] = field(default_factory=list)
@@ -94,7 +94,7 @@ class Names:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A budget against what was measured: the worst image or the total, and the images that break it.
+    """A budget beside what was measured: the worst image or the total, and the images that break it.
 
     On the scale of the budget; None is the infinite PSNR of equal images.
     """
@@ -106,8 +106,8 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Report:
-    """All that an audit found. ``problems`` are ways in which the two sets do not belong together."""
+class AuditReport:
+    """The results of an audit. ``problems`` are ways in which the two sets do not belong together."""
 
     images: int
     classes: int
@@ -137,12 +137,12 @@ class Report:
         return all(v.kept for v in self.budgets) and not self.problems
 
     def plain(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Return plain data for JSON."""
         return {**asdict(self), "measured": self.measured.model_dump(), "passed": self.passed}
 
 
 class Audit:
-    """Takes in batches of pairs; ``report`` says what they came to."""
+    """A comparison that takes in batches of pairs and sums them up in ``report``."""
 
     def __init__(self, bounds: Iterable[Bound]) -> None:
         self.bounds = list(bounds)
@@ -205,17 +205,17 @@ class Audit:
                 self.duplicates.add(f"{first} = {name}")
 
     def _order(self, clean: NDArray[np.uint8], protected: NDArray[np.uint8]) -> None:
-        """Whether images are nearer to their own clean one than to three others of the batch."""
+        """Count images that are nearer to their own clean one than to three others of the batch."""
         if len(clean) < 2:
             return
-        own = _errors(protected, clean)
+        own_errors = _errors(protected, clean)
         shifts = range(1, min(3, len(clean) - 1) + 1)
-        others = np.stack([_errors(protected, np.roll(clean, shift, axis=0)) for shift in shifts])
+        other_errors = np.stack([_errors(protected, np.roll(clean, shift, axis=0)) for shift in shifts])
         self.order_checked += len(clean)
-        self.order_right += int((own <= others.min(axis=0)).sum())
+        self.order_right += int((own_errors <= other_errors.min(axis=0)).sum())
 
-    def report(self, labels: str, problems: dict[str, Names]) -> Report:
-        """Of everything so far. Raises ValidationError when that is nothing."""
+    def report(self, labels: str, problems: dict[str, Names]) -> AuditReport:
+        """Return the results so far. Raises ValidationError when no image was compared."""
         if not self.measurement.images:
             reasons = "; ".join(f"{what}: {names}" for what, names in problems.items())
             raise ValidationError(f"no image to compare{': ' + reasons if reasons else ''}", "check both paths")
@@ -231,7 +231,7 @@ class Audit:
                 new = what == "unchanged" or counts[f"made {what}"]
                 if new and counts[what] == counts["all"] and label:
                     names.add(label)
-        return Report(
+        return AuditReport(
             images=self.measurement.images,
             classes=len(self.by_class.keys() - {""}),
             sizes=dict(self.sizes.most_common()),
@@ -268,7 +268,7 @@ class Audit:
 
 
 def _upper(bound: Bound) -> float:
-    """The limit, with room for the rounding of floats and none for that of pixels."""
+    """Return the limit, with room for the rounding of floats and none for that of pixels."""
     return bound.limit * (1 + 1e-6)
 
 
@@ -278,12 +278,12 @@ def _even(image: NDArray[np.uint8]) -> bool:
 
 def _errors(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.int64]:
     difference = a.astype(np.int32) - b
-    found: NDArray[np.int64] = np.square(difference).reshape(len(a), -1).sum(axis=1, dtype=np.int64)
-    return found
+    errors: NDArray[np.int64] = np.square(difference).reshape(len(a), -1).sum(axis=1, dtype=np.int64)
+    return errors
 
 
-def text(report: Report) -> str:
-    """The report for a reader."""
+def text(report: AuditReport) -> str:
+    """Write the report for a reader."""
     m = report.measured
     sizes = ", ".join(f"{size} px" + (f" ({n:,})" if len(report.sizes) > 1 else "") for size, n in report.sizes.items())
     noun = "class" if report.classes == 1 else "classes"
@@ -306,18 +306,18 @@ def text(report: Report) -> str:
         lines.append(f"signs       {report.raised:.1%} of the changed values up, {report.lowered:.1%} down{one_sided}")
         lines.append(f"mean change {red:+.2f} red, {green:+.2f} green, {blue:+.2f} blue, in gray levels")
     lines += [
-        f"{what:<11} {found.count:,} images: {found}"
-        for what, found in (("unchanged", report.unchanged), ("constant", report.constant), ("black", report.black))
-        if found.count
+        f"{what:<11} {names.count:,} images: {names}"
+        for what, names in (("unchanged", report.unchanged), ("constant", report.constant), ("black", report.black))
+        if names.count
     ]
     lines += [
-        f"classes     {found.count:,} {what} throughout: {found}"
-        for what, found in [
+        f"classes     {names.count:,} {what} throughout: {names}"
+        for what, names in [
             ("unchanged", report.classes_unchanged),
             ("constant", report.classes_constant),
             ("black", report.classes_black),
         ]
-        if found.count
+        if names.count
     ]
     if report.duplicates.count:
         lines.append(f"duplicates  {report.duplicates.count:,} that were none: {report.duplicates}")
@@ -326,6 +326,6 @@ def text(report: Report) -> str:
             f"order       {report.order_right:,} of {report.order_checked:,} are nearest to their own clean image"
         )
     lines.append(f"labels      {report.labels}")
-    for what, found in report.problems.items():
-        lines.append(f"PROBLEM     {found.count:,} {what}{': ' + str(found) if found.first else ''}")
+    for what, names in report.problems.items():
+        lines.append(f"PROBLEM     {names.count:,} {what}{': ' + str(names) if names.first else ''}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The context in which a protector works for a data owner."""
+"""Open the context in which a protector works for a data owner."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from .. import machine
 from ..contract.context import Context, Report
 from ..grid.data import open_context
 from ..grid.environment import RunEnvironment
@@ -25,13 +26,9 @@ def owner_context(
     data_dir: Path | None = None,
 ) -> Iterator[Context]:
     """Give a context for ``seed``, with torch on so many threads: sums come out the same only for the same number."""
-    import torch
-
-    env = RunEnvironment.of(cache_dir, data_dir, None, device, threads)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with open_context(env, ArtifactStore(env.cache_dir), derive(seed, "protect"), report, precision) as ctx:
-            yield replace(ctx, secret=True)
-    finally:
-        torch.set_num_threads(before)
+    env, work_seed = RunEnvironment.of(cache_dir, data_dir, None, device, threads), derive(seed, "protect")
+    with (
+        machine.torch_threads(threads),
+        open_context(env, ArtifactStore(env.cache_dir), work_seed, report, precision) as ctx,
+    ):
+        yield replace(ctx, secret=True)

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and never over another without leave."""
+"""Write files whole or not at all, and never over another without leave."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def write(path: Path, content: bytes) -> None:
 
 
 def exists(path: Path) -> bool:
-    """Whether something is at ``path``; not where its name is none that the file system takes."""
+    """Return whether something is at ``path``; False where the file system does not take its name."""
     try:
         return path.exists()
     except OSError:
@@ -50,6 +50,8 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def _write(path: Path, content: bytes, mode: int) -> None:
+    # Not atomic.replacing: what a kill leaves here would be published. A name that the same command writes again is
+    # taken over by it. Nor is every picture brought to the disk by itself: there may be thousands.
     name = path.name + ".new"
     if len(os.fsencode(name)) > NAME_BYTES:
         name = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32] + ".new"
@@ -71,7 +73,7 @@ def _write(path: Path, content: bytes, mode: int) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Plain data at ``path``, for its owner's eyes only; file names of any encoding survive."""
+    """Write plain data to ``path``, for its owner's eyes only; file names of any encoding survive."""
     write_private(
         path,
         (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "surrogateescape"),
@@ -79,7 +81,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Plain data from ``path``; None where there is nothing or something else."""
+    """Return plain data from ``path``; None where there is nothing or something else."""
     try:
         return json.loads(path.read_bytes().decode("utf-8", "surrogateescape"))
     except (OSError, ValueError):
@@ -95,7 +97,7 @@ def apart(source: Path, out: Path) -> None:
 
 
 def inside(path: Path, folder: Path) -> bool:
-    """Whether ``path``, which need not exist, is ``folder`` or lies in it, by whatever spelling or mount."""
+    """Return whether ``path``, which need not exist, is ``folder`` or lies in it, by whatever spelling or mount."""
     here, there = path.resolve(), folder.resolve()
     if here.is_relative_to(there):
         return True
@@ -104,7 +106,7 @@ def inside(path: Path, folder: Path) -> bool:
 
 @contextlib.contextmanager
 def alone(out: Path, cache_dir: Path | None) -> Iterator[None]:
-    """No other command writes into ``out`` meanwhile: a lock in the cache, which ends with the process.
+    """Keep other commands from writing into ``out``: a lock in the cache, which ends with the process.
 
     Raises EnvironmentProblem when one does.
     """
@@ -139,12 +141,12 @@ def check_private(path: Path, what: str, folders: Iterable[Path]) -> None:
 
 
 def beside(out: Path, ending: str) -> Path:
-    """A file that belongs to the folder ``out`` but must not be published with it."""
+    """Return the path of a file that belongs to the folder ``out`` but must not be published with it."""
     return out.with_name(out.name + ending)
 
 
 def in_threads(work: Callable[[T], R], items: Iterable[T], batch: int = 64) -> Iterator[R]:
-    """``work`` on every item, in order, a batch at a time on all cores."""
+    """Do ``work`` on every item, and yield the results in order, a batch at a time on all cores."""
     remaining = iter(items)
     with warnings.catch_warnings(), ThreadPoolExecutor(machine.usable_cores()) as pool:
         warnings.simplefilter("ignore")  # Pillow warns about odd metadata, which does not concern the pixels

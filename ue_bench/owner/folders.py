@@ -1,17 +1,17 @@
-"""Folders of images with their classes: one sub-folder a class, or one file of labels."""
+"""List folders of images with their classes: one sub-folder a class, or one file of labels."""
 
 from __future__ import annotations
 
 import csv
 import io
 import os
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from ..errors import UserError
+from ..files import composed
 
 SUFFIXES = frozenset({
     ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm",
@@ -36,7 +36,7 @@ class File:
 
 
 @dataclass(frozen=True)
-class Table:
+class LabelFile:
     """A file of labels: lines of a file name, its class, and whatever else; a delimiter, or None for white space."""
 
     path: Path
@@ -45,7 +45,7 @@ class Table:
     rows: list[list[str]]
 
     def renamed(self, names: dict[str, str]) -> str:
-        """Its text with other file names; lines of files that have none are left out."""
+        """Write it with other file names; lines of files that have none are left out."""
         kept = [[names[row[0]], *row[1:]] for row in self.rows if row[0] in names]
         stream = io.StringIO()
         if self.delimiter is None:
@@ -67,11 +67,11 @@ class Listing:
     classes: tuple[str, ...]
     refused: dict[str, str] = field(default_factory=dict)
     ignored: list[str] = field(default_factory=list)
-    table: Table | None = None
+    table: LabelFile | None = None
 
 
 def scan(folder: Path, labels: Path | None = None, classes_needed: bool = True) -> Listing:
-    """What ``folder`` holds: one sub-folder a class, with images anywhere below, or images and a file of labels.
+    """List what ``folder`` holds: one sub-folder a class, with images anywhere below, or images and a file of labels.
 
     The file of labels is ``labels``, or one called labels.csv, .tsv or .txt in a folder without sub-folders. Where
     classes are not needed, all images of a folder without either are of one class without a name.
@@ -86,7 +86,7 @@ def scan(folder: Path, labels: Path | None = None, classes_needed: bool = True) 
     except OSError as error:
         raise UserError(f"cannot read {folder}: {error.strerror}", "check its permissions") from error
     inside_folders = [p for p in inside if p.is_dir() and not p.is_symlink()]
-    places = {plain(p.name) for p in inside_folders}
+    places = {composed(p.name) for p in inside_folders}
     if labels is None and not places:
         labels = next((folder / name for name in LABEL_FILES if (folder / name).is_file()), None)
     if labels is not None:
@@ -102,18 +102,18 @@ def scan(folder: Path, labels: Path | None = None, classes_needed: bool = True) 
     if classes_needed and SPLITS.issuperset(map(str.lower, places)) and any(map(_has_folders, inside_folders)):
         raise UserError(f"{folder} holds {' and '.join(sorted(places))}, which are no classes", "give one of them")
     names = [p.name for p in inside if p not in inside_folders]
-    for place in sorted(inside_folders, key=lambda p: (plain(p.name), p.name)):
+    for place in sorted(inside_folders, key=lambda p: (composed(p.name), p.name)):
         names += [f"{place.name}/{name}" for name in _below(place)]
 
     def label_of(name: str) -> str | None:
         head, slash, _ = name.partition("/")
-        return plain(head) if slash else None
+        return composed(head) if slash else None
 
     return _sorted_out(folder, names, tuple(sorted(places)), label_of)
 
 
 def images(path: Path) -> Listing:
-    """The image at ``path``, or all images in that folder and below, of one class without a name.
+    """List the image at ``path``, or all images in that folder and below, of one class without a name.
 
     Raises UserError when there is nothing.
     """
@@ -145,22 +145,22 @@ def _sorted_out(
     return listing
 
 
-def _labelled(folder: Path, table: Table) -> Listing:
-    own = table.path.resolve()
-    there = {plain(name): name for name in _below(folder) if (folder / name).resolve() != own}
+def _labelled(folder: Path, table: LabelFile) -> Listing:
+    table_path = table.path.resolve()
+    there = {composed(name): name for name in _below(folder) if (folder / name).resolve() != table_path}
     for row in table.rows:
-        row[0] = there.get(plain(row[0]), row[0])  # as the file system writes it
+        row[0] = there.get(composed(row[0]), row[0])  # as the file system writes it
     names, present = {row[0]: row[1] for row in table.rows}, set(there.values())
     classes = tuple(sorted(set(names.values()), key=lambda c: (not c.isdecimal(), int(c) if c.isdecimal() else 0, c)))
     listed = _sorted_out(folder, [name for name in names if name in present], classes, names.get)
-    strangers = _sorted_out(folder, [name for name in there.values() if name not in names], (), lambda name: None)
-    refused = listed.refused | dict.fromkeys(strangers.refused, f"not named in {table.path.name}")
+    unnamed = _sorted_out(folder, [name for name in there.values() if name not in names], (), lambda name: None)
+    refused = listed.refused | dict.fromkeys(unnamed.refused, f"not named in {table.path.name}")
     refused |= {name: f"named in {table.path.name}, but not there" for name in names if name not in present}
-    return Listing(listed.files, classes, refused, listed.ignored + strangers.ignored, table)
+    return Listing(listed.files, classes, refused, listed.ignored + unnamed.ignored, table)
 
 
-def read_table(path: Path, folder: Path) -> Table:
-    """The file of labels at ``path``: on every line a file of ``folder`` and its class.
+def read_table(path: Path, folder: Path) -> LabelFile:
+    """Read the file of labels at ``path``: on every line a file of ``folder`` and its class.
 
     Columns are divided by tabs, commas, semicolons or white space, whichever the first line has first in this order. A
     first line that names no image is a header. Raises UserError when it cannot be read so.
@@ -193,15 +193,15 @@ def read_table(path: Path, folder: Path) -> Table:
     name, times = Counter(row[0] for row in rows).most_common(1)[0]
     if times > 1:
         raise UserError(f"{path.name} names {name} {times} times", "give every image one line")
-    return Table(path, delimiter, header, rows)
+    return LabelFile(path, delimiter, header, rows)
 
 
 def _below(place: Path) -> list[str]:
-    """Visible files in a folder and below, by their path in it, in an order that file systems do not change.
+    """Return visible files in a folder and below, by their path in it, in an order that file systems do not change.
 
     Links to folders are given, not followed: they may lead back here. Raises UserError when a folder cannot be read.
     """
-    found = []
+    names_below = []
 
     def fail(error: OSError) -> None:
         raise UserError(f"cannot read {error.filename}: {error.strerror}", "check its permissions") from error
@@ -210,40 +210,35 @@ def _below(place: Path) -> list[str]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         inside = Path(parent).relative_to(place)
         names += [name for name in folders if (Path(parent) / name).is_symlink()]
-        found += [(inside / name).as_posix() for name in names if not name.startswith(".")]
-    return sorted(found, key=plain)
+        names_below += [(inside / name).as_posix() for name in names if not name.startswith(".")]
+    return sorted(names_below, key=composed)
 
 
 def _has_folders(place: Path) -> bool:
     return any(p.is_dir() for p in place.iterdir())
 
 
-def plain(name: str) -> str:
-    """A name in composed form, which file systems disagree about."""
-    return unicodedata.normalize("NFC", name)
-
-
 def renamed(names: Iterable[str], suffix: str, same: frozenset[str] = frozenset()) -> dict[str, str]:
-    """What each file is called when it is stored with another ``suffix``.
+    """Return what each file is called when it is stored with another ``suffix``.
 
     A name that has it (or one of ``same``) stays, other suffixes are replaced: ``a/cat.jpg`` becomes ``a/cat.png``.
     Where another file would be called so too, ``suffix`` is added instead: ``a/cat.jpg.png``.
     """
     keep = {suffix, *same}
     given = list(names)
-    found = {name: name for name in given if PurePosixPath(name).suffix.lower() in keep}
-    wanted = {name: str(PurePosixPath(name).with_suffix(suffix)) for name in given if name not in found}
-    taken = Counter(_folded(name) for name in [*found.values(), *wanted.values()])
+    targets = {name: name for name in given if PurePosixPath(name).suffix.lower() in keep}
+    wanted = {name: str(PurePosixPath(name).with_suffix(suffix)) for name in given if name not in targets}
+    taken = Counter(_folded(name) for name in [*targets.values(), *wanted.values()])
     for name, target in wanted.items():
         if taken[_folded(target)] > 1:
             target = name + suffix
             while _folded(target) in taken:
                 target += suffix
             taken[_folded(target)] = 1
-        found[name] = target
-    return {name: found[name] for name in given}
+        targets[name] = target
+    return {name: targets[name] for name in given}
 
 
 def _folded(name: str) -> str:
-    """Equal for names that some file system takes for the same."""
-    return plain(name).casefold()
+    """Return the same for names that some file system takes for the same."""
+    return composed(name).casefold()

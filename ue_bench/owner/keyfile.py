@@ -1,4 +1,4 @@
-"""The owner's key: one safetensors file with what it takes to recover images.
+"""Read and write the owner's key: one safetensors file with what it takes to recover images.
 
 Its metadata hold the protector and its parameters, its tensors the arrays of the protector (``key/NAME``) and, image by
 image, digests of the protected and the clean pixels (``images/*``) and, where recovery is to be lossless, what the
@@ -29,7 +29,7 @@ FORMAT = "ue-bench key 1"
 
 @dataclass(frozen=True)
 class Entry:
-    """One protected image: the digest of its clean pixels, whether recovery is exact, and the file was gray.
+    """A protected image: the digest of its clean pixels, whether recovery is exact, and whether the file was gray.
 
     ``sidecar`` is what has to be added to the recovered pixels, compressed; None where nothing is stored.
     """
@@ -40,7 +40,7 @@ class Entry:
     sidecar: bytes | None = None
 
     def restored(self, recovered: Pixels) -> Pixels:
-        """The clean pixels, from those the protector recovered. Raises UserError when the sidecar does not fit them."""
+        """Return the clean pixels, from those recovered. Raises UserError when the sidecar does not fit them."""
         if self.sidecar is None:
             return recovered
         try:
@@ -51,7 +51,7 @@ class Entry:
 
 
 def entry(clean: Pixels, recovered: Pixels, gray: bool, lossless: bool) -> Entry:
-    """The entry of an image whose clean pixels come back as ``recovered``."""
+    """Make the entry of an image whose clean pixels come back as ``recovered``."""
     exact = bool(np.array_equal(clean, recovered))
     sidecar = None
     if lossless and not exact:
@@ -60,7 +60,7 @@ def entry(clean: Pixels, recovered: Pixels, gray: bool, lossless: bool) -> Entry
 
 
 def merged(a: Entry, b: Entry) -> Entry:
-    """The entry of two files whose protected pixels are the same. If the clean ones were not, none are vouched for."""
+    """Merge the entries of two files with the same protected pixels. If the clean ones differ, none is vouched for."""
     return replace(a, gray=a.gray and b.gray) if a.clean == b.clean else Entry(bytes(16), False, False)
 
 
@@ -79,14 +79,14 @@ class Key:
     images: dict[bytes, Entry] = field(repr=False, default_factory=dict)
 
     def protector(self) -> Protector:
-        """The protector. Raises UserError when it is not installed, or has no such parameters here."""
+        """Return the protector. Raises UserError when it is not installed, or has no such parameters here."""
         from ..catalogue.registry import registry
 
         return cast("Protector", registry().create("protector", self.name, self.parameters))
 
 
 def encode(key: Key) -> bytes:
-    """The file of ``key``."""
+    """Return the file of ``key``."""
     from safetensors.numpy import save
 
     settings = {
@@ -113,7 +113,7 @@ def _bytes(data: bytes) -> NDArray[np.uint8]:
 
 
 def load(path: Path) -> Key:
-    """The key at ``path``. Raises UserError when there is none, or none that can be read."""
+    """Read the key at ``path``. Raises UserError when there is none, or none that can be read."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""A first look at the images of a folder: which can be used, and at what size."""
+"""Look at the images of a folder for the first time: which can be used, and at what size."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Seen:
-    """What the first look at a file told: its content, the size it is protected at, and what a copy must carry over."""
+    """The result of a first look at a file: its content, the size it is protected at, and what a copy carries over."""
 
     file: folders.File
     content: str
@@ -32,12 +32,12 @@ class Seen:
 
 
 def content_of(data: bytes) -> str:
-    """What tells one file's content from another's."""
+    """Return a digest that tells one file's content from another's."""
     return hashlib.sha256(data).hexdigest()[:32]
 
 
 def look(listing: folders.Listing, size: int | None, report: Report) -> tuple[list[Seen], dict[str, str]]:
-    """A first look at every file, and why some cannot be used."""
+    """Look at every file for the first time, and return those to use and why others cannot be used."""
     profiles: dict[bytes | None, bytes | None] = {}
 
     def one(file: folders.File) -> Seen | str:
@@ -55,17 +55,17 @@ def look(listing: folders.Listing, size: int | None, report: Report) -> tuple[li
 
     seen: list[Seen] = []
     refused: dict[str, str] = {}
-    for number, (file, found) in enumerate(zip(listing.files, files.in_threads(one, listing.files), strict=True), 1):
-        if isinstance(found, str):
-            refused[file.name] = found
+    for number, (file, result) in enumerate(zip(listing.files, files.in_threads(one, listing.files), strict=True), 1):
+        if isinstance(result, str):
+            refused[file.name] = result
         else:
-            seen.append(found)
+            seen.append(result)
         report(number, len(listing.files), "read images")
     return seen, refused
 
 
 def fitted(picture: pictures.Picture, size: int | None) -> pictures.Picture:
-    """``picture`` as a square of ``size`` pixels: the shorter side resized (Lanczos), the centre cut out."""
+    """Return ``picture`` as a square of ``size`` pixels: the shorter side resized (Lanczos), the centre cut out."""
     from PIL import Image
 
     height, width = picture.pixels.shape[:2]
@@ -85,7 +85,7 @@ def fitted(picture: pictures.Picture, size: int | None) -> pictures.Picture:
 
 
 def by_size(seen: list[Seen], protector: Protector) -> list[list[Seen]]:
-    """The images in groups of one size. Raises UserError when there are several and the protector takes one only."""
+    """Group the images by size. Raises UserError when there are several sizes and the protector takes one only."""
     groups: dict[Size, list[Seen]] = {}
     for one in seen:
         groups.setdefault(one.size, []).append(one)

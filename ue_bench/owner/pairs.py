@@ -1,4 +1,4 @@
-"""Clean and protected images side by side: from folders by name, from arrays by position."""
+"""Pair clean and protected images: from folders by name, from arrays by position."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from ..contract.imageset import release
 from ..errors import UserError, ValidationError
+from ..files import composed
 from ..store.image_readers import Stored
 from . import folders, pictures
 from .audit import Batch, Names
@@ -22,7 +23,7 @@ HELD_BYTES = 8 * BATCH_BYTES  # of images that wait for others of their size
 
 @dataclass
 class Pairs:
-    """``count`` pairs in ``batches``; ``labels`` and ``problems`` are complete when these have been read."""
+    """A stream of ``count`` pairs in ``batches``; ``labels`` and ``problems`` are complete when these are read."""
 
     count: int
     batches: Iterator[Batch]
@@ -34,7 +35,7 @@ class Pairs:
 
 
 def of_arrays(clean: Stored, protected: Stored, class_names: tuple[str, ...] = ()) -> Pairs:
-    """Image by image. Raises ValidationError when number or size differ."""
+    """Pair images by position. Raises ValidationError when number or size differ."""
     if clean.shape != protected.shape:
         raise ValidationError(
             f"{clean.shape[0]:,} clean images of {clean.shape[2]}x{clean.shape[1]} px, but {protected.shape[0]:,} "
@@ -69,7 +70,7 @@ def _name(label: int, class_names: tuple[str, ...]) -> str:
 
 
 def of_folders(clean: Path, protected: Path, labels: Path | None = None) -> Pairs:
-    """By name, whatever the suffixes: ``a/cat.jpg`` and ``a/cat.png`` are a pair. Sizes may differ between pairs.
+    """Pair files by name, whatever the suffix: ``a/cat.jpg`` and ``a/cat.png``. Sizes may differ between pairs.
 
     ``labels`` is the file of labels of the clean folder, as in ``folders.scan``.
     """
@@ -79,15 +80,15 @@ def of_folders(clean: Path, protected: Path, labels: Path | None = None) -> Pair
     matched = [(file, known[partner[file.name]]) for file in before.files if file.name in partner]
     pairs = Pairs(len(matched), iter(()), "not stored with both sets, not compared")
 
-    strangers = {PurePosixPath(name).stem: name for name in known.keys() - set(partner.values())}
+    unmatched = {PurePosixPath(name).stem: name for name in known.keys() - set(partner.values())}
     for file in before.files:
         if file.name not in partner:
-            elsewhere = strangers.pop(PurePosixPath(file.name).stem, None)
+            elsewhere = unmatched.pop(PurePosixPath(file.name).stem, None)
             if elsewhere:
                 pairs.problem("in another folder", f"{file.name} -> {elsewhere}")
             else:
                 pairs.problem("without a protected version", file.name)
-    for name in sorted(strangers.values()):
+    for name in sorted(unmatched.values()):
         pairs.problem("protected images without a clean version", name)
     for listing in (before, after):
         for name, reason in listing.refused.items():
@@ -107,25 +108,25 @@ def of_folders(clean: Path, protected: Path, labels: Path | None = None) -> Pair
 
 
 def _partners(clean: list[str], protected: list[str]) -> dict[str, str]:
-    """The protected file of each clean one that has one."""
-    there = {folders.plain(name): name for name in protected}
+    """Return the protected file of each clean one that has one."""
+    there = {composed(name): name for name in protected}
     stems = Counter(PurePosixPath(name).with_suffix("") for name in clean)
-    by_stem = {PurePosixPath(folders.plain(name)).with_suffix(""): name for name in protected}
+    by_stem = {PurePosixPath(composed(name)).with_suffix(""): name for name in protected}
     stored = [folders.renamed(clean, suffix) for suffix in pictures.SUFFIX.values()]
-    found = {}
+    partners = {}
     for name in clean:
-        candidates = [there.get(folders.plain(n)) for n in (name, *(names[name] for names in stored))]
-        stem = PurePosixPath(folders.plain(name)).with_suffix("")
+        candidates = [there.get(composed(n)) for n in (name, *(names[name] for names in stored))]
+        stem = PurePosixPath(composed(name)).with_suffix("")
         if stems[PurePosixPath(name).with_suffix("")] == 1:
             candidates.append(by_stem.get(stem))
         partner = next(filter(None, candidates), None)
         if partner:
-            found[name] = partner
-    return found
+            partners[name] = partner
+    return partners
 
 
 def _batches(matched: list[tuple[folders.File, folders.File]], problem: Callable[[str, str], None]) -> Iterator[Batch]:
-    """Pairs of one size together, as many as are measured at a time."""
+    """Yield pairs of one size together, as many as are measured at a time."""
     held: dict[tuple[int, ...], list[tuple[folders.File, pictures.Pixels, pictures.Pixels]]] = {}
     size = 0
 

@@ -1,4 +1,4 @@
-"""Image files as pixels to protect, and back.
+"""Read image files as pixels to protect, and write them back.
 
 Colours are protected, transparency and a colour profile are carried over. Everything else that a file holds is left
 behind: an embedded preview would be an unprotected copy.
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Pixels = NDArray[np.uint8]
 Format = Literal["png", "jpeg"]
+STRIPE_PIXELS = 2**22
 SUFFIX: dict[Format, str] = {"png": ".png", "jpeg": ".jpg"}
 GRAY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L")
 
@@ -40,7 +41,7 @@ class Picture:
 
 
 def read(content: bytes) -> Picture:
-    """The image in an encoded file.
+    """Read the image in an encoded file.
 
     EXIF orientation is applied. Gray becomes three equal channels, 16 bits a channel become 8. CMYK, and gray with a
     profile of its own, become sRGB; the profile of colours that stay as they are is kept.
@@ -72,11 +73,12 @@ def _picture(image: Image.Image) -> Picture:
     notes: list[str] = []
     if image.mode.startswith("I") or any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())):
         notes.append("16 bits a channel became 8")
-    if image.getexif().get(0x0112, 1) in range(2, 9):
+    turned = image.getexif().get(0x0112, 1) in range(2, 9)
+    if turned:
         notes.append("turned upright as its EXIF orientation says")
     profile = image.info.get("icc_profile")
     gray = image.mode in GRAY_MODES
-    image = ImageOps.exif_transpose(image)
+    image = ImageOps.exif_transpose(image) if turned else image  # else it would be a copy
     if image.mode.startswith("I"):
         # Pillow gives 16 bits in both; colours of 16 bits it has cut to 8 itself.
         image = Image.fromarray(np.rint(np.asarray(image, dtype=np.float64) / 257).astype(np.uint8))
@@ -91,12 +93,24 @@ def _picture(image: Image.Image) -> Picture:
         notes.append("its colour profile does not fit and was dropped")
     if converted is None and image.mode in ("CMYK", "LAB", "YCbCr", "HSV"):
         notes.append(f"{image.mode} became RGB without a profile")
-    pixels = np.asarray(converted if converted is not None else image.convert("RGB"))
+    pixels = _as_array(converted if converted is not None else image)
     return Picture(pixels, alpha, kept, gray and converted is None, tuple(notes))
 
 
+def _as_array(image: Image.Image) -> Pixels:
+    """Return an image as H x W x 3 bytes, a stripe at a time: at once, Pillow holds it several times over."""
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    rows = max(1, STRIPE_PIXELS // max(1, image.width))
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        pixels[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)))
+    return pixels
+
+
 def _converted(image: Image.Image, profile: bytes | None, notes: list[str]) -> Image.Image | None:
-    """CMYK and gray images in sRGB by the profile they come with; None where there is none, or it cannot be used."""
+    """Return CMYK and gray images in sRGB by the profile they come with; None where it is missing or unusable."""
     space = {b"CMYK": "CMYK", b"GRAY": "L"}.get(profile[16:20]) if profile else None
     if profile is None or space is None or image.mode != space:
         return None
@@ -104,15 +118,15 @@ def _converted(image: Image.Image, profile: bytes | None, notes: list[str]) -> I
 
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        found = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
     except (ImageCms.PyCMSError, OSError, ValueError):
         return None
     notes.append(f"{'CMYK' if space == 'CMYK' else 'gray'} became sRGB by its profile")
-    return found
+    return converted
 
 
 def encode(pixels: Pixels, like: Picture, kind: Format = "png", gray: bool = False) -> bytes:
-    """``pixels`` (H x W x 3) as a file, with transparency and profile of ``like``.
+    """Return ``pixels`` (H x W x 3) as a file, with transparency and profile of ``like``.
 
     ``gray`` stores one channel where all three are equal. JPEG has quality 95 and full chroma resolution; raises
     UserError when it would have to be transparent.
@@ -134,7 +148,7 @@ def encode(pixels: Pixels, like: Picture, kind: Format = "png", gray: bool = Fal
 
 
 def digest(pixels: Pixels) -> bytes:
-    """16 bytes that tell one H x W x 3 image from another."""
-    found = hashlib.sha256(repr(pixels.shape).encode())
-    found.update(np.ascontiguousarray(pixels).data)
-    return found.digest()[:16]
+    """Return 16 bytes that tell one H x W x 3 image from another."""
+    checksum = hashlib.sha256(repr(pixels.shape).encode())
+    checksum.update(np.ascontiguousarray(pixels).data)
+    return checksum.digest()[:16]

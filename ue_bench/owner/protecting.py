@@ -1,4 +1,4 @@
-"""Protecting a folder of images of any sizes and formats.
+"""Protect a folder of images of any sizes and formats.
 
 Images are read twice: once to know which can be used, then size by size. The protected pixels of a size are kept in the
 cache until all its files are written, so that whoever interrupts this loses nothing but the file at hand.
@@ -18,13 +18,13 @@ from ..store import perturbation
 from . import files, folders, keyfile, pictures, recording
 from .looking import Seen, by_size, look
 from .recording import Record
-from .request import Request
-from .writing import TAKEN, UNCHANGED, Done, Work
+from .request import ProtectionRequest
+from .writing import TAKEN, UNCHANGED, ProtectionOutcome, ProtectionWork
 
 NAMED = 3  # reasons in an error of one line
 
 
-def protect(request: Request, report: Report) -> Record:
+def protect(request: ProtectionRequest, report: Report) -> Record:
     """Protect the folder and return the record, as it is written beside it too.
 
     Raises UserError when nothing can be done, or when what is there belongs to something else. Single images that
@@ -46,7 +46,9 @@ def protect(request: Request, report: Report) -> Record:
     request = replace(request, seed=record["settings"]["seed"], force=record["force"])
     same = frozenset([".jpg", ".jpeg"]) if request.kind == "jpeg" else frozenset[str]()
     names = folders.renamed(recording.names_of(record, listing), pictures.SUFFIX[request.kind], same)
-    work = Work(request, listing.classes, names | record["kept"], record["settings"]["input"], Done(failed=failed))
+    work = ProtectionWork(
+        request, listing.classes, names | record["kept"], record["settings"]["input"], ProtectionOutcome(failed=failed)
+    )
     if record["kept"] and request.protector.recovers():
         key = keyfile.load(request.key)
         work.done.arrays, work.done.earlier = dict(key.arrays), key.images
@@ -56,7 +58,7 @@ def protect(request: Request, report: Report) -> Record:
     return _finish(work, record, seen, listing)
 
 
-def _check_places(request: Request) -> None:
+def _check_places(request: ProtectionRequest) -> None:
     """Raise UserError when what is written would be published, or overwrite what it is made from."""
     files.apart(request.source, request.out)
     files.check_private(request.record, "record", [request.source, request.out])
@@ -66,8 +68,8 @@ def _check_places(request: Request) -> None:
             raise UserError(f"{request.key} would be both key and record", "give them names of their own")
 
 
-def _settings(request: Request, seen: list[Seen]) -> dict[str, Any]:
-    """What must be the same for a command to be the same."""
+def _settings(request: ProtectionRequest, seen: list[Seen]) -> dict[str, Any]:
+    """Return what must be the same for a command to be the same."""
     return {
         "protector": request.protector.identity(), "selector": request.protector.selector, "seed": request.seed,
         "format": request.kind, "size": request.size, "lossless": request.lossless, "precision": request.precision,
@@ -75,7 +77,7 @@ def _settings(request: Request, seen: list[Seen]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _each_size(work: Work, groups: list[list[Seen]], record: Record, report: Report) -> None:
+def _each_size(work: ProtectionWork, groups: list[list[Seen]], record: Record, report: Report) -> None:
     """Protect size by size what is not written yet. What fails stops no other size."""
     protector, done = work.request.protector, work.done
     for number, group in enumerate(groups, 1):
@@ -105,11 +107,11 @@ def _each_size(work: Work, groups: list[list[Seen]], record: Record, report: Rep
             _fail(done, group, f"{type(error).__name__}: {error}".splitlines()[0])
 
 
-def _fail(done: Done, group: list[Seen], reason: str) -> None:
+def _fail(done: ProtectionOutcome, group: list[Seen], reason: str) -> None:
     done.failed |= {one.file.name: reason for one in group if one.file.name not in done.written}
 
 
-def _nothing(work: Work, seen: list[Seen]) -> None:
+def _nothing(work: ProtectionWork, seen: list[Seen]) -> None:
     """Raise the error for a command that wrote not one image, which must not look like a success."""
     request, failed = work.request, work.done.failed
     _clear(work.done)
@@ -122,7 +124,7 @@ def _nothing(work: Work, seen: list[Seen]) -> None:
     raise UserError(f"not one image was protected{_reasons(failed)}", "mend or remove these, then the same command")
 
 
-def _finish(work: Work, record: Record, seen: list[Seen], listing: folders.Listing) -> Record:
+def _finish(work: ProtectionWork, record: Record, seen: list[Seen], listing: folders.Listing) -> Record:
     """Write the file of labels, the key and the record, which is returned, and clear the cache."""
     request, done = work.request, work.done
     if listing.table is not None:
@@ -141,7 +143,7 @@ def _finish(work: Work, record: Record, seen: list[Seen], listing: folders.Listi
     return finished
 
 
-def _clear(done: Done) -> None:
+def _clear(done: ProtectionOutcome) -> None:
     for folder in done.cached:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""The record of protection: what was asked for, what it was asked for, and what came of it.
+"""Keep the record of protection: what was asked for, of which images, and what came of it.
 
 It is how a command that is given again knows what is done: with the same images, with some of them removed, or with
 some that could not be read before.
@@ -18,8 +18,8 @@ from .. import __version__
 from ..errors import UserError
 from . import files, folders, keyfile
 from .looking import Seen
-from .request import Request
-from .writing import Done
+from .request import ProtectionRequest
+from .writing import ProtectionOutcome
 
 FORMAT = "ue-bench protect 1"
 SEED_BITS = 63  # as many as ``derive`` keeps: the seed is the secret, it must not be tried out
@@ -29,12 +29,12 @@ Inputs = dict[str, list[str]]
 
 
 def inputs_of(seen: Iterable[Seen]) -> Inputs:
-    """Content and class of each image."""
+    """Return content and class of each image."""
     return {one.file.name: [one.content, one.file.label] for one in seen}
 
 
-def begin(request: Request, settings: dict[str, Any], inputs: Inputs, listed: list[str]) -> Record:
-    """The record of this work: a finished one, that of an interrupted run, or a new one.
+def begin(request: ProtectionRequest, settings: dict[str, Any], inputs: Inputs, listed: list[str]) -> Record:
+    """Return the record of this work: a finished one, that of an interrupted run, or a new one.
 
     A record whose state is not ``finished`` has under ``kept`` the files that are written and stay. Without a seed that
     of the record is taken, else one is drawn. Raises UserError when something else is there.
@@ -73,8 +73,8 @@ def begin(request: Request, settings: dict[str, Any], inputs: Inputs, listed: li
     return {**record, "kept": {}}
 
 
-def _continues(request: Request, known: Record, inputs: Inputs) -> bool:
-    """Whether ``inputs`` are images of ``known``, or such as could not be used then.
+def _continues(request: ProtectionRequest, known: Record, inputs: Inputs) -> bool:
+    """Return whether ``inputs`` are images of ``known``, or such as could not be used then.
 
     The latter only where images do not depend on one another.
     """
@@ -85,7 +85,7 @@ def _continues(request: Request, known: Record, inputs: Inputs) -> bool:
     return all(earlier[name] == value if name in earlier else name in mended for name, value in inputs.items())
 
 
-def _check_free(request: Request, known: Record | None) -> None:
+def _check_free(request: ProtectionRequest, known: Record | None) -> None:
     """Raise UserError when something is there that is not the beginning of this command."""
     if request.force:
         return
@@ -102,15 +102,15 @@ def _check_free(request: Request, known: Record | None) -> None:
         raise UserError(f"{in_the_way[0]} {reason}", "choose another folder, or --force to overwrite")
 
 
-def forget(request: Request) -> None:
+def forget(request: ProtectionRequest) -> None:
     """Remove the record of work that came to nothing, and its folder if that is empty."""
     request.record.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         request.out.rmdir()
 
 
-def refreshed(request: Request, known: Record, listing: folders.Listing, failed: dict[str, str]) -> Record:
-    """A finished record, with what cannot be used now instead of what could not be then."""
+def refreshed(request: ProtectionRequest, known: Record, listing: folders.Listing, failed: dict[str, str]) -> Record:
+    """Return a finished record, with what cannot be used now instead of what could not be then."""
     there = {file.name for file in listing.files} | ({listing.table.path.name} if listing.table else set())
     remain = {name: reason for name, reason in known["failed"].items() if name in there and name not in known["files"]}
     new = {
@@ -122,8 +122,8 @@ def refreshed(request: Request, known: Record, listing: folders.Listing, failed:
     return new
 
 
-def key_of(request: Request, done: Done) -> keyfile.Key:
-    """What the owner recovers the images with."""
+def key_of(request: ProtectionRequest, done: ProtectionOutcome) -> keyfile.Key:
+    """Return the key with which the owner recovers the images."""
     parameters = request.protector.model_dump(mode="json", include=set(request.protector.changed()))
     return keyfile.Key(
         request.protector.name, request.protector.revision, parameters, request.seed or 0, request.device,
@@ -131,8 +131,10 @@ def key_of(request: Request, done: Done) -> keyfile.Key:
     )  # fmt: skip
 
 
-def finished(request: Request, begun: Record, seen: list[Seen], listing: folders.Listing, done: Done) -> Record:
-    """The finished record."""
+def finished(
+    request: ProtectionRequest, begun: Record, seen: list[Seen], listing: folders.Listing, done: ProtectionOutcome
+) -> Record:
+    """Return the finished record."""
     recovery = None
     if request.protector.recovers():
         entries = list(done.images.values())
@@ -157,12 +159,12 @@ def finished(request: Request, begun: Record, seen: list[Seen], listing: folders
 
 
 def names_of(begun: Record, listing: folders.Listing) -> list[str]:
-    """Names of all images, also of those removed since: what a file is called depends on the others."""
+    """Return names of all images, also of those removed since: what a file is called depends on the others."""
     return list(dict.fromkeys([*begun.get("listed", ()), *(file.name for file in listing.files)]))
 
 
 def table_digest(path: Path) -> str | None:
-    """What tells that a file of labels is as it was written."""
+    """Return a digest that tells whether a file of labels is as it was written; None where there is none."""
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()[:32]
     except OSError:

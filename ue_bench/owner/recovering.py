@@ -1,4 +1,4 @@
-"""Recovering the clean images behind protected ones, with the owner's key."""
+"""Recover the clean images behind protected ones, with the owner's key."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ BATCH_PIXELS = 2**20
 
 
 @dataclass
-class Outcome:
-    """What became of the files: how each recovered one was, and why others were not.
+class RecoveryOutcome:
+    """The outcome of recovery: how well each file was recovered, and why others were not.
 
     ``exact`` are the clean pixels to the last bit; ``near`` are as close as the protector comes, of unchanged images;
     ``changed`` were recovered from images that are not as they were written, unchecked. ``ignored`` are no images.
@@ -48,7 +48,7 @@ def recover(
     modified: bool = False,
     force: bool = False,
     cache_dir: Path | None = None,
-) -> Outcome:
+) -> RecoveryOutcome:
     """Write the clean image of every protected one in ``source``, a folder or a file, into ``out``.
 
     Without ``modified`` only images that the key knows are recovered; with it, all that the protector can undo.
@@ -61,26 +61,32 @@ def recover(
     if not protector.recovers():
         raise UserError(f"{protector.name} cannot be undone here", "install the version that protected the images")
     listing = folders.images(source)
-    found = listing.files
-    if not found:
+    image_files = listing.files
+    if not image_files:
         raise UserError(f"{source} holds no image", "give the protected images")
     files.apart(source, out)
-    outcome = Outcome(len(found) + len(listing.refused), failed=dict(listing.refused), ignored=listing.ignored)
+    outcome = RecoveryOutcome(
+        len(image_files) + len(listing.refused), failed=dict(listing.refused), ignored=listing.ignored
+    )
     if protector.revision != key.revision:
         outcome.remark = f"the key is of revision {key.revision} of {protector.name}, this is {protector.revision}"
-    known, sizes = _look(key, found, outcome, report)
+    known, sizes = _look(key, image_files, outcome, report)
     if not known and not modified:
         raise ValidationError(
-            f"{key_path} is not the key of these images: it knows none of {len(found):,}",
+            f"{key_path} is not the key of these images: it knows none of {len(image_files):,}",
             "give the key that was written with them; --modified if they were changed since",
         )
-    for file in found:
+    for file in image_files:
         if file.name not in known and not modified:
             outcome.failed.setdefault(file.name, "not protected with this key, or changed since")
-    todo = [Task(file, sizes[file.name], known.get(file.name)) for file in found if file.name not in outcome.failed]
+    todo = [
+        RecoveryTask(file, sizes[file.name], known.get(file.name))
+        for file in image_files
+        if file.name not in outcome.failed
+    ]
 
     files.check_writable(out)
-    names = folders.renamed([file.name for file in found], ".png")
+    names = folders.renamed([file.name for file in image_files], ".png")
     done = 0
     with owner_context(
         key.seed, usable_device(device or key.device), key.threads, key.precision, report, cache_dir
@@ -96,7 +102,7 @@ def recover(
 
 
 @dataclass(frozen=True)
-class Task:
+class RecoveryTask:
     """A file to recover, its size, and what the key knows of it."""
 
     file: folders.File
@@ -105,7 +111,7 @@ class Task:
 
 
 def recover_each(protector: Protector, images: NDArray[np.uint8], ctx: Context) -> list[pictures.Pixels | UserError]:
-    """``images`` (N x H x W x 3) recovered, or why one cannot be."""
+    """Recover ``images`` (N x H x W x 3); an image that cannot be recovered gives the reason."""
     try:
         return list(protector.recover(images, ctx))
     except EnvironmentProblem:
@@ -122,13 +128,13 @@ def recover_each(protector: Protector, images: NDArray[np.uint8], ctx: Context) 
 
 
 def batch_size(size: tuple[int, ...]) -> int:
-    """How many images of that size are recovered at a time."""
+    """Return how many images of that size are recovered at a time."""
     return max(1, min(32, BATCH_PIXELS // (size[0] * size[1])))
 
 
-def _batches(todo: list[Task]) -> Iterator[list[Task]]:
-    """Files of one size together."""
-    by_size: dict[tuple[int, ...], list[Task]] = {}
+def _batches(todo: list[RecoveryTask]) -> Iterator[list[RecoveryTask]]:
+    """Yield files of one size together."""
+    by_size: dict[tuple[int, ...], list[RecoveryTask]] = {}
     for task in todo:
         by_size.setdefault(task.size, []).append(task)
     for size, tasks in by_size.items():
@@ -137,9 +143,9 @@ def _batches(todo: list[Task]) -> Iterator[list[Task]]:
 
 
 def _look(
-    key: keyfile.Key, found: list[folders.File], outcome: Outcome, report: Report
+    key: keyfile.Key, image_files: list[folders.File], outcome: RecoveryOutcome, report: Report
 ) -> tuple[dict[str, keyfile.Entry], dict[str, tuple[int, ...]]]:
-    """The entries of the images that the key knows, and the sizes of all. Files that cannot be read are failures."""
+    """Return the entries of images that the key knows, and the sizes of all. Files that cannot be read are failures."""
 
     def look(file: folders.File) -> tuple[bytes, tuple[int, ...]] | str:
         try:
@@ -151,19 +157,24 @@ def _look(
         return pictures.digest(pixels), pixels.shape[:2]
 
     known, sizes = {}, {}
-    for number, (file, seen) in enumerate(zip(found, files.in_threads(look, found), strict=True), 1):
+    for number, (file, seen) in enumerate(zip(image_files, files.in_threads(look, image_files), strict=True), 1):
         if isinstance(seen, str):
             outcome.failed[file.name] = seen
         else:
             digest, sizes[file.name] = seen
             if digest in key.images:
                 known[file.name] = key.images[digest]
-        report(number, len(found), "compare with the key")
+        report(number, len(image_files), "compare with the key")
     return known, sizes
 
 
 def _recover_batch(
-    batch: list[Task], protector: Protector, ctx: Context, targets: dict[str, Path], force: bool, outcome: Outcome
+    batch: list[RecoveryTask],
+    protector: Protector,
+    ctx: Context,
+    targets: dict[str, Path],
+    force: bool,
+    outcome: RecoveryOutcome,
 ) -> None:
     """Recover images of one size and write them, save those that are there already."""
     todo = []
@@ -178,8 +189,8 @@ def _recover_batch(
     usable = [(task, image) for task in todo if isinstance(image := images[task.file.name], pictures.Picture)]
     if not usable:
         return
-    found = recover_each(protector, np.stack([image.pixels for _, image in usable]), ctx)
-    for (task, image), recovered in zip(usable, found, strict=True):
+    results = recover_each(protector, np.stack([image.pixels for _, image in usable]), ctx)
+    for (task, image), recovered in zip(usable, results, strict=True):
         name = task.file.name
         try:
             _write(task, image, recovered, targets[name], force, outcome)
@@ -190,12 +201,12 @@ def _recover_batch(
 
 
 def _write(
-    task: Task,
+    task: RecoveryTask,
     image: pictures.Picture,
     recovered: pictures.Pixels | UserError,
     target: Path,
     force: bool,
-    outcome: Outcome,
+    outcome: RecoveryOutcome,
 ) -> None:
     """Complete what was recovered, write it, and say how good it is. Raises UserError when that cannot be."""
     name, entry = task.file.name, task.entry
@@ -221,8 +232,8 @@ def _write(
         outcome.near.append(name)
 
 
-def _image(task: Task) -> pictures.Picture | UserError:
-    """The protected image, or why it is not what it was at first."""
+def _image(task: RecoveryTask) -> pictures.Picture | UserError:
+    """Return the protected image, or why it is not what it was at first."""
     try:
         image = pictures.read(task.file.path.read_bytes())
     except OSError as error:
@@ -233,7 +244,7 @@ def _image(task: Task) -> pictures.Picture | UserError:
 
 
 def _pixels(path: Path) -> pictures.Pixels | None:
-    """The image at ``path``, if there is one."""
+    """Return the image at ``path``, if there is one."""
     try:
         return pictures.read(path.read_bytes()).pixels
     except (OSError, UserError):

@@ -1,4 +1,4 @@
-"""Images of one size: protected, written, measured, and recovered for a trial."""
+"""Protect images of one size, write and measure them, and try to recover them."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from ..store.artifacts import load_images, read_json, save_images
 from . import files, keyfile, pictures
 from .looking import Seen, content_of, fitted
 from .recovering import batch_size, recover_each
-from .request import Request
+from .request import ProtectionRequest
 
 UNCHANGED = "protection left it as it was"
 TAKEN = "exists already and is something else"
 
 
 @dataclass
-class Done:
-    """What became of the files: their new names, why others have none, and how well recovery works."""
+class ProtectionOutcome:
+    """The outcome of protection: new names of the files, why others have none, and how well recovery works."""
 
     written: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
@@ -46,14 +46,14 @@ class Done:
 
 
 @dataclass(frozen=True)
-class Work:
-    """What is the same for images of all sizes. ``original`` names the images that the command began with."""
+class ProtectionWork:
+    """The work on groups of images of one size each. ``original`` names the images that the command began with."""
 
-    request: Request
+    request: ProtectionRequest
     classes: tuple[str, ...]
     names: dict[str, str]
     original: str
-    done: Done
+    done: ProtectionOutcome
 
     def protect(self, group: list[Seen], ctx: Context, text: str) -> None:
         """Protect images of one size and write them. The pixels stay in the cache, in a folder of ``done.cached``."""
@@ -100,7 +100,7 @@ class Work:
         self._take(group, clean, files.in_threads(stored, group), ctx, f"measure images{text}")
 
     def _load(self, group: list[Seen], ctx: Context, text: str) -> tuple[ImageSet, list[Seen]]:
-        """The clean images of a group, without those that are not as they were when they were first read."""
+        """Return the clean images of a group, without those that changed since they were first read."""
         index = {label: number for number, label in enumerate(self.classes)}
         while True:
             gone: dict[str, str] = {}
@@ -115,7 +115,7 @@ class Work:
             group = [seen for seen in group if seen.file.name not in gone]
 
     def _clean(self, group: list[Seen], gone: dict[str, str], ctx: Context, text: str) -> Iterator[pictures.Pixels]:
-        """The pixels of each image; black, and the reason added to ``gone``, where they are not to be had any more."""
+        """Yield the pixels of each image; black, with the reason in ``gone``, where they cannot be read any more."""
 
         def one(seen: Seen) -> pictures.Pixels | str:
             try:
@@ -160,13 +160,13 @@ class Work:
         done, step = self.done, batch_size(clean.size)
         for start in range(0, len(group), step):
             numbers = list(range(start, min(start + step, len(group))))
-            found = dict(zip(numbers, stored, strict=False))  # in this order zip takes none of the next batch
-            for number, why in [(number, why) for number, why in found.items() if isinstance(why, str)]:
+            by_number = dict(zip(numbers, stored, strict=False))  # in this order zip takes none of the next batch
+            for number, why in [(number, why) for number, why in by_number.items() if isinstance(why, str)]:
                 done.failed[group[number].file.name] = why
-            pixels = {number: image for number, image in found.items() if not isinstance(image, str)}
+            pixels = {number: image for number, image in by_number.items() if not isinstance(image, str)}
             if pixels:
                 part = [group[number] for number in pixels]
-                before, after = clean.images[list(pixels)], np.stack(list(pixels.values()))
+                before, after = _stacked(clean.images, list(pixels)), _joined(list(pixels.values()))
                 done.measured.add(before, after)
                 done.written |= {seen.file.name: self.names[seen.file.name] for seen in part}
                 if self.request.protector.recovers():
@@ -174,7 +174,7 @@ class Work:
             ctx.report(numbers[-1] + 1, len(group), text)
 
     def _store(self, seen: Seen, protected: pictures.Pixels) -> pictures.Pixels | str:
-        """Write one file; its pixels as they are stored, or why it was not written."""
+        """Write one file, and return its pixels as they are stored, or why it was not written."""
         request, target = self.request, self.request.out / self.names[seen.file.name]
         try:
             alpha = fitted(_again(seen), request.size).alpha if seen.transparent else None
@@ -192,8 +192,8 @@ class Work:
     def _try_recovery(self, group: list[Seen], clean: pictures.Pixels, stored: pictures.Pixels, ctx: Context) -> None:
         """Recover images as their owner will, and note what that misses."""
         done, lossless = self.done, self.request.lossless
-        found = recover_each(self.request.protector, stored, ctx)
-        for seen, before, after, recovered in zip(group, clean, stored, found, strict=True):
+        results = recover_each(self.request.protector, stored, ctx)
+        for seen, before, after, recovered in zip(group, clean, stored, results, strict=True):
             undone = not isinstance(recovered, UserError)
             if isinstance(recovered, UserError):
                 if not lossless:
@@ -207,8 +207,18 @@ class Work:
                 done.values += before.size
 
 
+def _stacked(images: NDArray[np.uint8], numbers: list[int]) -> NDArray[np.uint8]:
+    """Return the images of these numbers: as they lie where it is one, which may have 100 megapixels."""
+    return images[numbers[0] : numbers[0] + 1] if len(numbers) == 1 else images[numbers]
+
+
+def _joined(pixels: list[pictures.Pixels]) -> NDArray[np.uint8]:
+    """Return images of one size as one array, without a copy of one alone."""
+    return pixels[0][None] if len(pixels) == 1 else np.stack(pixels)
+
+
 def _again(seen: Seen) -> pictures.Picture:
-    """The picture in a file that was read before. Raises UserError when it is not the same any more."""
+    """Read a picture again. Raises UserError when its file is not the same any more."""
     try:
         data = seen.file.path.read_bytes()
     except OSError as error:
@@ -223,7 +233,7 @@ def _member(seen: Seen) -> list[str]:
 
 
 def _places(folder: Path, group: list[Seen]) -> list[int] | None:
-    """Where the images of ``group`` are in a set that an earlier run protected; None where one is not."""
+    """Return where the images of ``group`` are in a set that an earlier run protected; None where one is not."""
     try:
         index = {tuple(member): number for number, member in enumerate(read_json(folder / "members.json"))}
     except (OSError, ValueError):
@@ -233,7 +243,7 @@ def _places(folder: Path, group: list[Seen]) -> list[int] | None:
 
 
 def _same(path: Path, content: bytes) -> bool:
-    """Whether the file holds these bytes, or the same pixels: another version of Pillow may pack them otherwise."""
+    """Return whether the file holds these bytes, or the same pixels, which other versions of Pillow pack otherwise."""
     try:
         there = path.read_bytes()
         return there == content or np.array_equal(pictures.read(there).pixels, pictures.read(content).pixels)

@@ -21,6 +21,7 @@ Floats = NDArray[np.float32]
 
 WINDOW = 7
 STRIPED_PIXELS = 2**20  # of an image that is compared at once
+GROUP_PIXELS = 2**16  # of small images that are compared at once: what is computed of them stays in the cache
 
 
 def ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> Floats:
@@ -31,7 +32,11 @@ def ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> Floats:
     """
     if a.shape[1] * a.shape[2] > STRIPED_PIXELS:
         return np.array([_striped_ssim(one, other) for one, other in zip(a, b, strict=True)], dtype=np.float32)
-    per_image: Floats = _similarity(a, b).mean(axis=(1, 2, 3))
+    step = max(1, GROUP_PIXELS // (a.shape[1] * a.shape[2]))
+    per_image = np.empty(len(a), dtype=np.float32)
+    for start in range(0, len(a), step):
+        group = slice(start, start + step)
+        per_image[group] = _similarity(a[group], b[group]).mean(axis=(1, 2, 3))
     return per_image
 
 
@@ -98,6 +103,11 @@ class Measurement:
     def add(self, clean: NDArray[np.uint8], protected: NDArray[np.uint8]) -> Changes:
         """Take in images N x H x W x 3 and give what was done to each."""
         count, height, width = clean.shape[:3]
+        if np.array_equal(clean, protected):  # what would come out below, in a hundredth of the time
+            self.images, self.values = self.images + count, self.values + clean.size
+            self.similar += count
+            nothing = np.zeros(count, dtype=np.int64)
+            return Changes(nothing.astype(np.int16), nothing.astype(np.float64), nothing, np.ones(count, np.float32))
         linf = np.zeros(count, dtype=np.int16)
         square, l0 = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
         for rows in _stripes(height, width):

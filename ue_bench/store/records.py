@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from pydantic import BaseModel
 from pydantic import ValidationError as PydanticError
 
 from ..checksums import log
 from ..errors import ValidationError
+from .listing import is_settled
 from .schema import SCHEMA
 
 BAD = "bad"  # folder below "results", "evasion" and so on for what is not a record
 R = TypeVar("R", bound=BaseModel)
+_remembered: dict[tuple[str, type[BaseModel]], tuple[tuple[int, int, int], BaseModel]] = {}  # records, with stamps
 _told: set[Path] = set()  # files that stay where they are: said once in a process
 
 
@@ -24,17 +27,33 @@ def records(folder: Path, files: Iterable[Path], kind: type[R]) -> list[R]:
 
     Raises ValidationError only for a file that a newer version of ue-bench wrote: it is not ours to move.
     """
-    found = (_read(folder, path, kind) for path in sorted(files) if not _is_aside(folder, path))
+    found = (_read(folder, path, kind) for path in sorted(files, key=os.fspath) if not _is_aside(folder, path))
     return [record for record in found if record is not None]
 
 
 def _is_aside(folder: Path, path: Path) -> bool:
     """Return whether a file was set aside. It then lies two folders deep, for a plugin may be called ``bad``."""
-    parts = path.relative_to(folder).parts
+    parts = path.parts[len(folder.parts) :]
     return parts[0] == BAD and len(parts) > 2
 
 
 def _read(folder: Path, path: Path, kind: type[R]) -> R | None:
+    """Return the record in a file; that of before where the file did not change since this process read it."""
+    try:
+        status = path.stat()
+    except OSError:  # which reading it will tell
+        return _parse(folder, path, kind)
+    stamp = status.st_ino, status.st_size, status.st_mtime_ns
+    known = _remembered.get((os.fspath(path), kind))
+    if known is not None and known[0] == stamp:
+        return cast(R, known[1])
+    record = _parse(folder, path, kind)
+    if record is not None and is_settled(status.st_mtime_ns):
+        _remembered[os.fspath(path), kind] = stamp, record
+    return record
+
+
+def _parse(folder: Path, path: Path, kind: type[R]) -> R | None:
     try:
         text = path.read_bytes().decode("utf-8")
     except FileNotFoundError:  # removed or set aside meanwhile

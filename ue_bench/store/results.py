@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,11 +15,11 @@ from ..atomic import write_atomically, write_once
 from ..checksums import log
 from ..errors import StorageProblem
 from ..temporaries import sweep
+from .listing import files_of
 from .records import records
 from .schema import Curve, Failure, Measured, Result, as_json, record_text
 
 KEY_DIGITS = 16  # of a key in a file name: no two of a billion results share them
-OLD_KEY_DIGITS = 8  # in names of before
 
 
 def slug(text: str) -> str:
@@ -31,20 +29,11 @@ def slug(text: str) -> str:
 
 def cell_file(folder: Path, key: str) -> Path | None:
     """The file below ``folder`` whose name ends in ``key``, whatever the number of digits; None where there is none."""
-    part = f"-{key[:OLD_KEY_DIGITS]}"
-    for path in sorted(path for path in _record_files(folder) if part in path):
+    for path in files_of(folder, key):
         with contextlib.suppress(OSError, ValueError, TypeError, LookupError):  # what is no result is no cell's file
-            if json.loads(Path(path).read_text(encoding="utf-8"))["key"] == key:
-                return Path(path)
+            if json.loads(path.read_text(encoding="utf-8"))["key"] == key:
+                return path
     return None
-
-
-def _record_files(folder: Path) -> Iterator[str]:
-    """Yield the files of ``*/*.json`` in ``folder``. Not by ``glob``, which takes ten times as long."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        for inner in sorted(entry.path for entry in os.scandir(folder) if entry.is_dir()):
-            with contextlib.suppress(FileNotFoundError):
-                yield from (entry.path for entry in os.scandir(inner) if entry.name.endswith(".json"))
 
 
 def cell_path(folder: Path, key: str, protector: str, *names: str) -> Path:
@@ -53,8 +42,12 @@ def cell_path(folder: Path, key: str, protector: str, *names: str) -> Path:
     Names are cut, lose their brackets and differ in case alone, which some file systems ignore: the digits of the key
     tell files apart.
     """
-    fresh = folder / slug(protector) / f"{'-'.join(map(slug, names))}-{key[:KEY_DIGITS]}.json"
-    return cell_file(folder, key) or fresh
+    return cell_file(folder, key) or fresh_path(folder, key, protector, *names)
+
+
+def fresh_path(folder: Path, key: str, protector: str, *names: str) -> Path:
+    """Where the result with ``key`` is written when there is none yet."""
+    return folder / slug(protector) / f"{'-'.join(map(slug, names))}-{key[:KEY_DIGITS]}.json"
 
 
 M = TypeVar("M", bound=Measured)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -185,10 +186,8 @@ class Result(Measured):
 
     @classmethod
     def make_id(cls, fields: dict[str, Any]) -> str:
-        share = fields["fraction"]
-        protector = fields["protector"] + ("" if share == 1 else f"@{share:g}")
-        rest = [fields[name] for name in ("countermeasure", "victim", "protocol")]
-        return "/".join([fields["dataset"]["selector"], protector, *rest, f"s{fields['seed']}"])
+        names = (fields[name] for name in ("protector", "countermeasure", "victim", "protocol", "seed", "fraction"))
+        return cell_id(fields["dataset"]["selector"], *names)
 
 
 FailureKind = Literal["error", "diverged", "oom", "timeout", "infrastructure"]
@@ -221,6 +220,7 @@ class Curve(_Record):
     loss_train: list[float]
 
 
+@lru_cache(4096)
 def _names(selector: str) -> list[str]:
     """Return the names of the plugins in a selector. Raises ValueError when it cannot be read."""
     try:
@@ -232,6 +232,14 @@ def _names(selector: str) -> list[str]:
 def _names_in(identity: Any) -> list[str]:
     """Return the names of the plugins in an identity."""
     return [part["name"] for part in identity.get("combination", [identity])]
+
+
+def cell_id(
+    dataset: str, protector: str, countermeasure: str, victim: str, protocol: str, seed: int | str, fraction: float
+) -> str:
+    """Return the readable name of a cell from the selectors in it."""
+    protector += "" if fraction == 1 else f"@{fraction:g}"
+    return "/".join([dataset, protector, countermeasure, victim, protocol, f"s{seed}"])
 
 
 def as_json(record: BaseModel) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Checks that every plugin must pass, for ``ue-bench check`` and for the tests of whoever writes one.
+"""Check what every plugin must keep to, for ``ue-bench check`` and for the tests of plugin authors.
 
     from ue_bench.testing import check_protector, failures, pictures
 

@@ -1,4 +1,4 @@
-"""Checking plugins by their selectors: the rules they keep on some images of a board, and their price in training."""
+"""Check plugins by their selectors: the rules they keep on some images of a board, and their price in training."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from .. import machine
 from ..catalogue import selectors
 from ..catalogue.registry import registry
 from ..contract.context import Context, Report, silent
@@ -28,7 +29,7 @@ REFERENCE = {"protector": "@clean", "countermeasure": "@plain"}
 
 @dataclass
 class Checked:
-    """A plugin and what was found of it."""
+    """A plugin and the findings about it."""
 
     plugin: Plugin
     findings: list[Finding] = field(default_factory=list)
@@ -57,7 +58,7 @@ def kinds_of(text: str) -> list[str]:
 
 
 class Check:
-    """Plugins tried out on the images of a board; ``problems`` are those that could not be."""
+    """A trial of plugins on the images of a board; ``problems`` are those that could not be tried."""
 
     def __init__(self, names: Sequence[str], request: Request, report: Report = silent) -> None:
         """Find the plugins and load the images. Raises UserError when a name stands for none."""
@@ -100,16 +101,12 @@ class Check:
     @contextlib.contextmanager
     def _context(self) -> Iterator[tuple[Context, ImageSet]]:
         """Give a context for plugins and the clean training images, with as many threads as were asked for."""
-        import torch
-
         env, store = self.grid.env, Stores(self.grid.env).artifacts
-        before = torch.get_num_threads()
-        torch.set_num_threads(env.threads)
-        try:
-            with open_context(env, store, 0, self.report, self.grid.cells[0].precision) as ctx:
-                yield ctx, stored_split(store, self.grid.data, "train")
-        finally:
-            torch.set_num_threads(before)
+        with (
+            machine.torch_threads(env.threads),
+            open_context(env, store, 0, self.report, self.grid.cells[0].precision) as ctx,
+        ):
+            yield ctx, stored_split(store, self.grid.data, "train")
 
     def _check(self, plugin: Plugin, data: ImageSet, ctx: Context, images: int, seed: int) -> list[Finding]:
         if isinstance(plugin, Protector):

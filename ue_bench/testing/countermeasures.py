@@ -1,4 +1,4 @@
-"""Whether a countermeasure keeps the rules, what it changes and what it costs."""
+"""Check whether a countermeasure keeps the rules, what it changes and what it costs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .sets import check_order, check_set, note_change
 from .training import Build, check_augment, check_loss, check_network, small_network
 from .trials import LONG_SECONDS, Stop, check_generators, fresh, note_cost, shortest, trial
 
-DEAR_MILLISECONDS = 5.0  # an image: longer than loading the purified set from the cache by far
+SLOW_MILLISECONDS = 5.0  # an image: longer than loading the purified set from the cache by far
 
 
 def check_countermeasure(
@@ -32,7 +32,7 @@ def check_countermeasure(
 ) -> list[Finding]:
     """Try every method of ``countermeasure`` on ``images`` of the clean training images ``data``.
 
-    ``ctx`` lends device, precision, datasets and scratch space; what plugins keep is made anew for every run. ``build``
+    ``ctx`` gives device, precision, datasets and scratch space; what plugins keep is made anew for every run. ``build``
     is the network of training procedures. Raises UserError, also for more clean images than ``data`` has.
     """
     findings = Findings()
@@ -62,11 +62,11 @@ def check_countermeasure(
             findings.stage = stage
             with contextlib.suppress(Stop):
                 step()
-    return findings.found
+    return findings.collected
 
 
 def _declared(findings: Findings, countermeasure: Countermeasure) -> None:
-    """What the class says of itself."""
+    """Note what the class says of itself."""
     findings.stage = "declares"
     methods = [m for m in ("purify", "augment", "loss", "selection_score", "after_training") if has(countermeasure, m)]
     says = [f"it has {', '.join(methods)}" if methods else "it changes nothing: none of the methods is its own"]
@@ -88,25 +88,25 @@ def _check_purify(
         return countermeasure.purify(given, context(run))
 
     first = trial(lambda: purify(data, seed), device, 1, findings)
-    made = first.result
-    if not check_set(findings, data, made):
+    purified = first.result
+    if not check_set(findings, data, purified):
         return
-    changed = note_change(findings, np.asarray(data.images), np.asarray(made.images))
+    changed = note_change(findings, np.asarray(data.images), np.asarray(purified.images))
     if changed:
-        check_order(findings, np.asarray(data.images), np.asarray(made.images))
+        check_order(findings, np.asarray(data.images), np.asarray(purified.images))
     again = trial(lambda: purify(data, seed), device, 2, findings)
     other = trial(lambda: purify(data, seed + 1), device, 2, findings)
-    same = np.array_equal(made.images, again.result.images)
+    same = np.array_equal(purified.images, again.result.images)
     check_generators(
         findings, again.drew or other.drew, same, not np.array_equal(again.result.images, other.result.images)
     )
     if not any(part.uses_labels for part in purifiers(countermeasure)) and same:
         turned = ImageSet(data.images, np.roll(data.labels, 1), data.class_names, data.source)
         unmoved = trial(lambda: purify(turned, seed), device, 2, findings).result.images
-        blind = np.array_equal(made.images, unmoved)
+        blind = np.array_equal(purified.images, unmoved)
         findings.check("blind", blind, "labels make no difference" if blind else "reads labels without uses_labels")
     [seconds] = [again.seconds] if again.seconds > LONG_SECONDS else shortest(device, lambda: purify(data, seed))
     note_cost(findings, seconds, max(again.memory_mb, other.memory_mb), len(data), device)
-    dear = any(part.cache_purified for part in purifiers(countermeasure))
-    if 1000 * seconds / len(data) > DEAR_MILLISECONDS and not dear:
-        findings.note("dear", "purified sets are not kept, and made for every cell: set cache_purified = True")
+    kept = any(part.cache_purified for part in purifiers(countermeasure))
+    if 1000 * seconds / len(data) > SLOW_MILLISECONDS and not kept:
+        findings.note("slow", "purified sets are not kept, and made for every cell: set cache_purified = True")

@@ -1,4 +1,4 @@
-"""What a check found, in a line."""
+"""Collect what a check finds, a line each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ State = Literal["ok", "note", "fail"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One line about one property of a plugin.
+    """A line about one property of a plugin.
 
     ``stage`` is the method that was tried, ``check`` the property; ``note`` tells a fact that no plugin can get wrong.
     ``values`` holds the numbers in ``text``.
@@ -29,21 +29,21 @@ class Finding:
 
 @dataclass
 class Findings:
-    """Collects the findings of one stage after the other."""
+    """A collection of findings of one stage after the other."""
 
     stage: str = ""
-    found: list[Finding] = field(default_factory=list)
+    collected: list[Finding] = field(default_factory=list)
 
     def check(self, check: str, passed: bool, text: str, **values: Any) -> bool:
-        """Something that must hold; whether it does."""
-        self.found.append(Finding(self.stage, check, "ok" if passed else "fail", text, values))
+        """Add something that must hold, and return whether it does."""
+        self.collected.append(Finding(self.stage, check, "ok" if passed else "fail", text, values))
         return passed
 
     def note(self, check: str, text: str, **values: Any) -> None:
-        """Something worth knowing."""
-        self.found.append(Finding(self.stage, check, "note", text, values))
+        """Add something worth knowing."""
+        self.collected.append(Finding(self.stage, check, "note", text, values))
 
 
 def failures(findings: Iterable[Finding]) -> list[str]:
-    """The lines of those that failed."""
+    """Return the lines of those that failed."""
     return [str(finding) for finding in findings if finding.state == "fail"]

@@ -1,4 +1,4 @@
-"""Images to try plugins on."""
+"""Make images to try plugins on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LARGEST_SIDE = 32  # of what likeness is judged by
 
 
 def pictures(count: int = 60, size: tuple[int, int] = (32, 32), classes: int = 3, seed: int = 0) -> ImageSet:
-    """``count`` smooth colourful images of height and width ``size`` with some noise; labels take turns."""
+    """Make ``count`` smooth colourful images of height and width ``size`` with some noise; labels take turns."""
     rng = np.random.default_rng(seed)
     corners = rng.uniform(20, 235, (count, 3, 3, 3))
     down, across = np.linspace(0, 2, size[0]), np.linspace(0, 2, size[1])
@@ -25,13 +25,13 @@ def pictures(count: int = 60, size: tuple[int, int] = (32, 32), classes: int = 3
 
 
 def sample(data: ImageSet, count: int, seed: int) -> ImageSet:
-    """Some images of ``data`` in random order, balanced over classes; all of them where there are no more."""
+    """Return some images of ``data`` in random order, balanced over classes; all of them where there are no more."""
     where = clean_data.draw(data.labels, count, seed)
     return ImageSet(data.images[where], data.labels[where], data.class_names, data.source)
 
 
 def likeness(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> tuple[float, float]:
-    """Whether N x H x W x 3 images come back in their order: by how many standard errors, and for what share of them.
+    """Return how surely N x H x W x 3 images come back in order, in standard errors, and for what share of them.
 
     Correlations, by absolute value, of each image after with every one before: the mean excess of the own one over the
     others in units of its standard error, and how often the own one is the largest. Of lightness, which permuted
@@ -48,7 +48,7 @@ def _slopes(images: Floats) -> Floats:
 
 
 def _unit(images: Floats) -> Floats:
-    """N x D, each row with mean zero and length one; constant ones are zero."""
+    """Return N x D, each row with mean zero and length one; constant ones are zero."""
     flat = images.reshape(len(images), -1)
     flat = flat - flat.mean(axis=1, keepdims=True)
     length = np.linalg.norm(flat, axis=1, keepdims=True)
@@ -57,8 +57,8 @@ def _unit(images: Floats) -> Floats:
 
 def _likeness(before: Floats, after: Floats) -> tuple[float, float]:
     alike = np.abs(after @ before.T)
-    own = alike.diagonal()
-    excess = own - (alike.sum(axis=1) - own) / (len(alike) - 1)
+    own_likeness = alike.diagonal()
+    excess = own_likeness - (alike.sum(axis=1) - own_likeness) / (len(alike) - 1)
     error = float(excess.std()) / len(excess) ** 0.5
     mine = float((alike.argmax(axis=1) == np.arange(len(alike))).mean())
     return float(excess.mean()) / max(error, 1e-9), mine

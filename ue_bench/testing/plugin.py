@@ -1,4 +1,4 @@
-"""Fixtures for the tests of plugins: ``pytest_plugins = ["ue_bench.testing.plugin"]`` in a ``conftest.py``."""
+"""Give fixtures to tests of plugins: ``pytest_plugins = ["ue_bench.testing.plugin"]`` in a ``conftest.py``."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Conformance = Callable[..., list[Finding]]
 
 @pytest.fixture
 def ctx(tmp_path: Path) -> Context:
-    """A context on the CPU with seed 0, all of whose folders are the test's own."""
+    """Return a context on the CPU with seed 0, all of whose folders are the test's own."""
     (tmp_path / "scratch").mkdir()
     return Context("cpu", 0, tmp_path / "scratch", tmp_path / "artifacts", tmp_path / "data", networks=Surrogates())
 
 
 @pytest.fixture
 def conformance(ctx: Context) -> Conformance:
-    """``conformance(plugin, data=None)``: fail unless the plugin keeps the rules of its kind; the findings otherwise.
+    """Return ``check(plugin, data=None)``, which fails unless the plugin keeps its rules, and returns the findings.
 
     ``data`` are clean training images, by default sixty generated ones in three classes.
     """
@@ -34,16 +34,16 @@ def conformance(ctx: Context) -> Conformance:
         some = data or pictures()
         match plugin:
             case Countermeasure():
-                found = check_countermeasure(plugin, some, ctx)
+                findings = check_countermeasure(plugin, some, ctx)
             case Protector():
-                found = check_protector(plugin, some, ctx)
+                findings = check_protector(plugin, some, ctx)
             case Victim():
-                found = check_victim(plugin, some, ctx)
+                findings = check_victim(plugin, some, ctx)
             case _:
                 raise TypeError(f"a {plugin.kind or type(plugin).__name__} cannot be checked")
-        broken = failures(found)
+        broken = failures(findings)
         if broken:
             pytest.fail("\n".join([plugin.selector, *broken]), pytrace=False)
-        return found
+        return findings
 
     return check

@@ -1,9 +1,10 @@
-"""Whether a protector keeps the rules and the budget that it declares."""
+"""Check whether a protector keeps the rules and the budget that it declares."""
 
 from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -25,27 +26,27 @@ def check_protector(
 ) -> list[Finding]:
     """Let ``protector`` protect ``images`` of ``data`` several times; what it learns from them is learned anew.
 
-    ``ctx`` lends device, precision, datasets and scratch space. Raises UserError.
+    ``ctx`` gives device, precision, datasets and scratch space. Raises UserError.
     """
     findings = Findings("protect")
     with contextlib.suppress(Stop):
         _check(findings, protector, sample(data, images, derive(seed, "sample")), ctx, seed)
-    return findings.found
+    return findings.collected
 
 
 def _check(findings: Findings, protector: Protector, data: ImageSet, ctx: Context, seed: int) -> None:
     contexts = [fresh(ctx, run) for run in (seed, seed, seed + 1)]
     runs = [
-        trial(lambda c=c: protector.protect(data, c), ctx.device, scramble, findings)  # type: ignore[misc]
+        trial(partial(protector.protect, data, c), ctx.device, scramble, findings)
         for c, scramble in zip(contexts, (1, 2, 2), strict=True)
     ]
-    made = runs[0].result
-    if not check_set(findings, data, made):
+    protected = runs[0].result
+    if not check_set(findings, data, protected):
         return
-    before, after = np.asarray(data.images), np.asarray(made.images)
+    before, after = np.asarray(data.images), np.asarray(protected.images)
     if note_change(findings, before, after):
         check_order(findings, before, after)
-    _check_budget(findings, protector, data, made)
+    _check_budget(findings, protector, data, protected)
     same, differs = (not np.array_equal(a.result.images, b.result.images) for a, b in (runs[:2], runs[1:]))
     check_generators(findings, any(run.drew for run in runs[1:]), not same, differs)
     cost = protector.cost(len(data))
@@ -55,11 +56,11 @@ def _check(findings: Findings, protector: Protector, data: ImageSet, ctx: Contex
     if protector.recovers():
         findings.stage = "recover"
         key = trial(lambda: protector.recovery_key(data, contexts[0]), ctx.device, 1, findings).result
-        _check_recover(findings, protector, data, made, replace(contexts[0], recovery_key=key))
+        _check_recover(findings, protector, data, protected, replace(contexts[0], recovery_key=key))
 
 
-def _check_budget(findings: Findings, protector: Protector, clean: ImageSet, made: ImageSet) -> None:
-    """What is declared against what is measured on the 8-bit images."""
+def _check_budget(findings: Findings, protector: Protector, clean: ImageSet, protected: ImageSet) -> None:
+    """Compare what is declared with what is measured on the 8-bit images."""
     if protector.budget == "none":
         findings.note("budget", "declares none", declared="none")
         return
@@ -72,7 +73,7 @@ def _check_budget(findings: Findings, protector: Protector, clean: ImageSet, mad
     for part in clean.chunks(at_most=500):
         names = [str(i) for i in range(part.start, part.stop)]
         classes = [clean.class_names[label] for label in clean.labels[part]]
-        audit.take(Batch(names, classes, np.asarray(clean.images[part]), np.asarray(made.images[part])))
+        audit.take(Batch(names, classes, np.asarray(clean.images[part]), np.asarray(protected.images[part])))
     [verdict] = audit.report("kept", {}).budgets
     measured = "nothing" if verdict.measured is None else f"{verdict.measured:.4g}"
     text = f"declares {protector.budget}, measured {measured}"
@@ -81,16 +82,18 @@ def _check_budget(findings: Findings, protector: Protector, clean: ImageSet, mad
     findings.check("budget", verdict.kept, text, declared=protector.budget, measured=verdict.measured)
 
 
-def _check_recover(findings: Findings, protector: Protector, clean: ImageSet, made: ImageSet, ctx: Context) -> None:
-    """How near recovered images are to the clean ones."""
-    before, protected = np.asarray(clean.images), np.asarray(made.images)
-    found = trial(lambda: protector.recover(protected, ctx), ctx.device, 1, findings)
-    recovered = found.result
+def _check_recover(
+    findings: Findings, protector: Protector, clean: ImageSet, protected: ImageSet, ctx: Context
+) -> None:
+    """Check how near recovered images are to the clean ones."""
+    before, protected_images = np.asarray(clean.images), np.asarray(protected.images)
+    attempt = trial(lambda: protector.recover(protected_images, ctx), ctx.device, 1, findings)
+    recovered = attempt.result
     right = isinstance(recovered, np.ndarray) and recovered.dtype == np.uint8 and recovered.shape == before.shape
     if not findings.check("images", right, "as many and as large, uint8" if right else "another shape or type"):
         return
     damage, left = Measurement(), Measurement()
-    damage.add(before, protected)
+    damage.add(before, protected_images)
     left.add(before, recovered)
     was, now = damage.result("none"), left.result("none")
     exact = now.psnr is None
@@ -99,4 +102,4 @@ def _check_recover(findings: Findings, protector: Protector, clean: ImageSet, ma
     if was.psnr is not None:
         text += f"; protected ones are {was.psnr:.1f} dB from them"
     findings.check("nearer", nearer, text, psnr=now.psnr, protected_psnr=was.psnr)
-    note_cost(findings, found.seconds, None, len(clean), ctx.device)
+    note_cost(findings, attempt.seconds, None, len(clean), ctx.device)

@@ -1,4 +1,4 @@
-"""Whether the part of a countermeasure that acts in training keeps the rules."""
+"""Check whether the part of a countermeasure that acts in training keeps the rules."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TOLERANCE = 1e-4  # outside [0, 1]: rounding errors of interpolation
 
 
 def small_network(num_classes: int, image_size: tuple[int, int]) -> nn.Module:
-    """A convolution with batch normalisation and one linear layer, for images of any size."""
+    """Make a convolution with batch normalisation and one linear layer, for images of any size."""
     from torch import nn
 
     return nn.Sequential(
@@ -38,7 +38,7 @@ def small_network(num_classes: int, image_size: tuple[int, int]) -> nn.Module:
 
 
 def batch(data: ImageSet, device: str) -> tuple[Tensor, Tensor]:
-    """The first images of ``data`` as training has them, and their labels."""
+    """Return the first images of ``data`` as training has them, and their labels."""
     import torch
 
     from ..engine.loop import to_unit
@@ -48,7 +48,7 @@ def batch(data: ImageSet, device: str) -> tuple[Tensor, Tensor]:
 
 
 def check_augment(findings: Findings, countermeasure: Countermeasure, data: ImageSet, ctx: Context, seed: int) -> None:
-    """One batch through ``augment``."""
+    """Check one batch through ``augment``."""
     import torch
 
     x, y = batch(data, ctx.device)
@@ -81,7 +81,7 @@ def check_augment(findings: Findings, countermeasure: Countermeasure, data: Imag
 
 
 def _check_batch(findings: Findings, x: Tensor, changed: Any) -> bool:
-    """Shape, type, place and range of a batch that a network is to be trained on."""
+    """Check shape, type, place and range of a batch that a network is to be trained on."""
     import torch
 
     if not isinstance(changed, torch.Tensor):
@@ -100,7 +100,7 @@ def _check_batch(findings: Findings, x: Tensor, changed: Any) -> bool:
 
 
 def _note_change(findings: Findings, x: Tensor, changed: Tensor) -> list[NDArray[np.uint8]] | None:
-    """How much of a batch is changed, in levels of 255; both in 8 bits, N x H x W x 3, if anything is."""
+    """Note how much of a batch is changed, and return both in 8 bits, N x H x W x 3, if anything is."""
     size = 255 * (changed - x).abs()
     share, mean, most = 100 * (size > LEAST_LEVEL).float().mean().item(), size.mean().item(), size.max().item()
     text = f"{share:.3g} % of values, by {mean:.3g} of 255 levels on average and {most:.3g} at most"
@@ -148,7 +148,7 @@ class Recorder:
 
 
 def context(ctx: Context, run: int) -> TrainContext:
-    """That of the first epoch of several."""
+    """Return the context of the first epoch of several."""
     import torch
 
     return TrainContext(torch.Generator(ctx.device).manual_seed(run), 0, 8, ctx.autocast, clean=ctx.clean)
@@ -157,7 +157,7 @@ def context(ctx: Context, run: int) -> TrainContext:
 def check_loss(
     findings: Findings, countermeasure: Countermeasure, data: ImageSet, ctx: Context, seed: int, build: Build
 ) -> None:
-    """One batch through ``loss``, and its gradient."""
+    """Check one batch through ``loss``, and its gradient."""
     import torch
     from torch.nn import functional as F
 
@@ -173,14 +173,14 @@ def check_loss(
 
     def step(run: int) -> float:
         value = loss(run)
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         return value.item()
 
     def plain() -> None:
         model.zero_grad(set_to_none=True)
         with ctx.autocast():
             logits = model(x)
-        F.cross_entropy(logits.float(), y).backward()  # type: ignore[no-untyped-call]
+        F.cross_entropy(logits.float(), y).backward()
 
     flags = [p.requires_grad for p in model.parameters()]
     value = trial(lambda: loss(seed), ctx.device, 1, findings).result
@@ -222,25 +222,25 @@ def _gradients(model: nn.Module) -> Tensor:
 def check_network(
     findings: Findings, countermeasure: Countermeasure, method: str, data: ImageSet, ctx: Context, build: Build
 ) -> None:
-    """A network through ``score`` or ``finish``."""
+    """Check a network through ``selection_score`` or ``after_training``."""
     import torch
 
     start = Recorder(build, data, ctx).model
 
     def work(run: int) -> tuple[Any, dict[str, Tensor]]:
         model = copy.deepcopy(start)
-        found = getattr(countermeasure, method)(model, context(ctx, run))
-        return found, model.state_dict()
+        outcome = getattr(countermeasure, method)(model, context(ctx, run))
+        return outcome, model.state_dict()
 
     first = trial(lambda: work(0), ctx.device, 1, findings)
     again = trial(lambda: work(0), ctx.device, 2, findings)
     other = trial(lambda: work(1), ctx.device, 2, findings)
-    (found, weights), (_, repeated), (_, others) = first.result, again.result, other.result
+    (outcome, weights), (_, repeated), (_, others) = first.result, again.result, other.result
     parameters = [name for name, _ in start.named_parameters()]
     changed = [n for n in parameters if not torch.equal(weights[n], start.state_dict()[n])]
     if method == "selection_score":
-        finite = isinstance(found, (int, float)) and math.isfinite(found)
-        findings.check("selection_score", finite, f"{found:.4g}" if finite else f"{found!r} is not a finite number")
+        finite = isinstance(outcome, (int, float)) and math.isfinite(outcome)
+        findings.check("selection_score", finite, f"{outcome:.4g}" if finite else f"{outcome!r} is not a finite number")
         findings.check("weights", not changed, f"{len(changed)} changed" if changed else "as before")
     else:
         finite = all(bool(torch.isfinite(weights[n]).all()) for n in parameters)
@@ -248,7 +248,7 @@ def check_network(
                        changed=len(changed))  # fmt: skip
     if not finite:
         return
-    same = found == again.result[0] and all(torch.equal(weights[n], repeated[n]) for n in parameters)
-    differs = found != other.result[0] or any(not torch.equal(repeated[n], others[n]) for n in parameters)
+    same = outcome == again.result[0] and all(torch.equal(weights[n], repeated[n]) for n in parameters)
+    differs = outcome != other.result[0] or any(not torch.equal(repeated[n], others[n]) for n in parameters)
     check_generators(findings, again.drew or other.drew, same, differs)
     findings.note("cost", f"{again.seconds:.3g} s, {here(ctx.device)}", seconds=again.seconds)

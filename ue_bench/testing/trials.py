@@ -1,4 +1,4 @@
-"""Running a method and watching it: time, memory, and whether it drew from a global generator."""
+"""Run a method and watch it: time, memory, and whether it drew from a global generator."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LEAST_SECONDS, LONG_SECONDS = 0.2, 2.0  # a measurement goes on for the one, and
 
 @dataclass(frozen=True)
 class Trial(Generic[T]):
-    """What came out; how long it took and by how much memory grew in MB; whether global generators were drawn from."""
+    """The result of a run, its time, the memory it grew by in MB, and whether global generators were drawn from."""
 
     result: T
     seconds: float
@@ -35,11 +35,11 @@ class Trial(Generic[T]):
 
 
 class Stop(Exception):
-    """What was tried failed, which the findings say: no more can be learned of it."""
+    """A trial failed, which the findings say: no more can be learned of it."""
 
 
 def fresh(base: Context, seed: int, clean: ImageSet | None = None) -> Context:
-    """``base`` with another seed and with no artifacts, so that what a plugin keeps is made again."""
+    """Return ``base`` with another seed and with no artifacts, so that what a plugin keeps is made again."""
     folder = Path(tempfile.mkdtemp(dir=base.scratch))
     (folder / "scratch").mkdir()
     return replace(base, seed=seed, scratch=folder / "scratch", artifacts=folder / "artifacts", clean=clean)
@@ -70,7 +70,7 @@ def _states() -> tuple[object, ...]:
     import torch
 
     name, keys, *rest = np.random.get_state()  # noqa: NPY002
-    cuda = [s.numpy().tobytes() for s in torch.cuda.get_rng_state_all()] if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    cuda = [s.numpy().tobytes() for s in torch.cuda.get_rng_state_all()] if torch.cuda.is_initialized() else []
     return random.getstate(), name, np.asarray(keys).tobytes(), *rest, torch.get_rng_state().numpy().tobytes(), *cuda
 
 
@@ -88,7 +88,7 @@ def trial(work: Callable[[], T], device: str, run: int, findings: Findings) -> T
             synchronise(device)
         except UserError:
             raise
-        except Exception as error:  # a stranger's method may raise anything
+        except Exception as error:  # the method of a third-party plugin may raise anything
             findings.check("runs", False, f"raises {one_line(error)}")
             raise Stop from error
         return Trial(result, time.perf_counter() - started, max(0.0, memory.peak_mb(device) - before), drawn())
@@ -103,8 +103,8 @@ def synchronise(device: str) -> None:
 
 
 def shortest(device: str, *works: Callable[[], object]) -> list[float]:
-    """Seconds of each of ``works``: the shortest of repetitions in turn, three and more where they are short."""
-    found, spent, rounds = [float("inf")] * len(works), 0.0, 0
+    """Return the seconds of each of ``works``: the shortest of repetitions in turn, three and more of short ones."""
+    seconds, spent, rounds = [float("inf")] * len(works), 0.0, 0
     with global_generators(0):
         while not rounds or (spent < LONG_SECONDS and (rounds < 3 or spent < LEAST_SECONDS)):
             for number, work in enumerate(works):
@@ -112,13 +112,13 @@ def shortest(device: str, *works: Callable[[], object]) -> list[float]:
                 work()
                 synchronise(device)
                 took = time.perf_counter() - started
-                found[number], spent = min(found[number], took), spent + took
+                seconds[number], spent = min(seconds[number], took), spent + took
             rounds += 1
-    return found
+    return seconds
 
 
 def here(device: str) -> str:
-    """What a time was measured on."""
+    """Return what a time was measured on."""
     import torch
 
     threads = torch.get_num_threads()
@@ -127,7 +127,7 @@ def here(device: str) -> str:
 
 
 def note_cost(findings: Findings, seconds: float, memory_mb: float | None, images: int, device: str) -> None:
-    """Time and memory for one image and the whole sample."""
+    """Note time and memory for one image and the whole sample."""
     each = 1000 * seconds / images
     findings.note("cost", f"{each:.3g} ms an image, {here(device)}", milliseconds=each)
     if memory_mb is not None:
@@ -135,7 +135,7 @@ def note_cost(findings: Findings, seconds: float, memory_mb: float | None, image
 
 
 def check_generators(findings: Findings, drew: bool, same: bool, differs: bool) -> None:
-    """What depends on seeds: ``same`` says whether one seed gave one result, ``differs`` whether another gave another.
+    """Check what depends on seeds: ``same`` for one seed twice, ``differs`` for another seed.
 
     ``drew`` says whether a global generator was used, which is seeded otherwise in every run. Ask a second run: the
     first one imports libraries, and some of them draw while they are imported.

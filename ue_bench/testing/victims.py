@@ -1,8 +1,9 @@
-"""Whether a victim keeps the rules, its size and its cost."""
+"""Check whether a victim keeps the rules, its size and its cost."""
 
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +29,7 @@ def check_victim(victim: Victim, data: ImageSet, ctx: Context, seed: int = 0) ->
     with contextlib.suppress(Stop):
         model = _check_build(findings, victim, data, ctx, seed)
         _check_forward(findings, model, sample(data, BATCH, derive(seed, "sample")), ctx)
-    return findings.found
+    return findings.collected
 
 
 def _check_build(findings: Findings, victim: Victim, data: ImageSet, ctx: Context, seed: int) -> nn.Module:
@@ -39,22 +40,22 @@ def _check_build(findings: Findings, victim: Victim, data: ImageSet, ctx: Contex
         torch.manual_seed(run)  # the generator that the harness seeds; put back by ``trial``
         return victim.build(data.num_classes, data.size)
 
-    made, again, other = (trial(lambda r=r: build(r), "cpu", 1, findings).result for r in (seed, seed, seed + 1))  # type: ignore[misc]
-    if not findings.check("network", isinstance(made, nn.Module), f"a {type(made).__name__}"):
+    network, again, other = (trial(partial(build, r), "cpu", 1, findings).result for r in (seed, seed, seed + 1))
+    if not findings.check("network", isinstance(network, nn.Module), f"a {type(network).__name__}"):
         raise Stop
-    count = sum(p.numel() for p in made.parameters())
+    count = sum(p.numel() for p in network.parameters())
     height, width = data.size
     findings.note("parameters", f"{count:,} for {data.num_classes} classes at {height} x {width} px", parameters=count)
-    trained = [p for p in made.parameters() if p.requires_grad]
+    trained = [p for p in network.parameters() if p.requires_grad]
     findings.check("trained", bool(trained), f"{sum(p.numel() for p in trained):,} of them are trained")
-    same, differs = _equal(made, again), not _equal(again, other)
+    same, differs = _equal(network, again), not _equal(again, other)
     findings.check(
         "seed", same, "the same seed gives the same weights" if same else "the same seed gives other weights"
     )
     findings.note("randomness", "another seed gives other weights" if differs else "every seed gives the same weights",
                   random=differs)  # fmt: skip
     _check_optimizer(findings, victim)
-    return made.to(ctx.device).to(memory_format=torch.channels_last)
+    return network.to(ctx.device).to(memory_format=torch.channels_last)
 
 
 def _equal(a: nn.Module, b: nn.Module) -> bool:
@@ -65,7 +66,7 @@ def _equal(a: nn.Module, b: nn.Module) -> bool:
 
 
 def _check_optimizer(findings: Findings, victim: Victim) -> None:
-    """Whether a protocol takes the fields that the architecture asks for."""
+    """Check whether a protocol takes the fields that the architecture asks for."""
     from pydantic import ValidationError as PydanticError
 
     from ..catalogue.protocols import protocol
@@ -127,7 +128,7 @@ def _check_backward(findings: Findings, model: nn.Module, x: Tensor, y: Tensor, 
         model.train().zero_grad(set_to_none=True)
         with ctx.autocast():
             logits = model(x)
-        F.cross_entropy(logits.float(), y).backward()  # type: ignore[no-untyped-call]
+        F.cross_entropy(logits.float(), y).backward()
 
     trial(step, ctx.device, 1, findings)
     trained = [p for p in model.parameters() if p.requires_grad]

@@ -29,18 +29,18 @@ class Denoiser:
 
 
 def load(weights: Weights, device: str, variance: Variance) -> Denoiser:
-    """The network of ``weights`` on ``device``.
+    """Load the network of ``weights`` on ``device``.
 
     Reverse steps have ``variance``: ``large`` is beta, or what the network has learned; ``small`` that of the
     posterior. Their estimates of the image are clipped. Raises UserError when the files do not fit together.
     """
     library = diffusers()
     try:
-        network, found = library.UNet2DModel.from_pretrained(
+        network, loading = library.UNet2DModel.from_pretrained(
             weights.folder, low_cpu_mem_usage=False, output_loading_info=True
         )
-        if found["missing_keys"]:  # it would be left with random ones
-            raise ValueError(f"{len(found['missing_keys'])} arrays are missing")
+        if loading["missing_keys"]:  # it would be left with random ones
+            raise ValueError(f"{len(loading['missing_keys'])} arrays are missing")
     except Exception as error:  # of files, shapes and configurations, of many kinds
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
@@ -56,14 +56,14 @@ def load(weights: Weights, device: str, variance: Variance) -> Denoiser:
     )
 
     def predict(x: Tensor, step: int) -> Tensor:
-        found: Tensor = network(x, step).sample
-        return found if learned else found[:, :3]
+        output: Tensor = network(x, step).sample
+        return output if learned else output[:, :3]
 
     return Denoiser(predict, scheduler)
 
 
 def check(weights: Weights, t: int, size: tuple[int, int], name: str) -> tuple[int, int]:
-    """The size at which images of ``size`` are purified: the network's own.
+    """Return the size at which images of ``size`` are purified: the network's own.
 
     Raises UserError when the network does not know noise of ``t`` steps, or is for smaller images.
     """
@@ -72,17 +72,17 @@ def check(weights: Weights, t: int, size: tuple[int, int], name: str) -> tuple[i
             f"{name}: the network knows {weights.levels} noise levels, t={t} needs more",
             "choose a smaller t, or 'ue-bench purifier train' with --deepest",
         )
-    own, step = weights.size, weights.multiple
-    if own is None:
-        own = size
+    network_size, step = weights.size, weights.multiple
+    if network_size is None:
+        network_size = size
         if size[0] % step or size[1] % step:
             raise UserError(f"{name}: images of {_by(size)} do not suit the network", f"it needs multiples of {step}")
-    if size[0] > own[0] or size[1] > own[1]:
+    if size[0] > network_size[0] or size[1] > network_size[1]:
         raise UserError(
-            f"{name}: the network is for images of {_by(own)}, these are {_by(size)}",
+            f"{name}: the network is for images of {_by(network_size)}, these are {_by(size)}",
             "'ue-bench purifier train --size' makes one for them",
         )
-    return own
+    return network_size
 
 
 def _by(size: tuple[int, int]) -> str:
@@ -99,7 +99,7 @@ def purify(
     finish: Callable[[Tensor], Pixels] = to_levels,
     batch: int | None = None,
 ) -> ImageSet:
-    """``data`` with ``clean(x, random)`` applied to batches N x 3 x H x W in [-1, 1] of ``size``.
+    """Apply ``clean(x, random)`` to batches N x 3 x H x W in [-1, 1] of ``size``, and return ``data`` with the results.
 
     ``random`` are the streams of the images, one each. Smaller images are enlarged to ``size`` and reduced again.
     ``finish`` makes levels of what comes out. Batches are written down under ``key``, so that a process which was

@@ -29,28 +29,28 @@ class Predict(Protocol):
 
 
 def streams(seed: int, where: slice) -> list[torch.Generator]:
-    """A random stream for each image. On the CPU, so that the noise is the same on every device."""
+    """Return a random stream for each image. On the CPU, so that the noise is the same on every device."""
     return [torch.Generator("cpu").manual_seed(derive(seed, "noise", i)) for i in range(where.start, where.stop)]
 
 
 def normal(like: Tensor, random: Streams) -> Tensor:
-    """Standard normal noise of the shape of ``like``, each image's from its own stream."""
+    """Draw standard normal noise of the shape of ``like``, each image's from its own stream."""
     drawn = [torch.randn(like.shape[1:], generator=stream, dtype=like.dtype) for stream in random]
     return torch.stack(drawn).to(like.device)
 
 
 def to_model(images: Pixels, device: str) -> Tensor:
-    """N x H x W x 3 levels to N x 3 x H x W in [-1, 1]."""
+    """Convert N x H x W x 3 levels to N x 3 x H x W in [-1, 1]."""
     return torch.tensor(images, device=device).permute(0, 3, 1, 2).float().div_(127.5).sub_(1).contiguous()
 
 
 def to_levels(x: Tensor) -> Pixels:
-    """Back to levels, clipped and rounded."""
+    """Convert back to levels, clipped and rounded."""
     return _pixels(((x + 1) * 127.5).round().clamp(0, 255))
 
 
 def wrapped_levels(x: Tensor) -> Pixels:
-    """Back to levels, cut towards zero; what lies outside comes in again at the other end of 0..255."""
+    """Convert back to levels, cut towards zero; what lies outside comes in again at the other end of 0..255."""
     return _pixels(((x + 1) / 2 * 255).trunc().remainder(256))
 
 
@@ -60,30 +60,30 @@ def _pixels(levels: Tensor) -> Pixels:
 
 
 def resized(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """``x`` at ``size``, bilinear and antialiased; as it is when it has that size."""
+    """Resize ``x`` to ``size``, bilinear and antialiased; it stays as it is when it has that size."""
     if tuple(x.shape[2:]) == size:
         return x
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=True)
 
 
 def steps_down(t: int, count: int | None = None) -> list[int]:
-    """Steps ``t - 1`` to 0: all of them, or ``count`` spread evenly, the first and the last among them."""
+    """Return the steps ``t - 1`` to 0: all, or ``count`` spread evenly, the first and the last among them."""
     if count is None or count >= t:
         return list(range(t - 1, -1, -1))
     return [round(step) for step in np.linspace(t - 1, 0, count)]
 
 
 def noised(scheduler: Any, x: Tensor, step: int, random: Streams) -> Tensor:
-    """``sqrt(abar) * x + sqrt(1 - abar) * noise`` with the noise level of ``step``."""
+    """Return ``sqrt(abar) * x + sqrt(1 - abar) * noise`` with the noise level of ``step``."""
     where = torch.full((len(x),), step, device=x.device)
-    found: Tensor = scheduler.add_noise(x, normal(x, random), where)
-    return found
+    noisy: Tensor = scheduler.add_noise(x, normal(x, random), where)
+    return noisy
 
 
 def ancestral(
     predict: Predict, scheduler: Any, x: Tensor, steps: Sequence[int], random: Streams, guide: Guide | None = None
 ) -> Tensor:
-    """Ancestral sampling: diffusers' ``DDPMScheduler.step`` from ``steps[0]``, the noise level of ``x``, down to 0.
+    """Sample by diffusers' ``DDPMScheduler.step`` from ``steps[0]``, the noise level of ``x``, down to 0.
 
     ``guide(x, step)`` is added to the mean of a step that starts at ``x``.
     """
@@ -95,7 +95,7 @@ def ancestral(
 
 
 def euler_maruyama(predict: Predict, scheduler: Any, x: Tensor, steps: Sequence[int], random: Streams) -> Tensor:
-    """The reverse variance-preserving SDE, by Euler and Maruyama with one step of the solver for each of ``steps``.
+    """Solve the reverse variance-preserving SDE by Euler and Maruyama, with one step for each of ``steps``.
 
     ``x + (x / 2 + score) * b + sqrt(b) * noise`` where ``b`` is the integral of beta over the step, the sum of the
     betas that it takes away, and ``score = -noise predicted / sqrt(1 - abar)``. Nothing is clipped on the way.

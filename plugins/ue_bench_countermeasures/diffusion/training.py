@@ -13,7 +13,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +27,12 @@ from ue_bench.api import (
     DivergenceCheck,
     ImageSet,
     UserError,
+    claim_checkpoint,
     derive,
+    describe_data,
+    describe_environment,
     load_checkpoint,
     save_checkpoint,
-    write_atomically,
 )
 
 from .process import resized, to_model
@@ -68,17 +69,11 @@ def fit(
         raise UserError(f"side {recipe.size} does not suit the network", f"it needs a multiple of {recipe.multiple}")
     recipe = replace(recipe, batch=min(recipe.batch, len(data)))
     settings = {
-        "data": {
-            "source": data.source,
-            "images": len(data),
-            "classes": data.num_classes,
-            "size": list(data.size),
-            "fingerprint": data.fingerprint,
-        },
+        "data": describe_data(data),
         "recipe": asdict(recipe),
         "precision": "bf16" if amp else "fp32",
     }
-    _claim(checkpoint, settings)
+    claim_checkpoint(checkpoint, settings)
     with torch.random.fork_rng(devices=[]):  # layers are initialised from the global generator
         torch.manual_seed(recipe.seed)
         network = library.UNet2DModel(**recipe.network)
@@ -96,13 +91,7 @@ def fit(
         **settings,
         "parameters": sum(p.numel() for p in network.parameters()),
         **(more or {}),
-        "environment": {
-            "ue_bench": metadata.version("ue-bench"),
-            "torch": torch.__version__,
-            "diffusers": metadata.version("diffusers"),
-            "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
-            "threads": torch.get_num_threads(),
-        },
+        "environment": describe_environment(device, "diffusers"),
         "seconds": round(run.seconds, 1),
         "curve": run.curve,
     }
@@ -110,7 +99,7 @@ def fit(
 
 
 def own_weights(data: ImageSet, recipe: Recipe, ctx: Context) -> Weights:
-    """Weights trained on ``data``: an artifact, made when it is first asked for."""
+    """Return weights trained on ``data``: an artifact, made when it is first asked for."""
     recipe = replace(recipe, seed=ctx.seed % 2**31)
     key = {"diffusion model": 1, "data": data.fingerprint, "recipe": asdict(recipe)}
 
@@ -150,7 +139,7 @@ class _Run:
         }  # fmt: skip
 
     def train(self, data: ImageSet, report: Report, save: Callable[[dict[str, Any]], None]) -> None:
-        """All steps that are left. Raises Diverged when a loss or a weight is not finite."""
+        """Take all steps that are left. Raises Diverged when a loss or a weight is not finite."""
         divergence = DivergenceCheck(self.recipe.steps, "the diffusion model")
         every = max(1, self.recipe.steps // POINTS)
         started = time.monotonic() - self.seconds
@@ -177,7 +166,7 @@ class _Run:
         self.network.eval()
 
     def take(self, data: ImageSet) -> float:
-        """One step of the optimizer; its loss. Everything random follows from the seed and the step."""
+        """Take one step of the optimizer; return its loss. Everything random follows from the seed and the step."""
         recipe = self.recipe
         random = torch.Generator("cpu").manual_seed(derive(recipe.seed, "step", self.step))
         x = batch(data.images, recipe, self.step, random).to(self.device)
@@ -189,7 +178,7 @@ class _Run:
             predicted = self.network(self.scheduler.add_noise(x, noise, level), level).sample
             loss = F.mse_loss(predicted.float(), noise)
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+            loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip)
         self.optimizer.step()
         self.average.step(self.network.parameters())
@@ -197,7 +186,7 @@ class _Run:
 
     @contextlib.contextmanager
     def _dropout(self) -> Iterator[None]:
-        """The global generator, from which dropout draws, seeded for this step and left as it was."""
+        """Seed the global generator, from which dropout draws, for this step; afterwards it is as before."""
         if not self.recipe.dropout:
             yield
             return
@@ -208,7 +197,7 @@ class _Run:
 
 
 def batch(images: NDArray[np.uint8], recipe: Recipe, step: int, random: torch.Generator) -> Tensor:
-    """Images of one step, N x 3 x size x size in [-1, 1]: mirrored and shifted at random, none twice in a pass."""
+    """Return a step's images, N x 3 x size x size in [-1, 1]: mirrored and shifted at random, none twice in a pass."""
     per_pass = len(images) // recipe.batch
     order = np.random.default_rng(derive(recipe.seed, "pass", step // per_pass)).permutation(len(images))
     rows = np.sort(order[step % per_pass * recipe.batch :][: recipe.batch])  # sorted: they may lie in a file
@@ -224,17 +213,8 @@ def batch(images: NDArray[np.uint8], recipe: Recipe, step: int, random: torch.Ge
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """The rate of ``step``, counted from 0."""
+    """Return the rate of ``step``, counted from 0."""
     rate = recipe.learning_rate * min(1.0, (step + 1) / max(1, recipe.warmup))
     if recipe.decay == "cosine":
         rate *= (1 + math.cos(math.pi * step / recipe.steps)) / 2
     return rate
-
-
-def _claim(checkpoint: Path, settings: dict[str, Any]) -> None:
-    """Make ``checkpoint`` the folder of the run with ``settings``, and of no other."""
-    checkpoint.mkdir(parents=True, exist_ok=True)
-    note, text = checkpoint / "run.json", json.dumps(settings, indent=1, allow_nan=False)
-    if note.exists() and note.read_text(encoding="utf-8") != text:
-        raise UserError(f"{checkpoint} holds an unfinished training with other settings", "finish or remove it")
-    write_atomically(note, text)

@@ -23,7 +23,7 @@ Model = Path | str
 
 
 def folder_or_id(model: Model) -> Model:
-    """A path where ``model`` is a folder, else as it is: the id of a repository on the Hugging Face hub.
+    """Return a path where ``model`` is a folder, else ``model``: the id of a repository on the Hugging Face hub.
 
     Raises UserError when it names a folder by its content, as in ``micro#3f2a91bc``, and there is none.
     """
@@ -32,7 +32,7 @@ def folder_or_id(model: Model) -> Model:
 
 
 def diffusers() -> ModuleType:
-    """The library. Raises EnvironmentProblem when it is not installed or does not work."""
+    """Import diffusers. Raises EnvironmentProblem when it is not installed or does not work."""
     try:
         import diffusers
 
@@ -40,8 +40,8 @@ def diffusers() -> ModuleType:
             getattr(diffusers, name)  # imported when first asked for
     except (ImportError, RuntimeError) as error:  # RuntimeError: a part of it that cannot be imported
         raise EnvironmentProblem("diffusion models need diffusers", "pip install 'ue-bench[diffusion]'") from error
-    found: ModuleType = diffusers
-    return found
+    library: ModuleType = diffusers
+    return library
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Weights:
 
 
 def locate(model: Model) -> Weights:
-    """The weights in a folder, or those of a hub id, fetched when they are not on this machine.
+    """Return the weights in a folder, or those of a hub id, fetched when they are not on this machine.
 
     Raises EnvironmentProblem when there are none, UserError when they are not those of an unconditional DDPM for
     colour images, ValidationError when they are not those of the record beside them.
@@ -119,10 +119,10 @@ def locate(model: Model) -> Weights:
     record = _json(root / RECORD)
     if record:
         source = f"trained on {record['data']['fingerprint']}"
-    found = Weights(files, unet, scheduler, record, source)
-    if record and record["checksum"] != found.checksum:
+    weights = Weights(files, unet, scheduler, record, source)
+    if record and record["checksum"] != weights.checksum:
         raise ValidationError(f"the weights in {model} are not those of its {RECORD}", "train them again")
-    return found
+    return weights
 
 
 def _scheduler_files(root: Path) -> Iterator[Path]:
@@ -131,14 +131,14 @@ def _scheduler_files(root: Path) -> Iterator[Path]:
 
 
 def _json(file: Path) -> dict[str, Any]:
-    """What ``file`` holds; nothing when it is not there."""
+    """Return what ``file`` holds; nothing when it is not there."""
     if not file.is_file():
         return {}
     try:
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{file} cannot be read", "fetch or train the model again") from error
-    return found
+    return content
 
 
 def _check(model: str, unet: dict[str, Any], scheduler: dict[str, Any]) -> None:
@@ -159,7 +159,7 @@ def _check(model: str, unet: dict[str, Any], scheduler: dict[str, Any]) -> None:
 
 
 def _from_hub(model: str) -> Path:
-    """The folder in which the hub's client keeps ``model``, filled when it is not there.
+    """Return the folder in which the hub's client keeps ``model``, filled when it is not there.
 
     Raises EnvironmentProblem when it cannot be had.
     """

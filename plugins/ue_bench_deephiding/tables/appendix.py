@@ -29,25 +29,25 @@ EXCHANGED = (
 
 
 def table_a(steps: str = "5000") -> Table:
-    """weight of the low-frequency loss."""
+    """Return Table A: weight of the low-frequency loss."""
     return _weights("tableA", "weight of the low-frequency loss", steps)
 
 
 def table_b(steps: str = "5000") -> Table:
-    """weight of the revealing loss."""
+    """Return Table B: weight of the revealing loss."""
     return _weights("tableB", "weight of the revealing loss", steps)
 
 
 def table_c(steps: str = "5000") -> Table:
-    """weight of the concentration loss."""
+    """Return Table C: weight of the concentration loss."""
     notes = {("Ours(S)", "0.001"): {"median": "equal to the mean filter, a copy error perhaps"}}
     return _weights("tableC", "weight of the concentration loss", steps, notes)
 
 
 def table_d(natural: str | None = None) -> Table:
-    """Kinds of hidden images, with the shipped network."""
+    """Return Table D: kinds of hidden images, with the shipped network."""
     lines = []
-    for (setting, hidden), found in groups(rows("tableD"), "setting", "hidden_images"):
+    for (setting, hidden), printed_rows in groups(rows("tableD"), "setting", "hidden_images"):
         possible = {
             "Next Class": "hidden=next_class",
             "Random Natural Images": natural_images(setting, natural) if natural else None,
@@ -55,7 +55,7 @@ def table_d(natural: str | None = None) -> Table:
             "Ours": "",
         }[hidden]
         label = (setting, "semantic images" if hidden == "Ours" else hidden.lower())
-        lines.append(line(label, found, None if possible is None else selector(setting, possible)))
+        lines.append(line(label, printed_rows, None if possible is None else selector(setting, possible)))
     return Table(
         "tableD",
         "hidden images",
@@ -69,14 +69,14 @@ def table_d(natural: str | None = None) -> Table:
 
 
 def table_e(**given: str) -> Table:
-    """Accuracy under every countermeasure, for five architectures."""
+    """Return Table E: accuracy under every countermeasure, for five architectures."""
     nets = victims(given)
     lines = []
-    for (setting, short), found in groups(rows("tableE"), "setting", "architecture"):
+    for (setting, short), printed_rows in groups(rows("tableE"), "setting", "architecture"):
         same = {"dataset": "CIFAR-10", "method": setting, "architecture": SHORT[short]}
-        notes = elsewhere("vanilla", float(found[0]["accuracy"]), "Table 2", printed_value("table2", **same))
+        notes = elsewhere("vanilla", float(printed_rows[0]["accuracy"]), "Table 2", printed_value("table2", **same))
         victim = nets[SHORT[short]]
-        lines.append(line((setting, SHORT[short]), found, selector(setting), victim=victim, notes=notes))
+        lines.append(line((setting, SHORT[short]), printed_rows, selector(setting), victim=victim, notes=notes))
     return Table(
         "tableE",
         "test accuracy under every countermeasure, by architecture",
@@ -90,11 +90,11 @@ def table_e(**given: str) -> Table:
 
 
 def table_f(**given: str) -> Table:
-    """Accuracy where a part of the images is protected, for five architectures."""
+    """Return Table F: accuracy where a part of the images is protected, for five architectures."""
     nets = victims(given)
     lines = []
-    for (setting, short), found in groups(rows("tableF"), "setting", "architecture"):
-        printed = {f"{row['unlearnable_percent']} %": float(row["accuracy"]) for row in found}
+    for (setting, short), printed_rows in groups(rows("tableF"), "setting", "architecture"):
+        printed = {f"{row['unlearnable_percent']} %": float(row["accuracy"]) for row in printed_rows}
         asks = {
             f"{row['unlearnable_percent']} %": Ask(
                 selector(setting),
@@ -102,7 +102,7 @@ def table_f(**given: str) -> Table:
                 victim=nets[SHORT[short]],
                 fraction=int(row["unlearnable_percent"]) / 100,
             )
-            for row in found
+            for row in printed_rows
         }
         lines.append(Line((setting, SHORT[short]), printed, asks))
     return Table(
@@ -117,17 +117,17 @@ def table_f(**given: str) -> Table:
 
 
 def table_g() -> Table:
-    """Accuracy by the share of images that are protected, up to all of them."""
+    """Return Table G: accuracy by the share of images that are protected, up to all of them."""
     lines = []
-    for (setting,), found in groups(rows("tableG"), "setting_as_printed"):
-        printed = {f"{row['unlearnable_percent']} %": float(row["accuracy"]) for row in found}
+    for (setting,), printed_rows in groups(rows("tableG"), "setting_as_printed"):
+        printed = {f"{row['unlearnable_percent']} %": float(row["accuracy"]) for row in printed_rows}
         asks = {
             f"{row['unlearnable_percent']} %": Ask(
                 selector(setting), ("vanilla",), fraction=int(row["unlearnable_percent"]) / 100
             )
-            for row in found
+            for row in printed_rows
         }
-        notes = tuple(f"{row['unlearnable_percent']} %: {row['note']}." for row in found if row["note"])
+        notes = tuple(f"{row['unlearnable_percent']} %: {row['note']}." for row in printed_rows if row["note"])
         lines.append(Line((setting,), printed, asks, notes=notes))
     return Table(
         "tableG",
@@ -140,10 +140,10 @@ def table_g() -> Table:
 
 
 def table_h(steps: str = "5000") -> Table:
-    """ISGAN as the hiding network."""
+    """Return Table H: ISGAN as the hiding network."""
     lines = [
-        line((setting, "ISGAN"), found, selector(setting, retrained(steps), "hider=isgan"))
-        for (setting,), found in groups(rows("tableH"), "setting")
+        line((setting, "ISGAN"), printed_rows, selector(setting, retrained(steps), "hider=isgan"))
+        for (setting,), printed_rows in groups(rows("tableH"), "setting")
     ]
     return Table(
         "tableH",
@@ -157,16 +157,16 @@ def table_h(steps: str = "5000") -> Table:
 
 
 def table_i() -> Table:
-    """quality of JPEG."""
+    """Return Table I: quality of JPEG."""
     lines = []
-    for (setting,), found in groups(rows("tableI"), "setting"):
-        printed = {f"jpeg[quality={row['jpeg_quality']}]": float(row["accuracy"]) for row in found}
+    for (setting,), printed_rows in groups(rows("tableI"), "setting"):
+        printed = {f"jpeg[quality={row['jpeg_quality']}]": float(row["accuracy"]) for row in printed_rows}
         lines.append(Line((setting,), printed, {column: Ask(selector(setting), (column,)) for column in printed}))
     return Table("tableI", "quality of JPEG", f"{PAPER}, Table I", ("method",), tuple(lines))
 
 
 def table_j() -> Table:
-    """cosines of features within a class, and of classes with the mean of all."""
+    """Return Table J: cosines of features within a class, and of classes with the mean of all."""
     lines = []
     for row in rows("tableJ"):
         protector = "none" if row["data"] == "Clean images" else selector(row["data"])
@@ -178,7 +178,7 @@ def table_j() -> Table:
 
 
 def table_k(steps: str = "5000") -> Table:
-    """losses of the hiding network."""
+    """Return Table K: losses of the hiding network."""
     protectors = {
         "clean data": "none",
         "L_hide only": selector("Ours(C)", retrained(steps), "hide_only=true"),
@@ -186,8 +186,8 @@ def table_k(steps: str = "5000") -> Table:
     }
     notes = {"L_hide only": {"gaussian-filter": "equal to the median filter, a copy error perhaps"}}
     lines = [
-        line((training,), found, protectors[training], notes=notes.get(training))
-        for (training,), found in groups(rows("tableK"), "training")
+        line((training,), printed_rows, protectors[training], notes=notes.get(training))
+        for (training,), printed_rows in groups(rows("tableK"), "training")
     ]
     return Table(
         "tableK",
@@ -201,13 +201,15 @@ def table_k(steps: str = "5000") -> Table:
 
 
 def _weights(name: str, title: str, steps: str, notes: dict[tuple[str, str], dict[str, str]] | None = None) -> Table:
-    """A table that varies the weight of one loss."""
+    """Return a table that varies the weight of one loss."""
     lines = []
-    for (setting, weight, value, default), found in groups(rows(name), "setting", "parameter", "value", "is_default"):
+    for (setting, weight, value, default), printed_rows in groups(
+        rows(name), "setting", "parameter", "value", "is_default"
+    ):
         changed = "" if default == "1" else f"{weight}={value}"
         protector = selector(setting, retrained(steps), changed)
         said = (notes or {}).get((setting, value))
-        lines.append(line((setting, f"{weight}={value}"), found, protector, notes=said))
+        lines.append(line((setting, f"{weight}={value}"), printed_rows, protector, notes=said))
     return Table(
         name,
         title,

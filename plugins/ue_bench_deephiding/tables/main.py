@@ -44,16 +44,16 @@ OTHERS = "The other methods are at the settings of our plugins, which follow the
 
 
 def table_1(dataset: str | None = None, preset: str = "paper") -> Table:
-    """Accuracy under every countermeasure on three datasets."""
+    """Return Table 1: accuracy under every countermeasure on three datasets."""
     lines = []
-    for (data, method), found in groups(rows("table1"), "dataset", "method"):
-        vanilla = float(found[0]["accuracy"])
+    for (data, method), printed_rows in groups(rows("table1"), "dataset", "method"):
+        vanilla = float(printed_rows[0]["accuracy"])
         other = printed_value("table2", dataset=data, method=method, architecture="ResNet-18")
         notes = elsewhere("vanilla", vanilla, "Table 2", other)
         if (data, method) in NOT_REPEATED:
             notes["gaussian-filter"] = IDENTITY.format(vanilla)
         protector = _protector(method, preset, DATASETS[data])
-        lines.append(line((data, method), found, protector, dataset=DATASETS[data], notes=notes))
+        lines.append(line((data, method), printed_rows, protector, dataset=DATASETS[data], notes=notes))
     return Table(
         "table1",
         "test accuracy under every countermeasure",
@@ -70,11 +70,11 @@ def table_1(dataset: str | None = None, preset: str = "paper") -> Table:
 
 
 def table_2(dataset: str | None = None, preset: str = "paper", **given: str) -> Table:
-    """Accuracy of plain training, for five architectures."""
+    """Return Table 2: accuracy of plain training, for five architectures."""
     nets = victims(given)
     lines = []
-    for (data, method), found in groups(rows("table2"), "dataset", "method"):
-        printed = {row["architecture"]: float(row["accuracy"]) for row in found}
+    for (data, method), printed_rows in groups(rows("table2"), "dataset", "method"):
+        printed = {row["architecture"]: float(row["accuracy"]) for row in printed_rows}
         protector = _protector(method, preset, DATASETS[data])
         asks = {column: Ask(protector, ("vanilla",), victim=nets[column]) for column in printed}
         other = printed_value("table1", dataset=data, method=method, countermeasure="Vanilla")
@@ -93,18 +93,18 @@ def table_2(dataset: str | None = None, preset: str = "paper", **given: str) -> 
 
 
 def table_3(preset: str = "paper") -> Table:
-    """Accuracy where a part of the images is protected."""
+    """Return Table 3: accuracy where a part of the images is protected."""
     lines = []
-    for (method,), found in groups(rows("table3"), "method"):
-        printed = {f"{row['unlearnable_percent']} %": float(row["accuracy"]) for row in found}
+    for (method,), printed_rows in groups(rows("table3"), "method"):
+        printed = {f"{row['unlearnable_percent']} %": float(row["accuracy"]) for row in printed_rows}
         protector = _protector(method, preset, "cifar10")
         asks = {
             f"{row['unlearnable_percent']} %": Ask(
                 protector, ("vanilla",), fraction=int(row["unlearnable_percent"]) / 100
             )
-            for row in found
+            for row in printed_rows
         }
-        doubtful = [row for row in found if row["as_printed"].replace(" ", ".") != row["accuracy"]]
+        doubtful = [row for row in printed_rows if row["as_printed"].replace(" ", ".") != row["accuracy"]]
         notes = tuple(
             f"{row['unlearnable_percent']} %: printed as {row['as_printed']}, read as {row['accuracy']}."
             for row in doubtful
@@ -122,9 +122,11 @@ def table_3(preset: str = "paper") -> Table:
 
 
 def table_4(steps: str = "5000", natural: str | None = None) -> Table:
-    """Accuracy without parts of the method."""
+    """Return Table 4: accuracy without parts of the method."""
     lines = []
-    for (setting, lfc, tpc, diffusion), found in groups(rows("table4"), "setting", "lfc", "tpc", "sd_controlnet"):
+    for (setting, lfc, tpc, diffusion), printed_rows in groups(
+        rows("table4"), "setting", "lfc", "tpc", "sd_controlnet"
+    ):
         hidden = "" if tpc == "1" else "tpc=false"
         if diffusion == "0":
             hidden = natural_images(setting, natural) if natural else ""
@@ -137,10 +139,10 @@ def table_4(steps: str = "5000", natural: str | None = None) -> Table:
         if (setting, lfc, tpc, diffusion) == ("Ours(S)", "1", "0", "0"):  # is a line of Table D too
             for column, ours in (("Mixup", "mixup"), ("Gray", "gray")):
                 same = {"setting": setting, "hidden_images": "Random Natural Images", "countermeasure": column}
-                own = next(float(row["accuracy"]) for row in found if row["countermeasure"] == column)
-                notes |= elsewhere(ours, own, "Table D", printed_value("tableD", **same))
+                accuracy = next(float(row["accuracy"]) for row in printed_rows if row["countermeasure"] == column)
+                notes |= elsewhere(ours, accuracy, "Table D", printed_value("tableD", **same))
         possible = protector if diffusion == "1" or natural else None
-        lines.append(line((setting, parts), found, possible, notes=notes))
+        lines.append(line((setting, parts), printed_rows, possible, notes=notes))
     return Table(
         "table4",
         "concentration loss, prompt clustering, diffusion with edges",
@@ -154,7 +156,7 @@ def table_4(steps: str = "5000", natural: str | None = None) -> Table:
 
 
 def _protector(method: str, preset: str, dataset: str) -> str:
-    """Our selector for a method of a dataset."""
+    """Return our selector for a method of a dataset."""
     if preset not in ("paper", "micro"):
         raise UserError(f"there is no preset {preset!r}", "presets are paper and micro")
     if method.startswith("Ours"):
@@ -166,11 +168,11 @@ def _protector(method: str, preset: str, dataset: str) -> str:
 
 
 def _of(lines: list[Line], dataset: str | None) -> tuple[Line, ...]:
-    """All lines; of a ``dataset`` those it has, to be measured on any images."""
+    """Return all lines; of a ``dataset`` those it has, to be measured on any images."""
     if dataset is None:
         return tuple(lines)
-    found = [Line(x.label, x.printed, x.asks, notes=x.notes) for x in lines if x.dataset == dataset]
-    if not found:
+    chosen = [Line(x.label, x.printed, x.asks, notes=x.notes) for x in lines if x.dataset == dataset]
+    if not chosen:
         known = dict.fromkeys(x.dataset for x in lines)
         raise UserError(f"the table has no lines of {dataset!r}", f"it has those of {', '.join(known)}")
-    return tuple(found)
+    return tuple(chosen)

@@ -50,7 +50,7 @@ Shown = Literal["accuracy", "psnr", "ssim"]
 
 
 def table_1(preset: str = "micro", weights: str | None = None) -> Table:
-    """Accuracy on protected test images, as they are and processed."""
+    """Return Table 1: accuracy on protected test images, as they are and processed."""
     printed = _by(("method", "attack"), ("dataset", "classifier"), "top1_accuracy", "raeg_table1")
     lines = [_line(("clean images", a), {}, _shown("none", (_attack(a, preset),))) for a in ATTACKS]
     for method, name in METHODS.items():
@@ -73,7 +73,7 @@ def table_1(preset: str = "micro", weights: str | None = None) -> Table:
 
 
 def table_2(preset: str = "micro", weights: str | None = None) -> Table:
-    """Accuracy, PSNR and SSIM of protected and of recovered images."""
+    """Return Table 2: accuracy, PSNR and SSIM of protected and of recovered images."""
     if weights is not None and preset != "micro":
         raise UserError("preset has no part in raeg-table2 where weights are given", "give one of them")
     raeg = _raeg(preset, weights)
@@ -106,7 +106,7 @@ def table_2(preset: str = "micro", weights: str | None = None) -> Table:
 
 
 def table_3(preset: str = "micro", weights: str | None = None) -> Table:
-    """Accuracy of training on protected and on recovered images."""
+    """Return Table 3: accuracy of training on protected and on recovered images."""
     raeg = _raeg(preset, weights)
     printed = _by(("training_data",), ("dataset", "architecture"), "top1_accuracy", "raeg_table3")
     asked = {
@@ -127,7 +127,7 @@ def table_3(preset: str = "micro", weights: str | None = None) -> Table:
 
 
 def table_4(preset: str = "micro", weights: str | None = None, unseen: str | None = None) -> Table:
-    """Parts of the method left out."""
+    """Return Table 4: parts of the method left out."""
     attacks = tuple(_attack(attack, preset) for attack in ATTACKS if attack != "none")
     lines = []
     for row in _read("raeg_table4"):
@@ -170,18 +170,18 @@ def _line(label: tuple[str, ...], printed: dict[str, float], ask: Ask | None) ->
 
 
 def _shown(protector: str, countermeasures: Iterable[str] = ("vanilla",), value: Shown = "accuracy") -> Ask:
-    """Of a classifier trained on clean images that is shown test images of ``protector``."""
+    """Return what is asked of a classifier, trained on clean images, that is shown test images of ``protector``."""
     return Ask(protector, tuple(countermeasures), of="evasion", value=value)
 
 
 def _attack(name: str, preset: str) -> str:
-    """Our selector for an attack of Table 1."""
+    """Return our selector for an attack of Table 1."""
     ours = ATTACKS[name]
     return _with_preset(ours, preset) if ours == "comdefend" else ours
 
 
 def _raeg(preset: str, weights: str | None, parameters: str = "") -> str:
-    """Selector of RAEG with parameters; ``weights`` are those of the whole method."""
+    """Return the selector of RAEG with parameters; ``weights`` are those of the whole method."""
     if weights is not None and not parameters:
         return f"raeg[weights={write_text(str(Path(weights).expanduser().absolute()))}]"
     return _with_preset("raeg", preset, parameters)
@@ -210,12 +210,12 @@ def _percent(values: dict[str, float]) -> dict[str, float]:
 def _by(
     label: tuple[str, ...], column: tuple[str, ...], value: str, file: str
 ) -> dict[tuple[str, ...], dict[str, float]]:
-    """Numbers of ``file`` by label, and then by column; all are names of its fields."""
-    found: dict[tuple[str, ...], dict[str, float]] = {}
+    """Return numbers of ``file`` by label, and then by column; all are names of its fields."""
+    numbers: dict[tuple[str, ...], dict[str, float]] = {}
     for row in _read(file):
         head = " ".join(row[name] for name in column)
-        found.setdefault(tuple(row[name] for name in label), {})[head] = float(row[value])
-    return found
+        numbers.setdefault(tuple(row[name] for name in label), {})[head] = float(row[value])
+    return numbers
 
 
 @cache

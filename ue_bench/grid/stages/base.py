@@ -83,17 +83,24 @@ class Work:
 class Cost:
     """Expected work: passes through networks, each over ``images``, and ``other`` work in passes over the set.
 
-    For the order of work and for predictions; no number depends on it.
+    For the order of work and for predictions; no number depends on it. Stages of one kind that share one of the
+    ``subjects``, such as a protector, take time in proportion to their work; the subjects that tell most come first.
     """
 
     images: int
     networks: tuple[NetworkCost, ...] = ()
     other: float = 0.0
+    subjects: tuple[str, ...] = ()
 
     @property
     def weight(self) -> float:
         """All of it in passes over the set."""
         return self.other + sum(network.passes for network in self.networks)
+
+    @property
+    def work(self) -> float:
+        """All of it in passes of one image, never nothing."""
+        return max(self.weight, 1e-3) * max(self.images, 1)
 
 
 class Stage(ABC):

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -14,7 +15,6 @@ import numpy as np
 
 from ...catalogue.registry import registry
 from ...contract import clean_data
-from ...contract.combination import purifiers
 from ...contract.imageset import ImageSet
 from ...contract.plugin import Countermeasure, NetworkCost, Protector, Victim, check_size
 from ...contract.protocol import Protocol
@@ -27,10 +27,11 @@ from ...store.schema import json_text
 from ..cell import Data, epochs
 from ..data import stored_split
 from ..evasion import REVISION, EvasionCell
+from ..shared import Shared, digest_spelled, spell
 from ..surrogates import artifact, surrogate
 from .base import ArtifactStage, Cost, Stage, Stores, Work
 from .protect import LEAST_PASSES, ProtectStage
-from .purify import is_cached
+from .purify import PurifyStage, is_cached, spell_purifiers
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -51,10 +52,18 @@ class ClassifierStage(Stage):
     @classmethod
     def of(cls, cell: EvasionCell) -> ClassifierStage:
         """Return the stage that trains the classifier of ``cell``."""
-        seed = derive(cell.seed, "transfer") if cell.transfer else ProtectStage.of(cell).stage_seed
-        return cls(cell.data, cell.victim, cell.recipe, seed, cell.precision)
+        return cell.shared.once(
+            "classifier",
+            (cell.data, cell.victim, cell.protocol),
+            (cell.seed, cell.transfer, cell.precision),
+            lambda: cls(cell.data, cell.victim, cell.recipe, cls._seed(cell), cell.precision),
+        )
 
-    @property
+    @staticmethod
+    def _seed(cell: EvasionCell) -> int:
+        return derive(cell.seed, "transfer") if cell.transfer else ProtectStage.of(cell).stage_seed
+
+    @cached_property
     def key(self) -> str:
         plain = cast(Countermeasure, registry().one("countermeasure", "@plain"))
         return digest(artifact(self.data.train_fingerprint, self.victim, self.recipe, plain, self.seed, self.precision))
@@ -65,7 +74,8 @@ class ClassifierStage(Stage):
 
     def cost(self) -> Cost:
         images = self.data.info.train
-        return Cost(images, (NetworkCost(self.victim.selector, epochs(self.recipe, images)),))
+        victim = self.victim.selector
+        return Cost(images, (NetworkCost(victim, epochs(self.recipe, images)),), subjects=(victim,))
 
     def exists(self, stores: Stores) -> bool:
         return stores.artifacts.has(self.kind, self.key)
@@ -93,27 +103,37 @@ class ProtectTestStage(ArtifactStage):
     precision: str
     images: int | None
     classifier: ClassifierStage | None = field(default=None, compare=False, repr=False)
+    shared: Shared = field(default_factory=Shared, compare=False, repr=False, kw_only=True)
 
     kind = "protected"
 
     @classmethod
     def of(cls, cell: EvasionCell) -> ProtectTestStage:
         """Return the stage that protects the test images of ``cell``."""
+        training = ProtectStage.of(cell)
         classifier = ClassifierStage.of(cell) if cell.protector.uses_networks else None
-        seed = ProtectStage.of(cell).stage_seed
-        return cls(cell.data, cell.protector, seed, cell.precision, cell.images, classifier)
+        return cell.shared.once(
+            "protect test images",
+            (training, classifier),
+            (cell.images,),
+            lambda: cls(
+                cell.data, cell.protector, training.stage_seed, cell.precision, cell.images, classifier,
+                shared=cell.shared,
+            ),
+        )  # fmt: skip
 
-    @property
+    @cached_property
     def key(self) -> str:
-        networks = {"precision": self.precision} if self.protector.uses_networks else {}
-        return digest(
+        shared = self.shared
+        networks = {"precision": shared.scalar(self.precision)} if self.protector.uses_networks else {}
+        return digest_spelled(
             {
-                "evasion": REVISION,
-                "train": self.data.train_fingerprint,
-                "test": self.data.test_fingerprint,
-                "images": self.images,
-                "protector": self.protector.identity(),
-                "seed": self.seed,
+                "evasion": shared.scalar(REVISION),
+                "train": shared.scalar(self.data.train_fingerprint),
+                "test": shared.scalar(self.data.test_fingerprint),
+                "images": shared.scalar(self.images),
+                "protector": shared.identity(self.protector),
+                "seed": spell(self.seed),
                 **networks,
             }
         )
@@ -128,7 +148,8 @@ class ProtectTestStage(ArtifactStage):
     def cost(self) -> Cost:
         images = self.data.info.train
         network = self.protector.cost(images)
-        return Cost(images, (network,)) if network else Cost(images, other=LEAST_PASSES)
+        networks, other = ((network,), 0.0) if network else ((), LEAST_PASSES)
+        return Cost(images, networks, other, (f"{self.protector.selector} on test images",))
 
     def fill(self, folder: Path, work: Work) -> None:
         train = stored_split(work.artifacts, self.data, "train")
@@ -158,19 +179,22 @@ class PurifyTestStage(ArtifactStage):
     @classmethod
     def of(cls, cell: EvasionCell) -> PurifyTestStage:
         """Return the stage that purifies the test images of ``cell``."""
-        return cls(ProtectTestStage.of(cell), cell.countermeasure, cell)
+        protect, countermeasure = ProtectTestStage.of(cell), cell.countermeasure
+        return cell.shared.once(
+            "purify test images", (protect, countermeasure), (cell.seed,), lambda: cls(protect, countermeasure, cell)
+        )
 
     @property
     def seed(self) -> int:
         return derive(self.cell.seed, "purify")
 
-    @property
+    @cached_property
     def key(self) -> str:
-        return digest(
+        return digest_spelled(
             {
-                "protected": self.protect.key,
-                "purifiers": [p.identity() for p in purifiers(self.countermeasure)],
-                "seed": self.seed,
+                "protected": spell(self.protect.key),
+                "purifiers": spell_purifiers(self.protect.shared, self.countermeasure),
+                "seed": spell(self.seed),
             }
         )
 
@@ -182,7 +206,8 @@ class PurifyTestStage(ArtifactStage):
         return (self.protect,)
 
     def cost(self) -> Cost:
-        return Cost(self.protect.data.info.train, other=0.5)
+        subject = f"{self.countermeasure.selector} on test images"
+        return Cost(self.protect.data.info.train, other=0.5, subjects=(subject,))
 
     def fill(self, folder: Path, work: Work) -> None:
         protected = load_images(self.protect.folder(work.artifacts))
@@ -226,10 +251,11 @@ class EvadeStage(Stage):
 
     def needs(self) -> Sequence[Stage]:
         needed: list[Stage] = [self.classifier, self.protect]
-        return [*needed, self.purify] if is_cached(self.cell.countermeasure) else needed
+        return [*needed, self.purify] if PurifyStage.needed(self.cell) else needed
 
     def cost(self) -> Cost:
-        return Cost(self.cell.data.info.train, other=0.5)
+        victim, countermeasure = self.cell.victim.selector, self.cell.countermeasure.selector
+        return Cost(self.cell.data.info.train, other=0.5, subjects=(f"{victim} under {countermeasure}", victim))
 
     def exists(self, stores: Stores) -> bool:
         return self.key in stores.evaded

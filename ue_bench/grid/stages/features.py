@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from ...keys import digest
@@ -11,7 +12,7 @@ from ...store.artifacts import read_json
 from ...store.schema import json_text
 from ..cell import Cell
 from .base import ArtifactStage, Cost, Stage, Stores, Work
-from .train import train_victim, training_cost, training_needs
+from .train import saved_state, train_victim, training_cost, training_needs
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class FeatureStage(ArtifactStage):
     kind = "features"
     keeps_failure = True
 
-    @property
+    @cached_property
     def key(self) -> str:
         return digest({"features": 1, "cell": self.cell.key})
 
@@ -37,10 +38,14 @@ class FeatureStage(ArtifactStage):
     def cost(self) -> Cost:
         return training_cost(self.cell)
 
+    def run(self, work: Work) -> None:
+        super().run(work)
+        saved_state(self, work).remove()
+
     def fill(self, folder: Path, work: Work) -> None:
         from ...engine import features
 
-        model, outcome, train = train_victim(self.cell, work)
+        model, outcome, train = train_victim(self.cell, work, saved_state(self, work))
         within, between = features.cosines(model, train, work.env.device, self.cell.precision)
         found = {"label": self.label, "intra": within, "inter": between, "accuracy_last": outcome.accuracy_last}
         (folder / "features.json").write_text(json_text(found), encoding="utf-8")

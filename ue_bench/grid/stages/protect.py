@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from ...contract import clean_data
 from ...contract.context import Context
 from ...contract.imageset import ImageSet
 from ...contract.plugin import Countermeasure, Protector, check_size
-from ...keys import digest
 from ...seeds import derive
 from ...store import perturbation
 from ...store.artifacts import ArtifactStore, load_images
@@ -22,6 +21,7 @@ from ...store.artifacts import save_images as save
 from ...store.schema import json_text
 from ..cell import Cell, Data
 from ..data import stored_split
+from ..shared import Shared, digest_spelled, spell
 from .base import ArtifactStage, Cost, Work
 
 LEAST_PASSES = 2.0  # over the set, that protection without networks counts for in the order of work
@@ -35,22 +35,30 @@ class ProtectStage(ArtifactStage):
     protector: Protector
     seed: int
     precision: str  # of networks, where the protector uses any
+    shared: Shared = field(default_factory=Shared, compare=False, repr=False, kw_only=True)
 
     kind = "protected"
 
     @classmethod
     def of(cls, cell: Cell) -> ProtectStage:
         """Return the stage that protects the training images of ``cell``."""
-        return cls(cell.data, cell.protector, cell.seed, cell.precision)
+        shared = cell.shared
+        return shared.once(
+            "protect",
+            (cell.data, cell.protector),
+            (cell.seed, cell.precision),
+            lambda: cls(cell.data, cell.protector, cell.seed, cell.precision, shared=shared),
+        )
 
     @cached_property
     def key(self) -> str:
-        networks = {"precision": self.precision} if self.protector.uses_networks else {}
-        return digest(
+        shared = self.shared
+        networks = {"precision": shared.scalar(self.precision)} if self.protector.uses_networks else {}
+        return digest_spelled(
             {
-                "train": self.data.train_fingerprint,
-                "protector": self.protector.identity(),
-                "seed": self.stage_seed,
+                "train": shared.scalar(self.data.train_fingerprint),
+                "protector": shared.identity(self.protector),
+                "seed": spell(self.stage_seed),
                 **networks,
             }
         )
@@ -61,12 +69,13 @@ class ProtectStage(ArtifactStage):
 
     @property
     def label(self) -> str:
-        return f"protect {self.data.info.selector}/{self.protector.selector}/s{self.seed}"
+        return f"protect {self.data.info.selector}/{self.shared.selector(self.protector)}/s{self.seed}"
 
     def cost(self) -> Cost:
         images = self.data.info.train
         network = self.protector.cost(images)
-        return Cost(images, (network,)) if network else Cost(images, other=LEAST_PASSES)
+        networks, other = ((network,), 0.0) if network else ((), LEAST_PASSES)
+        return Cost(images, networks, other, (self.shared.selector(self.protector),))
 
     def fill(self, folder: Path, work: Work) -> None:
         clean = stored_split(work.artifacts, self.data, "train")

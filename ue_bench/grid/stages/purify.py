@@ -9,10 +9,10 @@ from pathlib import Path
 
 from ...contract.combination import purifiers
 from ...contract.plugin import Countermeasure
-from ...keys import digest
 from ...seeds import derive
 from ...store.artifacts import save_images
 from ..cell import Cell
+from ..shared import Shared, Spelled, digest_spelled, spell
 from .base import ArtifactStage, Cost, Stage, Work
 from .protect import ProtectStage
 
@@ -20,6 +20,13 @@ from .protect import ProtectStage
 def is_cached(countermeasure: Countermeasure) -> bool:
     """Return whether the sets that ``countermeasure`` purifies are kept in the store."""
     return any(part.cache_purified for part in purifiers(countermeasure))
+
+
+def spell_purifiers(shared: Shared, countermeasure: Countermeasure) -> Spelled:
+    """Return the identities of the parts of ``countermeasure`` that change stored images."""
+    return shared.once(
+        "purifiers", (countermeasure,), (), lambda: spell([p.identity() for p in purifiers(countermeasure)])
+    )
 
 
 @dataclass(frozen=True)
@@ -35,16 +42,28 @@ class PurifyStage(ArtifactStage):
     @classmethod
     def of(cls, cell: Cell) -> PurifyStage:
         """Return the stage that purifies the training images of ``cell``."""
-        return cls(ProtectStage.of(cell), cell.fraction, cell.countermeasure)
+        protect, countermeasure = ProtectStage.of(cell), cell.countermeasure
+        return cell.shared.once(
+            "purify",
+            (protect, countermeasure),
+            (cell.fraction,),
+            lambda: cls(protect, cell.fraction, countermeasure),
+        )
+
+    @classmethod
+    def needed(cls, cell: Cell) -> bool:
+        """Return whether the victim of ``cell`` is trained on images that this stage keeps."""
+        countermeasure = cell.countermeasure
+        return cell.shared.once("is cached", (countermeasure,), (), lambda: is_cached(countermeasure))
 
     @cached_property
     def key(self) -> str:
-        return digest(
+        return digest_spelled(
             {
-                "protected": self.protect.key,
-                "fraction": self.fraction,
-                "purifiers": [p.identity() for p in purifiers(self.countermeasure)],
-                "seed": self.stage_seed,
+                "protected": spell(self.protect.key),
+                "fraction": spell(self.fraction),
+                "purifiers": spell_purifiers(self.protect.shared, self.countermeasure),
+                "seed": spell(self.stage_seed),
             }
         )
 
@@ -54,13 +73,17 @@ class PurifyStage(ArtifactStage):
 
     @property
     def label(self) -> str:
-        return f"purify {self.protect.label.removeprefix('protect ')}/{self.countermeasure.selector}"
+        return f"purify {self.protect.label.removeprefix('protect ')}/{self._selector}"
+
+    @property
+    def _selector(self) -> str:
+        return self.protect.shared.selector(self.countermeasure)
 
     def needs(self) -> Sequence[Stage]:
         return (self.protect,)
 
     def cost(self) -> Cost:
-        return Cost(self.protect.data.info.train, other=1.0)
+        return Cost(self.protect.data.info.train, other=1.0, subjects=(self._selector,))
 
     def fill(self, folder: Path, work: Work) -> None:
         with work.context(self.stage_seed) as ctx:

@@ -11,6 +11,7 @@ from ...contract import clean_data
 from ...contract.combination import purifiers
 from ...contract.imageset import ImageSet
 from ...contract.plugin import NetworkCost
+from ...errors import Diverged
 from ...seeds import derive
 from ...store import schema
 from ...store.artifacts import load_images, read_json
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ...engine import loop
+    from ...engine.saving import SavedState
 
 
 @dataclass(frozen=True)
@@ -79,29 +81,48 @@ class TrainStage(Stage):
         if work.stores.results.has(self.key):
             return
         memory.reset(work.env.device)
-        _, outcome, _ = train_victim(self.cell, work)
+        saved = saved_state(self, work)
+        _, outcome, _ = train_victim(self.cell, work, saved)
         peak = memory.peak_mb(work.env.device)
         work.check_lease()
         work.stores.results.write(*_records(self.cell, outcome, peak, work))
+        saved.remove()
 
 
 def training_needs(cell: Cell) -> Sequence[Stage]:
     """Return the stages that yield the images which the victim of ``cell`` is trained on."""
     protect = ProtectStage.of(cell)
-    return (protect, PurifyStage.of(cell)) if is_cached(cell.countermeasure) else (protect,)
+    return (protect, PurifyStage.of(cell)) if PurifyStage.needed(cell) else (protect,)
 
 
 def training_cost(cell: Cell) -> Cost:
     """Return the expected work of training the victim of ``cell``."""
+    axes = cell.protocol, cell.countermeasure, cell.victim
+    return cell.shared.once("cost of training", axes, (cell.data.info.train,), lambda: _training_cost(cell))
+
+
+def _training_cost(cell: Cell) -> Cost:
     images = cell.data.info.train
     passes = cell.countermeasure.passes * epochs(cell.recipe, images)
     before = cell.victim.cost(images)
     networks = (NetworkCost(cell.victim.selector, passes), *([before] if before else []))
-    return Cost(images, networks)
+    victim, countermeasure = cell.victim.selector, cell.countermeasure.selector
+    return Cost(images, networks, subjects=(f"{victim} under {countermeasure}", victim))
 
 
-def train_victim(cell: Cell, work: Work) -> tuple[nn.Module, loop.Outcome, ImageSet]:
-    """Train the victim of ``cell``; return it, how its training went, and the images it was trained on."""
+def saved_state(stage: Stage, work: Work) -> SavedState:
+    """Return where the training of ``stage`` keeps its state until the outcome of the stage is stored."""
+    from ...engine.saving import SavedState
+
+    return SavedState(work.artifacts.path("unfinished", stage.key) / "state.pt", work.env.device)
+
+
+def train_victim(cell: Cell, work: Work, saved: SavedState) -> tuple[nn.Module, loop.Outcome, ImageSet]:
+    """Train the victim of ``cell``; return it, how its training went, and the images it was trained on.
+
+    A training that was killed continues from ``saved``; whoever stores the outcome removes it. One that diverged would
+    do so again, and leaves nothing to continue from.
+    """
     from ...engine import loop
 
     protect, purify = ProtectStage.of(cell), PurifyStage.of(cell)
@@ -127,18 +148,25 @@ def train_victim(cell: Cell, work: Work) -> tuple[nn.Module, loop.Outcome, Image
                 raise ValueError(f"{cell.victim.selector} learnt {unknown[0]}, which its network does not have")
             return network
 
-        model, outcome = loop.train(
-            build,
-            train,
-            test,
-            cell.recipe,
-            cell.countermeasure,
-            work.env.device,
-            cell.precision,
-            derive(cell.seed, "train"),
-            work.report,
-            clean=ctx.clean,
-        )
+        try:
+            model, outcome = loop.train(
+                build,
+                train,
+                test,
+                cell.recipe,
+                cell.countermeasure,
+                work.env.device,
+                cell.precision,
+                derive(cell.seed, "train"),
+                work.report,
+                saved.load(),
+                saved.offer,
+                saved.due,
+                clean=ctx.clean,
+            )
+        except Diverged:
+            saved.remove()
+            raise
     return model, outcome, train
 
 

@@ -1,0 +1,157 @@
+"""``ue-bench status OUT``: a results folder seen from outside."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ue_bench.catalogue import boards
+from ue_bench.store.results import ResultStore
+from ue_bench.store.schema import Failure
+
+from .conftest import Command
+
+GRID = [
+    *("-D", "demo[train_per_class=4,test_per_class=3]", "-V", "resnet9[width=4]", "--protocol", "smoke"),
+    *("-P", "none,noise", "-C", "vanilla,gray", "--devices", "cpu", "--precision", "fp32", "--out", "out"),
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def one_reference_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = dataclasses.replace(boards.board("demo"), reference=("none",))
+    monkeypatch.setattr(boards, "board", lambda name: small)
+
+
+@pytest.fixture
+def out(ue_bench: Command, computed: list[str], tmp_path: Path) -> Path:
+    assert ue_bench("run", *GRID).code == 0
+    return tmp_path / "out"
+
+
+def lose(out: Path, row: str, column: str) -> str:
+    """Remove a result; return the id of its cell."""
+    [path] = (out / "results" / row).glob(f"{column}-*.json")
+    name = json.loads(path.read_text(encoding="utf-8"))["id"]
+    path.unlink()
+    assert isinstance(name, str)
+    return name
+
+
+def fail(out: Path, name: str, key: str = "e" * 32, trace: str = "Traceback") -> None:
+    failure = Failure(key=key, id=name, attempts=2, error="ValueError: no", failed="2026-01-01T00:00:00+00:00")
+    ResultStore(out).write_failure(failure, trace)
+
+
+def lease(folder: Path, key: str, label: str, silent: float = 0.0, **said: Any) -> None:
+    """What a driver leaves in a shared folder while it works."""
+    owners = folder / ".leases" / "owners"
+    owners.mkdir(parents=True, exist_ok=True)
+    (owners / "me").write_text("1", encoding="utf-8")
+    then = time.time() - silent
+    os.utime(owners / "me", (then, then))
+    content = {
+        "token": "t",
+        "owner": "me",
+        "host": "node7",
+        "process": "1",
+        "label": label,
+        "since": time.time() - 90,
+        "patience": 120.0,
+    }
+    (folder / ".leases" / key).write_text(json.dumps(content | said), encoding="utf-8")
+
+
+def test_rows_are_counted(ue_bench: Command, out: Path) -> None:
+    found = ue_bench("status", "out", "--json").json
+    assert found["rows"] == [
+        {"protector": "none", "done": 2, "failed": 0, "missing": 0},
+        {"protector": "noise", "done": 2, "failed": 0, "missing": 0},
+    ]
+    lose(out, "none", "gray")
+    fail(out, lose(out, "noise", "vanilla"))
+    found = ue_bench("status", "out", "--json").json
+    assert found["rows"] == [
+        {"protector": "none", "done": 1, "failed": 0, "missing": 1},
+        {"protector": "noise", "done": 1, "failed": 1, "missing": 0},
+    ]
+    assert (found["done"], found["failed"], found["missing"]) == (2, 1, 1)
+    assert found["seconds_left"] > 0
+    text = ue_bench("status", "out").out
+    assert text.splitlines()[-1].startswith("2 done, 1 failed, 1 missing, some ")
+
+
+def test_failures_come_with_their_logs(ue_bench: Command, out: Path) -> None:
+    fail(out, lose(out, "noise", "vanilla"))
+    fail(out, lose(out, "noise", "gray"), key="d" * 32, trace="")
+    [second, first] = ue_bench("status", "out", "--json").json["failures"]
+    assert (first["kind"], first["error"]) == ("error", "ValueError: no")
+    assert Path(first["log"]).read_text(encoding="utf-8") == "Traceback"
+    assert second["log"] is None
+    assert f"[{first['log']}]" in ue_bench("status", "out").out
+
+
+def test_what_is_at_work_is_read_from_leases(ue_bench: Command, out: Path, tmp_path: Path) -> None:
+    lease(out, "a" * 32, "demo/none/gray", silent=5)
+    lease(tmp_path / "cache", "b" * 32, "protect demo/noise/s0", silent=900, host="node8")
+    (out / ".leases" / ("c" * 32)).write_text("{", encoding="utf-8")  # it is being written
+    found = {stage["label"]: stage for stage in ue_bench("status", "out", "--json").json["running"]}
+    assert set(found) == {"demo/none/gray", "protect demo/noise/s0"}
+    alive, dead = found["demo/none/gray"], found["protect demo/noise/s0"]
+    assert (alive["host"], alive["lost"], dead["host"]) == ("node7", False, "node8")
+    assert alive["since"] == pytest.approx(90, abs=30)
+    assert dead["lost"] is True
+    text = ue_bench("status", "out").out
+    assert "at work  demo/none/gray  (node7, for 1:3" in text
+    assert "lost     protect demo/noise/s0  (node8" in text
+
+
+def test_a_folder_that_nobody_has_asked_anything_of_tells_no_missing(ue_bench: Command, out: Path) -> None:
+    for path in (out / "requests").iterdir():
+        path.unlink()
+    found = ue_bench("status", "out", "--json").json
+    assert [row["missing"] for row in found["rows"]] == [None, None]
+    assert found["missing"] is None
+    assert ue_bench("status", "out").out.splitlines()[-1] == "4 done, 0 failed"
+
+
+def test_a_shard_leaves_the_whole_to_be_seen(ue_bench: Command, computed: list[str]) -> None:
+    assert ue_bench("run", "--shard", "1/2", *GRID).code == 0
+    found = ue_bench("status", "out", "--json").json
+    assert found["done"] + found["missing"] == 4
+    assert found["missing"] > 0
+    assert ue_bench("run", "--shard", "2/2", *GRID).code == 0
+    assert ue_bench("status", "out", "--json").json["missing"] == 0
+
+
+def test_watching_ends_when_nothing_is_left(ue_bench: Command, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [path] = (out / "results" / "none").glob("gray-*.json")
+    content = path.read_bytes()
+    path.unlink()
+    pauses: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            path.write_bytes(content)
+
+    monkeypatch.setattr("ue_bench.cli.status.time.sleep", sleep)
+    found = ue_bench("status", "out", "--watch", "--interval", "7")
+    assert found.code == 0
+    assert pauses == [7, 7, 7]
+    assert found.out.splitlines()[-1] == "4 done, 0 failed, 0 missing"
+
+
+def test_other_folders_are_refused(ue_bench: Command, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "none"):
+        found = ue_bench("status", name)
+        assert found.code == 2
+        assert "holds no results" in found.err
+    assert ue_bench("status", "--watch").code == 2
