@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .catalogue import boards
 from .contract.board import Board
-from .contract.context import Report, silent
+from .contract.context import ProgressReport, silent
 from .errors import NothingSelected
 from .leaderboard.results import Results
 
@@ -188,7 +188,7 @@ def _path(path: str | Path | None) -> Path | None:
     return None if path is None else Path(path).expanduser()
 
 
-def _report(progress: bool) -> Report:
+def _report(progress: bool) -> ProgressReport:
     from .progress import ProgressLine
 
     return ProgressLine(sys.stderr) if progress else silent

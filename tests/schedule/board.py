@@ -20,7 +20,7 @@ from ue_bench.atomic import write_once
 from ue_bench.errors import UserError
 from ue_bench.grid.environment import RunEnvironment
 from ue_bench.grid.filling import FillOptions, fill
-from ue_bench.grid.stages.base import ArtifactStage, Cost, Stage, Stores, Work
+from ue_bench.grid.stages.base import ArtifactStage, Stage, StageCost, Stores, Work
 from ue_bench.keys import digest
 from ue_bench.schedule.executor import Event
 
@@ -45,8 +45,8 @@ class Protect(ArtifactStage):
     def label(self) -> str:
         return f"protect {self.name}"
 
-    def cost(self) -> Cost:
-        return Cost(1, other=1.0)
+    def cost(self) -> StageCost:
+        return StageCost(1, other=1.0)
 
     def fill(self, folder: Path, work: Work) -> None:
         begin(self, work)
@@ -82,8 +82,8 @@ class CellStage(Stage):
     def needs(self) -> list[Stage]:
         return [Protect(self.name[0], self.mode, self.log)]
 
-    def cost(self) -> Cost:
-        return Cost(1, other=2.0)
+    def cost(self) -> StageCost:
+        return StageCost(1, other=2.0)
 
     def path(self, out: Path) -> Path:
         return out / "cells" / self.name

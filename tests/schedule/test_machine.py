@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from ue_bench.grid.claims import StageClaims
 from ue_bench.grid.environment import RunEnvironment
-from ue_bench.grid.stages.base import Cost, Stage, Stores, Work
+from ue_bench.grid.stages.base import Stage, StageCost, Stores, Work
 from ue_bench.leases import Leases
 from ue_bench.schedule.driver import Driver
 from ue_bench.schedule.executor import Event, FailureClass, Job
@@ -51,8 +51,8 @@ class Light(Stage):
     def needs(self) -> Sequence[Stage]:
         return [Light(need) for need in NEEDS[self.name]]
 
-    def cost(self) -> Cost:
-        return Cost(1, other=1.0)
+    def cost(self) -> StageCost:
+        return StageCost(1, other=1.0)
 
     def exists(self, stores: Stores) -> bool:
         return self.name in self.outcomes

@@ -15,7 +15,7 @@ from ..progress import usable_device
 from .common import apply_options, cache_option, data_dir_option
 
 if TYPE_CHECKING:
-    from ..contract.context import Report
+    from ..contract.context import ProgressReport
     from ..contract.imageset import ImageSet
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -62,7 +62,7 @@ class TrainingOptions:
         usable = replace(self, device=usable_device(self.device))
         return usable if self.precision is None else replace(usable, precision="bf16" if usable.bf16 else "fp32")
 
-    def open_dataset(self, report: Report) -> tuple[str, ImageSet]:
+    def open_dataset(self, report: ProgressReport) -> tuple[str, ImageSet]:
         """Return the canonical selector of the dataset and its training images, as ``open_dataset`` does."""
         from ..grid.opening import open_dataset
 

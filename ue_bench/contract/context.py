@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-Report = Callable[[float, float, str], None]
+ProgressReport = Callable[[float, float, str], None]
 """Takes the steps done, their total and what is being done."""
 
 
@@ -92,7 +92,7 @@ class Context(CleanDataAccess):
     scratch: Path
     artifacts: Path
     data_dir: Path
-    report: Report = silent
+    report: ProgressReport = silent
     open_dataset: Callable[[str, str], ImageSet] | None = field(default=None, repr=False)
     precision: str = "fp32"
     recovery_key: Mapping[str, NDArray[Any]] = field(default_factory=dict, repr=False)

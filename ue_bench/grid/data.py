@@ -11,7 +11,7 @@ from typing import Any
 
 from .. import files
 from ..catalogue.registry import registry
-from ..contract.context import Context, Report
+from ..contract.context import Context, ProgressReport
 from ..contract.imageset import ImageSet
 from ..contract.plugin import Dataset
 from ..errors import ValidationError
@@ -24,7 +24,7 @@ from .environment import RunEnvironment
 from .surrogates import Surrogates
 
 
-def stored_dataset(plugin: Dataset, env: RunEnvironment, report: Report) -> Data:
+def stored_dataset(plugin: Dataset, env: RunEnvironment, report: ProgressReport) -> Data:
     """Load ``plugin`` into the store, unless it is there and its files and parameters have not changed since.
 
     Raises ValidationError when training and test set do not fit together, or one of them is empty.
@@ -112,7 +112,7 @@ def open_context(
     env: RunEnvironment,
     store: ArtifactStore,
     seed: int,
-    report: Report,
+    report: ProgressReport,
     precision: str = "fp32",
     learn_from: ImageSet | None = None,
     defers: bool = False,

@@ -11,7 +11,7 @@ from .. import machine
 from ..catalogue import boards, protocols
 from ..catalogue.registry import registry
 from ..contract.board import Board
-from ..contract.context import Report, silent
+from ..contract.context import ProgressReport, silent
 from ..contract.plugin import Countermeasure, Dataset, Protector, Victim
 from ..errors import UserError
 from ..leaderboard.results import Results
@@ -153,7 +153,7 @@ class Grid:
         return sorted({r.protector for r in results if perturbation.unchanged(protectors[r.key], r.budget)})
 
 
-def resolve(request: Request, report: Report = silent) -> Grid:
+def resolve(request: Request, report: ProgressReport = silent) -> Grid:
     """Return the grid that ``request`` describes. Loads the dataset: its fingerprint is part of every key.
 
     Raises UserError for what does not exist or does not fit together.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from ..catalogue.registry import registry
-from ..contract.context import Context, Report, silent
+from ..contract.context import Context, ProgressReport, silent
 from ..contract.imageset import ImageSet
 from ..contract.plugin import Dataset, Protector
 from ..errors import UserError
@@ -24,7 +24,7 @@ def open_dataset(
     split: str = "train",
     data_dir: Path | None = None,
     cache_dir: Path | None = None,
-    report: Report = silent,
+    report: ProgressReport = silent,
 ) -> tuple[str, ImageSet]:
     """Return the canonical selector of one dataset, which names no folder of this machine, and its images of ``split``.
 
@@ -52,7 +52,7 @@ def open_protector(
     seed: int = 0,
     data_dir: Path | None = None,
     cache_dir: Path | None = None,
-    report: Report = silent,
+    report: ProgressReport = silent,
 ) -> Iterator[tuple[Protector, ImageSet, Context]]:
     """Give one protector, the training images of one dataset, and the context in which it would protect them.
 
@@ -70,7 +70,7 @@ def open_protector(
 
 
 def _stored(
-    selector: str, data_dir: Path | None, cache_dir: Path | None, report: Report
+    selector: str, data_dir: Path | None, cache_dir: Path | None, report: ProgressReport
 ) -> tuple[Data, RunEnvironment]:
     """Return one dataset as it lies in the cache, and the folders around it."""
     env = RunEnvironment.of(cache_dir, data_dir)

@@ -13,7 +13,7 @@ from ..schedule.graph import Graph, Task
 from .cost import seconds as network_seconds
 from .grid import Grid
 from .planner import Planned
-from .stages.base import Cost, Stage
+from .stages.base import Stage, StageCost
 from .timings import START_UP, Timings, first_known, paces
 
 
@@ -27,7 +27,7 @@ class Predictor:
         self.info, self.env, self.place = grid.data.info, grid.env, grid.place
         self.precision = grid.precision
         self.timings = timings or Timings(grid.env.cache_dir)
-        self._known: dict[tuple[str, Cost], float | None] = {}
+        self._known: dict[tuple[str, StageCost], float | None] = {}
 
     def seconds(self, stage: Stage) -> float | None:
         """Return the expected seconds of ``stage`` on one slot; None where nothing tells."""
@@ -36,7 +36,7 @@ class Predictor:
             self._known[kind, cost] = self._seconds(kind, cost)
         return self._known[kind, cost]
 
-    def _seconds(self, kind: str, cost: Cost) -> float | None:
+    def _seconds(self, kind: str, cost: StageCost) -> float | None:
         rate = first_known(self.timings, paces(kind, cost, self.place))
         if rate is not None:
             return rate * cost.work

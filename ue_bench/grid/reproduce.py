@@ -10,7 +10,7 @@ from typing import cast
 
 from ..catalogue import selectors
 from ..catalogue.registry import registry
-from ..contract.context import Report, silent
+from ..contract.context import ProgressReport, silent
 from ..contract.plugin import Countermeasure, Protector, Victim
 from ..contract.table import Ask, Kind, Table
 from ..errors import UserError
@@ -129,7 +129,7 @@ def resolve_table(
     given: Mapping[str, str] | None = None,
     images: int | None = None,
     transfer: bool = False,
-    report: Report = silent,
+    report: ProgressReport = silent,
 ) -> TableGrid:
     """Return what is to be computed for ``table`` on the board of ``request``, whose rows and columns are not used.
 

@@ -16,7 +16,7 @@ from ..schedule.devices import Slot
 from ..schedule.executor import Event
 from ..schedule.graph import Task
 from .filling import Follower
-from .stages.base import Cost, Stage
+from .stages.base import Stage, StageCost
 
 FILE = "timings.json"  # in the cache folder
 KEPT = 21  # newest values of each kind
@@ -60,7 +60,7 @@ def _read(path: Path) -> dict[str, list[float]]:
         return {}
 
 
-def paces(kind: str, cost: Cost, place: str) -> list[str]:
+def paces(kind: str, cost: StageCost, place: str) -> list[str]:
     """Return what stages are counted under that take time in proportion to their work, the most alike first."""
     return [f"{kind}|{subject}|{place}" for subject in cost.subjects]
 

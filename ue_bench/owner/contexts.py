@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from .. import machine
-from ..contract.context import Context, Report
+from ..contract.context import Context, ProgressReport
 from ..grid.data import open_context
 from ..grid.environment import RunEnvironment
 from ..seeds import derive
@@ -21,7 +21,7 @@ def owner_context(
     device: str,
     threads: int,
     precision: str,
-    report: Report,
+    report: ProgressReport,
     cache_dir: Path | None = None,
     data_dir: Path | None = None,
 ) -> Iterator[Context]:

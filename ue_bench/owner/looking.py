@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..contract.context import Report
+from ..contract.context import ProgressReport
 from ..errors import UserError
 from . import files, folders, pictures
 
@@ -36,7 +36,7 @@ def content_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:32]
 
 
-def look(listing: folders.Listing, size: int | None, report: Report) -> tuple[list[Seen], dict[str, str]]:
+def look(listing: folders.Listing, size: int | None, report: ProgressReport) -> tuple[list[Seen], dict[str, str]]:
     """Look at every file for the first time, and return those to use and why others cannot be used."""
     profiles: dict[bytes | None, bytes | None] = {}
 

@@ -11,7 +11,7 @@ import shutil
 from dataclasses import replace
 from typing import Any
 
-from ..contract.context import Report
+from ..contract.context import ProgressReport
 from ..errors import EnvironmentProblem, UserError, ValidationError, disk_problem
 from ..keys import digest as digest_of
 from ..store import perturbation
@@ -24,7 +24,7 @@ from .writing import TAKEN, UNCHANGED, ProtectionOutcome, ProtectionWork
 NAMED = 3  # reasons in an error of one line
 
 
-def protect(request: ProtectionRequest, report: Report) -> Record:
+def protect(request: ProtectionRequest, report: ProgressReport) -> Record:
     """Protect the folder and return the record, as it is written beside it too.
 
     Raises UserError when nothing can be done, or when what is there belongs to something else. Single images that
@@ -77,7 +77,7 @@ def _settings(request: ProtectionRequest, seen: list[Seen]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _each_size(work: ProtectionWork, groups: list[list[Seen]], record: Record, report: Report) -> None:
+def _each_size(work: ProtectionWork, groups: list[list[Seen]], record: Record, report: ProgressReport) -> None:
     """Protect size by size what is not written yet. What fails stops no other size."""
     protector, done = work.request.protector, work.done
     for number, group in enumerate(groups, 1):

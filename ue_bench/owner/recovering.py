@@ -16,7 +16,7 @@ from . import files, folders, keyfile, pictures
 from .contexts import owner_context
 
 if TYPE_CHECKING:
-    from ..contract.context import Context, Report
+    from ..contract.context import Context, ProgressReport
     from ..contract.plugin import Protector
 
 BATCH_PIXELS = 2**20
@@ -44,7 +44,7 @@ def recover(
     source: Path,
     out: Path,
     device: str | None,
-    report: Report,
+    report: ProgressReport,
     modified: bool = False,
     force: bool = False,
     cache_dir: Path | None = None,
@@ -143,7 +143,7 @@ def _batches(todo: list[RecoveryTask]) -> Iterator[list[RecoveryTask]]:
 
 
 def _look(
-    key: keyfile.Key, image_files: list[folders.File], outcome: RecoveryOutcome, report: Report
+    key: keyfile.Key, image_files: list[folders.File], outcome: RecoveryOutcome, report: ProgressReport
 ) -> tuple[dict[str, keyfile.Entry], dict[str, tuple[int, ...]]]:
     """Return the entries of images that the key knows, and the sizes of all. Files that cannot be read are failures."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import machine
-from ..contract.context import Context, Report
+from ..contract.context import Context, ProgressReport
 from ..errors import UserError
 from ..grid.opening import find_protector
 from ..progress import usable_device
@@ -44,7 +44,7 @@ class ProtectionRequest:
     cache_dir: Path | None = None
     data_dir: Path | None = None
 
-    def owner_context(self, report: Report) -> contextlib.AbstractContextManager[Context]:
+    def owner_context(self, report: ProgressReport) -> contextlib.AbstractContextManager[Context]:
         """Open the context in which the protector works."""
         assert self.seed is not None  # ``begin`` chose one
         return owner_context(

@@ -11,7 +11,7 @@ from typing import Any
 from .. import machine
 from ..catalogue import selectors
 from ..catalogue.registry import registry
-from ..contract.context import Context, Report, silent
+from ..contract.context import Context, ProgressReport, silent
 from ..contract.imageset import ImageSet
 from ..contract.plugin import Countermeasure, Plugin, Protector, Victim
 from ..errors import UserError, did_you_mean
@@ -60,7 +60,7 @@ def kinds_of(text: str) -> list[str]:
 class Check:
     """A trial of plugins on the images of a board; ``problems`` are those that could not be tried."""
 
-    def __init__(self, names: Sequence[str], request: Request, report: Report = silent) -> None:
+    def __init__(self, names: Sequence[str], request: Request, report: ProgressReport = silent) -> None:
         """Find the plugins and load the images. Raises UserError when a name stands for none."""
         self.request, self.report = request, report
         self.texts = {kind: [n for n in names if kind in kinds_of(n)] for kind in KINDS}

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from ...contract.context import Context, Report, silent
+from ...contract.context import Context, ProgressReport, silent
 from ...contract.imageset import ImageSet
 from ...contract.plugin import NetworkCost
 from ...errors import Deferred
@@ -52,7 +52,7 @@ class Work:
     """What a stage works with: where, how often it was tried, and who hears of its progress and of warnings."""
 
     env: RunEnvironment
-    report: Report = silent
+    report: ProgressReport = silent
     attempt: int = 1
     warn: Callable[[str], None] = _to_stderr
     lease: Lease | None = None  # under which it is done; None where nobody else can do it meanwhile
@@ -80,7 +80,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Cost:
+class StageCost:
     """Expected work: passes through networks, each over ``images``, and ``other`` work in passes over the set.
 
     For the order of work and for predictions; no number depends on it. Stages of one kind that share one of the
@@ -130,7 +130,7 @@ class Stage(ABC):
         return ()
 
     @abstractmethod
-    def cost(self) -> Cost:
+    def cost(self) -> StageCost:
         """Return the expected work."""
 
     @abstractmethod

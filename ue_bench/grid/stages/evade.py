@@ -29,7 +29,7 @@ from ..data import stored_split
 from ..evasion import REVISION, EvasionCell
 from ..shared import Shared, digest_spelled, spell
 from ..surrogates import artifact, surrogate
-from .base import ArtifactStage, Cost, Stage, Stores, Work
+from .base import ArtifactStage, Stage, StageCost, Stores, Work
 from .protect import LEAST_PASSES, ProtectStage
 from .purify import PurifyStage, is_cached, spell_purifiers
 
@@ -72,10 +72,10 @@ class ClassifierStage(Stage):
     def label(self) -> str:
         return f"train {self.data.info.selector}/{self.victim.selector} on clean images"
 
-    def cost(self) -> Cost:
+    def cost(self) -> StageCost:
         images = self.data.info.train
         victim = self.victim.selector
-        return Cost(images, (NetworkCost(victim, epochs(self.recipe, images)),), subjects=(victim,))
+        return StageCost(images, (NetworkCost(victim, epochs(self.recipe, images)),), subjects=(victim,))
 
     def exists(self, stores: Stores) -> bool:
         return stores.artifacts.has(self.kind, self.key)
@@ -145,11 +145,11 @@ class ProtectTestStage(ArtifactStage):
     def needs(self) -> Sequence[Stage]:
         return (self.classifier,) if self.classifier else ()
 
-    def cost(self) -> Cost:
+    def cost(self) -> StageCost:
         images = self.data.info.train
         network = self.protector.cost(images)
         networks, other = ((network,), 0.0) if network else ((), LEAST_PASSES)
-        return Cost(images, networks, other, (f"{self.protector.selector} on test images",))
+        return StageCost(images, networks, other, (f"{self.protector.selector} on test images",))
 
     def fill(self, folder: Path, work: Work) -> None:
         train = stored_split(work.artifacts, self.data, "train")
@@ -205,9 +205,9 @@ class PurifyTestStage(ArtifactStage):
     def needs(self) -> Sequence[Stage]:
         return (self.protect,)
 
-    def cost(self) -> Cost:
+    def cost(self) -> StageCost:
         subject = f"{self.countermeasure.selector} on test images"
-        return Cost(self.protect.data.info.train, other=0.5, subjects=(subject,))
+        return StageCost(self.protect.data.info.train, other=0.5, subjects=(subject,))
 
     def fill(self, folder: Path, work: Work) -> None:
         protected = load_images(self.protect.folder(work.artifacts))
@@ -253,9 +253,9 @@ class EvadeStage(Stage):
         needed: list[Stage] = [self.classifier, self.protect]
         return [*needed, self.purify] if PurifyStage.needed(self.cell) else needed
 
-    def cost(self) -> Cost:
+    def cost(self) -> StageCost:
         victim, countermeasure = self.cell.victim.selector, self.cell.countermeasure.selector
-        return Cost(self.cell.data.info.train, other=0.5, subjects=(f"{victim} under {countermeasure}", victim))
+        return StageCost(self.cell.data.info.train, other=0.5, subjects=(f"{victim} under {countermeasure}", victim))
 
     def exists(self, stores: Stores) -> bool:
         return self.key in stores.evaded

@@ -11,7 +11,7 @@ from ...keys import digest
 from ...store.artifacts import read_json
 from ...store.schema import json_text
 from ..cell import Cell
-from .base import ArtifactStage, Cost, Stage, Stores, Work
+from .base import ArtifactStage, Stage, StageCost, Stores, Work
 from .train import saved_state, train_victim, training_cost, training_needs
 
 
@@ -35,7 +35,7 @@ class FeatureStage(ArtifactStage):
     def needs(self) -> Sequence[Stage]:
         return training_needs(self.cell)
 
-    def cost(self) -> Cost:
+    def cost(self) -> StageCost:
         return training_cost(self.cell)
 
     def run(self, work: Work) -> None:

@@ -22,7 +22,7 @@ from ...store.schema import json_text
 from ..cell import Cell, Data
 from ..data import stored_split
 from ..shared import Shared, digest_spelled, spell
-from .base import ArtifactStage, Cost, Work
+from .base import ArtifactStage, StageCost, Work
 
 LEAST_PASSES = 2.0  # over the set, that protection without networks counts for in the order of work
 
@@ -71,11 +71,11 @@ class ProtectStage(ArtifactStage):
     def label(self) -> str:
         return f"protect {self.data.info.selector}/{self.shared.selector(self.protector)}/s{self.seed}"
 
-    def cost(self) -> Cost:
+    def cost(self) -> StageCost:
         images = self.data.info.train
         network = self.protector.cost(images)
         networks, other = ((network,), 0.0) if network else ((), LEAST_PASSES)
-        return Cost(images, networks, other, (self.shared.selector(self.protector),))
+        return StageCost(images, networks, other, (self.shared.selector(self.protector),))
 
     def fill(self, folder: Path, work: Work) -> None:
         clean = stored_split(work.artifacts, self.data, "train")

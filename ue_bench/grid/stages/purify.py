@@ -13,7 +13,7 @@ from ...seeds import derive
 from ...store.artifacts import save_images
 from ..cell import Cell
 from ..shared import Shared, Spelled, digest_spelled, spell
-from .base import ArtifactStage, Cost, Stage, Work
+from .base import ArtifactStage, Stage, StageCost, Work
 from .protect import ProtectStage
 
 
@@ -82,8 +82,8 @@ class PurifyStage(ArtifactStage):
     def needs(self) -> Sequence[Stage]:
         return (self.protect,)
 
-    def cost(self) -> Cost:
-        return Cost(self.protect.data.info.train, other=1.0, subjects=(self._selector,))
+    def cost(self) -> StageCost:
+        return StageCost(self.protect.data.info.train, other=1.0, subjects=(self._selector,))
 
     def fill(self, folder: Path, work: Work) -> None:
         with work.context(self.stage_seed) as ctx:

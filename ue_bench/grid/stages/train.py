@@ -17,7 +17,7 @@ from ...store import schema
 from ...store.artifacts import load_images, read_json
 from ..cell import Cell, epochs
 from ..data import stored_split
-from .base import Cost, Stage, Stores, Work
+from .base import Stage, StageCost, Stores, Work
 from .protect import ProtectStage
 from .purify import PurifyStage, is_cached
 
@@ -59,7 +59,7 @@ class TrainStage(Stage):
     def needs(self) -> Sequence[Stage]:
         return training_needs(self.cell)
 
-    def cost(self) -> Cost:
+    def cost(self) -> StageCost:
         return training_cost(self.cell)
 
     def exists(self, stores: Stores) -> bool:
@@ -95,19 +95,19 @@ def training_needs(cell: Cell) -> Sequence[Stage]:
     return (protect, PurifyStage.of(cell)) if PurifyStage.needed(cell) else (protect,)
 
 
-def training_cost(cell: Cell) -> Cost:
+def training_cost(cell: Cell) -> StageCost:
     """Return the expected work of training the victim of ``cell``."""
     axes = cell.protocol, cell.countermeasure, cell.victim
     return cell.shared.once("cost of training", axes, (cell.data.info.train,), lambda: _training_cost(cell))
 
 
-def _training_cost(cell: Cell) -> Cost:
+def _training_cost(cell: Cell) -> StageCost:
     images = cell.data.info.train
     passes = cell.countermeasure.passes * epochs(cell.recipe, images)
     before = cell.victim.cost(images)
     networks = (NetworkCost(cell.victim.selector, passes), *([before] if before else []))
     victim, countermeasure = cell.victim.selector, cell.countermeasure.selector
-    return Cost(images, networks, subjects=(f"{victim} under {countermeasure}", victim))
+    return StageCost(images, networks, subjects=(f"{victim} under {countermeasure}", victim))
 
 
 def saved_state(stage: Stage, work: Work) -> SavedState:
