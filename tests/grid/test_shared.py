@@ -145,7 +145,7 @@ def test_a_cell_alone_has_the_keys_that_it_has_in_a_grid(tmp_path: Path, evasion
     goals: list[Stage] = [TrainStage(cell) for cell in grid(tmp_path / "x.npz")]
     goals += [EvadeStage(cell) for cell in evasion]
     for stage in goals:
-        lonely = type(stage)(alone(stage.cell))  # type: ignore[attr-defined, call-arg]
+        lonely = type(stage)(alone(stage.cell))  # type: ignore[attr-defined, call-arg]  # stages of a cell
         assert [s.key for s in (lonely, *lonely.needs())] == [s.key for s in (stage, *stage.needs())]
         assert [s.label for s in (lonely, *lonely.needs())] == [s.label for s in (stage, *stage.needs())]
         assert lonely.cost() == stage.cost()

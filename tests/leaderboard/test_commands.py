@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from ue_bench.grid import grid as grid_module
 from ue_bench.grid.cell import Cell, Data, cells
 from ue_bench.grid.data import stored_dataset
 from ue_bench.grid.environment import RunEnvironment
+from ue_bench.grid.grid import Request
 from ue_bench.keys import digest
 from ue_bench.leaderboard.board import BoardInfo, board_info
 from ue_bench.leaderboard.build import check, render
@@ -50,9 +51,8 @@ def planned(command: str) -> list[Cell]:
     program, name, *arguments = shlex.split(command)
     assert (program, name) == ("ue-bench", "run")
     options = run.command.make_context("run", arguments).params
-    for option in ("as_json", "dry_run", "jobs"):
-        del options[option]
-    return list(common.resolved(**options).cells)
+    of_the_grid = {f.name for f in fields(Request)} | {"board_name"}  # the others say how it is filled and shown
+    return list(common.resolved(**{k: v for k, v in options.items() if k in of_the_grid - {"executor"}}).cells)
 
 
 def keys(commands: Iterable[str]) -> set[str]:

@@ -167,5 +167,5 @@ def without_torch() -> tuple[machine.Device, ...]:
 if __name__ == "__main__":
     from schedule import board  # the stages of a main module cannot be sent to workers
 
-    machine.devices = without_torch  # type: ignore[assignment]
+    machine.devices = without_torch  # type: ignore[assignment]  # the real one is cached
     sys.exit(board.main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else "short"))

@@ -192,5 +192,5 @@ class FakeSlurm:
 
     def module(self) -> ModuleType:
         module = ModuleType("submitit")
-        module.SlurmExecutor = lambda folder, max_num_timeout: FakeSubmitit(self, folder, max_num_timeout)  # type: ignore[attr-defined]
+        module.__dict__["SlurmExecutor"] = lambda folder, max_num_timeout: FakeSubmitit(self, folder, max_num_timeout)
         return module

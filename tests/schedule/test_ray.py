@@ -30,8 +30,8 @@ def make(log: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     def start(gpus: tuple[float, ...] = (1, 1), devices: str = "auto", jobs: int | None = None, **more: Any) -> Any:
         ray = FakeRay(list(gpus), **more)
         queue, strategies = ModuleType("ray.util.queue"), ModuleType("ray.util.scheduling_strategies")
-        queue.Queue = FakeQueue  # type: ignore[attr-defined]
-        strategies.NodeAffinitySchedulingStrategy = lambda node, soft: None  # type: ignore[attr-defined]
+        queue.Queue = FakeQueue  # type: ignore[attr-defined]  # a module made up here
+        strategies.NodeAffinitySchedulingStrategy = lambda node, soft: None  # type: ignore[attr-defined]  # likewise
         for module in (ray, ModuleType("ray.util"), queue, strategies):
             monkeypatch.setitem(sys.modules, module.__name__, module)
         return RayExecutor(Call(f"{targets.__name__}:run", {"log": str(log)}), devices=devices, jobs=jobs)

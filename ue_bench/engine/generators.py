@@ -18,7 +18,7 @@ def leaves_generators_alone(function: Callable[P, T]) -> Callable[P, T]:
     @wraps(function)
     def forked(*args: P.args, **kwargs: P.kwargs) -> T:
         # Asking for the state of a GPU's generator would set up CUDA, also for a training on the CPU.
-        used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call, unused-ignore]
+        used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call, unused-ignore]  # untyped in some versions of torch
         gpus = range(torch.cuda.device_count()) if used else range(0)
         with torch.random.fork_rng(devices=gpus):
             return function(*args, **kwargs)
