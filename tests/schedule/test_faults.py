@@ -296,6 +296,7 @@ echo "first $code"
 
 
 @needs_mounts
+@pytest.mark.slow  # seconds as a rule, over a minute now and then
 def test_a_results_folder_that_vanishes_stops_the_run(the_board: Board) -> None:
     command = ["unshare", *ROOT, "--mount", "sh", "-c", VANISHING, "sh", str(the_board.root)]
     env = {**os.environ, "PYTHON": sys.executable, "UE_BENCH_LEASE_SECONDS": "1.5"}
