@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ue_bench.store import records
-from ue_bench.store.listing import SETTLED, files_of
+from ue_bench.store.listing import SETTLED, files_of, json_files
 from ue_bench.store.results import ResultStore
 
 from .test_results import CURVE, result
@@ -95,12 +95,35 @@ def test_a_record_is_parsed_once_and_again_when_its_file_changes(
     [path] = (tmp_path / "results").rglob("*.json")
     assert store.results() == store.results() == [result()]
     assert len(parsed) == 2  # it is so new that a change would not show
-    settle(path)
+    now = time.time_ns()
+    monkeypatch.setattr(time, "time_ns", lambda: now + 2 * SETTLED)
     assert store.results() == store.results() == [result()]
     assert len(parsed) == 3
     path.write_text("{" + path.read_text(encoding="utf-8")[1:].replace("\n", " "), encoding="utf-8")
-    settle(path, 30)
     assert store.results() == store.results() == [result()]
     assert len(parsed) == 4
     path.write_text("no result", encoding="utf-8")
     assert store.results() == []
+
+
+def test_files_are_listed_with_what_tells_that_they_changed(tmp_path: Path) -> None:
+    file = touch(tmp_path / "em" / "jpeg.json")
+    touch(tmp_path / "bad" / "em" / "aside.json")
+    touch(tmp_path / "bad" / "of-the-plugin-bad.json")
+    touch(tmp_path / "em" / "other.txt")
+    touch(tmp_path / "em" / "deep" / "x.json")
+    (tmp_path / "em" / "gone.json").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "em" / "itself.json").symlink_to(tmp_path / "em" / "itself.json")
+    (tmp_path / "linked").symlink_to(tmp_path / "em")
+    names = ["bad/of-the-plugin-bad.json", "em/deep/x.json", "em/itself.json", "em/jpeg.json"]
+    assert list(json_files(tmp_path)) == names
+    assert list(json_files(tmp_path, below=False)) == []
+    assert json_files(tmp_path / "none") == json_files(file) == {}
+    before = json_files(tmp_path)
+    assert before["em/itself.json"] is None
+    os.utime(file, (1, 1))
+    old, new = before["em/jpeg.json"], json_files(tmp_path)["em/jpeg.json"]
+    assert old is not None
+    assert new is not None
+    assert new.modified == 10**9
+    assert new.changed >= old.changed

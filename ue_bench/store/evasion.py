@@ -49,8 +49,7 @@ class EvasionStore:
 
     def results(self) -> list[EvasionResult]:
         """Return all results, sorted by id. A file that is not one is set aside, see :mod:`.records`."""
-        found = records(self.folder, self.folder.rglob("*.json"), EvasionResult)
-        return sorted(found, key=lambda r: (r.id, r.key))
+        return sorted(records(self.folder, EvasionResult), key=lambda r: (r.id, r.key))
 
     def has(self, key: str) -> bool:
         """Return whether the cell with that key has a result."""

@@ -1,18 +1,71 @@
-"""Which files lie in a folder of results, remembered: nothing is listed twice that did not change."""
+"""What lies in a folder of results, and what tells that a file changed; names of what did not change are remembered."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 DIGITS = 8  # of a key, by which files are looked up; every name ends in as many or more
 SETTLED = 2 * 10**9  # nanoseconds after which a change gets another time than the one before it, on any file system
+BAD = "bad"  # folder below "results", "evasion" and so on for what is not a record
 
 Names = Mapping[str, list[str]]  # of files, by the first digits of the key that they end in
 _listed: dict[str, tuple[int, Names]] = {}  # by folder: when it had changed last, and what is in it
+
+
+class Stamp(NamedTuple):
+    """What tells that a file changed without reading it. Times in nanoseconds, of the file system.
+
+    ``changed`` is the time of the inode: no program sets it, so that a copy, an unpacked archive or a file whose old
+    ``modified`` was put back has another one.
+    """
+
+    inode: int
+    size: int
+    modified: int
+    changed: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Stamp:
+        """Return the stamp in a status."""
+        return cls(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+    @property
+    def newest(self) -> int:
+        """The last time that anything happened to the file."""
+        return max(self.modified, self.changed)
+
+
+def json_files(folder: Path, below: bool = True) -> dict[str, Stamp | None]:
+    """Return the JSON files in ``folder``, and below it, by their path in it and in that order, with their stamps.
+
+    None in place of a stamp says that there is something to tell the user when the file is read. Left out are links to
+    folders and what was set aside, which lies two folders deep, for a plugin may be called ``bad``.
+    """
+    return dict(sorted(_walk(os.fspath(folder), "", below)))
+
+
+def _walk(folder: str, prefix: str, below: bool) -> Iterator[tuple[str, Stamp | None]]:
+    try:
+        with os.scandir(folder) as listing:
+            entries = list(listing)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            if below and not prefix.startswith(f"{BAD}/"):
+                yield from _walk(entry.path, f"{prefix}{entry.name}/", below)
+        elif entry.name.endswith(".json"):
+            try:
+                yield prefix + entry.name, Stamp.of(entry.stat())
+            except FileNotFoundError:  # removed meanwhile
+                continue
+            except OSError:
+                yield prefix + entry.name, None
 
 
 def files_of(folder: Path, key: str) -> list[Path]:

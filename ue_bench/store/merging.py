@@ -13,7 +13,7 @@ from pydantic import ValidationError as PydanticError
 from ..atomic import write_atomically, write_once
 from ..errors import UserError
 from .evasion import EvasionResult, EvasionStore
-from .records import BAD
+from .listing import BAD
 from .results import ResultStore, fresh_path
 from .schema import Failure, Measured, Result
 

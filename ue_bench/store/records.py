@@ -4,53 +4,85 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel
 from pydantic import ValidationError as PydanticError
 
 from ..checksums import log
 from ..errors import ValidationError
-from .listing import is_settled
+from . import index
+from .listing import BAD, Stamp, is_settled, json_files
 from .schema import SCHEMA
 
-BAD = "bad"  # folder below "results", "evasion" and so on for what is not a record
 R = TypeVar("R", bound=BaseModel)
-_remembered: dict[tuple[str, type[BaseModel]], tuple[tuple[int, int, int], BaseModel]] = {}  # records, with stamps
+Known = dict[str, tuple[Stamp, R]]  # records by the path of their file in a folder, and the stamp it had
+_remembered: dict[tuple[str, type[BaseModel]], Known[Any]] = {}
 _told: set[Path] = set()  # files that stay where they are: said once in a process
 
 
-def records(folder: Path, files: Iterable[Path], kind: type[R]) -> list[R]:
-    """Return the records among ``files`` of ``folder``; the others are moved to ``bad`` in it, and the user is told.
+def records(folder: Path, kind: type[R], below: bool = True) -> list[R]:
+    """Return the records in ``folder``, and below it; other files are moved to ``bad`` in it, and the user is told.
 
-    Raises ValidationError only for a file that a newer version of ue-bench wrote: it is not ours to move.
+    A file is read and verified once, and again when its stamp has changed: this process remembers, and for later ones
+    there is an index, see :mod:`.index`. Raises ValidationError only for a file that a newer version of ue-bench wrote:
+    it is not ours to move.
     """
-    found = (_read(folder, path, kind) for path in sorted(files, key=os.fspath) if not _is_aside(folder, path))
-    return [record for record in found if record is not None]
+    files = json_files(folder, below)
+    known = _known(folder, kind)
+    for name in known.keys() - files.keys():
+        del known[name]
+    if len(_unread(files, known)) >= index.WORTH:
+        known |= {name: (cast(Stamp, files[name]), one) for name, one in index.read_index(folder, kind, files).items()}
+    unread = _unread(files, known)
+    is_worth_indexing = len(unread) >= max(index.WORTH, len(files) // 16)  # fewer are soon read again
+    began = index.time_of(folder) if is_worth_indexing else None
+    new = dict[str, R]()
+    for name in unread:
+        known.pop(name, None)
+        record = _parse(folder, folder / name, kind)
+        if record is not None:
+            new[name] = record
+            _remember(known, name, files[name], record)
+    found = {name: new[name] if name in new else known[name][1] for name in files if name in new or name in known}
+    if began is not None:
+        stamps = ((name, record, files[name]) for name, record in found.items())
+        index.write_index(folder, kind, {n: (stamp, record) for n, record, stamp in stamps if stamp is not None}, began)
+    return list(found.values())
 
 
-def _is_aside(folder: Path, path: Path) -> bool:
-    """Return whether a file was set aside. It then lies two folders deep, for a plugin may be called ``bad``."""
-    parts = path.parts[len(folder.parts) :]
-    return parts[0] == BAD and len(parts) > 2
-
-
-def _read(folder: Path, path: Path, kind: type[R]) -> R | None:
-    """Return the record in a file; that of before where the file did not change since this process read it."""
+def record_at(folder: Path, path: Path, kind: type[R]) -> R | None:
+    """Return the record in a file of ``folder``; None where it is none, which is then set aside."""
+    known, name = _known(folder, kind), path.relative_to(folder).as_posix()
     try:
-        status = path.stat()
+        stamp = Stamp.of(path.stat())
     except OSError:  # which reading it will tell
         return _parse(folder, path, kind)
-    stamp = status.st_ino, status.st_size, status.st_mtime_ns
-    known = _remembered.get((os.fspath(path), kind))
-    if known is not None and known[0] == stamp:
-        return cast(R, known[1])
+    if name in known and known[name][0] == stamp:
+        return known[name][1]
+    known.pop(name, None)
     record = _parse(folder, path, kind)
-    if record is not None and is_settled(status.st_mtime_ns):
-        _remembered[os.fspath(path), kind] = stamp, record
+    if record is not None:
+        _remember(known, name, stamp, record)
     return record
+
+
+def _known(folder: Path, kind: type[R]) -> Known[R]:
+    """Return what this process knows of a folder; it may have changed since."""
+    return _remembered.setdefault((os.fspath(folder), kind), {})
+
+
+def _unread(files: Mapping[str, Stamp | None], known: Known[R]) -> list[str]:
+    """Return the files whose content is not known."""
+    return [name for name, stamp in files.items() if name not in known or known[name][0] != stamp]
+
+
+def _remember(known: Known[R], name: str, stamp: Stamp | None, record: R) -> None:
+    """Keep a record, unless its file may yet change without another stamp."""
+    if stamp is not None and is_settled(stamp.newest):
+        known[name] = stamp, record
 
 
 def _parse(folder: Path, path: Path, kind: type[R]) -> R | None:

@@ -53,5 +53,4 @@ def record(out: Path, wanted: Wanted) -> None:
 
 def recorded(out: Path) -> list[Wanted]:
     """Return all that was ever wanted of the folder."""
-    folder = out / FOLDER
-    return records(folder, folder.glob("*.json"), Wanted)
+    return records(out / FOLDER, Wanted, below=False)

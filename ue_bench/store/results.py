@@ -16,7 +16,7 @@ from ..checksums import log
 from ..errors import StorageProblem
 from ..temporaries import sweep
 from .listing import files_of
-from .records import records
+from .records import record_at, records
 from .schema import Curve, Failure, Measured, Result, as_json, record_text
 
 KEY_DIGITS = 16  # of a key in a file name: no two of a billion results share them
@@ -56,7 +56,8 @@ M = TypeVar("M", bound=Measured)
 def has_record(folder: Path, key: str, kind: type[M]) -> bool:
     """Return whether a file below ``folder`` is a record of the cell with ``key``."""
     path = cell_file(folder, key)
-    return path is not None and any(r.key == key for r in records(folder, [path], kind))
+    record = None if path is None else record_at(folder, path, kind)
+    return record is not None and record.key == key
 
 
 def write_record(folder: Path, result: Measured) -> None:
@@ -99,9 +100,7 @@ class ResultStore:
 
     def results(self) -> list[Result]:
         """Return all results, sorted by id. A file that is not one is set aside, see :mod:`.records`."""
-        folder = self.out / "results"
-        found = records(folder, folder.rglob("*.json"), Result)
-        return sorted(found, key=lambda r: (r.id, r.key))
+        return sorted(records(self.out / "results", Result), key=lambda r: (r.id, r.key))
 
     def has(self, key: str) -> bool:
         """Return whether the cell with that key has a result."""
@@ -109,8 +108,7 @@ class ResultStore:
 
     def failures(self) -> list[Failure]:
         """Return the cells that failed when they were last tried. A file that is not a failure is set aside."""
-        folder = self.out / "failures"
-        return records(folder, folder.glob("*.json"), Failure)
+        return records(self.out / "failures", Failure, below=False)
 
     def write(self, result: Result, curve: Curve) -> None:
         """Record a finished cell; its earlier failure, if any, is forgotten.
