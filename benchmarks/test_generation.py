@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from ue_bench.api import Context, Victim
 from ue_bench.catalogue.registry import registry
-from ue_bench.engine.loop import default_precision
+from ue_bench.engine.precision import default_precision
 from ue_bench.grid.surrogates import Surrogates
 from ue_bench_baselines.pgd import boxed, descend, to_unit
 from ue_bench_baselines.shift import Draws

@@ -35,7 +35,7 @@ def command(as_json: bool) -> int:
         "remarks": [f"plugins of {p.distribution} cannot be used: {p.reason}" for p in registry().problems],
     }
     try:
-        report["devices"] = [asdict(d) for d in machine.devices()]
+        report["devices"] = [asdict(d) for d in machine.ask_torch()]
     except UserError as error:
         report["problems"].append(error.message)
     try:

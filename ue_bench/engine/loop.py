@@ -56,16 +56,6 @@ class Outcome:
     learned: bool = True
 
 
-def default_precision(device: str) -> str:
-    """``bf16`` where the hardware multiplies bfloat16 matrices, else ``fp32``."""
-    kind = torch.device(device).type
-    if kind == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    # Not public, but the only way torch tells; without tile instructions bfloat16 is slower than float32.
-    has_tiles = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return "bf16" if kind == "cpu" and has_tiles is not None and has_tiles() else "fp32"
-
-
 class ShiftedInput(nn.Module):
     """A network that takes pixels in [0, 1] and shifts them as its protocol says."""
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import Deferred
+from .. import machine
+from ..errors import Deferred, one_line
 from ..leases import BEATS, Lease, leases_in, patience
 from ..schedule.devices import Slot
 from ..schedule.worker import Report
@@ -32,8 +33,14 @@ def run(assignment: Assignment, slot: Slot, settings: dict[str, Any], report: Re
     """Compute a stage on ``slot``. Raises Deferred where it has to wait for another process."""
     stage = assignment.stage
     if stage.uses_torch:
-        import torch
+        try:
+            import torch
+        except Exception as error:  # a broken installation fails in its own ways
+            raise machine.torch_problem(one_line(error)) from error
 
+        from ..engine.no_compiler import leave_compiler_out
+
+        leave_compiler_out()
         torch.set_num_threads(slot.threads)
     env = replace(settings["env"], device=slot.device, threads=slot.threads)
     with contextlib.ExitStack() as held:

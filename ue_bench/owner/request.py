@@ -90,6 +90,6 @@ def make_request(
 
 
 def _precision(precision: str, device: str) -> str:
-    from ..engine.loop import default_precision
+    from ..engine.precision import default_precision
 
     return default_precision(device) if precision == "auto" else precision
