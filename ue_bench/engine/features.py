@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from ..contract.imageset import ImageSet
 from .batches import EVAL_BATCH
-from .loop import Pixels, to_unit
+from .crops import to_unit
+from .loop import Pixels
 
 # What ends the convolutional part of a classifier.
 HEAD = (nn.Linear, nn.Flatten, nn.modules.pooling._AdaptiveAvgPoolNd, nn.modules.pooling._AvgPoolNd)
