@@ -127,10 +127,10 @@ def test_a_cell_that_shared_its_device_says_so(store: ResultStore) -> None:
 
 
 def test_a_cell_whose_steps_were_not_replayed_says_why(store: ResultStore) -> None:
-    replayed, eager = result().cost, result().cost.model_copy(update={"eager": "mine is not replayable"})
+    replayed, eager = result().cost, result().cost.model_copy(update={"eager": "plugin"})
     assert "eager" not in record_text(result(cost=replayed))
     store.write(result(cost=eager), CURVE)
-    assert store.results()[0].cost.eager == "mine is not replayable"
+    assert store.results()[0].cost.eager == "plugin"
 
 
 def test_a_result_with_the_longest_plausible_names_has_at_most_2_kb(store: ResultStore) -> None:
@@ -170,7 +170,7 @@ def test_a_result_with_the_longest_plausible_names_has_at_most_2_kb(store: Resul
             l0_mean=third * 1000, psnr=third, ssim=1 / 3,
         ),
         cost=Cost(protect_seconds=third, train_seconds=1e5 / 3, images_per_second=1e6 / 3, peak_memory_mb=1e5 / 3,
-                  packed=16, eager="countermeasure is not replayable"),
+                  packed=16, eager="plugin"),
         environment=Environment(
             ue_bench="0.10.12.dev123", commit="0123456789+", python="3.13.12", torch="2.11.0+cu128",
             device="Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz", threads=16,

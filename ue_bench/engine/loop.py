@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -32,7 +32,7 @@ from .crops import padded_crop, resized_crop, to_unit
 from .divergence import DivergenceCheck
 from .generators import leaves_generators_alone, own_generator
 from .numerics import full_float32
-from .replay import CudaGraphs, StepRunner
+from .replay import CudaGraphs, Eager, Recorder, StepRunner
 from .saving import VERSION, fits
 
 RELEASE_BYTES = 32 * 2**20  # read from disk before pages are given back; a page fault maps several images at once
@@ -46,7 +46,8 @@ class Outcome:
 
     ``accuracy_last`` is that of the network as it is handed over: the last of the curve, unless a countermeasure keeps
     the weights of another evaluation or changes them afterwards. ``learned`` says whether the training ended above
-    chance on its own training images, see ``above_chance``. ``eager`` says why steps were not replayed on a GPU.
+    chance on its own training images, see ``above_chance``. ``eager`` says why steps were not replayed on a GPU: the
+    ``plugin`` must not be, the images do not fit in ``memory``, or recording ``failed``.
     """
 
     epochs: list[float] = field(default_factory=list)
@@ -57,7 +58,7 @@ class Outcome:
     images_per_second: float = 0.0
     accuracy_last: float | None = None
     learned: bool = True
-    eager: str = ""
+    eager: Eager = ""
 
 
 def default_precision(device: str) -> str:
@@ -182,15 +183,15 @@ def make_optimizer(model: nn.Module, protocol: Protocol, recorded: bool = False)
     )  # fmt: skip
 
 
-def eager_reason(countermeasure: Countermeasure, pixels: Pixels) -> str:
-    """Return why steps on ``pixels`` cannot be recorded as a CUDA graph, or nothing."""
+def choose_recorder(
+    countermeasure: Countermeasure, pixels: Pixels, generators: Sequence[torch.Generator]
+) -> tuple[Recorder | None, Eager]:
+    """Return what records steps on ``pixels`` that draw from ``generators``; None with the reason, on CUDA."""
     if pixels.device.type != "cuda":
-        return "steps are recorded on CUDA alone"
-    if pixels.resident is None:
-        return "the images do not fit on the device"
-    if hindering := not_replayable(countermeasure):
-        return f"{hindering[0].name} is not replayable"
-    return ""
+        return None, ""
+    if not_replayable(countermeasure):
+        return None, "plugin"
+    return (None, "memory") if pixels.resident is None else (CudaGraphs(pixels.device, generators), "")
 
 
 @leaves_generators_alone
@@ -228,8 +229,6 @@ def train(
     test_pixels = Pixels(test_set, on) if test_set is not None else None
     torch.manual_seed(derive(seed, "initial weights"))
     model = ShiftedInput(build(), protocol.shift).to(on).to(memory_format=torch.channels_last)
-    eager = eager_reason(countermeasure, train_pixels)
-    optimizer = make_optimizer(model, protocol, recorded=not eager)
 
     def autocast() -> torch.autocast:
         return torch.autocast(on.type, torch.bfloat16, enabled=precision == "bf16")
@@ -237,6 +236,8 @@ def train(
     shuffling = torch.Generator(on).manual_seed(derive(seed, "order of images"))
     cropping = torch.Generator(on).manual_seed(derive(seed, "crop and flip"))
     countermeasure_rng = torch.Generator(on).manual_seed(derive(seed, "countermeasure"))
+    recorder, eager = choose_recorder(countermeasure, train_pixels, (cropping, countermeasure_rng))
+    optimizer = make_optimizer(model, protocol, recorded=recorder is not None)
 
     batch = min(protocol.batch, len(train_set))
     steps_per_epoch = len(train_set) // batch  # the last, smaller batch is dropped
@@ -280,7 +281,6 @@ def train(
         loss_sum.add_(loss.detach())
         return loss.detach()
 
-    recorder = None if eager else CudaGraphs(on, (cropping, countermeasure_rng))
     run_step = StepRunner(one_step, model, optimizer, (loss_sum, right), generators[1:], recorder, eager)
 
     def measure(pixels: Pixels) -> float:
@@ -355,7 +355,7 @@ def train(
         order = None
         if save is not None:
             save(whole_state(epoch + 1))
-    outcome.eager = run_step.eager if on.type == "cuda" else ""
+    outcome.eager = run_step.eager
     outcome.images_per_second = total * batch / outcome.train_seconds
     if best is not None:
         model.load_state_dict(best["model"])

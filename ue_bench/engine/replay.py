@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,9 @@ Step = Callable[[Tensor, float | Tensor], Tensor]
 """Takes indices of images and the learning rate, changes network, optimizer and sums in place; returns the loss."""
 Recorded = Callable[[], Tensor]
 """Does again what was recorded, on what the buffers hold now; returns the tensor that receives the loss."""
+
+Eager = Literal["", "plugin", "memory", "failed"]
+"""Why steps are not recorded: not replayable, images beyond the device's memory, or recording them failed."""
 
 WARM_UP = 3  # steps before recording, in which libraries choose their algorithms and take their workspaces
 
@@ -71,7 +74,7 @@ class StepRunner:
     """Runs ``step`` on indices of a batch and a learning rate, as it is or recorded.
 
     With a ``recorder`` the step is recorded when it is first needed in each of its phases, and replayed from then on.
-    ``eager`` says why it is not recorded, where it might have been.
+    ``eager`` says why it is not recorded, where it might have been; it becomes ``failed`` where recording fails.
     """
 
     def __init__(
@@ -82,7 +85,7 @@ class StepRunner:
         sums: Sequence[Tensor],
         generators: Sequence[torch.Generator],
         recorder: Recorder | None = None,
-        eager: str = "",
+        eager: Eager = "",
     ) -> None:
         self.step, self.network, self.optimizer, self.sums, self.generators = step, network, optimizer, sums, generators
         self.recorder, self.eager = recorder, eager
@@ -99,9 +102,9 @@ class StepRunner:
             try:
                 self.recorded[phase] = self.record(self.recorder, lambda: self.step(where_buffer, rate_buffer))
             except RuntimeError as error:
-                reason = (str(error).strip().splitlines() or ["no reason given"])[0][:80]
+                reason = (str(error).strip().splitlines() or ["no reason given"])[0]
                 log.warning("ue-bench: steps are not recorded as a CUDA graph: %s", reason)
-                self.recorder, self.eager = None, f"not recorded: {reason}"
+                self.recorder, self.eager = None, "failed"
                 return self.step(where, rate)
         return self.recorded[phase]().clone()  # the next replay writes over it
 

@@ -78,11 +78,15 @@ class Budget(_Record):
     ssim: Similarity
 
 
+Eager = Literal["", "plugin", "memory", "failed"]
+
+
 class Cost(_Record):
     """Seconds and memory of making the protected set and of training on it.
 
     ``packed`` is the largest number of cells that shared the device: seconds are those of the cell alone only at 1.
-    ``eager`` says why the steps of a training on CUDA were not recorded as a graph and replayed, if they were not.
+    ``eager`` says why the steps of a training on CUDA were not recorded as a graph and replayed, if they were not: the
+    ``plugin`` is not replayable, the images do not fit in ``memory``, or recording them ``failed``.
     """
 
     protect_seconds: Positive
@@ -90,7 +94,7 @@ class Cost(_Record):
     images_per_second: Positive
     peak_memory_mb: Positive
     packed: int = Field(default=1, ge=1)
-    eager: str = Field(default="", max_length=120)
+    eager: Eager = ""
 
 
 class Environment(_Record):
