@@ -20,7 +20,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from ue_bench.api import Context, Countermeasure, ImageSet, Victim
 from ue_bench.catalogue.protocols import protocol
 from ue_bench.catalogue.registry import registry
-from ue_bench.engine.loop import padded_crop, to_unit, train
+from ue_bench.engine.crops import padded_crop, to_unit
+from ue_bench.engine.loop import train
 from ue_bench_deephiding.hinet import HidingNetwork
 
 IMAGES = 512

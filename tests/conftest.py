@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from fake_cuda import FakeGpu, stand_in
 from toys import Install
 
 from ue_bench.catalogue import loading
@@ -76,6 +77,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
+    """A device ``cuda`` without a driver, see ``fake_cuda``."""
+    return stand_in(monkeypatch)
 
 
 class NoTorchvision:

@@ -32,6 +32,7 @@ class AdversarialTraining(Countermeasure):
 
     name: ClassVar[str] = "at"
     revision: ClassVar[int] = 1
+    replayable: ClassVar[bool] = True
     paper: ClassVar[str] = "Towards Deep Learning Models Resistant to Adversarial Attacks, ICLR 2018, arXiv 1706.06083"
     uses_labels: ClassVar[bool] = True
 
@@ -95,6 +96,7 @@ class FastAdversarialTraining(Countermeasure):
 
     name: ClassVar[str] = "fgsm-rs"
     revision: ClassVar[int] = 1
+    replayable: ClassVar[bool] = True
     paper: ClassVar[str] = "Fast is better than free: Revisiting adversarial training, ICLR 2020, arXiv 2001.03994"
     uses_labels: ClassVar[bool] = True
 

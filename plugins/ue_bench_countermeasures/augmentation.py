@@ -44,6 +44,7 @@ class Cutout(Countermeasure):
 
     name: ClassVar[str] = "cutout"
     revision: ClassVar[int] = 1
+    replayable: ClassVar[bool] = True
     paper: ClassVar[str] = "Improved Regularization of Convolutional Neural Networks with Cutout, arXiv 1708.04552"
 
     length: int | None = Field(
@@ -92,6 +93,7 @@ class Mixup(Countermeasure):
 
     name: ClassVar[str] = "mixup"
     revision: ClassVar[int] = 1
+    replayable: ClassVar[bool] = True
     paper: ClassVar[str] = "mixup: Beyond Empirical Risk Minimization, ICLR 2018, arXiv 1710.09412"
     uses_labels: ClassVar[bool] = True
 
@@ -130,6 +132,7 @@ class CutMix(Countermeasure):
 
     name: ClassVar[str] = "cutmix"
     revision: ClassVar[int] = 1
+    replayable: ClassVar[bool] = True
     paper: ClassVar[str] = "CutMix: Regularization Strategy to Train Strong Classifiers, ICCV 2019, arXiv 1905.04899"
     uses_labels: ClassVar[bool] = True
 
@@ -173,6 +176,7 @@ class GaussianNoise(Countermeasure):
 
     name: ClassVar[str] = "gaussian-noise"
     revision: ClassVar[int] = 1
+    replayable: ClassVar[bool] = True
     paper: ClassVar[str] = "Semantic Deep Hiding for Robust Unlearnable Examples, IEEE TIFS 2024, arXiv 2406.17349"
 
     std: Ratio = Field(0.1, gt=0, le=1, description="standard deviation on the [0, 1] scale")
@@ -199,6 +203,7 @@ class Coin(Countermeasure):
 
     name: ClassVar[str] = "coin"
     revision: ClassVar[int] = 1
+    replayable: ClassVar[bool] = True
     paper: ClassVar[str] = (
         "Detecting and Corrupting Convolution-based Unlearnable Examples, AAAI 2025, arXiv 2311.18403"
     )

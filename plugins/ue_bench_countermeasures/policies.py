@@ -72,6 +72,7 @@ class Rotation(Countermeasure):
 
     name: ClassVar[str] = "rotation"
     revision: ClassVar[int] = 1
+    replayable: ClassVar[bool] = True
     paper: ClassVar[str] = "Unlearnable Examples: Making Personal Data Unexploitable, ICLR 2021, arXiv 2101.04898"
 
     degrees: float = Field(20.0, gt=0, le=180, description="largest angle to either side")
@@ -98,6 +99,7 @@ class RandAugment(Countermeasure):
 
     name: ClassVar[str] = "randaugment"
     revision: ClassVar[int] = 1
+    replayable: ClassVar[bool] = True
     paper: ClassVar[str] = "RandAugment: Practical automated data augmentation, NeurIPS 2020, arXiv 1909.13719"
 
     ops: int = Field(2, ge=1, le=14, description="operations in a row")
@@ -108,10 +110,10 @@ class RandAugment(Countermeasure):
 
         height, width = x.shape[2:]
         signs = (1, -1)
-        table = on_device(
-            [row(o, magnitude(o, self.magnitude, 31, height, width) * sign_of(o, s), height, width)
-             for o in OPERATIONS for s in signs],
-            x,
+        table = constant(
+            tuple(tuple(row(o, magnitude(o, self.magnitude, 31, height, width) * sign_of(o, s), height, width))
+                  for o in OPERATIONS for s in signs),
+            x.device,
         )  # fmt: skip
         levels = to_levels(x)
         for _ in range(self.ops):
@@ -131,6 +133,7 @@ class AutoAugment(Countermeasure):
 
     name: ClassVar[str] = "autoaugment"
     revision: ClassVar[int] = 1
+    replayable: ClassVar[bool] = True
     paper: ClassVar[str] = "AutoAugment: Learning Augmentation Strategies from Data, CVPR 2019, arXiv 1805.09501"
 
     def augment(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -142,12 +145,12 @@ class AutoAugment(Countermeasure):
         for step in range(2):
             steps = [pair[step] for pair in CIFAR10_POLICY]
             rows = [
-                row(o, magnitude(o, strength, 10, height, width) * sign_of(o, sign), height, width)
+                tuple(row(o, magnitude(o, strength, 10, height, width) * sign_of(o, sign), height, width))
                 for sign in (1, -1)
                 for o, _, strength in steps
             ]
-            table = on_device([*rows, list(IDENTITY)], x)
-            probability = on_device([p for _, p, _ in steps], x)
+            table = constant((*rows, IDENTITY), x.device)
+            probability = constant(tuple(p for _, p, _ in steps), x.device)
             acts = torch.rand(count, generator=generator, device=x.device) < probability[policy]
             negative = torch.randint(2, (count,), generator=generator, device=x.device)
             levels = change(levels, table[torch.where(acts, policy + len(steps) * negative, len(rows))])
@@ -217,13 +220,12 @@ def row(operation: str, amount: float, height: int, width: int) -> list[float]:
     return numbers
 
 
-def on_device(numbers: list[float] | list[list[float]], x: Tensor) -> Tensor:
-    """Move ``numbers`` beside ``x``, in float64 where there is one, without waiting for the device."""
+@cache
+def constant(numbers: tuple[float, ...] | tuple[tuple[float, ...], ...], device: torch.device) -> Tensor:
+    """Return ``numbers`` on ``device``, in float64 where it has that. Brought there once: a step must not wait."""
     import torch
 
-    return torch.tensor(numbers, dtype=torch.float64 if x.device.type != "mps" else torch.float32).to(
-        x.device, non_blocking=True
-    )
+    return torch.tensor(numbers, dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
 
 
 def to_levels(x: Tensor) -> Tensor:
@@ -266,7 +268,7 @@ def change(levels: Tensor, rows: Tensor) -> Tensor:
     """Change images of whole levels, each by the operation of its row N x ``len(ROW)``."""
     import torch
 
-    identity = on_device(list(IDENTITY), levels)
+    identity = constant(IDENTITY, levels.device)
     moved = (rows[:, :6] != identity[:6]).any(dim=1)
     brightness, color, contrast, sharpness, step, threshold, stretch, equalized = (rows != identity)[:, 6:].unbind(1)
     factors = dict(zip(ROW, rows[:, :, None, None, None].unbind(1), strict=True))

@@ -14,6 +14,7 @@ from ue_bench.api import Context, EnvironmentProblem, ImageSet, UserError
 
 from .diffusion.recipe import PRESETS, Recipe
 from .diffusion.weights import Weights, locate
+from .policies import constant
 from .presets import WithPreset
 from .purifiers import DiffusionModel
 
@@ -111,6 +112,7 @@ class Eclipse(OwnDiffusionModel):
 
     name: ClassVar[str] = "eclipse"
     revision: ClassVar[int] = 1
+    replayable: ClassVar[bool] = True
     paper: ClassVar[str] = (
         "ECLIPSE: Expunging Clean-label Indiscriminate Poisons via Sparse Diffusion Purification, 2024"
     )
@@ -147,7 +149,7 @@ class Eclipse(OwnDiffusionModel):
 
         on: dict[str, Any] = {"generator": generator, "device": x.device}
         levels = x.float()
-        luma = (levels * torch.tensor(LUMA, device=x.device)[:, None, None]).sum(1, keepdim=True)
+        luma = (levels * constant(LUMA, x.device).float()[:, None, None]).sum(1, keepdim=True)
         gray = torch.rand(len(x), 1, 1, 1, **on) < self.gray
         levels = torch.where(gray, luma, levels) + self.noise * torch.randn(x.shape, **on)
         # channels-last as the batch was

@@ -49,6 +49,7 @@ class UEraser(Countermeasure):
 
     name: ClassVar[str] = "ueraser"
     revision: ClassVar[int] = 1
+    replayable: ClassVar[bool] = True
     paper: ClassVar[str] = (
         "Learning the Unlearnable: Adversarial Augmentations Suppress Unlearnable Example Attacks, 2023"
     )
@@ -71,12 +72,15 @@ class UEraser(Countermeasure):
         """Return in how many epochs, the first ones of so many, the worst copy counts."""
         return {"lite": 0, "standard": -(-epochs // 4), "max": epochs}[self.variant]
 
+    def phase(self, epoch: int, epochs: int) -> bool:
+        return epoch < self.worst_case_epochs(epochs)
+
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, ctx: TrainContext) -> Tensor:
         import torch
         import torch.nn.functional as F
 
         losses = []
-        for _ in range(self.copies if ctx.epoch < self.worst_case_epochs(ctx.epochs) else 1):
+        for _ in range(self.copies if self.phase(ctx.epoch, ctx.epochs) else 1):
             copy = self.transform(x, ctx.generator)  # in float32: coordinates in half precision miss pixels
             with ctx.autocast():
                 logits = model(copy)

@@ -21,8 +21,8 @@ from ue_bench_countermeasures.policies import (
     RandAugment,
     Rotation,
     change,
+    constant,
     magnitude,
-    on_device,
     rotations,
     row,
     warp,
@@ -69,7 +69,7 @@ def test_operations_are_those_of_torchvision(operation: str, size: tuple[int, in
     levels = amounts(operation, *size)
     images = pictures(len(levels), *size)
     expected = torch.stack([reference(i, operation, a) for i, a in zip(images, levels, strict=True)])
-    rows = on_device([row(operation, a, *size) for a in levels], images)
+    rows = constant(tuple(tuple(row(operation, a, *size)) for a in levels), images.device)
     changed = change(images.float(), rows)
     assert torch.equal(changed, expected.float())
 
@@ -100,8 +100,8 @@ def test_policy_is_that_of_torchvision() -> None:
 def test_every_image_is_computed_elsewhere_than_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both ways to apply an operation to some images agree."""
     images = pictures(29, 16, 16).float()
-    drawn = [row(o, magnitude(o, 20, 31, 16, 16), 16, 16) for o in [*OPERATIONS, "Invert"]]
-    rows = on_device((2 * drawn)[:29], images)
+    drawn = [tuple(row(o, magnitude(o, 20, 31, 16, 16), 16, 16)) for o in [*OPERATIONS, "Invert"]]
+    rows = constant(tuple((2 * drawn)[:29]), images.device)
     expected = change(images, rows)
     monkeypatch.setattr(
         policies, "only", lambda chosen, f, x, *a: torch.where(chosen[:, None, None, None], f(x, *a), x)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ue_bench.engine.loop import cut_pixels, cut_rows, padded_crop, resized_crop, to_unit
+from ue_bench.engine.crops import cut_pixels, cut_rows, padded_crop, resized_crop, to_unit
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -19,6 +19,7 @@ from ue_bench.contract.imageset import ImageSet
 from ue_bench.contract.plugin import Countermeasure, Victim
 from ue_bench.contract.protocol import Protocol
 from ue_bench.engine import batches, loop, memory
+from ue_bench.engine.crops import to_unit
 from ue_bench.engine.loop import Outcome, Pixels, ShiftedInput, accuracy, make_optimizer, train
 
 RECIPE = Protocol(
@@ -324,7 +325,7 @@ def test_logits_are_the_same_to_the_bit_in_batches_for_a_cpu(selector: str, prec
     assert isinstance(victim, Victim)
     torch.manual_seed(0)
     model = victim.build(10, (16, 16)).to(memory_format=torch.channels_last).eval()
-    x = loop.to_unit(torch.randint(256, (batches.EVAL_BATCH, 16, 16, 3), dtype=torch.uint8))
+    x = to_unit(torch.randint(256, (batches.EVAL_BATCH, 16, 16, 3), dtype=torch.uint8))
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         assert torch.equal(
             torch.cat([model(part) for part in x.split(batches.EVAL_BATCH // batches.ONE_CORE_PARTS)]), model(x)

@@ -126,6 +126,13 @@ def test_a_cell_that_shared_its_device_says_so(store: ResultStore) -> None:
     assert store.results()[0].cost.packed == 3
 
 
+def test_a_cell_whose_steps_were_not_replayed_says_why(store: ResultStore) -> None:
+    replayed, eager = result().cost, result().cost.model_copy(update={"eager": "plugin"})
+    assert "eager" not in record_text(result(cost=replayed))
+    store.write(result(cost=eager), CURVE)
+    assert store.results()[0].cost.eager == "plugin"
+
+
 def test_a_result_with_the_longest_plausible_names_has_at_most_2_kb(store: ResultStore) -> None:
     protector = "deephiding[mode=sample,hidden=natural,hidden_images=photographs of nature,bank_size=10000,eps=16/255]"
     countermeasure = "gaussian-filter[apply_to_test=true,sigma=12.345]+jpeg[apply_to_test=true,quality=10]+at[steps=10]"
@@ -162,7 +169,8 @@ def test_a_result_with_the_longest_plausible_names_has_at_most_2_kb(store: Resul
             declared="linf 0.03137254901960784", linf_mean=third, linf_max=255, rms=third, over_8=1 / 3, l2_mean=third,
             l0_mean=third * 1000, psnr=third, ssim=1 / 3,
         ),
-        cost=Cost(protect_seconds=third, train_seconds=1e5 / 3, images_per_second=1e6 / 3, peak_memory_mb=1e5 / 3),
+        cost=Cost(protect_seconds=third, train_seconds=1e5 / 3, images_per_second=1e6 / 3, peak_memory_mb=1e5 / 3,
+                  packed=16, eager="plugin"),
         environment=Environment(
             ue_bench="0.10.12.dev123", commit="0123456789+", python="3.13.12", torch="2.11.0+cu128",
             device="Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz", threads=16,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
@@ -48,6 +49,9 @@ class Combination(Countermeasure):
                 x, y = member.augment(x, y, generator)
         return x, y
 
+    def phase(self, epoch: int, epochs: int) -> Hashable:
+        return tuple(m.phase(epoch, epochs) for m in self.members)
+
     def selection_score(self, model: nn.Module, ctx: TrainContext) -> float:
         [judge] = [m for m in self.members if m.overrides("selection_score")]
         return judge.selection_score(model, with_clean_data(ctx, judge))
@@ -74,6 +78,12 @@ def parts(countermeasure: Countermeasure) -> tuple[Countermeasure, ...]:
 def purifiers(countermeasure: Countermeasure) -> list[Countermeasure]:
     """Return the members that change stored images, in order."""
     return [m for m in parts(countermeasure) if m.overrides("purify")]
+
+
+def not_replayable(countermeasure: Countermeasure) -> list[Countermeasure]:
+    """Return the members that act on batches and must not be recorded."""
+    acting = [m for m in parts(countermeasure) if m.overrides("augment") or m.overrides("loss")]
+    return [m for m in acting if not m.replayable]
 
 
 def has(countermeasure: Countermeasure, method: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -210,12 +211,18 @@ class Countermeasure(Plugin):
     ``uses_labels``: whether labels are read or changed. ``identity_note``: set, in one sentence, when the operation at
     its defaults is known to change nothing; tables say so. ``cache_purified``: purified sets are kept in the store.
     ``passes``: network passes a training image costs, in forward-and-backward passes, 1 for plain training.
+
+    ``replayable``: on a GPU, ``augment`` and ``loss`` may be recorded once and replayed for every batch, which saves
+    the time that Python takes. That is right where they do the same tensor operations at every step (of a ``phase``)
+    whatever the numbers in the tensors, draw from the generator they are given alone, copy nothing between host and
+    device, and keep nothing for later. Where it is false, steps run one by one, and the result says so.
     """
 
     kind: ClassVar[str] = "countermeasure"
     uses_labels: ClassVar[bool] = False
     identity_note: ClassVar[str] = ""
     cache_purified: ClassVar[bool] = False
+    replayable: ClassVar[bool] = False
 
     @property
     def passes(self) -> float:
@@ -237,6 +244,10 @@ class Countermeasure(Plugin):
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, ctx: TrainContext) -> Tensor:
         """Return the scalar to minimise for a batch in [0, 1]. ``model`` normalises the batch itself."""
         raise NotImplementedError
+
+    def phase(self, epoch: int, epochs: int) -> Hashable:
+        """Return what of ``epoch``, from 0, of so many tells which operations ``loss`` does, if that changes."""
+        return None
 
     def selection_score(self, model: nn.Module, ctx: TrainContext) -> float:
         """Return how good the network is, asked at every evaluation: the first with the highest score is kept.

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..contract.imageset import ImageSet
 from .batches import EVAL_BATCH
-from .loop import Pixels, to_unit
+from .crops import to_unit
+from .loop import Pixels
 
 # What ends the convolutional part of a classifier.
 HEAD = (nn.Linear, nn.Flatten, nn.modules.pooling._AdaptiveAvgPoolNd, nn.modules.pooling._AvgPoolNd)
@@ -61,7 +63,7 @@ def cosines(model: nn.Module, data: ImageSet, device: str, precision: str) -> tu
             sums = features.new_zeros(data.num_classes, features.shape[1])
         sums.index_add_(0, labels, features)
     assert sums is not None  # a training set has images
-    present = torch.bincount(pixels.labels, minlength=data.num_classes) > 0
+    present = torch.tensor(np.unique(data.labels), device=pixels.device)
     total = torch.zeros((), device=pixels.device)
     for features, labels in batches():
         total += F.cosine_similarity(features, sums[labels]).sum()

@@ -2,14 +2,14 @@
 
 Images stay uint8 until the step that needs them. Cropping, flipping and countermeasures are tensor code with explicit
 generators; weights are float32, layers run in bfloat16 where the hardware computes it; nothing in a step waits for
-the device.
+the device, and on a GPU a step is recorded once and replayed, see ``replay``.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..contract.combination import has
+from ..contract.combination import has, not_replayable
 from ..contract.context import TrainContext
 from ..contract.imageset import ImageSet, release
 from ..contract.plugin import Countermeasure
@@ -28,8 +28,11 @@ from ..contract.protocol import Protocol
 from ..errors import Diverged
 from ..seeds import derive
 from .batches import evaluation_batches
+from .crops import padded_crop, resized_crop, to_unit
 from .divergence import DivergenceCheck
 from .generators import leaves_generators_alone, own_generator
+from .numerics import full_float32
+from .replay import CudaGraphs, Eager, Recorder, StepRunner
 from .saving import VERSION, fits
 
 RELEASE_BYTES = 32 * 2**20  # read from disk before pages are given back; a page fault maps several images at once
@@ -43,7 +46,8 @@ class Outcome:
 
     ``accuracy_last`` is that of the network as it is handed over: the last of the curve, unless a countermeasure keeps
     the weights of another evaluation or changes them afterwards. ``learned`` says whether the training ended above
-    chance on its own training images, see ``above_chance``.
+    chance on its own training images, see ``above_chance``. ``eager`` says why steps were not replayed on a GPU: the
+    ``plugin`` must not be, the images do not fit in ``memory``, or recording ``failed``.
     """
 
     epochs: list[float] = field(default_factory=list)
@@ -54,6 +58,7 @@ class Outcome:
     images_per_second: float = 0.0
     accuracy_last: float | None = None
     learned: bool = True
+    eager: Eager = ""
 
 
 class ShiftedInput(nn.Module):
@@ -90,67 +95,6 @@ class Pixels:
             release(self.data.images)
             self.read = 0
         return batch.to(self.device)
-
-
-def to_unit(images: Tensor) -> Tensor:
-    """uint8 N x H x W x 3 to float32 N x 3 x H x W in [0, 1], channels last in memory."""
-    return images.permute(0, 3, 1, 2).float().div_(255)
-
-
-def padded_crop(images: Tensor, pad: int, flip: bool, generator: torch.Generator) -> Tensor:
-    """Zero-pad by ``pad``, cut a window of the old size at random, mirror half of them. uint8 N x H x W x 3.
-
-    Each output is a window of the padded image or its mirror; with pad 0 and no flip it is the image.
-    """
-    n, height, width, _ = images.shape
-    on: dict[str, Any] = {"device": images.device, "generator": generator}
-    top, left = torch.randint(2 * pad + 1, (n, 1), **on), torch.randint(2 * pad + 1, (n, 1), **on)
-    mirrored = torch.rand((n, 1), **on) < 0.5 if flip else torch.zeros_like(top, dtype=torch.bool)
-    padded = images.new_zeros(n, height + 2 * pad, width + 2 * pad, 3)
-    padded[:, pad : pad + height, pad : pad + width] = images
-    cut = cut_rows if images.device.type == "cpu" else cut_pixels
-    return cut(padded, top, left, mirrored, (height, width))
-
-
-def cut_pixels(padded: Tensor, top: Tensor, left: Tensor, mirrored: Tensor, size: tuple[int, int]) -> Tensor:
-    """A window of ``size`` of each image N x H x W x 3 at rows ``top`` and columns ``left`` (N x 1), pixel by pixel."""
-    rows = top + torch.arange(size[0], device=padded.device)
-    columns = left + torch.arange(size[1], device=padded.device)
-    columns = torch.where(mirrored, columns.flip(1), columns)
-    which = torch.arange(len(padded), device=padded.device)
-    return padded[which[:, None, None], rows[:, :, None], columns[:, None, :]]
-
-
-def cut_rows(padded: Tensor, top: Tensor, left: Tensor, mirrored: Tensor, size: tuple[int, int]) -> Tensor:
-    """The same on a CPU, where copying rows as they lie in memory is several times as fast as looking up pixels."""
-    height, width = size
-    lines = padded.flatten(2).numpy()
-    windows = np.lib.stride_tricks.sliding_window_view(lines, (height, 3 * width), axis=(1, 2))[:, :, ::3]
-    cut = windows[np.arange(len(lines)), top[:, 0].numpy(), left[:, 0].numpy()]
-    turned = np.flatnonzero(mirrored.numpy())
-    cut[turned] = torch.from_numpy(cut[turned]).view(-1, height, width, 3).flip(2).flatten(2).numpy()
-    return torch.from_numpy(cut).view(-1, height, width, 3)
-
-
-def resized_crop(images: Tensor, flip: bool, generator: torch.Generator) -> Tensor:
-    """A random window of 8 to 100 % of the area and aspect 3/4 to 4/3, brought back to the old size.
-
-    uint8 N x H x W x 3 in and out. Bilinear sampling without antialiasing, which deviates from torchvision's
-    RandomResizedCrop on PIL images.
-    """
-    n, height, width, _ = images.shape
-    on: dict[str, Any] = {"device": images.device, "generator": generator}
-    area = 0.08 + 0.92 * torch.rand(n, **on)
-    aspect = torch.exp((2 * torch.rand(n, **on) - 1) * torch.log(torch.tensor(4 / 3, device=images.device)))
-    w, h = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
-    x, y = (2 * torch.rand(n, **on) - 1) * (1 - w), (2 * torch.rand(n, **on) - 1) * (1 - h)
-    if flip:
-        w = torch.where(torch.rand(n, **on) < 0.5, -w, w)
-    theta = torch.zeros(n, 2, 3, device=images.device)
-    theta[:, 0, 0], theta[:, 0, 2], theta[:, 1, 1], theta[:, 1, 2] = w, x, h, y
-    grid = F.affine_grid(theta, [n, 3, height, width], align_corners=False)
-    cut = F.grid_sample(images.permute(0, 3, 1, 2).float(), grid, "bilinear", "reflection", align_corners=False)
-    return cut.round_().to(torch.uint8).permute(0, 2, 3, 1)
 
 
 @torch.no_grad()
@@ -206,8 +150,12 @@ def sample_of(data: ImageSet, seed: int) -> ImageSet:
     return ImageSet(data.images[rows], data.labels[rows], data.class_names)
 
 
-def make_optimizer(model: nn.Module, protocol: Protocol) -> torch.optim.Optimizer:
-    """The optimizer of ``protocol`` for all weights of ``model``; the second beta and epsilon of Adam are torch's."""
+def make_optimizer(model: nn.Module, protocol: Protocol, recorded: bool = False) -> torch.optim.Optimizer:
+    """The optimizer of ``protocol`` for all weights of ``model``; the second beta and epsilon of Adam are torch's.
+
+    One kernel takes a step on a GPU. ``recorded`` steps read the learning rate from a tensor there.
+    """
+    on_gpu = next(model.parameters()).is_cuda
     if protocol.optimizer == "sgd":
         return torch.optim.SGD(
             model.parameters(),
@@ -215,13 +163,29 @@ def make_optimizer(model: nn.Module, protocol: Protocol) -> torch.optim.Optimize
             protocol.momentum,
             weight_decay=protocol.weight_decay,
             nesterov=protocol.nesterov,
+            fused=on_gpu or None,
         )
     kind: type[torch.optim.Adam] = torch.optim.AdamW if protocol.optimizer == "adamw" else torch.optim.Adam
     betas = (protocol.momentum, 0.999)
-    return kind(model.parameters(), protocol.learning_rate, betas, weight_decay=protocol.weight_decay)
+    return kind(
+        model.parameters(), protocol.learning_rate, betas, weight_decay=protocol.weight_decay,
+        fused=on_gpu or None, capturable=on_gpu and recorded,
+    )  # fmt: skip
+
+
+def choose_recorder(
+    countermeasure: Countermeasure, pixels: Pixels, generators: Sequence[torch.Generator]
+) -> tuple[Recorder | None, Eager]:
+    """Return what records steps on ``pixels`` that draw from ``generators``; None with the reason, on CUDA."""
+    if pixels.device.type != "cuda":
+        return None, ""
+    if not_replayable(countermeasure):
+        return None, "plugin"
+    return (None, "memory") if pixels.resident is None else (CudaGraphs(pixels.device, generators), "")
 
 
 @leaves_generators_alone
+@full_float32()
 def train(
     build: Callable[[], nn.Module],
     train_set: ImageSet,
@@ -255,7 +219,6 @@ def train(
     test_pixels = Pixels(test_set, on) if test_set is not None else None
     torch.manual_seed(derive(seed, "initial weights"))
     model = ShiftedInput(build(), protocol.shift).to(on).to(memory_format=torch.channels_last)
-    optimizer = make_optimizer(model, protocol)
 
     def autocast() -> torch.autocast:
         return torch.autocast(on.type, torch.bfloat16, enabled=precision == "bf16")
@@ -263,6 +226,8 @@ def train(
     shuffling = torch.Generator(on).manual_seed(derive(seed, "order of images"))
     cropping = torch.Generator(on).manual_seed(derive(seed, "crop and flip"))
     countermeasure_rng = torch.Generator(on).manual_seed(derive(seed, "countermeasure"))
+    recorder, eager = choose_recorder(countermeasure, train_pixels, (cropping, countermeasure_rng))
+    optimizer = make_optimizer(model, protocol, recorded=recorder is not None)
 
     batch = min(protocol.batch, len(train_set))
     steps_per_epoch = len(train_set) // batch  # the last, smaller batch is dropped
@@ -272,10 +237,41 @@ def train(
     scores, finishes = has(countermeasure, "selection_score"), has(countermeasure, "after_training")
     best: dict[str, Any] | None = None  # score and weights of the evaluation that is kept
     outcome = Outcome()
+    # steps that are replayed find them where they are: they are only ever changed in place
     loss_sum, right, seen, step, first = torch.zeros((), device=on), torch.zeros((), device=on), 0, 0, 0
     order: Tensor | None = None  # of the images in this epoch
     generators = (shuffling, cropping, countermeasure_rng, own_generator(on))
     divergence = DivergenceCheck(total)
+    context = TrainContext(countermeasure_rng, 0, epochs, autocast, clean=clean)
+
+    def one_step(where: Tensor, rate: float | Tensor) -> Tensor:
+        """Train on the images at ``where``; return the loss. All that outlasts the step is changed in place."""
+        images, y = train_pixels.take(where), train_pixels.labels[where]
+        if protocol.crop == "pad":
+            images = padded_crop(images, protocol.pad, protocol.flip, cropping)
+        else:
+            images = resized_crop(images, protocol.flip, cropping)
+        x = to_unit(images)
+        if augments:
+            x, y = countermeasure.augment(x, y, countermeasure_rng)
+        if has_loss:
+            loss = countermeasure.loss(model, x, y, context)
+        else:
+            with autocast():
+                logits = model(x)
+            loss = F.cross_entropy(logits.float(), y)
+            right.add_((logits.detach().argmax(1) == y).sum())
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if protocol.clip is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), protocol.clip)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+        loss_sum.add_(loss.detach())
+        return loss.detach()
+
+    run_step = StepRunner(one_step, model, optimizer, (loss_sum, right), generators[1:], recorder, eager)
 
     def measure(pixels: Pixels) -> float:
         try:
@@ -298,11 +294,13 @@ def train(
 
     if state is not None and fits(state, model):
         model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        # its options are those of this device, which need not be the one where the state was saved
+        optimizer.load_state_dict(state["optimizer"] | {"param_groups": optimizer.state_dict()["param_groups"]})
         for generator, drawn in zip(generators, state["generators"], strict=True):
             generator.set_state(drawn.cpu())
         outcome = Outcome(**state["outcome"])
-        loss_sum, right = state["loss_sum"].to(on), state["right"].to(on)
+        loss_sum.copy_(state["loss_sum"])
+        right.copy_(state["right"])
         seen, step, first, order = state["seen"], state["step"], state["epoch"], state["order"]
         divergence.losses = list(state["losses"])
         best = state["best"] if scores else None
@@ -310,35 +308,13 @@ def train(
     for epoch in range(first, epochs):
         started = time.perf_counter()
         context = TrainContext(countermeasure_rng, epoch, epochs, autocast, clean=clean)
+        phase = countermeasure.phase(epoch, epochs)
         if order is None:  # else in the middle of an epoch
             order = torch.randperm(len(train_set), device=on, generator=shuffling)
         model.train()
         begun = epoch * steps_per_epoch
         for start in range((step - begun) * batch, min(steps_per_epoch, total - begun) * batch, batch):
-            for group in optimizer.param_groups:
-                group["lr"] = protocol.rate(step, total)
-            where = order[start : start + batch]
-            images, y = train_pixels.take(where), train_pixels.labels[where]
-            if protocol.crop == "pad":
-                images = padded_crop(images, protocol.pad, protocol.flip, cropping)
-            else:
-                images = resized_crop(images, protocol.flip, cropping)
-            x = to_unit(images)
-            if augments:
-                x, y = countermeasure.augment(x, y, countermeasure_rng)
-            if has_loss:
-                loss = countermeasure.loss(model, x, y, context)
-            else:
-                with autocast():
-                    logits = model(x)
-                loss = F.cross_entropy(logits.float(), y)
-                right += (logits.detach().argmax(1) == y).sum()
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            if protocol.clip is not None:
-                nn.utils.clip_grad_norm_(model.parameters(), protocol.clip)
-            optimizer.step()
-            loss_sum += loss.detach()
+            loss = run_step(order[start : start + batch], protocol.rate(step, total), phase)
             divergence.add(loss)
             step, seen = step + 1, seen + 1
             if step % 10 == 0:
@@ -363,10 +339,13 @@ def train(
             outcome.accuracy_test.append(measure(test_pixels))
             outcome.loss_train.append(loss_sum.item() / seen)
             outcome.accuracy_train.append(None if has_loss else 100 * right.item() / (seen * batch))
-            loss_sum, right, seen = torch.zeros_like(loss_sum), torch.zeros_like(right), 0
+            seen = 0
+            loss_sum.zero_()
+            right.zero_()
         order = None
         if save is not None:
             save(whole_state(epoch + 1))
+    outcome.eager = run_step.eager
     outcome.images_per_second = total * batch / outcome.train_seconds
     if best is not None:
         model.load_state_dict(best["model"])

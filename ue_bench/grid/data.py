@@ -14,6 +14,7 @@ from ..catalogue.registry import registry
 from ..contract.context import Context, ProgressReport
 from ..contract.imageset import ImageSet
 from ..contract.plugin import Dataset
+from ..engine.numerics import full_float32
 from ..errors import ValidationError
 from ..keys import digest
 from ..leases import leases_in
@@ -119,7 +120,8 @@ def open_context(
 ) -> Iterator[Context]:
     """Give a context to work in, with a scratch folder that is gone afterwards.
 
-    The states of long work that were opened through it are then free for other processes.
+    On a GPU float32 is not rounded to TF32 meanwhile. The states of long work that were opened through it are
+    afterwards free for other processes.
     """
 
     def open_dataset(selector: str, split: str) -> ImageSet:
@@ -127,7 +129,7 @@ def open_context(
         assert isinstance(plugin, Dataset)
         return stored_split(store, stored_dataset(plugin, env, report), split)
 
-    with store.scratch() as scratch:
+    with store.scratch() as scratch, full_float32(env.device):
         try:
             yield Context(
                 env.device, seed, scratch, store.root, env.data_dir, report, open_dataset, precision,

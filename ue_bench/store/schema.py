@@ -79,10 +79,15 @@ class Budget(_Record):
     ssim: Similarity
 
 
+Eager = Literal["", "plugin", "memory", "failed"]
+
+
 class Cost(_Record):
     """Seconds and memory of making the protected set and of training on it.
 
     ``packed`` is the largest number of cells that shared the device: seconds are those of the cell alone only at 1.
+    ``eager`` says why the steps of a training on CUDA were not recorded as a graph and replayed, if they were not: the
+    ``plugin`` is not replayable, the images do not fit in ``memory``, or recording them ``failed``.
     """
 
     protect_seconds: Positive
@@ -90,6 +95,7 @@ class Cost(_Record):
     images_per_second: Positive
     peak_memory_mb: Positive
     packed: int = Field(default=1, ge=1)
+    eager: Eager = ""
 
 
 class Environment(_Record):
@@ -256,6 +262,8 @@ def as_json(record: BaseModel) -> dict[str, Any]:
             del plain["metrics"]["learned"]
         if record.cost.packed == 1:
             del plain["cost"]["packed"]
+        if not record.cost.eager:
+            del plain["cost"]["eager"]
     found: dict[str, Any] = _rounded(plain)
     return found if cell is None else found | {"cell": cell}
 

@@ -41,7 +41,7 @@ def batch(data: ImageSet, device: str) -> tuple[Tensor, Tensor]:
     """Return the first images of ``data`` as training has them, and their labels."""
     import torch
 
-    from ..engine.loop import to_unit
+    from ..engine.crops import to_unit
 
     images = torch.tensor(np.asarray(data.images[:BATCH]), device=device)
     return to_unit(images), torch.tensor(data.labels[:BATCH], device=device)

@@ -206,6 +206,7 @@ def _records(cell: Cell, outcome: loop.Outcome, peak_mb: float, work: Work) -> t
             images_per_second=outcome.images_per_second,
             peak_memory_mb=peak_mb,
             packed=work.packed,
+            eager=outcome.eager,
         ),
         environment=work.env.record(),
         attempts=work.attempt,
