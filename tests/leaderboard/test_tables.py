@@ -46,7 +46,7 @@ def test_markdown_reads_back() -> None:
 
 def test_markdown_states_n_and_source() -> None:
     text = written(grid(ROWS))
-    assert "n = 1 seed per cell: no interval over seeds exists" in text
+    assert "n = 1 seed per cell: nothing is known of the spread over seeds" in text
     assert "CIFAR-10 (test copy)" in text
     assert "f" * 32 in text
 
@@ -54,7 +54,7 @@ def test_markdown_states_n_and_source() -> None:
 def test_markdown_shows_intervals_of_several_seeds() -> None:
     text = written([result(accuracy=a, seed=s) for s, a in enumerate((10.0, 12.0, 14.0))])
     assert "12.0 ± 5.0" in text
-    assert "n = 3 seeds per cell; ± is a 95 % t-interval over seeds" in text
+    assert "n = 3 seeds per cell; ± is a 95 % interval over seeds and test images." in text
 
 
 def test_markdown_marks_incomplete_rows() -> None:
@@ -83,12 +83,17 @@ def test_csv_has_one_line_a_cell() -> None:
     assert len(frame) == 6
     cell = frame[(frame.protector == "em") & (frame.countermeasure == "vanilla")].iloc[0]
     assert (cell.n, cell.seeds, cell.accuracy) == (2, "0 1", 11.04)
-    # sd of 10.04 and 12.04 is sqrt(2); 12.706 * sqrt(2) / sqrt(2) = 12.706
-    assert cell.ci95_half_width == pytest.approx(12.706)
-    assert (cell.ci95_low, cell.ci95_high) == pytest.approx((-1.666, 23.746))
+    # sd of 10.04 and 12.04 is sqrt(2); 12.706 * sqrt(2) / sqrt(2) = 12.706, and 0.629 of 10,000 images above
+    assert cell.ci95_half_width == pytest.approx(12.7216, abs=1e-4)
+    assert (cell.ci95_low, cell.ci95_high) == pytest.approx((0.0, 23.7616), abs=1e-4)
+    assert cell.ci95_of == "seeds and test set"
     assert cell["keys"].split() == [r.key for r in results if (r.protector, r.countermeasure) == ("em", "vanilla")]
     single = frame[(frame.protector == "ar") & (frame.countermeasure == "vanilla")].iloc[0]
-    assert single[["ci95_half_width", "ci95_low", "ci95_high"]].isna().all()
+    assert pd.isna(single.ci95_half_width)
+    assert (single.ci95_low, single.ci95_high) == pytest.approx(
+        (12.6583, 13.9899), abs=1e-4
+    )  # Wilson, 13.31 % of 10,000
+    assert single.ci95_of == "test set"
     assert single.binomial_error > 0
 
 
@@ -117,7 +122,7 @@ def test_terminal_has_countermeasures_down_and_protectors_across() -> None:
 def test_terminal_states_n_and_source() -> None:
     [panel] = panels(grid(ROWS), BOARD)
     text = terminal(panel)
-    assert "n = 1 seed per cell: no interval over seeds exists." in text
+    assert "n = 1 seed per cell: nothing is known of the spread over seeds" in text
     assert "CIFAR-10 (test copy)" in text
 
 

@@ -99,13 +99,11 @@ def details(board: BoardInfo, panels: Sequence[Panel]) -> dict[str, Any]:
 
 
 def _certainty(cell: CellSummary) -> str:
-    over_seeds = (
-        "n = 1: no interval over seeds exists"
-        if cell.n == 1
-        else f"mean of n = {cell.n} seeds"
-        + ("" if cell.half_width is None else f", 95 % t-interval ± {cell.half_width:.2f}")
-    )
-    return f"{over_seeds}; test-set standard error (binomial) {cell.binomial_error:.2f}"
+    interval = f"{cell.accuracy.low:.2f} to {cell.accuracy.high:.2f}"
+    if cell.n == 1:
+        return f"n = 1: nothing is known of the spread over seeds; 95 % interval of the test set alone {interval}"
+    doubt = ", nearly worthless at n = 2" if cell.n == 2 else ""
+    return f"mean of n = {cell.n} seeds; 95 % interval over seeds and test images {interval}{doubt}"
 
 
 def _notes(panel: Panel, cell: CellSummary) -> list[str]:

@@ -10,61 +10,15 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property
-from statistics import NormalDist, fmean, stdev
+from statistics import fmean
 
 from ue_bench.store.schema import Budget, DatasetInfo, Result
 
 from .board import BoardInfo
-
-# Student's t, 97.5 % quantile, for 1 to 30 degrees of freedom (any statistics textbook).
-_T975 = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
-    2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
-    2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
-
-
-def t_quantile(degrees: int) -> float:
-    """Return the factor of a two-sided 95 % interval: Student's t at 0.975."""
-    if degrees < 1:
-        raise ValueError("an interval needs at least two values")
-    if degrees <= len(_T975):
-        return _T975[degrees - 1]
-    z = NormalDist().inv_cdf(0.975)
-    terms = (  # expansion in 1 / degrees, Abramowitz & Stegun 26.7.5
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-    )
-    return z + sum(term / float(degrees) ** power for power, term in enumerate(terms, start=1))
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over ``n`` seeds. ``half_width`` of its 95 % t-interval is None where no interval exists, as at n = 1."""
-
-    mean: float
-    n: int
-    half_width: float | None = None
-
-
-def estimate(values: Sequence[float]) -> Estimate:
-    """Return the mean and 95 % t-interval of at least one value."""
-    n = len(values)
-    half = t_quantile(n - 1) * stdev(values) / math.sqrt(n) if n > 1 else None
-    return Estimate(fmean(values), n, half)
-
-
-def binomial_error(accuracy: float, images: int) -> float:
-    """Return the binomial standard error, in percent points, that the size of the test set alone gives.
-
-    It says nothing of the spread over seeds.
-    """
-    p = min(max(accuracy / 100, 0.0), 1.0)
-    return 100 * math.sqrt(p * (1 - p) / images) if images else math.nan
+from .intervals import Estimate, accuracy, binomial_error, mean_accuracy
 
 
 @dataclass(frozen=True)
@@ -82,7 +36,7 @@ class CellSummary:
 
     @cached_property
     def accuracy(self) -> Estimate:
-        return estimate([r.metrics.accuracy_last for r in self.results])
+        return accuracy([r.metrics.accuracy_last for r in self.results], self.images)
 
     @property
     def mean(self) -> float:
@@ -95,7 +49,12 @@ class CellSummary:
     @property
     def binomial_error(self) -> float:
         """Binomial standard error from the size of the test set; not an interval over seeds."""
-        return binomial_error(self.mean, self.results[0].dataset.test)
+        return binomial_error(self.mean, self.images)
+
+    @property
+    def images(self) -> int:
+        """Size of the test set."""
+        return self.results[0].dataset.test
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -144,16 +103,17 @@ class Row:
     def mean(self) -> Estimate | None:
         """Mean over the board's countermeasures; None while one is missing.
 
-        The interval is over the means of single seeds, and exists where every column has the same two or more seeds.
-        ``n`` is the smallest number of seeds of any column.
+        Its interval is over the means of single seeds where every column has the same two or more seeds, and of the
+        test set alone where not. ``n`` is the smallest number of seeds of any column.
         """
         if not self.complete:
             return None
         cells = [self.cells[c] for c in self.columns]
         if len({cell.seeds for cell in cells}) == 1:
             by_seed = zip(*([r.metrics.accuracy_last for r in cell.results] for cell in cells), strict=True)
-            return estimate([fmean(column) for column in by_seed])
-        return Estimate(fmean(cell.mean for cell in cells), min(cell.n for cell in cells))
+            return mean_accuracy(list(by_seed), cells[0].images)
+        alone = mean_accuracy([[cell.mean for cell in cells]], cells[0].images)
+        return replace(alone, n=min(cell.n for cell in cells))
 
     @cached_property
     def worst(self) -> CellSummary | None:

@@ -142,8 +142,9 @@ CSV: dict[str, Callable[[Panel, Row, CellSummary], Any]] = {
     "seeds": lambda p, r, c: " ".join(map(str, c.seeds)),
     "accuracy": lambda p, r, c: round(c.mean, 4),
     "ci95_half_width": lambda p, r, c: _rounded(c.half_width),
-    "ci95_low": lambda p, r, c: None if c.half_width is None else round(c.mean - c.half_width, 4),
-    "ci95_high": lambda p, r, c: None if c.half_width is None else round(c.mean + c.half_width, 4),
+    "ci95_low": lambda p, r, c: _rounded(c.accuracy.low),
+    "ci95_high": lambda p, r, c: _rounded(c.accuracy.high),
+    "ci95_of": lambda p, r, c: "test set" if c.n == 1 else "seeds and test set",
     "binomial_error": lambda p, r, c: _rounded(c.binomial_error),
     "declared": lambda p, r, c: r.budget.declared,
     "linf_max": lambda p, r, c: r.budget.linf_max,
@@ -155,7 +156,10 @@ CSV: dict[str, Callable[[Panel, Row, CellSummary], Any]] = {
 
 
 def csv(board: BoardInfo, panels: Sequence[Panel]) -> str:
-    """Return one line a cell. ``accuracy`` is the mean over ``n`` seeds in percent; the interval is empty at n = 1."""
+    """Return one line a cell.
+
+    ``accuracy`` is the mean over ``n`` seeds in percent; at n = 1 its interval is of the test set.
+    """
     table = frame(panels)
     table.insert(0, "board", board.name)
     return str(table.to_csv(index=False, lineterminator="\n"))
