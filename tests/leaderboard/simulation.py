@@ -10,7 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ue_bench.leaderboard.headline import Column, recovery
 from ue_bench.leaderboard.intervals import Estimate, accuracy, estimate, mean_accuracy
+from ue_bench.leaderboard.ranks import ranks
 
 SPREADS = (0.3, 1.0, 2.0, 5.0)  # standard deviation over seeds, in points
 SEEDS = (2, 3, 5, 8)
@@ -53,11 +55,44 @@ def row_coverage(truths: Sequence[float], spread: float, seeds: int, images: int
     shares = np.clip(rng.normal(truths, spread, (trials, seeds, len(truths))) / 100, 0, 1)
     flat = on_test_set(shares.reshape(trials, -1), images, rng).reshape(shares.shape)
     truth = float(np.mean(truths))
-    return _held([mean_accuracy(rows, images) for rows in (100 * flat).tolist()], truth)
+    measured: list[list[list[float]]] = (100 * flat).tolist()  # by trial, seed and column
+    return _held([mean_accuracy(rows, images) for rows in measured], truth)
 
 
 def _held(found: Sequence[Estimate], truth: float) -> float:
     return sum(e.low is not None and e.high is not None and e.low <= truth <= e.high for e in found) / len(found)
+
+
+def rank_coverage(gap: float, spread: float, seeds: int, trials: int = 60) -> float:
+    """Return how often rank intervals of six rows hold the true ranks.
+
+    Twelve columns drawn at random differ by 15 points from one another and by 10 from row to row; true means of rows
+    are ``gap`` points apart. Every cell has a ``spread`` over seeds, and half as much is common to a row's cells.
+    """
+    rng = np.random.default_rng([int(10 * gap), int(10 * spread), seeds])
+    held = 0
+    for _ in range(trials):
+        values = 30 + gap * np.arange(6)[:, None, None] + rng.normal(0, 15, (1, 1, 12)) + rng.normal(0, 10, (6, 1, 12))
+        values = values + rng.normal(0, spread, (6, seeds, 12)) + rng.normal(0, spread / 2, (6, seeds, 1))
+        rows = {str(r): {str(c): dict(enumerate(values[r, :, c].tolist())) for c in range(12)} for r in range(6)}
+        found = ranks(rows)
+        held += sum(found[str(r)].low <= r + 1 <= found[str(r)].high for r in range(6))
+    return held / (6 * trials)
+
+
+def share_coverage(truths: Sequence[float], spread: float, seeds: int, images: int, trials: int = 500) -> float:
+    """Return how often the interval of a mean recovered share holds the true one; clean rows are at 70 %."""
+    rng = np.random.default_rng([len(truths), int(10 * spread), seeds, images, 1])
+    k, top = len(truths), 70.0
+    shares = np.clip(rng.normal([*truths, *[top] * k], spread, (trials, seeds, 2 * k)) / 100, 0, 1)
+    flat = 100 * on_test_set(shares.reshape(trials, -1), images, rng).reshape(shares.shape)
+    found = []
+    for trial in flat:
+        pairs = [(dict(enumerate(trial[:, c].tolist())), dict(enumerate(trial[:, k + c].tolist()))) for c in range(k)]
+        back = recovery([Column(str(c), *pair) for c, pair in enumerate(pairs)], 10.0, images)
+        assert back is not None
+        found.append(back.mean)
+    return _held(found, 100 * (float(np.mean(truths)) - 10) / (top - 10))
 
 
 def cells_table() -> list[list[str]]:
@@ -76,4 +111,8 @@ if __name__ == "__main__":
         print(f"| {' | '.join(line)} |")
     row = (10.0, 10.0, 11.0, 15.0, 20.0, 25.0, 30.0, 45.0, 50.0, 65.0, 67.0, 70.0)
     for n in SEEDS:
-        print(n, [row_coverage(row, spread, n, images) for images in IMAGES for spread in SPREADS])
+        settings = [(spread, n, images) for images in IMAGES for spread in SPREADS]
+        print(f"n = {n}, rows:", [row_coverage(row, *setting) for setting in settings])
+        print(f"n = {n}, shares:", [share_coverage(row, *setting) for setting in settings])
+    for gap in (0.1, 2.0, 6.0, 15.0):
+        print(f"ranks, {gap} apart:", [rank_coverage(gap, spread, n) for spread in (0.3, 5.0) for n in (1, *SEEDS)])

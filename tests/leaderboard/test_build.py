@@ -59,9 +59,10 @@ def details(found: Page, protector: str, countermeasure: str) -> dict[str, objec
     return cell
 
 
-def test_build_writes_three_files_and_check_agrees(tmp_path: Path) -> None:
+def test_build_writes_its_files_and_check_agrees(tmp_path: Path) -> None:
     out = tmp_path / "leaderboards" / "tiny"
-    assert build(grid(ROWS), BOARD, out) == [out / "README.md", out / "leaderboard.csv", out / "index.html"]
+    names = ["README.md", "leaderboard.csv", "protectors.csv", "index.html"]
+    assert build(grid(ROWS), BOARD, out) == [out / name for name in names]
     assert check(grid(ROWS), BOARD, out) == []
 
 
@@ -93,7 +94,7 @@ def test_check_detects_a_missing_page_and_a_cut_one(tmp_path: Path) -> None:
 
 def test_check_detects_a_new_result(tmp_path: Path) -> None:
     build(grid(ROWS), BOARD, tmp_path)
-    assert len(check([*grid(ROWS), result("ops")], BOARD, tmp_path)) == 3
+    assert len(check([*grid(ROWS), result("ops")], BOARD, tmp_path)) == 4
 
 
 HOSTILE = ["<b>", "</script><script>alert(1)</script>", "\"'><img src=x onerror=alert(1)>", "{{ 7 * 7 }}", "é√猫"]

@@ -35,13 +35,17 @@ def written(results: list[Result], board: BoardInfo = BOARD) -> str:
 
 
 def test_markdown_reads_back() -> None:
-    measured, published = tables_in(written(grid(ROWS)))
+    summary, measured, published = tables_in(written(grid(ROWS)))
     assert measured["protector"].tolist() == ["`none` (reference)", "`ar`", "`em`"]
     assert measured["`vanilla`"].astype(float).tolist() == [94.6, 13.3, 10.0]
     assert measured["mean"].astype(float).tolist() == [89.9, 16.7, 47.4]
     assert measured["worst case"].tolist() == ["94.6 `vanilla`", "20.0 `jpeg[quality=10]`", "84.8 `jpeg[quality=10]`"]
     assert measured["n"].tolist() == ["1", "1", "1"]
     assert len(published) == 10
+    assert summary["protector"].tolist() == ["`none`", "`ar`", "`em`"]
+    # clean 94.56 and 85.21, chance 10: ar (3.91 + 13.30) / 2, em (0.05 + 99.45) / 2
+    assert summary["recovered share"].tolist() == ["100 %", "9 %", "50 %"]
+    assert summary["broken by"].tolist() == ["2 of 2", "0 of 2", "1 of 2"]
 
 
 def test_markdown_states_n_and_source() -> None:
@@ -72,7 +76,7 @@ def test_markdown_without_results_says_so() -> None:
 
 def test_markdown_keeps_hostile_names_in_their_cell() -> None:
     name = "a|b`c<b>\n| x"
-    [measured, _] = tables_in(written([result(name, "vanilla", 10.0)], replace(BOARD, title="<b>*title*</b>")))
+    [_, measured, _] = tables_in(written([result(name, "vanilla", 10.0)], replace(BOARD, title="<b>*title*</b>")))
     assert measured["protector"].tolist() == [r"`` a\|b`c<b> \| x ``"]
     assert "# \\<b\\>\\*title\\*\\</b\\>" in written([], replace(BOARD, title="<b>*title*</b>"))
 
@@ -143,7 +147,7 @@ def test_terminal_breaks_a_name_that_has_no_break() -> None:
 
 
 def test_terminal_marks_missing_cells_and_no_ops() -> None:
-    board = replace(BOARD, countermeasures=("vanilla", "gaussian-filter"))
+    board = replace(BOARD, countermeasures=("vanilla", "gaussian-filter", "gray"))
     [panel] = panels([result("em", "vanilla", 10.0), *(result("ar", c, 12.0) for c in board.countermeasures)], board)
     text = terminal(panel)
     assert re.search(r"^gaussian-filter \* +12\.0 +–$", text, flags=re.MULTILINE)

@@ -37,6 +37,19 @@ def worst(row: Row) -> str:
     return ("" if row.complete else "≥ ") + interval(row.worst.accuracy)
 
 
+def recovered(row: Row) -> str:
+    """Write what an adversary gets back in the mean, in percent."""
+    if row.recovery is None:
+        return MISSING
+    mean = row.recovery.mean
+    return f"{mean.mean:.0f}" + (f" ± {mean.half_width:.0f}" if mean.half_width is not None else "") + " %"
+
+
+def cell(value: CellSummary) -> str:
+    """Write the accuracy of a cell, with a mark where an earlier epoch is more than 5 points better."""
+    return interval(value.accuracy) + ("^" if value.peaks_early else "")
+
+
 def span(low: int, high: int) -> str:
     return str(low) if low == high else f"{low}–{high}"
 

@@ -109,15 +109,21 @@ def binomial_error(percent: float, images: int) -> float:
     return average_error([percent], images)
 
 
-def average_error(percents: Sequence[float], images: int) -> float:
+def average_error(percents: Sequence[float], images: int, weights: Sequence[float] | None = None) -> float:
     """Return the standard error, in points, that one test set gives the mean of several accuracies in percent.
+
+    ``weights``, none of them negative, multiply the accuracies.
 
     An upper bound: images are taken to be hard in the same order for all victims, so that errors add up. The
     covariance of two accuracies p <= q is then p (1 - q) / images, the largest that these two can have (Fréchet).
     """
     if not images:
         return math.nan
-    shares = sorted(min(max(percent / 100, 0.0), 1.0) for percent in percents)
-    k = len(shares)
-    total = sum(p * (1 - q) * (1 if i == j else 2) for i, p in enumerate(shares) for j, q in enumerate(shares[i:], i))
-    return 100 * math.sqrt(max(total, 0.0) / images) / k
+    clipped = (min(max(percent / 100, 0.0), 1.0) for percent in percents)
+    shares = sorted(zip(clipped, weights or [1.0] * len(percents), strict=True))
+    total = sum(
+        a * p * b * (1 - q) * (1 if i == j else 2)
+        for i, (p, a) in enumerate(shares)
+        for j, (q, b) in enumerate(shares[i:], i)
+    )
+    return 100 * math.sqrt(max(total, 0.0) / images) / len(shares)

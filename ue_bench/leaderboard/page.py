@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
-from . import colour, commands, formats
+from . import colour, commands, formats, summary
 from .board import BoardInfo
 from .published import beside
 from .statistics import CellSummary, Panel
@@ -54,6 +54,7 @@ def html(board: BoardInfo, panels: Sequence[Panel]) -> str:
         published=beside(panels),
         published_note=PUBLISHED,
         f=formats,
+        summary=summary,
         level=colour.level,
         levels=range(len(colour.levels(colour.LIGHT))),
         details=details(board, panels),

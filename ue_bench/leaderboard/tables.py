@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import commands, formats
+from . import commands, formats, summary
 from .board import BoardInfo
 from .published import Published, beside
 from .statistics import CellSummary, Panel, Row
@@ -27,8 +27,12 @@ def markdown(board: BoardInfo, panels: Sequence[Panel]) -> str:
     """Return the board as a Markdown page for GitHub."""
     parts = [f"# {_plain(board.title)}", _plain(board.description)]
     if panels:
-        parts += [f"{formats.ACCURACY} The worst case is the countermeasure that breaks a protector most."]
-        parts += ["The sortable page is [index.html](index.html), the numbers are [leaderboard.csv](leaderboard.csv)."]
+        parts += [
+            f"{formats.ACCURACY} The worst case is the countermeasure that breaks a protector most.",
+            summary.LEGEND,
+        ]
+        files = "by cell in [leaderboard.csv](leaderboard.csv), by protector in [protectors.csv](protectors.csv)"
+        parts += [f"The sortable page is [index.html](index.html), the numbers are {files}."]
     else:
         parts += [
             "**There are 0 results on this board yet.** To make some:",
@@ -65,11 +69,20 @@ def _markdown_panel(panel: Panel) -> list[str]:
         f"{formats.seeds(panel)}.",
         formats.test_set(panel),
         "Linf and RMS in gray levels (of 255), PSNR in dB, measured on the stored 8-bit images.",
+        *summary.facts(panel),
         *formats.remarks(panel),
     ]
     notes = [f"\\* {_code(column)}: {_plain(note)}" for column, note in noted.items()]
     title = f"## {_code(panel.dataset.selector)}: {_plain(formats.setting(panel))}"
-    return [title, _bullets(facts), _pipes(head, rows), "\n\n".join(notes)]
+    return [title, _bullets(facts), _markdown_summary(panel), _pipes(head, rows), "\n\n".join(notes)]
+
+
+def _markdown_summary(panel: Panel) -> str:
+    rows = []
+    for name, row in summary.lines(panel):
+        cells = [f"{text} {_code(of)}" if of else text for text, of in summary.texts(panel, row)]
+        rows.append([_plain(name), _code(row.protector), *cells, formats.span(*row.n)])
+    return _pipes(["class", "protector", *summary.HEADS, "n"], rows)
 
 
 def _markdown_row(row: Row, columns: Iterable[str]) -> list[str]:
@@ -184,7 +197,8 @@ def _rounded(value: float | None) -> float | None:
 def terminal(panel: Panel) -> str:
     """Return a plain table for a terminal: countermeasures down, protectors across, in blocks where they are many."""
     lines = [formats.data(panel), formats.setting(panel), formats.ACCURACY, f"{formats.seeds(panel)}."]
-    notes = [f"* {column}: {note}" for column, note in formats.column_notes(panel)] + formats.remarks(panel)
+    notes = [f"* {column}: {note}" for column, note in formats.column_notes(panel)]
+    notes += [*summary.facts(panel), *formats.remarks(panel)]
     return "\n\n".join([paragraph(lines), *_blocks(panel), *([paragraph(notes)] if notes else [])]) + "\n"
 
 
@@ -226,7 +240,18 @@ def _labels(panel: Panel) -> list[str]:
     """What the lines of a block are called."""
     noted = dict(formats.column_notes(panel))
     names = [c + (" *" if c in noted else "") for c in (*panel.columns, *panel.extra)]
-    return [*names, "mean", "worst case", "declared", "Linf max (of 255)", "RMS (of 255)", "PSNR (dB)"]
+    return [
+        *names,
+        "mean",
+        "worst case",
+        "recovered share",
+        "broken by",
+        "rank in class",
+        "declared",
+        "Linf max (of 255)",
+        "RMS (of 255)",
+        "PSNR (dB)",
+    ]
 
 
 def _column(panel: Panel, row: Row, width: int) -> list[str]:
@@ -237,6 +262,9 @@ def _column(panel: Panel, row: Row, width: int) -> list[str]:
         *(_accuracy(row.cells.get(c)) for c in (*panel.columns, *panel.extra)),
         formats.interval(row.mean) if row.mean else f"{row.done}/{len(row.columns)} cells",
         "\n".join([formats.worst(row), *folded(_worst_name(row), width)]),
+        formats.recovered(row),
+        f"{len(row.recovery.broken)} of {len(row.recovery.shares)}" if row.recovery else formats.MISSING,
+        panel.ranks[row.protector].text() if row.protector in panel.ranks else formats.MISSING,
         "\n".join(folded(budget.declared, width)),
         f"{budget.linf_max}{' !' if budget.exceeds else ''}",
         f"{budget.rms:.2f}",
@@ -251,13 +279,13 @@ def _block(labels: Sequence[str], columns: Sequence[Sequence[str]]) -> str:
     lines = zip(labels, *(column[1:] for column in columns), strict=True)
     body: list[list[str] | str] = [list(line) for line in lines]
     body[-4:-4] = [SEPARATING_LINE]  # above what was measured on images, and above means
-    body[-7:-7] = [SEPARATING_LINE]
+    body[-10:-10] = [SEPARATING_LINE]
     align = ["left", *["right"] * len(columns)]
     return str(tabulate(body, headers=head, tablefmt="simple", disable_numparse=True, colalign=align))
 
 
 def _accuracy(cell: CellSummary | None) -> str:
-    return formats.interval(cell.accuracy) if cell else formats.MISSING
+    return formats.cell(cell) if cell else formats.MISSING
 
 
 def _worst_name(row: Row) -> str:
