@@ -55,8 +55,7 @@ def row_coverage(truths: Sequence[float], spread: float, seeds: int, images: int
     shares = np.clip(rng.normal(truths, spread, (trials, seeds, len(truths))) / 100, 0, 1)
     flat = on_test_set(shares.reshape(trials, -1), images, rng).reshape(shares.shape)
     truth = float(np.mean(truths))
-    measured: list[list[list[float]]] = (100 * flat).tolist()  # by trial, seed and column
-    return _held([mean_accuracy(rows, images) for rows in measured], truth)
+    return _held([mean_accuracy(trial.tolist(), images) for trial in 100 * flat], truth)
 
 
 def _held(found: Sequence[Estimate], truth: float) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
-from . import colour, commands, formats, summary
+from . import colour, commands, formats, print_agreement, summary
 from .board import BoardInfo
 from .published import beside
 from .statistics import CellSummary, Panel
@@ -52,6 +52,8 @@ def html(board: BoardInfo, panels: Sequence[Panel]) -> str:
         empty_board_command=commands.empty_board_command(board),
         reproduce=[reproduce(board, panel) for panel in panels],
         published=beside(panels),
+        agreements=[(panel, found) for panel in panels if (found := print_agreement.agreements(panel))],
+        agreement=print_agreement,
         published_note=PUBLISHED,
         f=formats,
         summary=summary,

@@ -83,7 +83,7 @@ def bootstrap_variance(differences: Sequence[Sequence[float]]) -> float:
     cells = sum(value * value for row in differences for value in row)
     # Counts of resampling s of s have E[n_i n_j] = (s - 1) / s, and 1 more where i = j.
     a, b = (s - 1) / s, (k - 1) / k
-    second_moment = (a * b * total**2 + a * columns + b * seeds + cells) / (s * k) ** 2
+    second_moment: float = (a * b * total**2 + a * columns + b * seeds + cells) / (s * k) ** 2
     return max(second_moment - (total / (s * k)) ** 2, 0.0) * k / (k - 1)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import commands, formats, summary
 from .board import BoardInfo
+from .print_agreement import HEADS, LEGEND, agreements
 from .published import Published, beside
 from .statistics import CellSummary, Panel, Row
 
@@ -47,6 +48,7 @@ def markdown(board: BoardInfo, panels: Sequence[Panel]) -> str:
         parts += [heading, "\n".join(["```sh", *lines, "```"]) if lines else "", _plain(needs)]
     if board.notes:
         parts += ["## Notes", _bullets(board.notes)]
+    parts += itertools.chain.from_iterable(_markdown_agreement(panel) for panel in panels)
     parts += itertools.chain.from_iterable(_markdown_published(table) for table in beside(panels))
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -94,6 +96,18 @@ def _markdown_row(row: Row, columns: Iterable[str]) -> list[str]:
     return [name, formats.mean(row), worst, *cells, formats.span(*row.n), _plain(budget.declared), *measured]
 
 
+def _markdown_agreement(panel: Panel) -> list[str]:
+    found = agreements(panel)
+    if not found:
+        return []
+    title = f"## Agreement with print: {_code(panel.dataset.selector)}, {_plain(formats.setting(panel))}"
+    parts = [title, _plain(LEGEND)]
+    for agreement in found:
+        names = ", ".join(f"{_code(ours)} ({_plain(printed)})" for ours, printed in agreement.rows)
+        parts += [f"{_plain(agreement.text)} Rows: {names}.", _pipes(list(HEADS), agreement.lines())]
+    return parts
+
+
 def _markdown_published(table: Published) -> list[str]:
     head = ["method", "our name", "mean", "worst case", *map(_code, table.columns)]
     rows = []
@@ -108,7 +122,7 @@ def _markdown_published(table: Published) -> list[str]:
 
 PUBLISHED = (
     "printed numbers, single runs. Protocol and victim differ from those of the measured tables, so the two are never "
-    "mixed. Means are recomputed from the columns."
+    "mixed. Means are recomputed from the columns, and count a column that repeats plain training with it."
 )
 
 
