@@ -66,9 +66,9 @@ def test_results_are_tables(folder: Path) -> None:
     assert set(cells["countermeasure"]) == {"gray"}
     worst = results.worst().set_index("protector")
     assert not worst.loc["lsp", "complete"]  # one of the board's two columns
-    assert worst.loc["lsp", "worst_countermeasure"] == "gray"
+    assert worst.loc["lsp", "worst_by"] == "gray"
     [lsp] = [r for r in results if r.protector == "lsp"]
-    assert worst.loc["lsp", "worst_accuracy"] == lsp.metrics.accuracy_last
+    assert worst.loc["lsp", "worst"] == lsp.metrics.accuracy_last
 
 
 def test_a_script_needs_no_main_guard(folder: Path) -> None:

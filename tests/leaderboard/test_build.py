@@ -59,9 +59,10 @@ def details(found: Page, protector: str, countermeasure: str) -> dict[str, objec
     return cell
 
 
-def test_build_writes_three_files_and_check_agrees(tmp_path: Path) -> None:
+def test_build_writes_its_files_and_check_agrees(tmp_path: Path) -> None:
     out = tmp_path / "leaderboards" / "tiny"
-    assert build(grid(ROWS), BOARD, out) == [out / "README.md", out / "leaderboard.csv", out / "index.html"]
+    names = ["README.md", "leaderboard.csv", "protectors.csv", "index.html"]
+    assert build(grid(ROWS), BOARD, out) == [out / name for name in names]
     assert check(grid(ROWS), BOARD, out) == []
 
 
@@ -93,7 +94,7 @@ def test_check_detects_a_missing_page_and_a_cut_one(tmp_path: Path) -> None:
 
 def test_check_detects_a_new_result(tmp_path: Path) -> None:
     build(grid(ROWS), BOARD, tmp_path)
-    assert len(check([*grid(ROWS), result("ops")], BOARD, tmp_path)) == 3
+    assert len(check([*grid(ROWS), result("ops")], BOARD, tmp_path)) == 4
 
 
 HOSTILE = ["<b>", "</script><script>alert(1)</script>", "\"'><img src=x onerror=alert(1)>", "{{ 7 * 7 }}", "é√猫"]
@@ -144,7 +145,9 @@ def test_detail_tells_how_a_cell_was_made() -> None:
         "ue-bench run --board tiny --protector 'em' --countermeasure 'jpeg[quality=10]' --precision fp32"
     )
     assert cell["accuracy"] == "84.8 %"
-    assert cell["certainty"] == "n = 1: no interval over seeds exists; test-set standard error (binomial) 0.36"
+    assert cell["certainty"] == (
+        "n = 1: nothing is known of the spread over seeds; 95 % interval of the test set alone 84.08 to 85.49"
+    )
     [made] = [r for r in results if (r.protector, r.countermeasure) == ("em", "jpeg[quality=10]")]
     shown = json.dumps(cell, ensure_ascii=False)
     for expected in (made.id, made.key, "84.80 %", "85.80 % at epoch 7", "99.00 %", "38.0 s", "2,210 MB", "Some GPU"):
@@ -187,7 +190,7 @@ def test_page_without_results_says_so() -> None:
 
 def test_page_states_n_source_and_what_is_missing() -> None:
     text = page([result("em", "vanilla", 10.0)]).text
-    assert "n = 1 seed per cell: no interval over seeds exists." in text
+    assert "n = 1 seed per cell: nothing is known of the spread over seeds" in text
     assert "CIFAR-10 (test copy)" in text
     assert "No result yet: none, ar." in text
     assert "incomplete" in text

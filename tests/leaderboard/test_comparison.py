@@ -12,7 +12,7 @@ import pytest
 from ue_bench.catalogue import tables
 from ue_bench.contract.table import Ask, Line, Table
 from ue_bench.leaderboard.comparison import Comparison, Place, average
-from ue_bench.leaderboard.statistics import Estimate
+from ue_bench.leaderboard.intervals import Estimate
 from ue_bench.leaderboard.tables import WIDTH
 
 NET, OTHER = "net", "other"

@@ -6,52 +6,18 @@ from typing import Any
 
 import pytest
 
-from ue_bench.leaderboard.statistics import binomial_error, estimate, panels, t_quantile
+from ue_bench.leaderboard.intervals import average_error
+from ue_bench.leaderboard.statistics import panels
 
 from .factory import BOARD, grid, result
-
-
-def test_interval_of_three_seeds_by_hand() -> None:
-    # mean 12; standard deviation sqrt((4 + 0 + 4) / 2) = 2; t(2) = 4.303; 4.303 * 2 / sqrt(3) = 4.9687
-    found = estimate([10.0, 12.0, 14.0])
-    assert (found.mean, found.n) == (12.0, 3)
-    assert found.half_width == pytest.approx(4.9687, abs=1e-4)
-
-
-def test_one_seed_has_no_interval() -> None:
-    assert estimate([50.0]).half_width is None
-
-
-def test_equal_seeds_have_an_interval_of_no_width() -> None:
-    assert estimate([50.0, 50.0]).half_width == 0.0
-
-
-@pytest.mark.parametrize(("degrees", "expected"), [(1, 12.706), (30, 2.042), (40, 2.0211), (60, 2.0003), (120, 1.9799)])
-def test_t_quantile_of_the_textbook_tables(degrees: int, expected: float) -> None:
-    assert t_quantile(degrees) == pytest.approx(expected, abs=5e-5)
-
-
-def test_t_quantile_never_rises_with_degrees() -> None:
-    quantiles = [t_quantile(d) for d in range(1, 80)]
-    assert quantiles == sorted(quantiles, reverse=True)
-
-
-def test_t_quantile_needs_two_values() -> None:
-    with pytest.raises(ValueError, match="two values"):
-        t_quantile(0)
-
-
-def test_binomial_error_by_hand() -> None:
-    # sqrt(0.5 * 0.5 / 10000) = 0.005
-    assert binomial_error(50.0, 10_000) == pytest.approx(0.5)
-    assert binomial_error(100.0, 10_000) == 0.0
 
 
 def test_cell_over_seeds() -> None:
     [panel] = panels([result(accuracy=a, seed=s) for s, a in enumerate((10.0, 12.0, 14.0))], BOARD)
     cell = panel.rows[0].cells["vanilla"]
     assert (cell.n, cell.mean, cell.seeds) == (3, 12.0, (0, 1, 2))
-    assert cell.half_width == pytest.approx(4.9687, abs=1e-4)
+    # t-interval 4.9687 over seeds; Wilson's upper side at 12 % of 10,000 images is 0.6514: hypot 5.0112
+    assert cell.half_width == pytest.approx(5.0112, abs=1e-4)
     assert cell.binomial_error == pytest.approx(0.32496, abs=1e-5)  # 100 * sqrt(0.12 * 0.88 / 10000)
 
 
@@ -65,19 +31,20 @@ def test_mean_and_worst_case_of_a_row() -> None:
 
 
 def test_interval_of_a_row_is_over_the_means_of_seeds() -> None:
-    # seeds give row means (10 + 80) / 2 = 45 and (20 + 90) / 2 = 55: sd 7.0711, t(1) = 12.706 -> 63.53
+    # seeds give row means (10 + 80) / 2 = 45 and (20 + 90) / 2 = 55: sd 7.0711, t(1) = 12.706 -> 63.53, clipped
     [panel] = panels(grid({"em": (10.0, 80.0)}, seed=0) + grid({"em": (20.0, 90.0)}, seed=1), BOARD)
     mean = panel.rows[0].mean
     assert mean is not None
     assert (mean.mean, mean.n) == (50.0, 2)
-    assert mean.half_width == pytest.approx(63.53, abs=0.01)
+    assert (mean.low, mean.high, mean.half_width) == (0.0, 100.0, 50.0)
 
 
-def test_row_with_uneven_seeds_has_a_mean_of_cell_means_and_no_interval() -> None:
+def test_row_with_uneven_seeds_has_a_mean_of_cell_means_and_the_interval_of_the_test_set() -> None:
     [panel] = panels([*grid({"em": (10.0, 80.0)}), result("em", "vanilla", 20.0, seed=1)], BOARD)
     [row] = panel.rows
     assert row.mean is not None
     assert (row.mean.mean, row.mean.n, row.mean.half_width) == (47.5, 1, None)  # (15 + 80) / 2
+    assert row.mean.low == pytest.approx(47.5 - 1.96 * average_error([15.0, 80.0], 10_000), abs=1e-3)
     assert row.n == (1, 2)
 
 

@@ -35,18 +35,22 @@ def written(results: list[Result], board: BoardInfo = BOARD) -> str:
 
 
 def test_markdown_reads_back() -> None:
-    measured, published = tables_in(written(grid(ROWS)))
+    summary, measured, published = tables_in(written(grid(ROWS)))
     assert measured["protector"].tolist() == ["`none` (reference)", "`ar`", "`em`"]
     assert measured["`vanilla`"].astype(float).tolist() == [94.6, 13.3, 10.0]
     assert measured["mean"].astype(float).tolist() == [89.9, 16.7, 47.4]
     assert measured["worst case"].tolist() == ["94.6 `vanilla`", "20.0 `jpeg[quality=10]`", "84.8 `jpeg[quality=10]`"]
     assert measured["n"].tolist() == ["1", "1", "1"]
     assert len(published) == 10
+    assert summary["protector"].tolist() == ["`none`", "`ar`", "`em`"]
+    # clean 94.56 and 85.21, chance 10: ar (3.91 + 13.30) / 2, em (0.05 + 99.45) / 2
+    assert summary["recovered share"].tolist() == ["100 %", "9 %", "50 %"]
+    assert summary["broken by"].tolist() == ["2 of 2", "0 of 2", "1 of 2"]
 
 
 def test_markdown_states_n_and_source() -> None:
     text = written(grid(ROWS))
-    assert "n = 1 seed per cell: no interval over seeds exists" in text
+    assert "n = 1 seed per cell: nothing is known of the spread over seeds" in text
     assert "CIFAR-10 (test copy)" in text
     assert "f" * 32 in text
 
@@ -54,7 +58,7 @@ def test_markdown_states_n_and_source() -> None:
 def test_markdown_shows_intervals_of_several_seeds() -> None:
     text = written([result(accuracy=a, seed=s) for s, a in enumerate((10.0, 12.0, 14.0))])
     assert "12.0 ± 5.0" in text
-    assert "n = 3 seeds per cell; ± is a 95 % t-interval over seeds" in text
+    assert "n = 3 seeds per cell; ± is a 95 % interval over seeds and test images." in text
 
 
 def test_markdown_marks_incomplete_rows() -> None:
@@ -72,7 +76,7 @@ def test_markdown_without_results_says_so() -> None:
 
 def test_markdown_keeps_hostile_names_in_their_cell() -> None:
     name = "a|b`c<b>\n| x"
-    [measured, _] = tables_in(written([result(name, "vanilla", 10.0)], replace(BOARD, title="<b>*title*</b>")))
+    [_, measured, _] = tables_in(written([result(name, "vanilla", 10.0)], replace(BOARD, title="<b>*title*</b>")))
     assert measured["protector"].tolist() == [r"`` a\|b`c<b> \| x ``"]
     assert "# \\<b\\>\\*title\\*\\</b\\>" in written([], replace(BOARD, title="<b>*title*</b>"))
 
@@ -83,12 +87,17 @@ def test_csv_has_one_line_a_cell() -> None:
     assert len(frame) == 6
     cell = frame[(frame.protector == "em") & (frame.countermeasure == "vanilla")].iloc[0]
     assert (cell.n, cell.seeds, cell.accuracy) == (2, "0 1", 11.04)
-    # sd of 10.04 and 12.04 is sqrt(2); 12.706 * sqrt(2) / sqrt(2) = 12.706
-    assert cell.ci95_half_width == pytest.approx(12.706)
-    assert (cell.ci95_low, cell.ci95_high) == pytest.approx((-1.666, 23.746))
+    # sd of 10.04 and 12.04 is sqrt(2); 12.706 * sqrt(2) / sqrt(2) = 12.706, and 0.629 of 10,000 images above
+    assert cell.ci95_half_width == pytest.approx(12.7216, abs=1e-4)
+    assert (cell.ci95_low, cell.ci95_high) == pytest.approx((0.0, 23.7616), abs=1e-4)
+    assert cell.ci95_of == "seeds and test set"
     assert cell["keys"].split() == [r.key for r in results if (r.protector, r.countermeasure) == ("em", "vanilla")]
     single = frame[(frame.protector == "ar") & (frame.countermeasure == "vanilla")].iloc[0]
-    assert single[["ci95_half_width", "ci95_low", "ci95_high"]].isna().all()
+    assert pd.isna(single.ci95_half_width)
+    assert (single.ci95_low, single.ci95_high) == pytest.approx(
+        (12.6583, 13.9899), abs=1e-4
+    )  # Wilson, 13.31 % of 10,000
+    assert single.ci95_of == "test set"
     assert single.binomial_error > 0
 
 
@@ -117,7 +126,7 @@ def test_terminal_has_countermeasures_down_and_protectors_across() -> None:
 def test_terminal_states_n_and_source() -> None:
     [panel] = panels(grid(ROWS), BOARD)
     text = terminal(panel)
-    assert "n = 1 seed per cell: no interval over seeds exists." in text
+    assert "n = 1 seed per cell: nothing is known of the spread over seeds" in text
     assert "CIFAR-10 (test copy)" in text
 
 
@@ -138,7 +147,7 @@ def test_terminal_breaks_a_name_that_has_no_break() -> None:
 
 
 def test_terminal_marks_missing_cells_and_no_ops() -> None:
-    board = replace(BOARD, countermeasures=("vanilla", "gaussian-filter"))
+    board = replace(BOARD, countermeasures=("vanilla", "gaussian-filter", "gray"))
     [panel] = panels([result("em", "vanilla", 10.0), *(result("ar", c, 12.0) for c in board.countermeasures)], board)
     text = terminal(panel)
     assert re.search(r"^gaussian-filter \* +12\.0 +–$", text, flags=re.MULTILINE)

@@ -48,7 +48,7 @@ def _results(board_name: str, out: Path | None) -> tuple[list[Result], BoardInfo
 @_board
 @_out
 def build(board_name: str, out: Path | None) -> None:
-    """Write README.md, leaderboard.csv and index.html beside the results."""
+    """Write README.md, leaderboard.csv, protectors.csv and index.html beside the results."""
     from ..leaderboard.build import build as write
 
     results, info, folder = _results(board_name, out)

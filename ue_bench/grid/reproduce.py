@@ -16,7 +16,7 @@ from ..contract.table import Ask, Kind, Table
 from ..errors import UserError
 from ..leaderboard.comparison import Comparison, Place, average
 from ..leaderboard.evasion import setting as evasion_setting
-from ..leaderboard.statistics import Estimate
+from ..leaderboard.intervals import Estimate
 from .cell import Cell
 from .evasion import EvasionCell
 from .grid import Grid, Request, resolve
@@ -40,6 +40,13 @@ class Wanted:
     def victim(self) -> str:
         """How the victim is shown."""
         return self.cells[0].victim.selector
+
+    @property
+    def images(self) -> int | None:
+        """Test images that an accuracy is of; None for other numbers."""
+        first = self.cells[0]
+        shown = first.images if isinstance(first, EvasionCell) else None
+        return (shown or first.data.info.test) if self.ask.unit == "percent" else None
 
     @property
     def stages(self) -> list[Stage]:
@@ -72,14 +79,16 @@ class TableGrid(Grid):
         """Return what is stored, by place and victim: means over seeds of which every stage has its number."""
         stores = Stores(self.env)
         seeds: dict[tuple[Place, str], list[float]] = {}
+        images: dict[Place, int | None] = {}  # of the test set, for accuracies
         for wanted in self.wanted:
             found = [numbers for stage in wanted.stages if (numbers := stage.measured(stores)) is not None]
             if len(found) == len(wanted.cells):
                 mean = fmean(numbers[wanted.ask.value] for numbers in found)
                 seeds.setdefault((wanted.place, wanted.victim), []).append(mean)
+                images[wanted.place] = wanted.images
         measured: dict[Place, dict[str, Estimate]] = {}
         for (place, victim), values in seeds.items():
-            measured.setdefault(place, {})[victim] = average(values)
+            measured.setdefault(place, {})[victim] = average(values, images[place])
         return measured
 
     def comparison(self) -> Comparison:

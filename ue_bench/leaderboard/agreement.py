@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from ..contract.table import Line, Table, Unit
-from .statistics import Estimate
+from .intervals import Estimate
 
 FEWEST = 4  # pairs: of three numbers one order in six is right by chance
 Pair = tuple[float, float]

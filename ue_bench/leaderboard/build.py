@@ -9,7 +9,7 @@ from pathlib import Path
 from ue_bench.store.schema import Result
 
 from ..atomic import write_atomically
-from . import tables
+from . import summary, tables
 from .board import BoardInfo
 from .page import html
 from .statistics import panels
@@ -21,12 +21,13 @@ def render(results: Iterable[Result], board: BoardInfo) -> dict[str, str]:
     return {
         "README.md": tables.markdown(board, shown),
         "leaderboard.csv": tables.csv(board, shown),
+        "protectors.csv": summary.csv(board, shown),
         "index.html": html(board, shown),
     }
 
 
 def build(results: Iterable[Result], board: BoardInfo, out: Path) -> list[Path]:
-    """Write README.md, leaderboard.csv and index.html into ``out``, and return their paths."""
+    """Write README.md, leaderboard.csv, protectors.csv and index.html into ``out``, and return their paths."""
     texts = render(results, board)
     for name, text in texts.items():
         write_atomically(out / name, text)

@@ -13,7 +13,7 @@ from ..contract.table import Line, Table, Unit
 from . import formats
 from .agreement import Agreement, agreement
 from .blocks import Group, blocks
-from .statistics import Estimate, estimate
+from .intervals import Estimate, accuracy, estimate
 from .tables import paragraph
 
 Place = tuple[tuple[str, ...], str]  # label of a line, and column
@@ -27,8 +27,13 @@ UNITS: dict[Unit, str] = {
 PRINTED = "Printed numbers are single runs with other data, victims and recipes: compare signs and orders, not levels."
 
 
-def average(values: Sequence[float]) -> Estimate:
-    """Return the mean over seeds; an infinite PSNR, where nothing is lost, has no interval."""
+def average(values: Sequence[float], images: int | None = None) -> Estimate:
+    """Return the mean over seeds, of accuracies on so many test ``images`` or of other numbers.
+
+    An infinite PSNR, where nothing is lost, has no interval.
+    """
+    if images is not None:
+        return accuracy(values, images)
     if any(map(math.isinf, values)):
         return Estimate(fmean(values), len(values), None)
     return estimate(values)
@@ -153,8 +158,9 @@ class Comparison:
             return "Nothing is measured yet."
         low, high = min(counts), max(counts)
         if high == 1:
-            return "Every measured number has n = 1 seed: no interval over seeds exists."
-        return f"Measured numbers have n = {formats.span(low, high)} seeds; ± is a 95 % t-interval over seeds."
+            return "Every measured number has n = 1 seed: nothing is known of the spread over seeds."
+        spread = "± is a 95 % interval over seeds, and of accuracies over test images too."
+        return f"Measured numbers have n = {formats.span(low, high)} seeds; {spread}"
 
     def _selectors(self, line: Line) -> list[str]:
         return [self.selectors.get(protector, protector) for protector in line.protectors]

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..store.evasion import EvasionResult
 from . import formats
-from .statistics import Estimate, estimate
+from .intervals import Estimate, accuracy
 from .tables import WIDTH, folded, paragraph
 
 NAME_WIDTH = 18
@@ -93,7 +93,7 @@ def panels(results: Iterable[EvasionResult], shared: str, plain: str) -> list[Ev
         for row in dict.fromkeys(r.protector for r in of_victim):
             of_row = [r for r in of_victim if r.protector == row]
             cells = {c: [r.accuracy for r in of_row if r.countermeasure == c] for c in columns}
-            numbers[row] = {c: estimate(values) for c, values in cells.items() if values}
+            numbers[row] = {c: accuracy(values, of_row[0].images) for c, values in cells.items() if values}
             untreated = [r for r in of_row if r.countermeasure == plain]
             if untreated:  # of the first seed
                 likeness[row] = untreated[0].psnr, untreated[0].ssim

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from .statistics import CellSummary, Estimate, Panel, PerturbationSummary, Row
+from .intervals import Z975, Estimate
+from .statistics import CellSummary, Panel, PerturbationSummary, Row
 
 MISSING = "–"
 ACCURACY = "Accuracy of the victim on clean test images, in percent: lower is better protection."
@@ -36,6 +37,19 @@ def worst(row: Row) -> str:
     return ("" if row.complete else "≥ ") + interval(row.worst.accuracy)
 
 
+def recovered(row: Row) -> str:
+    """Write what an adversary gets back in the mean, in percent."""
+    if row.recovery is None:
+        return MISSING
+    mean = row.recovery.mean
+    return f"{mean.mean:.0f}" + (f" ± {mean.half_width:.0f}" if mean.half_width is not None else "") + " %"
+
+
+def cell(value: CellSummary) -> str:
+    """Write the accuracy of a cell, with a mark where an earlier epoch is more than 5 points better."""
+    return interval(value.accuracy) + ("^" if value.peaks_early else "")
+
+
 def span(low: int, high: int) -> str:
     return str(low) if low == high else f"{low}–{high}"
 
@@ -45,15 +59,17 @@ def seeds(panel: Panel) -> str:
     low, high = panel.n
     count = f"n = {span(low, high)} seed{'s' if high > 1 else ''} per cell"
     if high == 1:
-        return f"{count}: no interval over seeds exists"
-    return f"{count}; ± is a 95 % t-interval over seeds" + (", absent where n = 1" if low == 1 else "")
+        return f"{count}: nothing is known of the spread over seeds, intervals are of the test set alone"
+    said = f"{count}; ± is a 95 % interval over seeds and test images" + (", absent where n = 1" if low == 1 else "")
+    two = any(cell.n == 2 for row in panel.rows for cell in row.cells.values())
+    return said + ("; at n = 2 it is nearly worthless: 12.7 standard errors to each side" if two else "")
 
 
 def test_set(panel: Panel) -> str:
     """Return the share of the uncertainty that the size of the test set explains."""
     largest = max(cell.binomial_error for row in panel.rows for cell in row.cells.values())
-    images = panel.dataset.test
-    return f"Test-set standard error (binomial, {images:,} images): at most {largest:.2f} points, whatever the seeds."
+    half = f"95 % interval at most ± {Z975 * largest:.1f} points"
+    return f"Of the test set alone ({panel.dataset.test:,} images, Wilson): {half}, whatever the seeds."
 
 
 def psnr(value: float | None) -> str:

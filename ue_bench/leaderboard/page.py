@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
-from . import colour, commands, formats
+from . import colour, commands, formats, print_agreement, summary
 from .board import BoardInfo
 from .published import beside
 from .statistics import CellSummary, Panel
@@ -52,8 +52,11 @@ def html(board: BoardInfo, panels: Sequence[Panel]) -> str:
         empty_board_command=commands.empty_board_command(board),
         reproduce=[reproduce(board, panel) for panel in panels],
         published=beside(panels),
+        agreements=[(panel, found) for panel in panels if (found := print_agreement.agreements(panel))],
+        agreement=print_agreement,
         published_note=PUBLISHED,
         f=formats,
+        summary=summary,
         level=colour.level,
         levels=range(len(colour.levels(colour.LIGHT))),
         details=details(board, panels),
@@ -99,13 +102,11 @@ def details(board: BoardInfo, panels: Sequence[Panel]) -> dict[str, Any]:
 
 
 def _certainty(cell: CellSummary) -> str:
-    over_seeds = (
-        "n = 1: no interval over seeds exists"
-        if cell.n == 1
-        else f"mean of n = {cell.n} seeds"
-        + ("" if cell.half_width is None else f", 95 % t-interval ± {cell.half_width:.2f}")
-    )
-    return f"{over_seeds}; test-set standard error (binomial) {cell.binomial_error:.2f}"
+    interval = f"{cell.accuracy.low:.2f} to {cell.accuracy.high:.2f}"
+    if cell.n == 1:
+        return f"n = 1: nothing is known of the spread over seeds; 95 % interval of the test set alone {interval}"
+    doubt = ", nearly worthless at n = 2" if cell.n == 2 else ""
+    return f"mean of n = {cell.n} seeds; 95 % interval over seeds and test images {interval}{doubt}"
 
 
 def _notes(panel: Panel, cell: CellSummary) -> list[str]:

@@ -22,16 +22,21 @@ class PublishedRow:
     method: str  # the name in print
     accuracies: dict[str, float]
     notes: tuple[str, ...]
+    repeated: tuple[str, ...] = ()  # columns that count with another, as on the board
 
     @property
     def mean(self) -> float:
         """The mean, recomputed: some printed means are not the mean of their row."""
-        return fmean(self.accuracies.values())
+        return fmean(self.accuracies[c] for c in self._counted)
 
     @property
     def worst(self) -> str:
         """The countermeasure with the highest accuracy."""
-        return max(self.accuracies, key=lambda c: self.accuracies[c])
+        return max(self._counted, key=lambda c: self.accuracies[c])
+
+    @property
+    def _counted(self) -> list[str]:
+        return [c for c in self.accuracies if c not in self.repeated] or list(self.accuracies)
 
 
 @dataclass(frozen=True)
@@ -44,17 +49,20 @@ class Published:
     rows: tuple[PublishedRow, ...]
 
 
-def published(table: Table, dataset: str, clean: str) -> Published | None:
-    """Return what ``table`` prints for a dataset, ``clean`` images first, then by mean; None without any."""
-    rows = [_row(line) for line in table.lines if line.dataset == dataset and line.printed]
+def published(table: Table, dataset: str, clean: str, repeated: tuple[str, ...] = ()) -> Published | None:
+    """Return what ``table`` prints for a dataset, ``clean`` images first, then by mean; None without any.
+
+    Columns that are ``repeated`` count with another, as on the board.
+    """
+    rows = [_row(line, repeated) for line in table.lines if line.dataset == dataset and line.printed]
     if not rows or dataset not in table.published:
         return None
     ordered = sorted(rows, key=lambda row: (row.protector != clean, row.mean))
     return Published(dataset, f"Published ({table.published[dataset]})", table.printed, tuple(ordered))
 
 
-def _row(line: Line) -> PublishedRow:
-    return PublishedRow(", ".join(line.protectors), line.label[-1], dict(line.printed), line.notes)
+def _row(line: Line, repeated: tuple[str, ...]) -> PublishedRow:
+    return PublishedRow(", ".join(line.protectors), line.label[-1], dict(line.printed), line.notes, repeated)
 
 
 def beside(panels: Iterable[Panel]) -> list[Published]:
@@ -64,17 +72,18 @@ def beside(panels: Iterable[Panel]) -> list[Published]:
     folder. A table that cannot be made is left out, and is among the problems of its distribution.
     """
     names = {
-        (name, panel.board.clean)
+        (name, panel.board.clean, panel.repeated)
         for panel in panels
         for name in (panel.dataset.selector.partition("[")[0], panel.board.name)
     }
-    candidates = (published(table, name, clean) for name, clean in sorted(names) for table in _tables())
+    tables_of_pages = [table for table in readable_tables() if table.published]
+    candidates = (published(table, *name) for name in sorted(names) for table in tables_of_pages)
     return [candidate for candidate in candidates if candidate]
 
 
-def _tables() -> list[Table]:
-    """Return all tables that are meant to stand on pages."""
-    published_tables = []
+def readable_tables() -> list[Table]:
+    """Return all registered tables; one that cannot be made is among the problems of its distribution."""
+    readable = []
     for name in tables.names():
         try:
             table = tables.table(name)
@@ -83,6 +92,5 @@ def _tables() -> list[Table]:
             if problem not in registry().problems:
                 registry().problems.append(problem)
             continue
-        if table.published:
-            published_tables.append(table)
-    return published_tables
+        readable.append(table)
+    return readable

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, overload
 
 from ..contract.board import Board
 from ..store.schema import Failure, Result
-from . import tables
+from . import summary, tables
 from .board import BoardInfo, board_info
 from .statistics import Panel, panels
 
@@ -72,24 +72,9 @@ class Results(Sequence[Result]):
         return tables.frame(self.panels())
 
     def worst(self) -> pandas.DataFrame:
-        """Return one row a protector: its mean over the board's columns, and the countermeasure that breaks it most.
+        """Return one row a protector: rank in its class, recovered share, mean, and what breaks it most.
 
-        ``mean`` is missing where a column is; ``worst_accuracy`` is then a lower bound, and ``complete`` False.
+        The columns are those of ``protectors.csv``. ``recovered`` and ``mean`` are missing where a column is;
+        ``worst`` is then a lower bound, and ``complete`` False.
         """
-        import pandas as pd
-
-        rows = [
-            {
-                "dataset": panel.dataset.selector,
-                "victim": panel.victim,
-                "protector": row.protector,
-                "mean": row.mean.mean if row.mean else None,
-                "worst_countermeasure": row.worst.countermeasure if row.worst else None,
-                "worst_accuracy": row.worst.mean if row.worst else None,
-                "complete": row.complete,
-                "n": row.n[0],
-            }
-            for panel in self.panels()
-            for row in panel.rows
-        ]
-        return pd.DataFrame(rows)
+        return summary.frame(self.panels())

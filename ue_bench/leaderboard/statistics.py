@@ -10,61 +10,21 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from statistics import NormalDist, fmean, stdev
+from statistics import fmean
 
 from ue_bench.store.schema import Budget, DatasetInfo, Result
 
 from .board import BoardInfo
+from .headline import Column, Recovery, bias_of_maximum, is_defined, pooled_spread, recovery
+from .intervals import Estimate, accuracy, binomial_error, mean_accuracy
+from .ranks import Rank, ranks
 
-# Student's t, 97.5 % quantile, for 1 to 30 degrees of freedom (any statistics textbook).
-_T975 = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
-    2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
-    2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
-
-
-def t_quantile(degrees: int) -> float:
-    """Return the factor of a two-sided 95 % interval: Student's t at 0.975."""
-    if degrees < 1:
-        raise ValueError("an interval needs at least two values")
-    if degrees <= len(_T975):
-        return _T975[degrees - 1]
-    z = NormalDist().inv_cdf(0.975)
-    terms = (  # expansion in 1 / degrees, Abramowitz & Stegun 26.7.5
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-    )
-    return z + sum(term / float(degrees) ** power for power, term in enumerate(terms, start=1))
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over ``n`` seeds. ``half_width`` of its 95 % t-interval is None where no interval exists, as at n = 1."""
-
-    mean: float
-    n: int
-    half_width: float | None = None
-
-
-def estimate(values: Sequence[float]) -> Estimate:
-    """Return the mean and 95 % t-interval of at least one value."""
-    n = len(values)
-    half = t_quantile(n - 1) * stdev(values) / math.sqrt(n) if n > 1 else None
-    return Estimate(fmean(values), n, half)
-
-
-def binomial_error(accuracy: float, images: int) -> float:
-    """Return the binomial standard error, in percent points, that the size of the test set alone gives.
-
-    It says nothing of the spread over seeds.
-    """
-    p = min(max(accuracy / 100, 0.0), 1.0)
-    return 100 * math.sqrt(p * (1 - p) / images) if images else math.nan
+EARLY = 5.0  # points that an earlier epoch is better by, from which on that is said
+UNBOUNDED = "unbounded"
+CLASSES = {"l2": "L2", "mse": "mean squared error", "rms": "mean squared error", "pixels": "pixels"}
 
 
 @dataclass(frozen=True)
@@ -82,7 +42,7 @@ class CellSummary:
 
     @cached_property
     def accuracy(self) -> Estimate:
-        return estimate([r.metrics.accuracy_last for r in self.results])
+        return accuracy([r.metrics.accuracy_last for r in self.results], self.images)
 
     @property
     def mean(self) -> float:
@@ -92,10 +52,29 @@ class CellSummary:
     def half_width(self) -> float | None:
         return self.accuracy.half_width
 
+    @cached_property
+    def by_seed(self) -> dict[int, float]:
+        return {r.seed: r.metrics.accuracy_last for r in self.results}
+
+    @cached_property
+    def peak(self) -> float:
+        """Mean over seeds of the highest accuracy of any epoch, chosen on the test set: an oracle."""
+        return fmean(r.metrics.accuracy_peak for r in self.results)
+
+    @property
+    def peaks_early(self) -> bool:
+        """Whether an adversary who stopped at the best epoch would have had more than 5 points above the last one."""
+        return self.peak - self.mean > EARLY
+
     @property
     def binomial_error(self) -> float:
         """Binomial standard error from the size of the test set; not an interval over seeds."""
-        return binomial_error(self.mean, self.results[0].dataset.test)
+        return binomial_error(self.mean, self.images)
+
+    @property
+    def images(self) -> int:
+        """Size of the test set."""
+        return self.results[0].dataset.test
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -122,15 +101,36 @@ class PerturbationSummary:
         bounds = [float(k) for k in re.findall(r"\blinf\s+(\d+(?:\.\d+)?)/255", self.declared)]
         return bool(bounds) and self.linf_max > math.floor(max(bounds) + 1e-9)
 
+    @property
+    def perturbation_class(self) -> str:
+        """What rows have in common that may be ranked together: the kind of bound they declare and keep.
+
+        Linf rows are of one class where the bound is the same; root mean square and mean squared error are one kind.
+        """
+        if self.exceeds:
+            return UNBOUNDED
+        kinds = set()
+        for text in self.declared.split(" / "):
+            kind, _, bound = text.strip().partition(" ")
+            kinds.add(f"Linf {bound}" if kind == "linf" else CLASSES.get(kind, UNBOUNDED))
+        return kinds.pop() if len(kinds) == 1 else UNBOUNDED
+
 
 @dataclass(frozen=True)
 class Row:
-    """A protector: its cells in the order of the panel's columns, and their mean and worst case."""
+    """A protector: its cells in the order of the panel's columns, and what they come to.
+
+    ``clean`` are the cells of the row without protection, and ``spread`` the standard deviation over seeds that the
+    panel's cells have in common, None where no cell has two.
+    """
 
     protector: str
     reference: bool
     columns: tuple[str, ...]  # the countermeasures that count
     cells: dict[str, CellSummary]
+    clean: Mapping[str, CellSummary] = field(default_factory=dict)
+    chance: float = 0.0
+    spread: float | None = None
 
     @property
     def done(self) -> int:
@@ -144,22 +144,71 @@ class Row:
     def mean(self) -> Estimate | None:
         """Mean over the board's countermeasures; None while one is missing.
 
-        The interval is over the means of single seeds, and exists where every column has the same two or more seeds.
-        ``n`` is the smallest number of seeds of any column.
+        Its interval is over the means of single seeds where every column has the same two or more seeds, and of the
+        test set alone where not. ``n`` is the smallest number of seeds of any column.
         """
         if not self.complete:
             return None
         cells = [self.cells[c] for c in self.columns]
         if len({cell.seeds for cell in cells}) == 1:
             by_seed = zip(*([r.metrics.accuracy_last for r in cell.results] for cell in cells), strict=True)
-            return estimate([fmean(column) for column in by_seed])
-        return Estimate(fmean(cell.mean for cell in cells), min(cell.n for cell in cells))
+            return mean_accuracy(list(by_seed), cells[0].images)
+        alone = mean_accuracy([[cell.mean for cell in cells]], cells[0].images)
+        return replace(alone, n=min(cell.n for cell in cells))
 
     @cached_property
     def worst(self) -> CellSummary | None:
         """The countermeasure that breaks the protector most; of an incomplete row, the worst so far."""
         cells = [self.cells[c] for c in self.columns if c in self.cells]
         return max(cells, key=lambda cell: cell.mean, default=None)
+
+    @cached_property
+    def recovery(self) -> Recovery | None:
+        """What an adversary gets back; None while a cell is missing here or in the row without protection."""
+        if not self.complete or not all(c in self.clean for c in self.columns):
+            return None
+        columns = [Column(c, self.cells[c].by_seed, self.clean[c].by_seed) for c in self.columns]
+        images = self.cells[self.columns[0]].images
+        return recovery(columns, self.chance, images, clean_row=self._is_clean)
+
+    @property
+    def _is_clean(self) -> bool:
+        return any(cell.protector == self.protector for cell in self.clean.values())
+
+    @cached_property
+    def worst_bias(self) -> float:
+        """Points by which the accuracy of the worst case is expected to be too high, being the largest of several."""
+        cells = [self.cells[c] for c in self.columns if c in self.cells]
+        return bias_of_maximum([cell.mean for cell in cells], [self._error(cell) for cell in cells]) if cells else 0.0
+
+    @cached_property
+    def recovery_bias(self) -> float:
+        """Percent by which the largest recovered share is expected to be too high."""
+        if self.recovery is None or self._is_clean:
+            return 0.0
+        errors = [100 * self._error(self.cells[c]) / (self.clean[c].mean - self.chance) for c in self.recovery.shares]
+        return bias_of_maximum(list(self.recovery.shares.values()), errors)
+
+    def _error(self, cell: CellSummary) -> float:
+        """Return the standard error of a cell's mean."""
+        return math.hypot((self.spread or 0.0) / math.sqrt(cell.n), cell.binomial_error)
+
+    def compared(self) -> dict[str, dict[int, float]]:
+        """Return, by column and seed, what rows are ranked by: recovered shares, or accuracies without a clean row."""
+        if self.recovery is None:
+            return {c: self.cells[c].by_seed for c in self.columns}
+        tops = {c: self.clean[c].mean - self.chance for c in self.columns}
+        return {
+            c: {seed: 100 * (value - self.chance) / top for seed, value in self.cells[c].by_seed.items()}
+            for c, top in tops.items()
+            if is_defined(self.clean[c].mean, self.chance)
+        }
+
+    @cached_property
+    def highest_peak(self) -> CellSummary | None:
+        """The countermeasure whose best epoch, chosen on the test set, gives an adversary most."""
+        cells = [self.cells[c] for c in self.columns if c in self.cells]
+        return max(cells, key=lambda cell: cell.peak, default=None)
 
     @property
     def n(self) -> tuple[int, int]:
@@ -183,7 +232,8 @@ class Panel:
     protocol_version: int
     precision: str
     fraction: float
-    columns: tuple[str, ...]  # the countermeasures that count, in order
+    columns: tuple[str, ...]  # the board's countermeasures, in order
+    repeated: tuple[str, ...]  # those among them that change nothing: they repeat plain training and count with it
     extra: tuple[str, ...]  # countermeasures the board does not ask for: shown, never in mean or worst case
     rows: tuple[Row, ...]
     missing: tuple[str, ...]  # protectors the board asks for and that have no result here
@@ -193,6 +243,39 @@ class Panel:
         """Smallest and largest number of seeds of a cell."""
         counts = [row.n for row in self.rows]
         return min(low for low, _ in counts), max(high for _, high in counts)
+
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """The countermeasures that count, each once."""
+        return tuple(c for c in self.columns if c not in self.repeated)
+
+    @property
+    def undefined(self) -> tuple[str, ...]:
+        """Columns in which clean training is too near to chance for a share."""
+        clean = {c: cell.mean for row in self.rows for c, cell in row.clean.items()}
+        return tuple(c for c in self.counted if c in clean and not is_defined(clean[c], self.chance))
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation over seeds that the cells have in common; None where no cell has two seeds."""
+        return self.rows[0].spread
+
+    @cached_property
+    def classes(self) -> dict[str, list[Row]]:
+        """Rows that are no reference by perturbation class, the lowest recovered share first."""
+        rows: dict[str, list[Row]] = defaultdict(list)
+        for row in sorted(self.rows, key=_recovered):
+            if not row.reference:
+                rows[row.budget.perturbation_class].append(row)
+        return {name: rows[name] for name in sorted(rows, key=lambda name: (name == UNBOUNDED, name))}
+
+    @cached_property
+    def ranks(self) -> dict[str, Rank]:
+        """Ranks of complete rows, each within its perturbation class."""
+        found: dict[str, Rank] = {}
+        for rows in self.classes.values():
+            found |= ranks({row.protector: row.compared() for row in rows if row.complete})
+        return found
 
     @property
     def results(self) -> list[Result]:
@@ -262,8 +345,24 @@ def _panel(results: list[Result], board: BoardInfo) -> Panel:
     seen = sorted({countermeasure for _, countermeasure in cells})
     columns = board.countermeasures or tuple(seen)
     extra = tuple(c for c in seen if c not in columns)
-    rows = [_row(p, cells, board, columns, extra) for p in sorted({protector for protector, _ in cells})]
     first = _first(results)
+    repeated = tuple(c for c in columns if c in board.column_notes and c != board.plain and board.plain in columns)
+    counted = tuple(c for c in columns if c not in repeated)
+    shown = (*columns, *extra)
+    clean = {c: cells[board.clean, c] for c in shown if (board.clean, c) in cells}
+    spread = pooled_spread([list(cell.by_seed.values()) for cell in cells.values()])
+    rows = [
+        Row(
+            protector,
+            protector in board.reference,
+            counted,
+            {c: cells[protector, c] for c in shown if (protector, c) in cells},
+            clean,
+            100 / first.dataset.classes if first.dataset.classes else 0.0,
+            spread,
+        )
+        for protector in sorted({protector for protector, _ in cells})
+    ]
     here = {row.protector for row in rows}
     return Panel(
         board=board,
@@ -274,6 +373,7 @@ def _panel(results: list[Result], board: BoardInfo) -> Panel:
         precision=first.precision,
         fraction=first.fraction,
         columns=columns,
+        repeated=repeated,
         extra=extra,
         rows=tuple(sorted(rows, key=lambda row: _order(row, board))),
         missing=tuple(p for p in board.protectors if p not in here),
@@ -289,15 +389,10 @@ def _cell(protector: str, countermeasure: str, results: list[Result]) -> CellSum
     return CellSummary(protector, countermeasure, tuple(newest[seed] for seed in sorted(newest)), superseded)
 
 
-def _row(
-    protector: str,
-    cells: dict[tuple[str, str], CellSummary],
-    board: BoardInfo,
-    columns: tuple[str, ...],
-    extra: tuple[str, ...],
-) -> Row:
-    row_cells = {c: cells[protector, c] for c in (*columns, *extra) if (protector, c) in cells}
-    return Row(protector, protector in board.reference, columns, row_cells)
+def _recovered(row: Row) -> tuple[bool, float, str]:
+    """Sort complete rows first, the lowest recovered share first; by accuracy where there is no clean row."""
+    values = [value for seeds in row.compared().values() for value in seeds.values()] if row.complete else []
+    return not row.complete, fmean(values) if values else 0.0, row.protector
 
 
 def _order(row: Row, board: BoardInfo) -> tuple[int, float, str]:

@@ -8,8 +8,9 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import commands, formats
+from . import commands, formats, summary
 from .board import BoardInfo
+from .print_agreement import HEADS, LEGEND, agreements
 from .published import Published, beside
 from .statistics import CellSummary, Panel, Row
 
@@ -27,8 +28,12 @@ def markdown(board: BoardInfo, panels: Sequence[Panel]) -> str:
     """Return the board as a Markdown page for GitHub."""
     parts = [f"# {_plain(board.title)}", _plain(board.description)]
     if panels:
-        parts += [f"{formats.ACCURACY} The worst case is the countermeasure that breaks a protector most."]
-        parts += ["The sortable page is [index.html](index.html), the numbers are [leaderboard.csv](leaderboard.csv)."]
+        parts += [
+            f"{formats.ACCURACY} The worst case is the countermeasure that breaks a protector most.",
+            summary.LEGEND,
+        ]
+        files = "by cell in [leaderboard.csv](leaderboard.csv), by protector in [protectors.csv](protectors.csv)"
+        parts += [f"The sortable page is [index.html](index.html), the numbers are {files}."]
     else:
         parts += [
             "**There are 0 results on this board yet.** To make some:",
@@ -43,6 +48,7 @@ def markdown(board: BoardInfo, panels: Sequence[Panel]) -> str:
         parts += [heading, "\n".join(["```sh", *lines, "```"]) if lines else "", _plain(needs)]
     if board.notes:
         parts += ["## Notes", _bullets(board.notes)]
+    parts += itertools.chain.from_iterable(_markdown_agreement(panel) for panel in panels)
     parts += itertools.chain.from_iterable(_markdown_published(table) for table in beside(panels))
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -65,11 +71,20 @@ def _markdown_panel(panel: Panel) -> list[str]:
         f"{formats.seeds(panel)}.",
         formats.test_set(panel),
         "Linf and RMS in gray levels (of 255), PSNR in dB, measured on the stored 8-bit images.",
+        *summary.facts(panel),
         *formats.remarks(panel),
     ]
     notes = [f"\\* {_code(column)}: {_plain(note)}" for column, note in noted.items()]
     title = f"## {_code(panel.dataset.selector)}: {_plain(formats.setting(panel))}"
-    return [title, _bullets(facts), _pipes(head, rows), "\n\n".join(notes)]
+    return [title, _bullets(facts), _markdown_summary(panel), _pipes(head, rows), "\n\n".join(notes)]
+
+
+def _markdown_summary(panel: Panel) -> str:
+    rows = []
+    for name, row in summary.lines(panel):
+        cells = [f"{text} {_code(of)}" if of else text for text, of in summary.texts(panel, row)]
+        rows.append([_plain(name), _code(row.protector), *cells, formats.span(*row.n)])
+    return _pipes(["class", "protector", *summary.HEADS, "n"], rows)
 
 
 def _markdown_row(row: Row, columns: Iterable[str]) -> list[str]:
@@ -79,6 +94,18 @@ def _markdown_row(row: Row, columns: Iterable[str]) -> list[str]:
     cells = [_accuracy(row.cells.get(c)) for c in columns]
     measured = [formats.linf(budget), f"{budget.rms:.2f}", formats.psnr(budget.psnr), f"{budget.ssim:.3f}"]
     return [name, formats.mean(row), worst, *cells, formats.span(*row.n), _plain(budget.declared), *measured]
+
+
+def _markdown_agreement(panel: Panel) -> list[str]:
+    found = agreements(panel)
+    if not found:
+        return []
+    title = f"## Agreement with print: {_code(panel.dataset.selector)}, {_plain(formats.setting(panel))}"
+    parts = [title, _plain(LEGEND)]
+    for agreement in found:
+        names = ", ".join(f"{_code(ours)} ({_plain(printed)})" for ours, printed in agreement.rows)
+        parts += [f"{_plain(agreement.text)} Rows: {names}.", _pipes(list(HEADS), agreement.lines())]
+    return parts
 
 
 def _markdown_published(table: Published) -> list[str]:
@@ -95,7 +122,7 @@ def _markdown_published(table: Published) -> list[str]:
 
 PUBLISHED = (
     "printed numbers, single runs. Protocol and victim differ from those of the measured tables, so the two are never "
-    "mixed. Means are recomputed from the columns."
+    "mixed. Means are recomputed from the columns, and count a column that repeats plain training with it."
 )
 
 
@@ -142,8 +169,9 @@ CSV: dict[str, Callable[[Panel, Row, CellSummary], Any]] = {
     "seeds": lambda p, r, c: " ".join(map(str, c.seeds)),
     "accuracy": lambda p, r, c: round(c.mean, 4),
     "ci95_half_width": lambda p, r, c: _rounded(c.half_width),
-    "ci95_low": lambda p, r, c: None if c.half_width is None else round(c.mean - c.half_width, 4),
-    "ci95_high": lambda p, r, c: None if c.half_width is None else round(c.mean + c.half_width, 4),
+    "ci95_low": lambda p, r, c: _rounded(c.accuracy.low),
+    "ci95_high": lambda p, r, c: _rounded(c.accuracy.high),
+    "ci95_of": lambda p, r, c: "test set" if c.n == 1 else "seeds and test set",
     "binomial_error": lambda p, r, c: _rounded(c.binomial_error),
     "declared": lambda p, r, c: r.budget.declared,
     "linf_max": lambda p, r, c: r.budget.linf_max,
@@ -155,7 +183,10 @@ CSV: dict[str, Callable[[Panel, Row, CellSummary], Any]] = {
 
 
 def csv(board: BoardInfo, panels: Sequence[Panel]) -> str:
-    """Return one line a cell. ``accuracy`` is the mean over ``n`` seeds in percent; the interval is empty at n = 1."""
+    """Return one line a cell.
+
+    ``accuracy`` is the mean over ``n`` seeds in percent; at n = 1 its interval is of the test set.
+    """
     table = frame(panels)
     table.insert(0, "board", board.name)
     return str(table.to_csv(index=False, lineterminator="\n"))
@@ -180,7 +211,8 @@ def _rounded(value: float | None) -> float | None:
 def terminal(panel: Panel) -> str:
     """Return a plain table for a terminal: countermeasures down, protectors across, in blocks where they are many."""
     lines = [formats.data(panel), formats.setting(panel), formats.ACCURACY, f"{formats.seeds(panel)}."]
-    notes = [f"* {column}: {note}" for column, note in formats.column_notes(panel)] + formats.remarks(panel)
+    notes = [f"* {column}: {note}" for column, note in formats.column_notes(panel)]
+    notes += [*summary.facts(panel), *formats.remarks(panel)]
     return "\n\n".join([paragraph(lines), *_blocks(panel), *([paragraph(notes)] if notes else [])]) + "\n"
 
 
@@ -222,7 +254,18 @@ def _labels(panel: Panel) -> list[str]:
     """What the lines of a block are called."""
     noted = dict(formats.column_notes(panel))
     names = [c + (" *" if c in noted else "") for c in (*panel.columns, *panel.extra)]
-    return [*names, "mean", "worst case", "declared", "Linf max (of 255)", "RMS (of 255)", "PSNR (dB)"]
+    return [
+        *names,
+        "mean",
+        "worst case",
+        "recovered share",
+        "broken by",
+        "rank in class",
+        "declared",
+        "Linf max (of 255)",
+        "RMS (of 255)",
+        "PSNR (dB)",
+    ]
 
 
 def _column(panel: Panel, row: Row, width: int) -> list[str]:
@@ -233,6 +276,9 @@ def _column(panel: Panel, row: Row, width: int) -> list[str]:
         *(_accuracy(row.cells.get(c)) for c in (*panel.columns, *panel.extra)),
         formats.interval(row.mean) if row.mean else f"{row.done}/{len(row.columns)} cells",
         "\n".join([formats.worst(row), *folded(_worst_name(row), width)]),
+        formats.recovered(row),
+        f"{len(row.recovery.broken)} of {len(row.recovery.shares)}" if row.recovery else formats.MISSING,
+        panel.ranks[row.protector].text() if row.protector in panel.ranks else formats.MISSING,
         "\n".join(folded(budget.declared, width)),
         f"{budget.linf_max}{' !' if budget.exceeds else ''}",
         f"{budget.rms:.2f}",
@@ -247,13 +293,13 @@ def _block(labels: Sequence[str], columns: Sequence[Sequence[str]]) -> str:
     lines = zip(labels, *(column[1:] for column in columns), strict=True)
     body: list[list[str] | str] = [list(line) for line in lines]
     body[-4:-4] = [SEPARATING_LINE]  # above what was measured on images, and above means
-    body[-7:-7] = [SEPARATING_LINE]
+    body[-10:-10] = [SEPARATING_LINE]
     align = ["left", *["right"] * len(columns)]
     return str(tabulate(body, headers=head, tablefmt="simple", disable_numparse=True, colalign=align))
 
 
 def _accuracy(cell: CellSummary | None) -> str:
-    return formats.interval(cell.accuracy) if cell else formats.MISSING
+    return formats.cell(cell) if cell else formats.MISSING
 
 
 def _worst_name(row: Row) -> str:

@@ -1,0 +1,114 @@
+"""Compute what an adversary gets back: shares of the clean accuracy, and how far a worst case is too high by being one.
+
+Percentages throughout. Pure functions, no third-party library.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import NormalDist, fmean
+
+from .intervals import Z975, Estimate, average_error, estimate
+
+BROKEN = 80.0  # percent of the clean accuracy above chance, from which a countermeasure counts as breaking a protector
+LEAST = 5.0  # points above chance that the clean row must have in a column for its shares to mean anything
+STEPS = 400  # of the integration over the distribution of a maximum
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a share needs of one column: the row's and the clean row's accuracies, by seed."""
+
+    name: str
+    row: Mapping[int, float]
+    clean: Mapping[int, float]
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What an adversary gets back of a protector's images.
+
+    ``shares`` are recovered shares by column, in percent of the clean accuracy above chance: 0 is guessing, 100 what
+    unprotected images give. ``broken`` are the columns that recover at least 80 %.
+    """
+
+    shares: Mapping[str, float]
+    mean: Estimate
+
+    @property
+    def worst(self) -> str:
+        """The column that recovers most."""
+        return max(self.shares, key=lambda name: self.shares[name])
+
+    @property
+    def broken(self) -> tuple[str, ...]:
+        return tuple(name for name, share in self.shares.items() if share >= BROKEN)
+
+
+def is_defined(clean: float, chance: float) -> bool:
+    """Return whether shares mean anything in a column: whether its clean row is well above chance."""
+    return clean - chance >= LEAST
+
+
+def recovery(columns: Sequence[Column], chance: float, images: int, *, clean_row: bool = False) -> Recovery | None:
+    """Return the recovered shares of a row; None where no column has a clean row above chance.
+
+    The interval of the mean is over shares of single seeds, each against the clean row of its seed, where all columns
+    have the same two or more; else it is of the test set. The test set's error counts the row and the clean row as if
+    they failed on unrelated images, which is wide for rows near the clean one. That one has 100 %, exactly.
+    """
+    defined = [c for c in columns if is_defined(fmean(c.clean.values()), chance)]
+    if not defined:
+        return None
+    tops = {c.name: fmean(c.clean.values()) - chance for c in defined}
+    shares = {c.name: 100 * (fmean(c.row.values()) - chance) / tops[c.name] for c in defined}
+    mean, n = fmean(shares.values()), min(len(c.row) for c in defined)
+    if clean_row:
+        return Recovery(shares, Estimate(mean, n))
+    error = _test_set_error(defined, tops, shares, images)
+    alone = Estimate(mean, n, None, mean - Z975 * error, mean + Z975 * error)
+    seeds = set(defined[0].row)
+    if len(seeds) < 2 or any(set(c.row) != seeds or not seeds <= set(c.clean) for c in defined):
+        return Recovery(shares, alone)
+    by_seed = [fmean(100 * (c.row[s] - chance) / (c.clean[s] - chance) for c in defined) for s in sorted(seeds)]
+    half = math.hypot(estimate(by_seed).half_width or 0.0, Z975 * error)
+    return Recovery(shares, replace(alone, half_width=half, low=mean - half, high=mean + half))
+
+
+def _test_set_error(
+    columns: Sequence[Column], tops: Mapping[str, float], shares: Mapping[str, float], images: int
+) -> float:
+    """Return the standard error of a mean share from the test set alone, in percent."""
+    own = average_error([fmean(c.row.values()) for c in columns], images, [100 / tops[c.name] for c in columns])
+    clean = [fmean(c.clean.values()) for c in columns]
+    return math.hypot(own, average_error(clean, images, [abs(shares[c.name]) / tops[c.name] for c in columns]))
+
+
+def bias_of_maximum(means: Sequence[float], errors: Sequence[float]) -> float:
+    """Return by how much the largest of several measured numbers is expected to be above the largest true one.
+
+    By the parametric bootstrap: the numbers are taken for true ones and measured again, with independent normal errors
+    of these standard deviations; the mean excess of the new maximum over the old one is its bias. It is integrated,
+    which is the limit of infinitely many resamples.
+    """
+    spread = [(mean, NormalDist(mean, error)) for mean, error in zip(means, errors, strict=True) if error > 0]
+    top, floor = max(means), max((m for m, e in zip(means, errors, strict=True) if e <= 0), default=-math.inf)
+    if not spread:
+        return 0.0
+    low = max(floor, max(d.mean - 8 * d.stdev for _, d in spread))
+    high = max(top, max(d.mean + 8 * d.stdev for _, d in spread))
+    step = (high - low) / STEPS
+    below = [math.prod(d.cdf(low + i * step) for _, d in spread) for i in range(STEPS + 1)]
+    area = step * (sum(below) - (below[0] + below[-1]) / 2)  # trapezoids: the ends are flat
+    return max(high - area - top, 0.0)
+
+
+def pooled_spread(cells: Sequence[Sequence[float]]) -> float | None:
+    """Return the standard deviation over seeds that cells with several seeds have in common; None without any."""
+    several = [values for values in cells if len(values) > 1]
+    if not several:
+        return None
+    squares = sum(sum((v - fmean(values)) ** 2 for v in values) for values in several)
+    return math.sqrt(squares / sum(len(values) - 1 for values in several))

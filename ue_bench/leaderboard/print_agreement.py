@@ -1,0 +1,193 @@
+"""Say how far a panel agrees with papers' tables: in the order of rows, and in what breaks what.
+
+A row of the panel stands for a printed one where both are the same selector. Where the paper's method is asked for by
+its bare name, the panel's row may also be the only one of that plugin, such as one with cheaper settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from statistics import fmean
+
+from ..catalogue.registry import registry
+from ..contract.table import Ask, Line, Table
+from ..errors import UserError
+from . import published
+from .headline import is_defined
+from .statistics import Panel, Row
+
+FEWEST = 4  # rows: of three numbers one order in six is right by chance
+HALF = 0.5  # of the clean accuracy above chance
+MEAN, WORST = "mean over columns", "worst case"
+HEADS = ("column", "Kendall's tau", "Spearman", "signs", "n")
+LEGEND = (
+    "Agreement of measured with printed accuracies over the rows that both have, references apart: rank correlations "
+    "by column, and in how many cells both say alike whether at least half of the clean accuracy above chance is "
+    "recovered."
+)
+
+
+@dataclass(frozen=True)
+class ColumnAgreement:
+    """Agreement in one column, or of means or worst cases, over ``n`` rows. Correlations are None of constant numbers.
+
+    ``alike`` of ``signs`` cells agree in whether half of the clean accuracy is recovered; there are none for worst
+    cases, and without a clean row.
+    """
+
+    column: str
+    n: int
+    tau: float | None
+    spearman: float | None
+    alike: int = 0
+    signs: int = 0
+
+
+@dataclass(frozen=True)
+class PrintAgreement:
+    """Agreement of a panel with one table. ``kappa`` is Cohen's, of all signs together: 0 is chance, 1 is perfect."""
+
+    source: str
+    rows: tuple[tuple[str, str], ...]  # our row and the printed one
+    summary: tuple[ColumnAgreement, ...]  # of means and worst cases
+    columns: tuple[ColumnAgreement, ...]
+    kappa: float | None = field(default=None)
+
+    @property
+    def text(self) -> str:
+        """Return the finding in one or two sentences."""
+        said = [f"of the {c.column} {_number(c.tau)}" for c in self.summary or self.columns]
+        alike, signs = sum(c.alike for c in self.columns), sum(c.signs for c in self.columns)
+        text = f"{self.source}: Kendall's tau {', '.join(said)} over n = {len(self.rows)} rows."
+        if signs:
+            text += f" Half-recovery signs agree in {alike} of {signs} cells, kappa {_number(self.kappa)}."
+        return text
+
+    def lines(self) -> list[list[str]]:
+        """Return the texts of a table with ``HEADS``."""
+        return [
+            [
+                c.column,
+                _number(c.tau),
+                _number(c.spearman),
+                f"{c.alike} of {c.signs}" if c.signs else "–",
+                str(c.n),
+            ]
+            for c in (*self.summary, *self.columns)
+        ]
+
+
+def agreements(panel: Panel) -> list[PrintAgreement]:
+    """Return the agreement with every registered table that shares at least four rows and a column with the panel."""
+    found = (_agreement(panel, table) for table in published.readable_tables())
+    return [agreement for agreement in found if agreement is not None]
+
+
+def _agreement(panel: Panel, table: Table) -> PrintAgreement | None:
+    names = {panel.dataset.selector.partition("[")[0], panel.board.name, ""}
+    matched: dict[str, tuple[Row, Line, dict[str, float]]] = {}
+    clean: dict[str, float] = {}
+    for line in table.lines:
+        if line.dataset not in names:
+            continue
+        for protector, printed in _printed(panel, line).items():
+            if protector == panel.board.clean:
+                clean |= printed
+            row = _row(panel, protector)
+            if row is not None and not row.reference and row.protector not in matched:
+                matched[row.protector] = row, line, printed
+    if len(matched) < FEWEST:
+        return None
+    pairs = {
+        column: {
+            name: (printed[column], row.cells[column].mean)
+            for name, (row, _, printed) in matched.items()
+            if column in printed and column in row.cells
+        }
+        for column in panel.counted
+    }
+    pairs = {column: rows for column, rows in pairs.items() if len(rows) >= FEWEST}
+    if not pairs:
+        return None
+    signs = {column: _signs(panel, column, list(rows.values()), clean) for column, rows in pairs.items()}
+    columns = tuple(_correlated(column, list(rows.values()), signs[column]) for column, rows in pairs.items())
+    whole = [name for name in matched if all(name in rows for rows in pairs.values())]
+    summary = []
+    if len(whole) >= FEWEST and len(pairs) > 1:
+        sides = [[list(side) for side in zip(*(rows[name] for rows in pairs.values()), strict=True)] for name in whole]
+        summary.append(_correlated(MEAN, [(fmean(a), fmean(b)) for a, b in sides], ()))
+        summary.append(_correlated(WORST, [(max(a), max(b)) for a, b in sides], ()))
+    every = [sign for of_column in signs.values() for sign in of_column]
+    rows = tuple((name, line.label[-1]) for name, (_, line, _) in matched.items())
+    return PrintAgreement(table.source, rows, tuple(summary), columns, _kappa(every))
+
+
+def _printed(panel: Panel, line: Line) -> dict[str, dict[str, float]]:
+    """Return printed accuracies by protector and countermeasure, where they are of what the panel has."""
+    found: dict[str, dict[str, float]] = {}
+    for column, ask in line.asks.items():
+        if line.unit == "percent" and column in line.printed and _is_of(panel, ask):
+            with suppress(UserError):  # a plugin that is not there
+                [countermeasure] = ask.countermeasures
+                name = registry().one("countermeasure", countermeasure).selector
+                protector = registry().one("protector", ask.protector).selector
+                found.setdefault(protector, {})[name] = line.printed[column]
+    return found
+
+
+def _is_of(panel: Panel, ask: Ask) -> bool:
+    """Return whether what is asked for is trained as the panel's cells are, save for protocol and victim of a paper."""
+    if ask.of != "training" or ask.value != "accuracy" or len(ask.countermeasures) != 1:
+        return False
+    with suppress(UserError):
+        victim = None if ask.victim is None else registry().one("victim", ask.victim).selector
+        fraction = 1.0 if ask.fraction is None else ask.fraction
+        return victim in (None, panel.victim) and fraction == panel.fraction
+    return False
+
+
+def _row(panel: Panel, protector: str) -> Row | None:
+    exact = [row for row in panel.rows if row.protector == protector]
+    alike = [row for row in panel.rows if row.protector.partition("[")[0] == protector]
+    return exact[0] if exact else alike[0] if len(alike) == 1 else None
+
+
+def _signs(
+    panel: Panel, column: str, pairs: Sequence[tuple[float, float]], printed_clean: Mapping[str, float]
+) -> list[tuple[bool, bool]]:
+    """Return whether half is recovered in print and here, for every row of a column."""
+    here = {c: cell.mean for row in panel.rows for c, cell in row.clean.items()}
+    tops = printed_clean.get(column), here.get(column)
+    if tops[0] is None or tops[1] is None or not all(is_defined(top, panel.chance) for top in tops if top is not None):
+        return []
+    limits = [panel.chance + HALF * (top - panel.chance) for top in (tops[0], tops[1])]
+    return [(printed >= limits[0], measured >= limits[1]) for printed, measured in pairs]
+
+
+def _correlated(
+    column: str, pairs: Sequence[tuple[float, float]], signs: Sequence[tuple[bool, bool]]
+) -> ColumnAgreement:
+    alike = sum(a == b for a, b in signs)
+    if any(len(set(side)) < 2 for side in zip(*pairs, strict=True)):
+        return ColumnAgreement(column, len(pairs), None, None, alike, len(signs))
+    from scipy.stats import kendalltau, spearmanr
+
+    printed, measured = zip(*pairs, strict=True)
+    tau, rho = kendalltau(printed, measured).statistic, spearmanr(printed, measured).statistic
+    return ColumnAgreement(column, len(pairs), float(tau), float(rho), alike, len(signs))
+
+
+def _kappa(signs: Iterable[tuple[bool, bool]]) -> float | None:
+    """Return Cohen's kappa; None where chance alone agrees always."""
+    both = list(signs)
+    if not both:
+        return None
+    first, second = fmean(a for a, _ in both), fmean(b for _, b in both)
+    chance = first * second + (1 - first) * (1 - second)
+    return None if chance == 1 else (fmean(a == b for a, b in both) - chance) / (1 - chance)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.2f}"
