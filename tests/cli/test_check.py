@@ -119,9 +119,9 @@ class TestFaults:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("jpg", "no protector, countermeasure or victim 'jpg'\n  hint: did you mean jpeg"),
-        ("cifar10", "no protector, countermeasure or victim 'cifar10'"),
-        ("@dh13", "no protector, countermeasure or victim '@dh13'"),
+        ("jpg", "no protector, countermeasure, victim or dataset 'jpg'\n  hint: did you mean jpeg"),
+        ("cifar11", "no protector, countermeasure, victim or dataset 'cifar11'"),
+        ("@dh13", "no protector, countermeasure, victim or dataset '@dh13'"),
         ("jpeg[quality=0]", "jpeg[quality=0]: Input should be greater than or equal to 1"),
         ("lsp+gray", "'lsp'"),
     ],

@@ -18,7 +18,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Registry:
 
     installed = registry()
     found = Registry(dict(installed.entries), dict(installed.sets), dict(installed.boards), dict(installed.protocols))
-    if ("protector", "hello-stripes") not in found.entries:
+    if ("protector", "hello") not in found.entries:
         ue_bench_hello.ue_bench_register(register=Register(found, "ue-bench-hello"))
     return found
 

@@ -64,7 +64,7 @@ class TestPlugins:
         exec(block, found)
         found["ue_bench_register"](register=Register(names, "hello"))
         monkeypatch.setattr(boards, "registry", lambda: names)
-        assert boards.board("hello").protectors == ("hello-stripes",)
+        assert boards.board("hello").protectors == ("hello",)
 
     @pytest.mark.parametrize("name", api.__all__)
     def test_public_name_is_mentioned(self, name: str) -> None:
@@ -142,7 +142,7 @@ class TestSnippets:
         found: dict[str, Any] = {}
         exec(compile(block, "docs/plugins.md, Tables", "exec", dont_inherit=True), found)
         table = found["table_2"](strength="5")
-        assert table.lines[1].protectors == ("hello-stripes[strength=5]",)
+        assert table.lines[1].protectors == ("hello[levels=5]",)
         assert [setting.name for setting in table.settings] == ["strength"]
 
     def test_registration(self) -> None:
@@ -151,7 +151,7 @@ class TestSnippets:
         exec(block, found)
         names = Registry()
         found["ue_bench_register"](register=Register(names, "hello"))
-        assert [e.name for e in names.of_kind("protector")] == ["hello-stripes"]
+        assert [e.name for e in names.of_kind("protector")] == ["hello"]
 
 
 class TestProtocolsAndBoards:

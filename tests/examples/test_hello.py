@@ -1,4 +1,4 @@
-"""The example distribution, installed as a stranger's and used through the command line."""
+"""The example distribution, installed as anybody's would be and used through the command line."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ import pytest
 from ue_bench.api import Context, ImageSet
 from ue_bench.catalogue.registry import Registry
 from ue_bench.contract.registration import Register
+from ue_bench.scaffold import Blueprint
 from ue_bench.store import perturbation
-from ue_bench.testing import check_countermeasure, check_protector, failures, pictures
+from ue_bench.testing import check_protector, failures, pictures
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "ue-bench-hello"
 PROJECT: dict[str, Any] = tomllib.loads((EXAMPLE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -54,29 +55,36 @@ def ue_bench(site: Path, *words: str, **environment: str) -> str:
     return ran.stdout
 
 
-@pytest.mark.parametrize(("kind", "name"), [("protectors", "hello-stripes"), ("countermeasures", "hello-shuffle")])
-def test_list_shows_it_with_its_distribution(site: Path, kind: str, name: str) -> None:
-    listed = {row["name"]: row for row in json.loads(ue_bench(site, "list", kind, "--json"))}
-    assert listed[name]["distribution"] == LABEL
-    assert listed[name]["available"]
+def test_it_is_what_new_makes() -> None:
+    paths = [p.relative_to(EXAMPLE) for p in EXAMPLE.rglob("*") if p.is_file()]
+    sources = [p for p in paths if not any("cache" in part for part in p.parts)]  # of Python and of tools
+    assert {p.as_posix(): (EXAMPLE / p).read_text(encoding="utf-8") for p in sources} == Blueprint(
+        "protector", "hello"
+    ).render()
+
+
+def test_list_shows_it_with_its_distribution(site: Path) -> None:
+    listed = {row["name"]: row for row in json.loads(ue_bench(site, "list", "protectors", "--json"))}
+    assert listed["hello"]["distribution"] == LABEL
+    assert listed["hello"]["available"]
 
 
 def test_show_prints_its_parameter(site: Path) -> None:
-    shown = ue_bench(site, "show", "hello-stripes")
+    shown = ue_bench(site, "show", "hello")
     assert f"distribution: {LABEL}" in shown
     assert "levels: integer 1..64, default 8. height of a stripe in gray levels (of 255)" in shown
 
 
 def test_run_fills_a_row(site: Path, tmp_path: Path) -> None:
-    grid = ["-D", "demo[train_per_class=4,test_per_class=2]", "-P", "hello-stripes[levels=4]", "-C", "hello-shuffle"]
+    grid = ["-D", "demo[train_per_class=4,test_per_class=2]", "-P", "hello[levels=4]", "-C", "gray"]
     where = ["--devices", "cpu", "--jobs", "1", "--out", str(tmp_path / "out")]
     results = json.loads(ue_bench(site, "run", *grid, *where, "--json", UE_BENCH_CACHE=str(tmp_path / "cache")))
     assert {r["protector"]: r["budget"]["linf_max"] for r in results} == {
         "none": 0,
         "noise": 8,
-        "hello-stripes[levels=4]": 4,
+        "hello[levels=4]": 4,
     }
-    assert {r["countermeasure"] for r in results} == {"hello-shuffle"}
+    assert {r["countermeasure"] for r in results} == {"gray"}
 
 
 def test_wheel_holds_the_same(site: Path, tmp_path: Path) -> None:
@@ -89,7 +97,7 @@ def test_wheel_holds_the_same(site: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / built.stdout.splitlines()[-1]) as wheel:
         names = [n for n in wheel.namelist() if n.startswith("ue_bench_hello/")]
         [entry_points] = [wheel.read(n).decode() for n in wheel.namelist() if n.endswith("entry_points.txt")]
-    assert sorted(names) == ["ue_bench_hello/__init__.py", "ue_bench_hello/methods.py"]
+    assert sorted(names) == ["ue_bench_hello/__init__.py", "ue_bench_hello/plugin.py"]
     assert entry_points.split() == next(site.glob("*.dist-info/entry_points.txt")).read_text().split()
 
 
@@ -111,35 +119,20 @@ class TestMethods:
     def test_protected_images_keep_the_rules_and_the_budget(
         self, names: Registry, data: ImageSet, tmp_path: Path
     ) -> None:
-        protector: Any = names.create("protector", "hello-stripes", {"levels": 5})
+        protector: Any = names.create("protector", "hello", {"levels": 5})
         protected = protector.protect(data, Context("cpu", 0, tmp_path, tmp_path, tmp_path))
         perturbation.check(protector, data, protected)
         measured = perturbation.measure(data, protected, protector.budget)
         assert measured.declared == "linf 5/255"
         assert measured.linf_max == 5
 
-    def test_both_pass_the_checks_for_plugins(self, names: Registry, tmp_path: Path) -> None:
-        ctx = Context("cpu", 0, tmp_path, tmp_path, tmp_path)
-        stripes: Any = names.create("protector", "hello-stripes", {})
-        shuffle: Any = names.create("countermeasure", "hello-shuffle", {})
-        assert failures(check_protector(stripes, pictures(), ctx)) == []
-        assert failures(check_countermeasure(shuffle, pictures(), ctx)) == []
+    def test_it_passes_the_checks_for_plugins(self, names: Registry, tmp_path: Path) -> None:
+        protector: Any = names.create("protector", "hello", {})
+        assert failures(check_protector(protector, pictures(), Context("cpu", 0, tmp_path, tmp_path, tmp_path))) == []
 
     def test_class_c_has_c_plus_one_periods(self, names: Registry, tmp_path: Path) -> None:
         gray = ImageSet(np.full((3, 16, 16, 3), 128, np.uint8), np.arange(3), ("a", "b", "c"))
-        protector: Any = names.create("protector", "hello-stripes", {})
+        protector: Any = names.create("protector", "hello", {})
         protected = protector.protect(gray, Context("cpu", 0, tmp_path, tmp_path, tmp_path))
         rising = (np.diff(protected.images[:, :, 0, 0].astype(int), axis=1, prepend=0) > 0).sum(axis=1)
         assert rising.tolist() == [1, 2, 3]
-
-    def test_channels_are_permuted_in_the_share_asked_for(self, names: Registry) -> None:
-        import torch
-
-        countermeasure: Any = names.create("countermeasure", "hello-shuffle", {})
-        x, y = torch.rand(64, 3, 2, 2, generator=torch.Generator().manual_seed(0)), torch.arange(64)
-        shuffled, labels = countermeasure.augment(x, y, torch.Generator().manual_seed(0))
-        assert torch.equal(shuffled.sort(dim=1).values, x.sort(dim=1).values)
-        assert not torch.equal(shuffled, x)
-        assert torch.equal(labels, y)
-        none: Any = names.create("countermeasure", "hello-shuffle", {"share": 0})
-        assert torch.equal(none.augment(x, y, torch.Generator().manual_seed(0))[0], x)

@@ -33,9 +33,16 @@ class Registry(Registrations):
         """Return the record of that name. Raises UserError with the nearest names when there is none."""
         entry = self.entries.get((kind, name))
         if entry is None:
-            known = [e.name for e in self.of_kind(kind)]
-            raise UserError(f"no {kind} {name!r}", did_you_mean(name, known))
+            raise UserError(f"no {kind} {name!r}", self.nearest(name, [e.name for e in self.of_kind(kind)]))
         return entry
+
+    def nearest(self, name: str, known: Iterable[str]) -> str:
+        """Return a hint for a name that is none: what could not be loaded, which may have it, or the nearest names."""
+        near = did_you_mean(name, known)
+        if not self.problems or near.startswith("did you mean"):
+            return near
+        problem = self.problems[0]
+        return f"{problem.distribution} cannot be used: {problem.reason}"
 
     def identity_notes(self) -> dict[str, str]:
         """Return, by name, why a countermeasure at its defaults changes nothing, for those that say so."""

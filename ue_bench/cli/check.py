@@ -57,7 +57,7 @@ def command(
     board_name: str,
     **options: Any,
 ) -> int:
-    """Try protectors, countermeasures and victims on some images: do they keep the rules, what do they change and cost?
+    """Try protectors, countermeasures and victims on some images, and datasets: do they keep the rules?
 
     A line a finding; exit code 4 when one of them fails. Times are measured on this machine.
 

@@ -22,6 +22,7 @@ COMMANDS = {
     "list": "List protectors, countermeasures, victims, datasets, boards, protocols or tables.",
     "show": "Show one plugin, board, protocol or table with its parameters.",
     "check": "Try plugins out: do they keep the rules, what do they change and cost?",
+    "new": "Make a distribution with a new protector, countermeasure, victim, dataset or board.",
     "evade": "Show protected test images to classifiers trained on clean ones.",
     "reproduce": "Compute a table of a paper on a board, beside its printed numbers.",
     "protect": "Protect a folder of images.",

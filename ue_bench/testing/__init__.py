@@ -11,9 +11,19 @@
 from __future__ import annotations
 
 from .countermeasures import check_countermeasure
-from .findings import Finding, failures
+from .datasets import check_dataset
+from .findings import Conformance, Finding, failures
 from .pictures import pictures
 from .protectors import check_protector
 from .victims import check_victim
 
-__all__ = ["Finding", "check_countermeasure", "check_protector", "check_victim", "failures", "pictures"]
+__all__ = [
+    "Conformance",
+    "Finding",
+    "check_countermeasure",
+    "check_dataset",
+    "check_protector",
+    "check_victim",
+    "failures",
+    "pictures",
+]

@@ -13,17 +13,17 @@ from ..catalogue import selectors
 from ..catalogue.registry import registry
 from ..contract.context import Context, ProgressReport, silent
 from ..contract.imageset import ImageSet
-from ..contract.plugin import Countermeasure, Plugin, Protector, Victim
-from ..errors import UserError, did_you_mean
+from ..contract.plugin import Countermeasure, Dataset, Plugin, Protector, Victim
+from ..errors import UserError
 from ..grid.cell import Cell
 from ..grid.data import open_context, stored_split
 from ..grid.filling import Follower
 from ..grid.grid import Grid, Request, resolve
 from ..grid.stages.base import Stores
-from . import check_countermeasure, check_protector, check_victim
+from . import check_countermeasure, check_dataset, check_protector, check_victim
 from .findings import Finding
 
-KINDS = ("protector", "countermeasure", "victim")
+KINDS = ("protector", "countermeasure", "victim", "dataset")
 REFERENCE = {"protector": "@clean", "countermeasure": "@plain"}
 
 
@@ -53,7 +53,7 @@ def kinds_of(text: str) -> list[str]:
     if not kinds:
         every = sorted({r.name for kind in KINDS for r in names.of_kind(kind)})
         odd = next((n for n in wanted if not any(known(k, n) for k in KINDS)), wanted[0])
-        raise UserError(f"no protector, countermeasure or victim {odd!r}", did_you_mean(odd, every))
+        raise UserError(f"no protector, countermeasure, victim or dataset {odd!r}", names.nearest(odd, every))
     return kinds
 
 
@@ -83,7 +83,7 @@ class Check:
     def train(self, jobs: int | None, follower: Callable[[], Follower]) -> bool:
         """Train the board's victim with and without each plugin; return whether a cell failed."""
         failed = False
-        for kind in (k for k in KINDS if any(c.plugin.kind == k for c in self.checked)):
+        for kind in (k for k in KINDS if k != "dataset" and any(c.plugin.kind == k for c in self.checked)):
             try:
                 failed |= self._train(kind, jobs, follower())
             except UserError as error:
@@ -113,6 +113,8 @@ class Check:
             return check_protector(plugin, data, ctx, images, seed)
         if isinstance(plugin, Countermeasure):
             return check_countermeasure(plugin, data, ctx, images, seed, self.grid.cells[0].victim.build)
+        if isinstance(plugin, Dataset):
+            return check_dataset(plugin, ctx)
         assert isinstance(plugin, Victim)
         return check_victim(plugin, data, ctx, seed)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -25,6 +25,9 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.state:<5} {self.stage:<8} {self.check:<11} {self.text}"
+
+
+Conformance = Callable[..., list[Finding]]  # of the fixture of that name
 
 
 @dataclass

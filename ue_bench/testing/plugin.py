@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ..contract.context import Context
 from ..contract.imageset import ImageSet
-from ..contract.plugin import Countermeasure, Plugin, Protector, Victim
+from ..contract.plugin import Countermeasure, Dataset, Plugin, Protector, Victim
 from ..grid.surrogates import Surrogates
-from . import Finding, check_countermeasure, check_protector, check_victim, failures, pictures
-
-Conformance = Callable[..., list[Finding]]
+from . import (
+    Conformance,
+    Finding,
+    check_countermeasure,
+    check_dataset,
+    check_protector,
+    check_victim,
+    failures,
+    pictures,
+)
 
 
 @pytest.fixture
@@ -39,6 +45,8 @@ def conformance(ctx: Context) -> Conformance:
                 findings = check_protector(plugin, some, ctx)
             case Victim():
                 findings = check_victim(plugin, some, ctx)
+            case Dataset():
+                findings = check_dataset(plugin, ctx)
             case _:
                 raise TypeError(f"a {plugin.kind or type(plugin).__name__} cannot be checked")
         broken = failures(findings)

@@ -1,4 +1,4 @@
-"""What this distribution brings. Nothing heavy is imported before a plugin is used."""
+"""Register the protector. Every command of ue-bench imports this module: nothing heavy belongs here."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from ue_bench.api import Register, hookimpl
 
 @hookimpl
 def ue_bench_register(register: Register) -> None:
-    register("protector", "hello-stripes", "ue_bench_hello.methods:Stripes", "stripes, one frequency a class")
     register(
-        "countermeasure",
-        "hello-shuffle",
-        "ue_bench_hello.methods:ChannelShuffle",
-        "colour channels in random order",
-        tags=("augmentation",),
+        "protector",
+        "hello",
+        "ue_bench_hello.plugin:Hello",
+        "stripes, one frequency a class",
     )
