@@ -7,6 +7,7 @@ publishing. What is stored holds a random token, so that an outcome that was com
 from __future__ import annotations
 
 import os
+import resource
 import secrets
 import signal
 import sys
@@ -54,11 +55,18 @@ class Protect(ArtifactStage):
             with work.context(0) as ctx:
                 made = ctx.cached("shared by all", lambda place: make_surrogate(place, self.log))
                 assert (made / "weights").exists()
-        (folder / "token").write_text(secrets.token_hex(8), encoding="utf-8")
+        (folder / "token").write_text(token(), encoding="utf-8")
 
     def run(self, work: Work) -> None:
-        super().run(work)
-        write(self.log, f"made {self.name} {os.getpid()}")
+        def before_publishing() -> None:
+            work.check_lease()
+            stop_at_the_last_moment(self)
+
+        if self.exists(work.stores):
+            return
+        work.artifacts.make(self.kind, self.key, lambda folder: self.fill(folder, work), before_publishing)
+        ours = (self.folder(work.artifacts) / "token").read_text(encoding="utf-8").endswith(f" {os.getpid()}")
+        write(self.log, f"{'made' if ours else 'again'} {self.name} {os.getpid()}")
 
 
 @dataclass(frozen=True)
@@ -98,10 +106,9 @@ class CellStage(Stage):
             return
         begin(self, work)
         work.check_lease()
-        if write_once(path, secrets.token_hex(8)):
-            write(self.log, f"made {self.name} {os.getpid()}")
-        else:
-            write(self.log, f"again {self.name}")
+        stop_at_the_last_moment(self)
+        made = write_once(path, token())
+        write(self.log, f"{'made' if made else 'again'} {self.name} {os.getpid()}")
         time.sleep(0.01)
 
 
@@ -121,7 +128,32 @@ def begin(stage: Any, work: Work) -> None:
             (work.env.out / "filler").write_bytes(b"x" * 3_000_000)
         case "big cache" if stage.name == "b":
             (work.env.cache_dir / "filler").write_bytes(b"x" * 3_000_000)
+        case "hog" if stage.name == "aw":
+            devour(int(os.environ.get("BOARD_ROOM", "0")))
     time.sleep(0.04)
+
+
+def token() -> str:
+    """What is stored: other than any other, and it says which process stored it."""
+    return f"{secrets.token_hex(8)} {os.getpid()}"
+
+
+def stop_at_the_last_moment(stage: Any) -> None:
+    """Stand still between the last look at the lease and the moment in which the outcome appears."""
+    if stage.mode == f"stop {stage.name}":
+        write(stage.log, f"stopped {stage.name} {os.getpid()}")
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def devour(room: int) -> None:
+    """Take memory until there is none: until an allocation fails after ``room`` bytes, or the kernel ends it."""
+    if room:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        limit = pages * resource.getpagesize() + room
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    taken = []
+    while True:
+        taken.append(b"x" * 1_000_000)
 
 
 def make_surrogate(folder: Path, log: str) -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from ue_bench.schedule.local import LocalExecutor
 from ue_bench.schedule.rules import Limits, Stops
 
 from . import targets
-from .helpers import Outcome, read_log, slots
+from .board_drivers import Board
+from .helpers import Outcome, kill, processes, read_log, slots
 
 
 @pytest.fixture
@@ -56,3 +57,16 @@ def drive(log: Path) -> Callable[..., Outcome]:
         return outcome
 
     return run
+
+
+@pytest.fixture
+def the_board(tmp_path: Path) -> Iterator[Board]:
+    """A board that drivers of their own processes fill; whatever is left of them is killed afterwards."""
+    (tmp_path / "board").mkdir()
+    one = Board(tmp_path / "board")
+    yield one
+    for pid in processes(one.marker):
+        kill(pid)
+    for driver in one.drivers:
+        if driver.stdout and not driver.stdout.closed:
+            driver.communicate()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,10 @@ class OutOfMemoryError(RuntimeError):
         (MemoryError(), "resource"),
         (OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB"), "resource"),
         (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "resource"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"), "resource"),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."), "resource"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "resource"),
+        (OSError(errno.ENOENT, "No such file or directory"), "task"),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), "infrastructure"),
         (RuntimeError("CUDA error: device-side assert triggered"), "task"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import traceback
 from dataclasses import dataclass
 
@@ -10,7 +11,11 @@ from .executor import FailureClass
 
 # What CUDA says of a device that does not work any more; a device-side assertion is the code's own mistake.
 BROKEN_DEVICE = ("CUDA error", "cuDNN error: CUDNN_STATUS_INTERNAL", "CUDA driver", "no CUDA-capable device", "NVML")
-OUT_OF_MEMORY = ("CUDA out of memory", "out of memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
+# What torch, CUDA and the system say of memory that ran out, on a device or on the machine.
+OUT_OF_MEMORY = (
+    "out of memory", "can't allocate memory", "not enough memory", "Cannot allocate memory",
+    "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,8 @@ def ending_of(error: BaseException) -> Ending:
 def failure_class(error: BaseException) -> FailureClass:
     """Return what kind of failure an error is that is not the user's."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, without its import
+        return "resource"
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:  # as of a process or a map that needs it
         return "resource"
     if isinstance(error, RuntimeError):  # torch's AcceleratorError is one
         text = describe(error)

@@ -20,6 +20,7 @@ from .devices import Slot
 from .endings import Ending, describe
 from .executor import Event, Job
 from .logs import CellLog, read_available
+from .oom import OutOfMemoryKills
 
 PATIENCE = 5.0  # seconds a worker gets to leave by itself
 SILENCE = (
@@ -37,6 +38,7 @@ class _Worker:
     output: int | None  # a pipe of what it prints
     job: Job | None = None
     log: CellLog | None = None
+    kills: int | None = None  # of the kernel, for want of memory, before this job
     worked: float = 0.0  # seconds on this job
     silent: float = 0.0
 
@@ -72,6 +74,7 @@ class LocalExecutor:
     _retired: set[str] = field(default_factory=set)
     _peak: dict[str, float] = field(default_factory=dict)  # largest share of a device's memory
     _looked: float = field(default_factory=time.monotonic)
+    _kills: OutOfMemoryKills = field(default_factory=OutOfMemoryKills)
 
     def capacity(self) -> int:
         """Return how many slots are free; -1 when all are retired."""
@@ -137,7 +140,7 @@ class LocalExecutor:
             self._events.append(Event("failed", job.task, slot.name, text=reason))
             return
         one = self._worker(slot)
-        one.job, one.worked, one.silent = job, 0.0, 0.0
+        one.job, one.worked, one.silent, one.kills = job, 0.0, 0.0, self._kills.count()
         if self.logs is not None:
             self._pass_on(one)  # what the worker printed since its last job is not this one's
             one.log = CellLog(self.logs / f"{job.task.key}.log", job.attempt)
@@ -154,8 +157,7 @@ class LocalExecutor:
         message = _receive(one.connection)
         job, one.silent = one.job, 0.0
         if message is None:
-            how = self._bury(one)
-            self._fail(one, job, Ending("failed", f"the worker died ({how})", failure="infrastructure"))
+            self._fail(one, job, self._death(one))
             return
         kind, *rest = message
         if job is None or kind == "alive":
@@ -166,6 +168,21 @@ class LocalExecutor:
             self._events.append(Event("warning", job.task, one.slot.name, text=rest[0]))
         else:
             self._ended(one, job, *rest)
+
+    def _death(self, one: _Worker) -> Ending:
+        """Bury a worker that says nothing any more, and return how its job ended."""
+        with suppress(subprocess.TimeoutExpired):
+            one.process.wait(PATIENCE)
+        died = one.dead
+        code = self._bury(one, at_once=True)
+        how = _ending(code) if died else "it closed its connection"
+        if died and code == -signal.SIGKILL:
+            hit = self._kills.hit(one.kills)
+            if hit:
+                reason = f"the worker died ({how}: the kernel found no more memory)"
+                return Ending("failed", reason, failure="resource")
+            how += ": out of memory?" if hit is None else ""
+        return Ending("failed", f"the worker died ({how})", failure="infrastructure")
 
     def _ended(self, one: _Worker, job: Job, ending: Ending, peak: float) -> None:
         self._peak[one.slot.device] = max(peak, self._peak.get(one.slot.device, 0.0))
@@ -294,8 +311,8 @@ class LocalExecutor:
         elif output:
             sys.stderr.write(output.decode("utf-8", "replace"))
 
-    def _bury(self, dead: _Worker, at_once: bool = False) -> str:
-        """Forget a worker; a new one is started when a job needs it. Returns how it ended."""
+    def _bury(self, dead: _Worker, at_once: bool = False) -> int:
+        """Forget a worker, killed if it does not leave by itself; return its exit code."""
         dead.connection.close()
         with suppress(subprocess.TimeoutExpired):
             dead.process.wait(0 if at_once else PATIENCE)
@@ -307,7 +324,7 @@ class LocalExecutor:
         if dead.output is not None:  # a process outside its group still holds the other end
             os.close(dead.output)
             dead.output = None
-        return _ending(code)
+        return code
 
 
 def open_executor(
@@ -338,7 +355,6 @@ def _ending(code: int) -> str:
     if code >= 0:
         return f"exit code {code}"
     try:
-        name = signal.Signals(-code).name
+        return signal.Signals(-code).name
     except ValueError:  # a real-time signal
-        name = f"signal {-code}"
-    return f"{name}: out of memory?" if name == "SIGKILL" else name
+        return f"signal {-code}"

@@ -22,6 +22,7 @@ from typing import Any
 from ..output import printable as printable_output
 from .devices import Slot
 from .endings import Ending, ending_of, printable
+from .oom import prefer_to_be_killed
 
 REPORT_EVERY = 0.25  # seconds between progress messages
 SIGN_EVERY = 2.0  # seconds between signs of life
@@ -70,6 +71,7 @@ def main() -> None:
     connection, parent = Connection(int(sys.argv[2])), int(sys.argv[3])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides what Ctrl-C means
     _die_with(parent)
+    prefer_to_be_killed()
     with contextlib.suppress(OSError):
         os.dup2(2, 1)  # stdout is for data: what a plugin prints goes to stderr
     printable_output()
