@@ -12,8 +12,8 @@ from typing import Any
 
 from ..errors import Deferred
 from ..leases import BEATS, Lease, leases_in, patience
+from ..schedule.call import Report
 from ..schedule.devices import Slot
-from ..schedule.worker import Report
 from .environment import RunEnvironment
 from .stages.base import Stage, Work
 
