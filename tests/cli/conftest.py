@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,9 +12,9 @@ import pytest
 
 from ue_bench.cli.main import main
 from ue_bench.schedule import local
+from ue_bench.schedule.call import Report
 from ue_bench.schedule.endings import ending_of
 from ue_bench.schedule.executor import Event, Job
-from ue_bench.schedule.worker import Report
 
 
 @dataclass(frozen=True)
@@ -80,11 +81,9 @@ class InProcess:
         self.computed.append(job.task.label)
         self.ended.append(Event("started", job.task, self.slots[0].name))
         try:
-            run(job.payload, self.slots[0], self.settings, Unheard(), job.attempt)
+            run(pickle.loads(job.payload), self.slots[0], self.settings, Unheard(), job.attempt)
         except Exception as error:
-            how = ending_of(error)
-            event = Event("failed", job.task, text=how.text, trace=how.trace, failure=how.failure, storage=how.storage)
-            self.ended.append(event)
+            self.ended.append(ending_of(error).event(job, self.slots[0].name))
         else:
             self.ended.append(Event("done", job.task))
 
@@ -94,7 +93,8 @@ class InProcess:
 
     def retire(self, slot: str) -> None: ...
 
-    def cancel(self, key: str) -> None: ...
+    def cancel(self, key: str) -> str:
+        return ""
 
     def close(self) -> None: ...
 

@@ -119,7 +119,7 @@ class Forgetful(Countermeasure):
 
 @pytest.mark.parametrize("what", ["noise", "generator", "labels"])
 def test_a_device_that_is_forgotten_is_found(what: str, fake_gpu: FakeGpu) -> None:
-    with pytest.raises((RuntimeError, AssertionError), match="cpu|cuda"):
+    with pytest.raises((RuntimeError, AssertionError), match=r"cpu|cuda"):
         act(Forgetful(what=what), fake_gpu, recorded=False)
 
 

@@ -4,8 +4,8 @@ import math
 import re
 
 import pytest
+from docs.helpers import page
 
-from tests.docs.helpers import page
 from ue_bench.leaderboard.intervals import accuracy, average_error, binomial_error, estimate, mean_accuracy, t_quantile
 from ue_bench.leaderboard.intervals import wilson as wilson_interval
 

@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ue_bench.schedule.call import Call
 from ue_bench.schedule.choice import SlurmOptions
 from ue_bench.schedule.devices import Slot
 from ue_bench.schedule.driver import Driver
@@ -25,7 +26,6 @@ from ue_bench.schedule.executor import Event, Executor
 from ue_bench.schedule.graph import Task
 from ue_bench.schedule.local import LocalExecutor
 from ue_bench.schedule.ray import RayExecutor
-from ue_bench.schedule.remote import Call
 from ue_bench.schedule.slurm import SlurmExecutor
 
 from .targets import write

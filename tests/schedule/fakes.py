@@ -62,31 +62,15 @@ class FakeRay(ModuleType):
         self.answers[number] = answer
         return number
 
-    def wait(self, references: list[int], num_returns: int, timeout: float) -> tuple[list[int], list[int]]:
-        ready = [r for r in references if self.answers[r].__name__ != "never"]
-        for reference in ready:
-            self.answers[reference] = outcome(self.answers[reference])
-        return ready, [r for r in references if r not in ready]
+    def wait(self, waited: list[Any], num_returns: int, timeout: float) -> tuple[list[Any], list[Any]]:
+        ready = [one for one in waited if isinstance(one, int) or one.ready][:num_returns]
+        return ready, [one for one in waited if one not in ready]
 
-    def get(self, reference: int | None) -> Any:
-        return None if reference is None else self.answers[reference]()
+    def get(self, reference: int) -> Any:
+        return self.answers[reference]()
 
     def kill(self, actor: FakeActor, no_restart: bool) -> None:
         actor.dead = True
-
-
-def outcome(answer: Callable[[], Any]) -> Callable[[], Any]:
-    """Let it happen now, and be told later."""
-    try:
-        value = answer()
-    except RayError as error:
-        raised = error
-
-        def lost() -> Any:
-            raise raised
-
-        return lost
-    return lambda: value
 
 
 class FakeActor:
@@ -98,42 +82,37 @@ class FakeActor:
         load = {name: sum(a.node == name and not a.dead for a in ray.actors) for name in ray.alive}
         self.node = min(load, key=lambda name: (load[name], name), default="")
         self.place = SimpleNamespace(remote=lambda: ray.promise(self._place))
-        self.run = SimpleNamespace(remote=self._run)
+        self.run = SimpleNamespace(options=self._streaming)
 
     def _place(self) -> Any:
         self.ray.here = self.node
         return self.worker.place()
 
-    def _run(self, key: str, slot: str, payload: bytes, attempt: int) -> int:
-        if pickle.loads(payload)[1] == "hang":
-
-            def never() -> None: ...
-
-            return self.ray.promise(never)
-
-        def answer() -> Any:
-            if self.node not in self.ray.alive or self.dead:
-                raise RayError("the node is lost")
-            if pickle.loads(payload)[1] == "exhaust":
-                raise OutOfMemoryError("killed")
-            return self.worker.run(key, slot, payload, attempt)
-
-        return self.ray.promise(answer)
+    def _streaming(self, num_returns: str) -> Any:
+        assert num_returns == "streaming"
+        return SimpleNamespace(remote=lambda *arguments: FakeStream(self, *arguments))
 
 
-class FakeQueue:
-    def __init__(self, actor_options: Any = None) -> None:
-        self.items: list[Any] = []
-        self.actor = SimpleNamespace(put_nowait=SimpleNamespace(remote=self.items.append))
+class FakeStream:
+    """What a worker says of one job, a promise at a time."""
 
-    def qsize(self) -> int:
-        return len(self.items)
+    def __init__(self, actor: FakeActor, slot: str, payload: bytes, attempt: int) -> None:
+        self.actor, self.action = actor, pickle.loads(payload)[1]
+        self.said = actor.worker.run(slot, payload, attempt)
 
-    def get_nowait_batch(self, count: int) -> list[Any]:
-        taken, self.items[:] = self.items[:count], self.items[count:]
-        return taken
+    @property
+    def ready(self) -> bool:
+        return bool(self.action != "hang")
 
-    def shutdown(self, force: bool) -> None: ...
+    def __next__(self) -> int:
+        return self.actor.ray.promise(self._next)
+
+    def _next(self) -> Any:
+        if self.actor.node not in self.actor.ray.alive or self.actor.dead:
+            raise RayError("the node is lost")
+        if self.action == "exhaust":
+            raise OutOfMemoryError("killed")
+        return next(self.said)
 
 
 class FakeSubmitit:

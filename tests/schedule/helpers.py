@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ue_bench.schedule.devices import Slot
-from ue_bench.schedule.executor import Event
+from ue_bench.schedule.executor import Event, Job
 from ue_bench.schedule.graph import Task
 
 DEADLINE = 60.0  # seconds; generous, because the machine may be busy
@@ -43,6 +44,11 @@ class Outcome:
 
 def task(name: str, action: str = "nothing", *args: Any, needs: tuple[str, ...] = (), weight: float = 1.0) -> Task:
     return Task(name, f"task {name}", (name, action, *args), needs, weight)
+
+
+def job(name: str, action: str = "nothing", *args: Any, **more: Any) -> Job:
+    """A job for an executor that is tested alone."""
+    return Job(Task(name, name, None), pickle.dumps((name, action, *args)), **more)
 
 
 def slots(count: int) -> list[Slot]:

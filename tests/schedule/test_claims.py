@@ -13,9 +13,9 @@ from ue_bench.grid.claims import StageClaims
 from ue_bench.grid.environment import RunEnvironment
 from ue_bench.grid.stages.base import Work
 from ue_bench.leases import Leases
+from ue_bench.schedule.call import Report
 from ue_bench.schedule.devices import Slot
 from ue_bench.schedule.executor import Event
-from ue_bench.schedule.worker import Report
 
 from . import board
 from .helpers import task

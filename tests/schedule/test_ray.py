@@ -5,20 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any, cast
 
 import pytest
 
 from ue_bench.errors import EnvironmentProblem
+from ue_bench.schedule.call import Call
 from ue_bench.schedule.driver import Driver
 from ue_bench.schedule.executor import Event, Job
 from ue_bench.schedule.ray import RayExecutor
-from ue_bench.schedule.remote import Call
+from ue_bench.schedule.rules import Limits
 
 from . import targets
-from .fakes import FakeQueue, FakeRay
-from .helpers import read_log, task
+from .fakes import FakeRay
+from .helpers import job, read_log, task
 
 Make = Callable[..., RayExecutor]
 
@@ -29,11 +29,7 @@ def make(log: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
 
     def start(gpus: tuple[float, ...] = (1, 1), devices: str = "auto", jobs: int | None = None, **more: Any) -> Any:
         ray = FakeRay(list(gpus), **more)
-        queue, strategies = ModuleType("ray.util.queue"), ModuleType("ray.util.scheduling_strategies")
-        queue.Queue = FakeQueue  # type: ignore[attr-defined]  # a module made up here
-        strategies.NodeAffinitySchedulingStrategy = lambda node, soft: None  # type: ignore[attr-defined]  # likewise
-        for module in (ray, ModuleType("ray.util"), queue, strategies):
-            monkeypatch.setitem(sys.modules, module.__name__, module)
+        monkeypatch.setitem(sys.modules, "ray", ray)
         return RayExecutor(Call(f"{targets.__name__}:run", {"log": str(log)}), devices=devices, jobs=jobs)
 
     return start
@@ -41,8 +37,8 @@ def make(log: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
 
 def run(executor: RayExecutor, *jobs: Job) -> list[Event]:
     """Everything that happens to these jobs."""
-    for job in jobs:
-        executor.submit(job)
+    for one in jobs:
+        executor.submit(one)
     events: list[Event] = []
     while batch := executor.events(0.0):
         events += batch
@@ -55,8 +51,7 @@ def said(events: list[Event]) -> list[tuple[str, str, str]]:
 
 def test_a_job_starts_reports_and_ends_on_its_slot(make: Make) -> None:
     executor = make((1,))
-    job = Job(task("a", "report_once", 1, 4, "a quarter"), ("a", "report_once", 1, 4, "a quarter"))
-    events = run(executor, job)
+    events = run(executor, job("a", "report_once", 1, 4, "a quarter"))
     assert [e.kind for e in events] == ["started", "progress", "done"]
     assert {e.slot for e in events} == {events[0].slot}
     assert (events[1].fraction, events[1].text) == (0.25, "a quarter")
@@ -75,7 +70,7 @@ def test_a_job_starts_reports_and_ends_on_its_slot(make: Make) -> None:
 def test_nodes_have_room_for_shares(make: Make, gpus: Any, devices: str, jobs: Any, capacity: int, need: Any) -> None:
     executor = make(gpus, devices, jobs)
     assert executor.capacity() == capacity
-    executor.submit(Job(task("a"), ("a", "nothing")))
+    executor.submit(job("a", "nothing"))
     assert executor.capacity() == capacity - 1
     assert executor.ray.asked == [need]
 
@@ -83,16 +78,16 @@ def test_nodes_have_room_for_shares(make: Make, gpus: Any, devices: str, jobs: A
 def test_workers_are_used_again(make: Make) -> None:
     executor = make((1,))
     for name in "abc":
-        assert [e.kind for e in run(executor, Job(task(name), (name, "nothing")))] == ["started", "done"]
+        assert [e.kind for e in run(executor, job(name, "nothing"))] == ["started", "done"]
     assert len(executor.ray.actors) == 1
 
 
 def test_a_worker_whose_job_raised_is_not_used_again(make: Make) -> None:
     executor = make((1,))
-    [_, failed] = run(executor, Job(task("a"), ("a", "fail", "plain")))
+    [_, failed] = run(executor, job("a", "fail", "plain"))
     assert (failed.kind, failed.failure, failed.text) == ("failed", "task", "ValueError: first line")
     assert executor.ray.actors[0].dead
-    assert run(executor, Job(task("b"), ("b", "nothing")))[-1].kind == "done"
+    assert run(executor, job("b", "nothing"))[-1].kind == "done"
 
 
 def test_a_lost_node_is_a_failure_of_infrastructure_and_the_job_runs_elsewhere(make: Make, log: Path) -> None:
@@ -111,20 +106,20 @@ def test_a_lost_node_is_a_failure_of_infrastructure_and_the_job_runs_elsewhere(m
 
 def test_idle_workers_of_a_lost_node_get_no_job(make: Make) -> None:
     executor = make((1, 1))
-    run(executor, *(Job(task(name), (name, "nothing")) for name in "ab"))
+    run(executor, *(job(name, "nothing") for name in "ab"))
     executor.ray.alive.pop(executor._actors[0].node)
-    events = run(executor, Job(task("c"), ("c", "nothing")))
+    events = run(executor, job("c", "nothing"))
     assert [e.kind for e in events] == ["started", "done"]
 
 
 def test_memory_that_ran_out_is_said(make: Make) -> None:
-    [_, failed] = run(make((1,)), Job(task("a"), ("a", "exhaust")))
+    [_, failed] = run(make((1,)), job("a", "exhaust"))
     assert (failed.kind, failed.failure) == ("failed", "resource")
 
 
 def test_a_job_alone_gets_a_whole_gpu_and_nothing_else_starts_before(make: Make) -> None:
     executor = make((1, 1), jobs=2)
-    executor.submit(Job(task("a"), ("a", "nothing"), alone=True))
+    executor.submit(job("a", "nothing", alone=True))
     assert executor.ray.asked == [{"num_cpus": 1.0, "num_gpus": 1.0}]
     assert executor.capacity() == 0
     assert [e.kind for e in run(executor)] == ["started", "done"]
@@ -134,9 +129,9 @@ def test_a_job_alone_gets_a_whole_gpu_and_nothing_else_starts_before(make: Make)
 
 def test_a_retired_slot_keeps_an_idle_worker(make: Make) -> None:
     executor = make((1, 1))
-    slot = run(executor, Job(task("a"), ("a", "fail", "plain")))[0].slot
+    slot = run(executor, job("a", "fail", "plain"))[0].slot
     executor.retire(slot)
-    events = run(executor, Job(task("b"), ("b", "nothing")), Job(task("c"), ("c", "nothing")))
+    events = run(executor, job("b", "nothing"), job("c", "nothing"))
     assert slot not in {e.slot for e in events}
     assert executor.capacity() == 1
     executor.retire(next(e.slot for e in events if e.kind == "done"))
@@ -145,32 +140,28 @@ def test_a_retired_slot_keeps_an_idle_worker(make: Make) -> None:
 
 def test_a_job_goes_to_another_slot_than_those_it_avoids(make: Make) -> None:
     executor = make((1, 1))
-    first = run(executor, Job(task("a"), ("a", "nothing")))[0].slot
-    again = run(executor, Job(task("b"), ("b", "nothing"), avoid=frozenset([first])))
+    first = run(executor, job("a", "nothing"))[0].slot
+    again = run(executor, job("b", "nothing", avoid=frozenset([first])))
     assert first not in {e.slot for e in again}
 
 
 def test_a_job_past_its_limit_is_stopped(make: Make) -> None:
     executor = make((1,))
-    events = run(executor, Job(task("a"), ("a", "hang"), limit=0.0))
-    events += executor.events(0.0)
-    assert [(e.kind, e.failure) for e in events] == [("started", "task"), ("failed", "timeout")]
-    assert executor.ray.actors[0].dead
+    events: list[Event] = []
+    assert list(Driver(executor, events.append, limits=Limits(0.0)).run([task("a", "hang")])) == ["a"]
+    assert [(e.kind, e.failure) for e in events] == [
+        ("started", "task"), ("crashed", "timeout"), ("started", "task"), ("failed", "timeout"),
+    ]  # fmt: skip
+    assert all(actor.dead for actor in executor.ray.actors)
 
 
 def test_a_cancelled_job_says_nothing(make: Make) -> None:
     executor = make((1,))
-    executor.submit(Job(task("a"), ("a", "nothing")))
+    executor.submit(job("a", "nothing"))
     executor.cancel("a")
     assert executor.events(0.0) == []
     assert executor.ray.actors[0].dead
     assert executor.capacity() == 1
-
-
-def test_what_cannot_be_sent_fails_alone(make: Make) -> None:
-    [failed] = run(make(), Job(task("a"), ("a", "nothing", targets.Unsendable())))
-    assert (failed.kind, failed.failure) == ("failed", "task")
-    assert "cannot be sent" in failed.text
 
 
 def test_no_node_with_room_is_said_at_once(make: Make) -> None:
@@ -190,6 +181,6 @@ def test_no_cluster_is_said_in_one_line(make: Make, log: Path) -> None:
 
 def test_closing_ends_all_workers(make: Make) -> None:
     executor = make((1, 1))
-    run(executor, *(Job(task(name), (name, "nothing")) for name in "ab"))
+    run(executor, *(job(name, "nothing") for name in "ab"))
     executor.close()
     assert all(actor.dead for actor in executor.ray.actors)

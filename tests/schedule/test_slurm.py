@@ -13,18 +13,17 @@ import pytest
 
 from ue_bench.errors import EnvironmentProblem
 from ue_bench.schedule import slurm
+from ue_bench.schedule.call import Call
 from ue_bench.schedule.choice import SlurmOptions
 from ue_bench.schedule.driver import Driver
-from ue_bench.schedule.executor import Event, Job
-from ue_bench.schedule.graph import Task
-from ue_bench.schedule.remote import Call
+from ue_bench.schedule.executor import Event
 from ue_bench.schedule.slurm import SlurmExecutor
 from ue_bench.schedule.slurm_group import Group
 from ue_bench.schedule.slurm_sent import grouped
 
 from . import targets
 from .fakes import FakeSlurm
-from .helpers import read_log, task
+from .helpers import job, read_log, task
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a shell for squeue")
 Make = Callable[..., SlurmExecutor]
@@ -46,10 +45,6 @@ def make(cluster: FakeSlurm, log: Path, tmp_path: Path) -> Make:
         return SlurmExecutor(call, tmp_path / "slurm", options or SlurmOptions(), **{"poll": 0.0, **more})
 
     return start
-
-
-def job(name: str, action: str = "nothing", *args: Any, seconds: float | None = None, **more: Any) -> Job:
-    return Job(Task(name, name, (name, action, *args), seconds=seconds), (name, action, *args), **more)
 
 
 def kinds(events: list[Event]) -> list[tuple[str, str]]:
@@ -82,20 +77,6 @@ def test_short_jobs_share_one(make: Make, cluster: FakeSlurm, log: Path) -> None
     assert [k for k in kinds(happened(executor)) if k[0] == "done"] == [("done", name) for name in "abcd"]
 
 
-def test_lengths_that_are_not_predicted_are_learned(make: Make, cluster: FakeSlurm) -> None:
-    executor = make(SlurmOptions(group=1.0))
-    executor.submit(Job(Task("a", "a", None, weight=2.0, kind="train"), ("a", "nothing")))
-    executor.submit(Job(Task("b", "b", None, weight=2.0, kind="train"), ("b", "nothing")))
-    happened(executor)
-    assert cluster.arrays == [2]
-    cluster.work()
-    happened(executor)
-    for name in "cd":
-        executor.submit(Job(Task(name, name, None, weight=2.0, kind="train"), (name, "nothing")))
-    happened(executor)
-    assert cluster.arrays == [2, 1]
-
-
 def test_groups_leave_out_what_failed_before_or_is_of_unknown_length() -> None:
     jobs = [
         job("a", seconds=1.0),
@@ -104,7 +85,7 @@ def test_groups_leave_out_what_failed_before_or_is_of_unknown_length() -> None:
         job("d", seconds=1.0),
         job("e", seconds=9.0),
     ]
-    names = [[j.task.key for j in group] for group in grouped(jobs, 10.0, {})]
+    names = [[j.task.key for j in group] for group in grouped(jobs, 10.0)]
     assert sorted(names) == [["a", "d"], ["b"], ["c"], ["e"]]
 
 
@@ -183,7 +164,7 @@ def test_leaving_for_a_requeue_is_no_failure(make: Make, cluster: FakeSlurm) -> 
     group._leaving = True  # submitit has asked for a checkpoint and exits
     with pytest.raises(SystemExit):
         group()
-    assert kinds(happened(executor)) == [("started", "a")]
+    assert kinds(happened(executor)) == [("started", "a"), ("waiting", "a")]
 
 
 def test_a_job_that_reached_its_time_limit_too_often_timed_out(make: Make, cluster: FakeSlurm) -> None:
@@ -223,15 +204,17 @@ def test_what_slurm_has_forgotten_is_sent_again(make: Make, cluster: FakeSlurm) 
     assert cluster.arrays == [1, 1]
 
 
-def test_a_job_past_its_limit_is_cancelled(make: Make, cluster: FakeSlurm) -> None:
+def test_a_requeued_job_waits_and_its_log_is_known(make: Make, cluster: FakeSlurm) -> None:
     executor = make()
-    executor.submit(job("a", limit=0.0))
+    executor.submit(job("a"))
     happened(executor)
     [group] = cluster.queue.values()
-    group._say("a", kind="started", slot="n1")
+    group._say("a", kind="started", slot="n1", said=[""])
     cluster.tell(**{"1_0": "RUNNING"})
-    assert [(e.kind, e.failure) for e in happened(executor)] == [("started", "task"), ("failed", "timeout")]
-    assert cluster.cancelled() == ["1_0"]
+    assert kinds(happened(executor)) == [("started", "a")]
+    cluster.tell(**{"1_0": "PENDING"})
+    assert kinds(happened(executor)) == [("waiting", "a")]
+    assert executor.cancel("a") == str(executor.folder / "1_0_0_log.err")
 
 
 def test_a_cancelled_job_says_nothing_and_others_of_its_group_run(make: Make, cluster: FakeSlurm) -> None:
@@ -273,9 +256,10 @@ def test_a_deaf_controller_is_asked_again(make: Make, cluster: FakeSlurm) -> Non
     cluster.work()
     answer = (cluster.bin / "squeue").read_text()
     cluster.command("squeue", "exit 1")
-    assert happened(executor) == []
-    (cluster.bin / "squeue").write_text(answer)
     assert kinds(happened(executor)) == [("started", "a"), ("done", "a")]
+    (cluster.bin / "squeue").write_text(answer)
+    assert happened(executor) == []
+    assert not list(executor.folder.glob("*.json"))
 
 
 def test_no_slurm_is_said(make: Make, cluster: FakeSlurm) -> None:

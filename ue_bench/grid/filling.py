@@ -10,13 +10,13 @@ from typing import Protocol
 
 from ..errors import UserError
 from ..schedule import local
+from ..schedule.call import Call
 from ..schedule.choice import LOCAL, ExecutorChoice
 from ..schedule.devices import Pack, Slot, slots
 from ..schedule.driver import Driver
 from ..schedule.executor import Event, Executor, FailureClass
 from ..schedule.graph import Task
 from ..schedule.ray import RayExecutor
-from ..schedule.remote import Call
 from ..schedule.rules import Limits, Stops
 from ..schedule.slurm import SlurmExecutor
 from ..store.schema import Failure, FailureKind

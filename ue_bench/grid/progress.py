@@ -110,8 +110,8 @@ class Progress:
                 self.elsewhere += event.kind == "elsewhere"
                 if not self.interactive and event.kind == "done":
                     self.line(f"done    {self.summary()}  {task.label}")
-            elif event.kind == "deferred":
-                pass  # it starts again when what it needs is there
+            elif event.kind in ("deferred", "waiting"):
+                pass  # it starts again, when what it needs is there or its turn comes in the queue
             elif event.kind == "crashed":
                 then = "run again to try it again" if self.stopping else "trying once more"
                 self.line(f"crashed {self.summary()}  {task.label}: {event.text}; {then}")

@@ -13,8 +13,8 @@ from typing import Any
 from .. import machine
 from ..errors import Deferred, one_line
 from ..leases import BEATS, Lease, leases_in, patience
+from ..schedule.call import Report
 from ..schedule.devices import Slot
-from ..schedule.worker import Report
 from .environment import RunEnvironment
 from .stages.base import Stage, Work
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import signal
 import sys
 import threading
@@ -13,12 +14,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from ..errors import EnvironmentProblem, StorageProblem
+from .endings import describe
 from .executor import Event, Executor, FailureClass, Job
 from .graph import Graph, Task
 from .rules import Health, Limits, Stops, try_again
 
 WAKE = 0.5  # seconds between two looks at Ctrl-C
 LOOK = 1.0  # and at what other drivers do
+TICK = 5.0  # seconds that count at most between two looks: this process may have been stopped, or the machine asleep
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,8 @@ class _Attempts:
     slots: set[str] = field(default_factory=set)  # where it failed for no fault of its own
     alone: bool = False
     slot: str = ""
-    started: float = 0.0
+    started: float | None = None  # None while it waits for a slot
+    worked: float = 0.0  # seconds since, as far as this process and the machine were awake
 
 
 class Driver:
@@ -101,6 +105,7 @@ class Driver:
         self._health = Health()
         self._failures = 0
         self._looked = 0.0
+        self._checked = clock()
         self._interrupted = self._stopping = False
         self._storage = ""
 
@@ -143,6 +148,7 @@ class Driver:
             self._stop("")
         for event in events:
             self._hear(event, graph)
+        self._stop_late(graph)
         self._look_elsewhere(graph)
         return not (self._interrupted and self.executor.detached)  # what that one has goes on without this driver
 
@@ -163,14 +169,19 @@ class Driver:
             elif claim.state == "failed":
                 self._give_up(graph, Event("failed", task, text=claim.text, trace=claim.trace, failure=claim.failure))
             else:
-                self._submit(task, claim.payload)
+                self._submit(task, claim.payload, graph)
 
-    def _submit(self, task: Task, payload: Any) -> None:
+    def _submit(self, task: Task, payload: Any, graph: Graph) -> None:
         tried = self._attempts.setdefault(task.key, _Attempts())
-        tried.count += 1
+        tried.count, tried.started = tried.count + 1, None
         self._running[task.key] = task
+        try:
+            message = pickle.dumps(payload)
+        except Exception as error:  # a plugin's object can refuse in its own way
+            self._hear(Event("failed", task, text=f"cannot be sent to a worker: {describe(error)}"), graph)
+            return
         avoid = frozenset(tried.slots)
-        self.executor.submit(Job(task, payload, tried.count, self.limits.of(task), tried.alone, avoid))
+        self.executor.submit(Job(task, message, tried.count, self.limits.expected(task), tried.alone, avoid))
 
     def _hear(self, event: Event, graph: Graph) -> None:
         """Take in what an executor tells."""
@@ -181,13 +192,18 @@ class Driver:
         tried = self._attempts[task.key]
         event = Event(**{**event.__dict__, "attempt": tried.count})
         if event.kind == "started":
-            tried.slot, tried.started = event.slot, self.clock()
-        if event.kind in ("started", "progress", "warning"):
+            tried.slot, tried.started, tried.worked = event.slot, self.clock(), 0.0
+        elif event.kind == "waiting":
+            tried.started = None
+        if event.kind in ("started", "progress", "warning", "waiting"):
             self.on_event(event)
             return
         del self._running[task.key]
         if event.kind == "done":
-            self.limits.ended(task, self.clock() - tried.started)
+            if event.seconds is not None:
+                self.limits.ended(task, event.seconds)
+            elif tried.started is not None:
+                self.limits.ended(task, self.clock() - tried.started)
             self._health.is_broken(tried.slot, task, None)
             graph.finish(task)
             self.on_event(event)
@@ -199,6 +215,21 @@ class Driver:
             self.on_event(event)
         else:
             self._hear_failure(event, task, tried, graph)
+
+    def _stop_late(self, graph: Graph) -> None:
+        """Stop tasks that ran past their limit."""
+        now = self.clock()
+        passed, self._checked = min(now - self._checked, TICK), now
+        for task in list(self._running.values()):
+            tried = self._attempts[task.key]
+            if tried.started is None:
+                continue
+            tried.worked += passed
+            limit = self.limits.of(task)
+            if limit is not None and tried.worked > limit:
+                log = self.executor.cancel(task.key)
+                why = f"it ran past its limit of {limit:,.0f} s"
+                self._hear(Event("failed", task, tried.slot, text=why, failure="timeout", log=log), graph)
 
     def _hear_failure(self, event: Event, task: Task, tried: _Attempts, graph: Graph) -> None:
         storage = event.text if event.storage else self.claims.broken()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import traceback
 from dataclasses import dataclass
+from typing import Literal
 
 from ..errors import Deferred, StorageProblem, UserError, disk_problem
-from .executor import FailureClass
+from .executor import Event, FailureClass, Job
 
 # What CUDA says of a device that does not work any more; a device-side assertion is the code's own mistake.
 BROKEN_DEVICE = ("CUDA error", "cuDNN error: CUDNN_STATUS_INTERNAL", "CUDA driver", "no CUDA-capable device", "NVML")
@@ -22,12 +23,19 @@ OUT_OF_MEMORY = (
 class Ending:
     """How one attempt ended. ``reusable``: whether the process that ran it can run another task."""
 
-    kind: str = "done"  # or "failed", "deferred"
+    kind: Literal["done", "failed", "deferred"] = "done"
     text: str = ""
     trace: str = ""
     failure: FailureClass = "task"
     storage: bool = False
     reusable: bool = True
+
+    def event(self, job: Job, slot: str, log: str = "", seconds: float | None = None) -> Event:
+        """Return the event of it. Where nothing failed, nobody asks for the ``log``."""
+        return Event(
+            self.kind, job.task, slot, text=self.text, trace=self.trace, attempt=job.attempt, failure=self.failure,
+            storage=self.storage, log=log if self.kind == "failed" else "", seconds=seconds,
+        )  # fmt: skip
 
 
 def ending_of(error: BaseException) -> Ending:

@@ -20,19 +20,19 @@ or its device broke. ``timeout``: it ran past its limit and was stopped. ``diver
 """
 
 EventKind = Literal[
-    "started", "progress", "warning", "done", "failed", "deferred",  # of a job, from an executor
+    "started", "progress", "warning", "waiting", "done", "failed", "deferred",  # of a job, from an executor
     "crashed", "elsewhere", "retired", "stopping",  # from the driver: see Event
 ]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Job:
-    """One attempt at a task. ``payload`` goes to the worker; it is pickled, and holds nothing of CUDA."""
+    """One attempt at a task. ``payload`` is what the worker gets, pickled; it holds nothing of CUDA."""
 
     task: Task
-    payload: Any
+    payload: bytes
     attempt: int = 1
-    limit: float | None = None  # seconds after which it is stopped; None: as long as it takes
+    seconds: float | None = None  # that it is expected to take, where that is known
     alone: bool = False  # nothing else may run on its device
     avoid: frozenset[str] = frozenset()  # slots where it failed for no fault of its own: another device if there is one
 
@@ -42,14 +42,16 @@ class Event:
     """What happened.
 
     From an executor, of a submitted job: ``started`` on ``slot``; ``progress`` with ``fraction`` and ``text``;
-    ``warning``, a line for the user; ``done``; ``failed`` with ``failure``, ``text``, one line, and ``trace``;
-    ``deferred``: it needs what another process makes now, ``text`` names the lease to wait for.
+    ``warning``, a line for the user; ``waiting``: it is in a queue again, and will be ``started`` once more; ``done``;
+    ``failed`` with ``failure``, ``text``, one line, and ``trace``; ``deferred``: it needs what another process makes
+    now, ``text`` names the lease to wait for.
 
     From the driver to those who follow it: also ``crashed``, the attempt failed and the task is tried again;
     ``elsewhere``, another driver has computed it; ``retired``, ``slot`` gets no more work; ``stopping``.
 
     ``storage`` says that a failure is one of a disk, which stops the run: the next cell would fail the same way.
-    ``log`` is where the output of the job lies, if anywhere.
+    ``log`` is where the output of the job lies, if anywhere. ``seconds`` are those it took, where the executor knows
+    better than whoever hears of its start and its end.
     """
 
     kind: EventKind
@@ -62,6 +64,12 @@ class Event:
     failure: FailureClass = "task"
     storage: bool = False
     log: str = ""
+    seconds: float | None = None
+
+    @classmethod
+    def of(cls, job: Job, slot: str, kind: EventKind, *said: Any) -> Event:
+        """Return the event of what a worker says in the middle of a job, as :class:`.call.Report` sends it."""
+        return cls(kind, job.task, slot, said[0] if kind == "progress" else 0.0, said[-1], attempt=job.attempt)
 
 
 class Executor(Protocol):
@@ -82,14 +90,14 @@ class Executor(Protocol):
     def events(self, timeout: float) -> list[Event]:
         """Return what happened since the last call, in order; wait up to ``timeout`` seconds for the first event.
 
-        Stops jobs that ran past their limit, and notices workers that died or fell silent.
+        Notices workers that died or fell silent.
         """
 
     def retire(self, slot: str) -> None:
         """Give no more jobs to ``slot``, whose failures are those of the machine."""
 
-    def cancel(self, key: str) -> None:
-        """Stop the job of the task with that key, without an event. Does nothing if there is none."""
+    def cancel(self, key: str) -> str:
+        """Stop the job of the task with that key, without an event. Return where its output lies, "" if nowhere."""
 
     def close(self) -> None:
         """Stop everything that still runs and leave nothing behind, unless jobs are ``detached``."""

@@ -17,15 +17,13 @@ from typing import Any
 
 from . import worker
 from .devices import Slot
-from .endings import Ending, describe
+from .endings import Ending
 from .executor import Event, Job
 from .logs import CellLog, read_available
 from .oom import OutOfMemoryKills
 
 PATIENCE = 5.0  # seconds a worker gets to leave by itself
-SILENCE = (
-    300.0  # seconds without a sign of life after which a worker is killed; code that lets no thread run gives none
-)
+SILENCE = 300.0  # seconds without a sign of life until a worker is killed; code that lets no thread run gives none
 TICK = 5.0  # seconds that count between two looks: this process may have been stopped, or the machine asleep
 ROOM = 0.9  # share of a device's memory that packed cells may come to
 
@@ -39,7 +37,6 @@ class _Worker:
     job: Job | None = None
     log: CellLog | None = None
     kills: int | None = None  # of the kernel, for want of memory, before this job
-    worked: float = 0.0  # seconds on this job
     silent: float = 0.0
 
     @property
@@ -93,7 +90,7 @@ class LocalExecutor:
         if not self._events:
             for one in self._ready(timeout):
                 self._hear(one)
-        self._check_time()
+        self._kill_silent()
         self._start_pending()
         events, self._events = self._events, []
         return events
@@ -104,12 +101,15 @@ class LocalExecutor:
         for one in [w for w in self._workers if w.slot.name == slot and w.job is None]:
             self._bury(one)
 
-    def cancel(self, key: str) -> None:
-        """Stop the job with that key."""
+    def cancel(self, key: str) -> str:
+        """Stop the job with that key; return where its output lies."""
         self._pending = [job for job in self._pending if job.task.key != key]
+        log = ""
         for one in [w for w in self._workers if w.job and w.job.task.key == key]:
             one.kill()
             self._bury(one)
+            log = one.log.shown if one.log else ""
+        return log
 
     def close(self) -> None:
         """End all workers: idle ones leave when their connection closes, the others are killed."""
@@ -133,21 +133,15 @@ class LocalExecutor:
             for one in [w for w in self._workers if w.slot.device == slot.device]:
                 self._bury(one, at_once=True)
         packed = 1 if job.alone else self._room(slot) if self.measure_memory else slot.packed
-        try:
-            message = pickle.dumps((job.payload, job.attempt, packed))
-        except Exception as error:  # a plugin's object can refuse in its own way
-            reason = f"cannot be sent to a worker: {describe(error)}"
-            self._events.append(Event("failed", job.task, slot.name, text=reason))
-            return
         one = self._worker(slot)
-        one.job, one.worked, one.silent, one.kills = job, 0.0, 0.0, self._kills.count()
+        one.job, one.silent, one.kills = job, 0.0, self._kills.count()
         if self.logs is not None:
             self._pass_on(one)  # what the worker printed since its last job is not this one's
             one.log = CellLog(self.logs / f"{job.task.key}.log", job.attempt)
             one.log.begin()
         self._events.append(Event("started", job.task, slot.name, attempt=job.attempt))
         with suppress(OSError):  # it has just died, which _ready will find
-            one.connection.send_bytes(message)
+            one.connection.send_bytes(pickle.dumps((job.payload, job.attempt, packed)))
 
     def _hear(self, one: _Worker) -> None:
         """Take in the next message of a worker, or its death."""
@@ -157,17 +151,21 @@ class LocalExecutor:
         message = _receive(one.connection)
         job, one.silent = one.job, 0.0
         if message is None:
-            self._fail(one, job, self._death(one))
+            self._end(one, self._death(one))
             return
-        kind, *rest = message
+        kind, *said = message
         if job is None or kind == "alive":
             return
-        if kind == "progress":
-            self._events.append(Event("progress", job.task, one.slot.name, rest[0], rest[1]))
-        elif kind == "warning":
-            self._events.append(Event("warning", job.task, one.slot.name, text=rest[0]))
-        else:
-            self._ended(one, job, *rest)
+        if kind != "ended":
+            self._events.append(Event.of(job, one.slot.name, kind, *said))
+            return
+        ending, peak = said
+        self._peak[one.slot.device] = max(peak, self._peak.get(one.slot.device, 0.0))
+        self._pass_on(one)
+        if not ending.reusable or job.alone or ending.failure in ("resource", "infrastructure"):
+            one.kill()
+            self._bury(one)
+        self._end(one, ending)
 
     def _death(self, one: _Worker) -> Ending:
         """Bury a worker that says nothing any more, and return how its job ended."""
@@ -184,55 +182,22 @@ class LocalExecutor:
             how += ": out of memory?" if hit is None else ""
         return Ending("failed", f"the worker died ({how})", failure="infrastructure")
 
-    def _ended(self, one: _Worker, job: Job, ending: Ending, peak: float) -> None:
-        self._peak[one.slot.device] = max(peak, self._peak.get(one.slot.device, 0.0))
-        self._pass_on(one)
-        if not ending.reusable or job.alone or ending.failure in ("resource", "infrastructure"):
-            one.kill()
-            self._bury(one)
-        if ending.kind == "failed":
-            self._fail(one, job, ending)
-            return
-        one.job = None
-        self._events.append(
-            Event("done" if ending.kind == "done" else "deferred", job.task, one.slot.name, text=ending.text)
-        )
+    def _end(self, one: _Worker, ending: Ending) -> None:
+        job, one.job = one.job, None
+        if job is not None:
+            self._events.append(ending.event(job, one.slot.name, one.log.shown if one.log else ""))
 
-    def _fail(self, one: _Worker, job: Job | None, ending: Ending) -> None:
-        one.job = None
-        if job is None:
-            return
-        log = one.log.shown if one.log else ""
-        self._events.append(
-            Event(
-                "failed",
-                job.task,
-                one.slot.name,
-                text=ending.text,
-                trace=ending.trace,
-                failure=ending.failure,
-                storage=ending.storage,
-                log=log,
-            )
-        )
-
-    def _check_time(self) -> None:
-        """Stop workers that ran past their limit or fell silent."""
+    def _kill_silent(self) -> None:
+        """Kill workers that fell silent."""
         now = time.monotonic()
         passed, self._looked = min(now - self._looked, TICK), now
         for one in [w for w in self._workers if w.job is not None]:
-            job = one.job
-            assert job is not None
-            one.worked += passed
             one.silent += passed
-            late = job.limit is not None and one.worked > job.limit
-            if late or one.silent > self.silence:
+            if one.silent > self.silence:
                 one.kill()
-                self._pass_on(one)
                 self._bury(one)
-                limit = f"it ran past its limit of {job.limit:,.0f} s" if late else ""
-                reason = limit or f"the worker gave no sign of life for {self.silence:,.0f} s"
-                self._fail(one, job, Ending("failed", reason, failure="timeout" if late else "infrastructure"))
+                why = f"the worker gave no sign of life for {self.silence:,.0f} s"
+                self._end(one, Ending("failed", why, failure="infrastructure"))
 
     def _free(self) -> list[Slot]:
         """Return the slots that can take a job now, those with an idle worker first."""
@@ -257,11 +222,12 @@ class LocalExecutor:
         avoid = {s.device for s in self.slots if s.name in job.avoid and s.device != "cpu"}
         others = [s for s in self.slots if s.name not in self._retired and s.device not in avoid]
         free = self._free()
-        waits = {j.task.key for j in self._pending if j.alone}
         if job.alone:
             busy = {w.slot.device for w in self._workers if w.job is not None}
             free = [s for s in free if s.device not in busy]
-        elif waits:  # a job that needs a whole device gets one: nothing else starts before
+        elif any(
+            j.alone for j in self._pending
+        ):  # a job that needs a whole device gets one: nothing else starts before
             free = []
         suitable = [s for s in free if s.device not in avoid] if others else free
         return suitable[0] if suitable else None

@@ -1,29 +1,28 @@
-"""What the executor for Ray is made of: a connection to a cluster, and processes on its nodes that run jobs."""
+"""A process on a node of a Ray cluster that runs jobs, and how the driver comes to such a cluster."""
 
 from __future__ import annotations
 
-import math
 import os
+import queue
 import socket
-import time
-from dataclasses import dataclass
+import threading
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
 from ..errors import EnvironmentProblem
+from .call import Call
 from .choice import needed
-from .endings import Ending, describe
-from .executor import Event, Job
-from .remote import Call
+from .endings import describe
 
 NODE_DIGITS = 6  # of the id of a node
 
 
 class Worker:
-    """A process on some node that runs one job after another. Ray sets CUDA_VISIBLE_DEVICES before it starts."""
+    """Runs one job after another. Ray sets CUDA_VISIBLE_DEVICES before it starts."""
 
-    def __init__(self, call: Call, queue: Any) -> None:
-        self.call, self.queue = call, queue
+    def __init__(self, call: Call) -> None:
+        self.call = call
 
     def place(self) -> tuple[str, str]:
         """Return the id of the node of this process, shortened, and readable its node and GPU."""
@@ -31,46 +30,18 @@ class Worker:
         gpu = "" if self.call.device == "cpu" else f"/gpu{os.environ.get('CUDA_VISIBLE_DEVICES', '')}"
         return node, f"{socket.gethostname()}-{node}{gpu}"
 
-    def run(self, key: str, slot: str, payload: bytes, attempt: int) -> Ending:
-        """Run a job and return how it ended; meanwhile its progress goes into the queue."""
+    def run(self, slot: str, payload: bytes, attempt: int) -> Iterator[tuple[Any, ...]]:
+        """Run a job; yield what it reports, and last "ended" with how it ended."""
+        said: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
 
-        def send(*said: Any) -> None:
-            sent = self.queue.actor.put_nowait.remote((key, attempt, *said))
-            if said[0] == "warning":  # which must not come after the end
-                needed("ray", "ray").get(sent)
+        def work() -> None:
+            said.put(("ended", self.call.run(slot, payload, attempt, lambda *words: said.put(words))))
 
-        return self.call.run(slot, payload, attempt, send)
-
-
-@dataclass(eq=False)
-class Actor:
-    """The driver's end of a worker: what it does, and Ray's reference to its next answer.
-
-    It answers with its place, then with how each job ended.
-    """
-
-    handle: Any
-    answer: Any
-    job: Job | None
-    payload: bytes
-    node: str = ""  # these two once it is placed
-    slot: str = ""
-    end: float = math.inf  # when the limit of its job is reached
-
-    @classmethod
-    def place(cls, ray: ModuleType, need: dict[str, float], call: Call, queue: Any, job: Job, payload: bytes) -> Actor:
-        """Ask Ray for a worker on a node that has what it needs."""
-        options = {"num_cpus": need["CPU"], "num_gpus": need.get("GPU", 0)}
-        handle = ray.remote(Worker).options(**options).remote(call, queue)
-        return cls(handle, handle.place.remote(), job, payload)
-
-    def start(self) -> Event:
-        """Let the worker begin with its job."""
-        job = self.job
-        assert job is not None
-        self.end = math.inf if job.limit is None else time.monotonic() + job.limit
-        self.answer = self.handle.run.remote(job.task.key, self.slot, self.payload, job.attempt)
-        return Event("started", job.task, self.slot, attempt=job.attempt)
+        threading.Thread(target=work, name="works").start()
+        while True:
+            yield (message := said.get())
+            if message[0] == "ended":
+                return
 
 
 def connect(address: str) -> tuple[ModuleType, bool]:
@@ -87,11 +58,3 @@ def connect(address: str) -> tuple[ModuleType, bool]:
         hint = "start one with 'ray start --head', or say where it is with --ray-address"
         raise EnvironmentProblem(f"no Ray cluster answers: {describe(error)}", hint) from error
     return ray, True
-
-
-def open_queue(ray: ModuleType) -> Any:
-    """Return a queue for messages of workers. It lives on the driver's node: another one may be lost."""
-    near = needed("ray.util.scheduling_strategies", "ray").NodeAffinitySchedulingStrategy
-    here = near(ray.get_runtime_context().get_node_id(), soft=True)
-    options = {"num_cpus": 0, "scheduling_strategy": here}
-    return needed("ray.util.queue", "ray").Queue(actor_options=options)

@@ -29,21 +29,30 @@ class Limits:
     """
 
     timeout: float | None = None
-    _ended: dict[str, list[float]] = field(default_factory=dict)
+    _ended: Counter[str] = field(default_factory=Counter)
+    _slowest: dict[str, float] = field(default_factory=dict)  # seconds a weight
 
     def ended(self, task: Task, seconds: float) -> None:
         """Take note of how long a task took."""
         if task.kind:
-            self._ended.setdefault(task.kind, []).append(seconds / max(task.weight, 1e-9))
+            self._ended[task.kind] += 1
+            pace = seconds / max(task.weight, 1e-9)
+            self._slowest[task.kind] = max(pace, self._slowest.get(task.kind, 0.0))
+
+    def expected(self, task: Task) -> float | None:
+        """Return the seconds that a task is predicted to take, or by its kind may take; None where nothing tells."""
+        if task.seconds is not None or task.kind not in self._slowest:
+            return task.seconds
+        return self._slowest[task.kind] * task.weight
 
     def of(self, task: Task) -> float | None:
-        """Return the limit of a task in seconds; None while nothing is known of its kind."""
+        """Return the limit of a task in seconds; None while too little is known of its kind."""
         if self.timeout is not None:
             return self.timeout
-        seconds, paces = task.seconds, self._ended.get(task.kind, [])
-        if seconds is None and len(paces) >= KNOWN:
-            seconds = max(paces) * task.weight
-        return None if seconds is None else max(SHORTEST_LIMIT, GENEROSITY * seconds)
+        seconds = self.expected(task)
+        if seconds is None or (task.seconds is None and self._ended[task.kind] < KNOWN):
+            return None
+        return max(SHORTEST_LIMIT, GENEROSITY * seconds)
 
 
 @dataclass

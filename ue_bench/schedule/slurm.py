@@ -14,10 +14,10 @@ from typing import Any
 
 from ..checksums import log
 from ..errors import EnvironmentProblem, one_line
+from .call import Call
 from .choice import SlurmOptions
 from .endings import Ending
 from .executor import Event, Job
-from .remote import Call, ended, packed
 from .slurm_group import ENDED, Group
 from .slurm_sent import FAILURES, FINAL, Sent, events_of, grouped, open_submitit, sent_earlier, states
 
@@ -45,7 +45,6 @@ class SlurmExecutor:
         self._pending: list[Job] = []
         self._jobs: dict[str, Job] = {}  # that have not ended, pending ones too
         self._events: list[Event] = []
-        self._pace: dict[str, float] = {}  # seconds a weight, of the slowest of a kind
         self._excluded = set(filter(None, [options.exclude]))
         self._due, self._looked = 0.0, -poll
         self.submitit = open_submitit(folder, options, call.threads)
@@ -57,13 +56,8 @@ class SlurmExecutor:
 
     def submit(self, job: Job) -> None:
         """Take a job. One that an earlier driver has sent, and that SLURM still has, is only followed."""
-        key = job.task.key
-        payload = packed(job)
-        if isinstance(payload, Event):
-            self._events.append(payload)
-            return
-        self._jobs[key] = job
-        if sent := next((s for s in self._sent if key in s.open), None):
+        self._jobs[job.task.key] = job
+        if sent := next((s for s in self._sent if job.task.key in s.open), None):
             sent.rewind()
         else:
             self._wait(job)
@@ -84,13 +78,16 @@ class SlurmExecutor:
         self._excluded.add(slot)
         self.submitit.update_parameters(exclude=",".join(sorted(self._excluded)))
 
-    def cancel(self, key: str) -> None:
-        """Stop the job with that key. Others of its group are sent again."""
+    def cancel(self, key: str) -> str:
+        """Stop the job with that key; return where its output lies. Others of its group are sent again."""
         self._jobs.pop(key, None)
         self._pending = [job for job in self._pending if job.task.key != key]
+        log = ""
         for sent in [s for s in self._sent if key in s.open]:
             sent.open.discard(key)
+            sent.failed, log = True, str(sent.log)
             sent.stop()
+        return log
 
     def close(self) -> None:
         """Leave; what SLURM has goes on."""
@@ -103,11 +100,15 @@ class SlurmExecutor:
         """Submit what waits, in one array of groups."""
         if not self._pending or time.monotonic() < self._due:
             return
-        groups = list(grouped(self._pending, 60 * min(self.options.group, self.options.time / 2), self._pace))
-        records = [self.folder / f"{secrets.token_hex(8)}.json" for _ in groups]
-        calls = [Group.of(self.call, jobs, events_of(record)) for jobs, record in zip(groups, records, strict=True)]
+        groups = [
+            (self.folder / f"{secrets.token_hex(8)}.json", jobs)
+            for jobs in grouped(self._pending, 60 * min(self.options.group, self.options.time / 2))
+        ]
         try:
-            submitted = self.submitit.submit_array(calls)
+            submitted = self.submitit.submit_array(
+                [Group(self.call, [(j.task.key, j.payload, j.attempt) for j in jobs], events_of(record))
+                 for record, jobs in groups]
+            )  # fmt: skip
         except (RuntimeError, OSError) as error:  # submitit passes on what sbatch says
             if not self._sent:
                 raise EnvironmentProblem(f"sbatch refuses: {one_line(error)}", "see --slurm and sinfo") from error
@@ -115,56 +116,51 @@ class SlurmExecutor:
             self._due = time.monotonic() + REFUSED
             return
         self._pending = []
-        for one, jobs, record in zip(submitted, groups, records, strict=True):
+        for one, (record, jobs) in zip(submitted, groups, strict=True):
             self._sent.append(Sent.save(record, one.job_id, [job.task.key for job in jobs]))
 
     def _look(self) -> None:
-        """Read what groups say, and notice those that ended without a word or run for too long."""
+        """Read what groups say, and notice those that SLURM has put back or that ended without a word."""
         if time.monotonic() - self._looked < self.poll:
             return
         self._looked = time.monotonic()
+        for sent in self._sent:
+            for line in sent.read():
+                self._hear(sent, **line)
         try:
             known = states()
         except (OSError, subprocess.SubprocessError) as error:  # slurmctld restarts, or is busy
             log.warning("ue-bench: squeue does not answer: %s", one_line(error))
             return
         for sent in list(self._sent):
-            for line in sent.read():
-                self._hear(sent, line)
             state = known.get(sent.job, "GONE")
+            if state == "PENDING" and (job := self._jobs.get(sent.running)):  # requeued
+                self._events.append(Event("waiting", job.task, sent.slot))
+                sent.running = ""
             # Twice: the last lines of a group may reach this machine after the news of its end.
             sent.looked_over = sent.looked_over + 1 if state in FINAL else 0
-            job = self._jobs.get(sent.running) if state == "RUNNING" else None
-            if job and job.limit is not None and time.monotonic() > sent.since + job.limit:
-                self._end(sent, job, Ending("failed", "it ran past its time limit", failure="timeout"))
-                sent.stop()
-            elif sent.looked_over > 1:
+            if sent.looked_over > 1:
                 self._bury(sent, state)
 
-    def _hear(self, sent: Sent, line: dict[str, Any]) -> None:
+    def _hear(self, sent: Sent, key: str, kind: Any, said: Any = (), slot: str = "", **how: Any) -> None:
         """Take in a line of a group."""
-        key, kind = line.pop("key"), line.pop("kind")
         job = self._jobs.get(key)
         if kind == "started":
-            sent.slot, sent.running, sent.since = line["slot"], key, time.monotonic()
+            sent.slot, sent.running = slot, key
             sent.begun.add(key)
-        if kind in ENDED:
+        elif kind in ENDED:
             sent.open.discard(key)
-            seconds = line.pop("seconds")
-            if job and kind == "done" and job.task.kind:
-                pace = seconds / max(job.task.weight, 1e-9)
-                self._pace[job.task.kind] = max(pace, self._pace.get(job.task.kind, 0.0))
-            if job:
-                self._end(sent, job, Ending(kind, **line))
+        if job and kind in ENDED:
+            seconds = how.pop("seconds")
+            self._end(sent, job, Ending(kind, **how), seconds)
         elif job:
-            said = {name: line[name] for name in ("fraction", "text") if name in line}
-            self._events.append(Event(kind, job.task, sent.slot, attempt=job.attempt, **said))
+            self._events.append(Event.of(job, sent.slot, kind, *said))
 
-    def _end(self, sent: Sent, job: Job, ending: Ending) -> None:
+    def _end(self, sent: Sent, job: Job, ending: Ending, seconds: float | None = None) -> None:
         sent.open.discard(job.task.key)
         del self._jobs[job.task.key]
         sent.failed = sent.failed or ending.kind == "failed"
-        self._events.append(ended(job, sent.slot, ending, str(sent.log) if ending.kind == "failed" else ""))
+        self._events.append(ending.event(job, sent.slot, str(sent.log), seconds))
 
     def _bury(self, sent: Sent, state: str) -> None:
         """Forget a group that has ended. What it had not begun when it broke is sent again, for it is not at fault."""

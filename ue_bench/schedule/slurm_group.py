@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import socket
 import time
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from .call import Call
 from .choice import needed
 from .endings import Ending
-from .executor import Job
-from .remote import Call
 
 ENDED = ("done", "failed", "deferred")
 REPORT_EVERY = 15.0  # seconds between two lines of progress: many SLURM jobs write to one file server
@@ -32,11 +29,6 @@ class Group:
     _leaving: bool = False
     _reported: float = 0.0
 
-    @classmethod
-    def of(cls, call: Call, jobs: Iterable[Job], events: Path) -> Group:
-        """Return a group of jobs whose payloads are known to travel."""
-        return cls(call, [(job.task.key, pickle.dumps(job.payload), job.attempt) for job in jobs], events)
-
     def __call__(self) -> None:
         """Run what has not ended yet. One that leaves the process unusable is the last; the driver sends the others."""
         over = {line["key"] for line in lines_of(self.events, 0)[0] if line["kind"] in ENDED}
@@ -44,7 +36,7 @@ class Group:
             if key in over:
                 continue
             slot = socket.gethostname()
-            self._say(key, kind="started", slot=slot)
+            self._say(key, kind="started", slot=slot, said=[""])
             begun = time.monotonic()
             try:
                 ending = self.call.run(slot, payload, attempt, partial(self._hear, key), lambda: self._leaving)
@@ -63,7 +55,7 @@ class Group:
         if kind == "progress" and time.monotonic() - self._reported < REPORT_EVERY:
             return
         self._reported = time.monotonic()
-        self._say(key, kind=kind, fraction=said[0] if kind == "progress" else 0.0, text=said[-1])
+        self._say(key, kind=kind, said=said)
 
     def _say(self, key: str, **said: Any) -> None:
         """Append a line in one piece."""

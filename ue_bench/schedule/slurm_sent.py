@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,7 @@ class Sent:
     job: str  # SLURM's id of it
     open: set[str]  # keys that have not ended
     slot: str = ""  # the node it was last seen on
-    running: str = ""
-    since: float = 0.0
+    running: str = ""  # key of the job at work, until it waits in a queue again
     begun: set[str] = field(default_factory=set)
     looked_over: int = 0  # times in a row that SLURM did not know it, or called it finished
     mine: bool = False  # this driver sent it; another one may still read the files of an earlier one
@@ -87,25 +86,22 @@ def events_of(record: Path) -> Path:
     return record.with_suffix(".events")
 
 
-def grouped(jobs: Iterable[Job], seconds: float, pace: Mapping[str, float]) -> Iterator[list[Job]]:
-    """Put short jobs together, up to so many seconds, predicted or at the ``pace`` of their kind: seconds a weight.
+def grouped(jobs: Iterable[Job], seconds: float) -> Iterator[list[Job]]:
+    """Put short jobs together, up to so many seconds.
 
     A job of unknown length goes alone, and so does one that failed before: it shall not take others with it again.
     """
     together: list[Job] = []
     total = 0.0
     for job in jobs:
-        length = job.task.seconds
-        if length is None and job.task.kind in pace:
-            length = pace[job.task.kind] * job.task.weight
-        if length is None or job.attempt > 1 or job.alone:
+        if job.seconds is None or job.attempt > 1 or job.alone:
             yield [job]
             continue
-        if together and total + length > seconds:
+        if together and total + job.seconds > seconds:
             yield together
             together, total = [], 0.0
         together.append(job)
-        total += length
+        total += job.seconds
     if together:
         yield together
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import importlib
 import json
 import multiprocessing
 import os
@@ -20,11 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from ..output import printable as printable_output
+from .call import Call
 from .devices import Slot
-from .endings import Ending, ending_of, printable
 from .oom import prefer_to_be_killed
 
-REPORT_EVERY = 0.25  # seconds between progress messages
 SIGN_EVERY = 2.0  # seconds between signs of life
 PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
@@ -39,18 +37,19 @@ def start(
 ) -> tuple[subprocess.Popen[bytes], Connection]:
     """Start a worker for ``slot``; return its process and the connection from which it serves tasks.
 
-    ``target`` is ``module:function``; it is called as ``function(payload, slot, settings, report, attempt)``. The
-    worker leads a session of its own: Ctrl-C on the terminal does not reach it. What it prints goes to the file
-    ``output``, by default to stderr. It sees no other GPU than that of its slot, which it calls the first.
+    ``target`` and ``settings`` are those of a :class:`.call.Call`. The worker leads a session of its own: Ctrl-C on the
+    terminal does not reach it. What it prints goes to the file ``output``, by default to stderr. It sees no other GPU
+    than that of its slot, which it calls the first.
     """
     ours, theirs = multiprocessing.Pipe()
     file = theirs.fileno()
     environment = {**os.environ, "OMP_NUM_THREADS": str(slot.threads)}
-    if slot.device.startswith("cuda"):
-        number = int(slot.device.partition(":")[2] or 0)
+    device = slot.device
+    if device.startswith("cuda"):
+        number = int(device.partition(":")[2] or 0)
         visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
         environment["CUDA_VISIBLE_DEVICES"] = visible[number] if visible else str(number)
-        slot = replace(slot, device="cuda:0")
+        device = "cuda:0"
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", BOOT, json.dumps(sys.path, allow_nan=False), str(file), str(os.getpid())],
         pass_fds=[file],
@@ -62,7 +61,7 @@ def start(
     )
     theirs.close()
     with contextlib.suppress(OSError):  # it has died already, which the driver will find
-        ours.send_bytes(pickle.dumps((slot, target, settings)))
+        ours.send_bytes(pickle.dumps((slot.name, Call(target, settings, device, slot.threads))))
     return process, ours
 
 
@@ -78,32 +77,19 @@ def main() -> None:
     line = Line(connection)
     threading.Thread(target=line.live, name="signs of life", daemon=True).start()
     try:
-        slot, target, settings = pickle.loads(connection.recv_bytes())
+        name, call = pickle.loads(connection.recv_bytes())
         while True:
-            message = connection.recv_bytes()
-            with Report(line) as report:
-                ending, peak = _serve(message, slot, target, settings, report)
+            payload, attempt, packed = pickle.loads(connection.recv_bytes())
+            _forget_peak()
+            ending = replace(call, packed=packed).run(name, payload, attempt, line.send)
             if _children():
                 ending = replace(ending, reusable=False)
             for stream in (sys.stdout, sys.stderr):
                 with contextlib.suppress(OSError, ValueError):
                     stream.flush()
-            line.send("ended", ending, peak)
+            line.send("ended", ending, _peak_share())
     except (EOFError, OSError):  # the driver has closed its end
         return
-
-
-def _serve(message: bytes, slot: Slot, target: str, settings: dict[str, Any], report: Report) -> tuple[Ending, float]:
-    """Run one task; return how it ended, and the largest share of the device's memory it took."""
-    try:
-        payload, attempt, packed = pickle.loads(message)
-        module, _, function = target.partition(":")
-        _forget_peak()
-        slot = replace(slot, packed=packed)
-        getattr(importlib.import_module(module), function)(payload, slot, settings, report, attempt)
-    except BaseException as error:  # whatever a plugin raises, SystemExit too, costs its task only
-        return ending_of(error), _peak_share()
-    return Ending(), _peak_share()
 
 
 class Line:
@@ -124,39 +110,6 @@ class Line:
             while True:
                 time.sleep(SIGN_EVERY)
                 self.send("alive")
-
-
-class Report:
-    """Tells the driver how far a task is, now and then, until the task is over. Threads may share it."""
-
-    def __init__(self, line: Line) -> None:
-        self._line = line
-        self._lock = threading.Lock()
-        self._last = 0.0
-        self._over = False
-
-    def __enter__(self) -> Report:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:  # a thread that a plugin left behind must not speak for the next task
-            self._over = True
-
-    def __call__(self, done: float, total: float, text: str) -> None:
-        now = time.monotonic()
-        with self._lock:
-            if self._over or now - self._last < REPORT_EVERY:
-                return
-            self._last = now
-            fraction = float(done) / max(float(total), 1e-9)
-            said = printable(" ".join(str(text).split()))
-            self._line.send("progress", min(fraction, 1.0) if fraction > 0 else 0.0, said)
-
-    def warn(self, text: str) -> None:
-        """Send a line that the user should read."""
-        with self._lock:
-            if not self._over:
-                self._line.send("warning", printable(" ".join(text.split())))
 
 
 def _children() -> list[int]:
