@@ -50,8 +50,8 @@ class HostCopy(AssertionError):
 class Rules(TorchDispatchMode):
     """Holds operations to what a GPU holds them to, and in a recorded step to what a CUDA graph can repeat.
 
-    Where steps are not ``recorded``, a number that is read from the device is 1, or true, nothing is not zero, and a mask
-    takes all.
+    Where steps are not ``recorded``, a number that is read from the device is 1, or true, nothing is not zero, and a
+    mask takes all.
     """
 
     def __init__(self, recorded: bool) -> None:

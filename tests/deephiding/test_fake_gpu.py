@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from fake_cuda import FakeGpu
 
 from ue_bench_deephiding.hinet import HidingNetwork, to_pixels, to_unit
