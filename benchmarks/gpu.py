@@ -164,10 +164,13 @@ class Bench:
 
     def replay(self, victim: str, countermeasure: str, steps: int) -> Numbers:
         """Compare steps one by one with replayed ones, in the order eager, replay, replay, eager."""
-        runs = [(recorded, self.training(victim, countermeasure, steps, recorded)) for recorded in (0, 1, 1, 0)]
+        runs = [
+            (recorded, self.training(victim, countermeasure, steps, recorded))
+            for recorded in (False, True, True, False)
+        ]
         rates = {
             name: [run["images_per_second"] for was, run in runs if was == recorded]
-            for name, recorded in (("eager", 0), ("replay", 1))
+            for name, recorded in (("eager", False), ("replay", True))
         }
         replayed = self.device.type == "cuda" and not any("eager" in run for was, run in runs if was)
         gain = sum(rates["replay"]) / sum(rates["eager"])
@@ -336,19 +339,19 @@ def measure(bench: Bench, out: Path, toy: bool, minutes: float) -> dict[str, Any
     found: dict[str, Any] = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
     if found and {name: found.get(name) for name in about} != about:
         raise SystemExit(f"{out} is of another device, torch or size: give another --out")
-    found = about | {"parts": found.get("parts", {})}
+    parts: dict[str, Numbers] = found.get("parts", {})
     started = time.monotonic()
     for name, work in bench.parts():
-        if name in found["parts"]:
+        if name in parts:
             continue
         if time.monotonic() - started > 60 * minutes:
             print(f"{name}: no time left; run again to go on", file=sys.stderr)
             continue
         with full_float32(str(bench.device)):
-            found["parts"][name] = work()
-        found["verdicts"] = verdicts(found["parts"])
+            parts[name] = work()
+        found = about | {"verdicts": verdicts(parts), "parts": parts}
         write_atomically(out, (json.dumps(found, indent=1) + "\n").encode())
-        print(f"{name}: {json.dumps(found['parts'][name])}", file=sys.stderr)
+        print(f"{name}: {json.dumps(parts[name])}", file=sys.stderr)
     return found
 
 

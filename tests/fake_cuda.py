@@ -39,7 +39,7 @@ class Generator(RealGenerator):
         return self
 
     @property
-    def device(self) -> torch.device:
+    def device(self) -> torch.device:  # type: ignore[override]  # nobody writes it
         return self.place
 
 
@@ -55,7 +55,7 @@ class Rules(TorchDispatchMode):
     """
 
     def __init__(self, recorded: bool) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # of torch
         self.recorded = recorded
 
     def __torch_dispatch__(
