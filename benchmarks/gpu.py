@@ -33,8 +33,9 @@ from ue_bench.catalogue.protocols import protocol
 from ue_bench.catalogue.registry import registry
 from ue_bench.contract.protocol import Protocol
 from ue_bench.engine import loop
-from ue_bench.engine.loop import default_precision, make_optimizer, train
+from ue_bench.engine.loop import make_optimizer, train
 from ue_bench.engine.numerics import full_float32
+from ue_bench.engine.precision import default_precision
 from ue_bench.engine.replay import CudaGraphs, StepRunner
 from ue_bench_baselines.pgd import descend
 from ue_bench_countermeasures.preprocessing import Jpeg
