@@ -17,6 +17,15 @@ from ue_bench.grid.environment import RunEnvironment
 from ue_bench.grid.surrogates import Surrogates
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a GPU where there is none."""
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device here")
+
+
 @pytest.fixture(autouse=True)
 def no_user_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UE_BENCH_CACHE", str(tmp_path / "cache"))

@@ -39,7 +39,7 @@ class Generator(RealGenerator):
         return self
 
     @property
-    def device(self) -> torch.device:
+    def device(self) -> torch.device:  # type: ignore[override]  # nobody writes it
         return self.place
 
 
@@ -50,11 +50,12 @@ class HostCopy(AssertionError):
 class Rules(TorchDispatchMode):
     """Holds operations to what a GPU holds them to, and in a recorded step to what a CUDA graph can repeat.
 
-    Where steps are not ``recorded``, a number that is read from the device is 1, or true.
+    Where steps are not ``recorded``, a number that is read from the device is 1, or true, nothing is not zero, and a
+    mask takes all.
     """
 
     def __init__(self, recorded: bool) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # of torch
         self.recorded = recorded
 
     def __torch_dispatch__(
@@ -68,6 +69,12 @@ class Rules(TorchDispatchMode):
             if self.recorded:
                 raise HostCopy("a number is read from the device")
             return {torch.bool: True, torch.int64: 1}.get(given[0].dtype, 1.0)
+        if not self.recorded and operation is ATEN.nonzero.default:
+            return given[0].new_empty((0, given[0].dim()), dtype=torch.int64)
+        if not self.recorded and operation is ATEN.bincount.default:
+            return given[0].new_ones((kwargs or {}).get("minlength", args[-1]))
+        if not self.recorded and operation is ATEN.index.Tensor:
+            args = (args[0], [as_places(i) for i in args[1]])
         result = operation(*args, **(kwargs or {}))
         results = [r for r in torch.utils._pytree.tree_leaves(result) if isinstance(r, Tensor)]
         for generator in (kwargs or {}).values():
@@ -81,6 +88,13 @@ class Rules(TorchDispatchMode):
             if len(places) > 1 and (copies or not numbers):
                 raise HostCopy(f"{operation} on {', '.join(sorted(places))}")
         return result
+
+
+def as_places(index: Tensor | None) -> Tensor | None:
+    """Return a mask N as indices of as many places; other indices as they are."""
+    if index is None or index.dtype != torch.bool or index.dim() != 1:
+        return index
+    return index.new_zeros(len(index), dtype=torch.int64)
 
 
 def leaves(tensor: Tensor) -> list[Tensor]:
@@ -98,7 +112,7 @@ def leaves(tensor: Tensor) -> list[Tensor]:
 
 
 def backward(self: Tensor, *args: Any, **kwargs: Any) -> None:
-    assert self.dim() == 0
+    assert self.dim() == 0 or args or "gradient" in kwargs
     for leaf in leaves(self):
         leaf.grad = torch.zeros_like(leaf)
 
@@ -150,6 +164,7 @@ class FakeGpu:
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
     """Put what stands in for the driver in its place, and return the fake GPU."""
     monkeypatch.setattr(torch, "Generator", Generator)
+    monkeypatch.setattr(torch.backends.cudnn, "enabled", False)  # its kernels are not all known to fake tensors
     monkeypatch.setattr(nn.Module, "_apply", converted)
     monkeypatch.setattr(Tensor, "backward", backward)
     monkeypatch.setattr(torch.autograd, "grad", gradients)

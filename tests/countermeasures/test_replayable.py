@@ -100,7 +100,7 @@ class Faulty(Countermeasure):
 @pytest.mark.parametrize("fault", ["number", "condition", "mask", "places", "constant", "list", "host"])
 def test_what_cannot_be_recorded_is_found(fault: str, fake_gpu: FakeGpu) -> None:
     assert not Faulty.replayable
-    with pytest.raises(Exception, match=r"HostCopy|number is read|cpu|nonzero|cuda"):
+    with pytest.raises(Exception, match=r"number is read|cpu|nonzero|cuda"):
         act(Faulty(fault=fault), fake_gpu, recorded=True)
 
 

@@ -13,6 +13,7 @@ from ..contract.imageset import ImageSet
 from .batches import EVAL_BATCH
 from .crops import to_unit
 from .loop import Pixels
+from .numerics import full_float32
 
 # What ends the convolutional part of a classifier.
 HEAD = (nn.Linear, nn.Flatten, nn.modules.pooling._AdaptiveAvgPoolNd, nn.modules.pooling._AvgPoolNd)
@@ -41,6 +42,7 @@ def last_convolution(network: nn.Module, x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+@full_float32()
 def cosines(model: nn.Module, data: ImageSet, device: str, precision: str) -> tuple[float, float]:
     """Return the mean cosine of a feature with its class mean, and of a class mean with the mean of all images.
 

@@ -7,6 +7,7 @@ from functools import cache
 
 from .. import machine
 from ..contract.plugin import Victim
+from .numerics import full_float32
 
 LEAST_SECONDS = 0.7  # a measurement goes on for, so that a tick of the clock is nothing
 
@@ -23,7 +24,7 @@ def seconds_a_pass(
     from torch.nn import functional as F
 
     on = torch.device(device)
-    with machine.torch_threads(threads):
+    with machine.torch_threads(threads), full_float32(device):
         with torch.random.fork_rng(devices=[on] if on.type == "cuda" else []):
             network = victim.build(classes, size).to(on).to(memory_format=torch.channels_last)
             batch = 64 if on.type == "cpu" else 512

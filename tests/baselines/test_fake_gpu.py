@@ -1,0 +1,55 @@
+"""Protectors on a GPU that is none: every step of theirs, with networks that nobody trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from fake_cuda import FakeGpu
+from sets import corners
+from torch import nn
+
+from ue_bench.api import Context, ImageSet, Protector
+from ue_bench.catalogue.registry import registry
+from ue_bench.testing.training import small_network
+
+SELECTORS = [
+    "em[preset=micro,max_rounds=1,steps=2,train_steps=2]", "pue[preset=micro,max_rounds=1,steps=2,train_steps=2]",
+    "em[preset=micro,mode=class,max_rounds=1,steps=1,train_steps=2]",
+    "rem[preset=micro,train_steps=1]", "tap[preset=micro]", "advin-like[preset=micro]", "entf[preset=micro]",
+    "sep[preset=micro]", "hypo[preset=micro]", "tue[passes=1,steps=1,batch=12]", "ntga[validation=12,block=3]",
+    "tensorclog[preset=micro]",
+    "lsp", "ar", "ops", "cuda", "noise",
+    "rae-igsm", "rit-igsm",
+]  # fmt: skip
+
+
+class Untrained:
+    """Networks on the device, in place of trained ones."""
+
+    def network(self, ctx: Context, data: ImageSet, victim: str) -> nn.Module:
+        return small_network(data.num_classes, data.size).to(ctx.device)
+
+    def surrogate(
+        self, ctx: Context, data: ImageSet, victim: str, countermeasure: str, recipe: Mapping[str, Any]
+    ) -> nn.Module:
+        return self.network(ctx, data, victim).eval().requires_grad_(False)
+
+    def checkpoints(
+        self, ctx: Context, data: ImageSet, victim: str, countermeasure: str, recipe: Mapping[str, Any], count: int
+    ) -> list[nn.Module]:
+        return [self.surrogate(ctx, data, victim, countermeasure, recipe) for _ in range(count)]
+
+
+@pytest.mark.parametrize("selector", SELECTORS)
+def test_it_protects(selector: str, fake_gpu: FakeGpu, ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    [protector] = registry().resolve("protector", selector)
+    assert isinstance(protector, Protector)
+    monkeypatch.setattr(torch, "save", lambda thing, file, **options: None)
+    data = corners(24, (16, 16))
+    on_gpu = replace(ctx, device="cuda", networks=Untrained())
+    with fake_gpu():
+        assert protector.protect(data, on_gpu).images.shape == data.images.shape
