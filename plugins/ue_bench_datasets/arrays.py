@@ -197,7 +197,8 @@ class Svhn(_InFolder):
         labels = self._arrays(split, "y")
         if labels.dtype.kind not in "iuf" or (len(labels) and (labels.min() < 1 or labels.max() > 10)):
             raise ValidationError(f"{self._file(split).name} has labels outside 1..10", "fetch it again")
-        return labels.ravel().astype(np.int64) % 10
+        digits: Labels = labels.ravel().astype(np.int64) % 10
+        return digits
 
     def pieces_of(self, split: str, count: int) -> Iterator[Pixels]:
         images = self._arrays(split, "X")
