@@ -33,3 +33,6 @@ def ue_bench_register(register: Register) -> None:
         "a NumPy archive with x_train, y_train, x_test, y_test",
         ("local",),
     )
+    register("dataset", "idx", "ue_bench_datasets.arrays:Idx", "idx files, as those of MNIST", ("local",))
+    register("dataset", "stl10", "ue_bench_datasets.arrays:Stl10", "the binary files of STL-10, 96x96", ("local",))
+    register("dataset", "svhn", "ue_bench_datasets.arrays:Svhn", "the .mat files of SVHN's digits, 32x32", ("local",))

@@ -230,6 +230,24 @@ def store_arrays(arrays: Iterable[Pixels], count: int, size: int | None, ctx: Co
     return ctx.store_images((count, *side, 3), chunks())
 
 
+def rgb(images: Pixels) -> Pixels:
+    """Return N x H x W x 3 of images that are gray, with one channel or none, or have their channels first."""
+    if images.ndim == 3:
+        images = images[..., None]
+    elif images.shape[3] not in (1, 3):
+        images = images.transpose(0, 2, 3, 1)
+    return np.broadcast_to(images, (*images.shape[:3], 3))
+
+
+def chosen(pieces: Iterator[Pixels], rows: Rows) -> Iterator[Pixels]:
+    """Yield the images at ``rows``, which ascend, out of consecutive pieces."""
+    start = 0
+    for piece in pieces:
+        here = rows[(rows >= start) & (rows < start + len(piece))] - start
+        start += len(piece)
+        yield piece[here]
+
+
 def resized(images: Pixels, size: int | None) -> Pixels:
     """Return ``images`` as squares of ``size`` pixels."""
     from PIL import Image

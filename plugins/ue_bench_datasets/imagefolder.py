@@ -113,7 +113,10 @@ class ImageFolder(HeldOut):
 def _list(folder: Path) -> Listing:
     classes = class_folders(folder)
     if not classes:
-        raise UserError(f"{folder} has no class folders", "put the images of each class in a folder of its own")
+        hint = "put the images of each class in a folder of its own"
+        if any(path.suffix == ".tar" for path in folder.iterdir()):
+            hint = "WebDataset shards: unpack them first, as docs/protocols-and-boards.md shows"
+        raise UserError(f"{folder} has no class folders", hint)
     files: list[Path] = []
     labels: list[int] = []
     for label, place in enumerate(classes.values()):

@@ -20,12 +20,13 @@ from .common import (
     SPLITS,
     Labels,
     Pixels,
-    Rows,
     StoredDataset,
     check_labels,
     check_split,
+    chosen,
     first_per_class,
     numbered,
+    rgb,
     store_arrays,
 )
 
@@ -75,7 +76,7 @@ class Npz(StoredDataset):
                 _check_images(member, labels[part])
             member = members[split]
             rows = first_per_class(labels[split], self.limit(split))
-            parts = _chosen(_pieces(archive, member), rows)
+            parts = chosen(_pieces(archive, member), rows)
             images = store_arrays(parts, len(rows), self.size, ctx, f"reading {self.path.name} {split}")
         return ImageSet(images, labels[split][rows], names, self.path.stem)
 
@@ -164,7 +165,7 @@ def _check_images(member: Member, labels: Labels) -> None:
 def _pieces(archive: zipfile.ZipFile, member: Member) -> Iterator[Pixels]:
     """Yield the images, N x H x W x 3, some at a time."""
     if member.fortran:  # such an array is not stored image after image
-        yield _rgb(_read(archive, member))
+        yield rgb(_read(archive, member))
         return
     each = int(np.prod(member.shape[1:]))
     with archive.open(f"{member.name}.npy") as file:
@@ -176,21 +177,4 @@ def _pieces(archive: zipfile.ZipFile, member: Member) -> Iterator[Pixels]:
                 raise ValidationError(
                     f"array {member.name} ends after image {start + len(data) // each}", "write the file again"
                 )
-            yield _rgb(np.frombuffer(data, dtype=np.uint8).reshape(count, *member.shape[1:]))
-
-
-def _rgb(images: Pixels) -> Pixels:
-    if images.ndim == 3:
-        images = images[..., None]
-    elif images.shape[3] not in (1, 3):
-        images = images.transpose(0, 2, 3, 1)
-    return np.broadcast_to(images, (*images.shape[:3], 3))
-
-
-def _chosen(pieces: Iterator[Pixels], rows: Rows) -> Iterator[Pixels]:
-    """Yield the images at ``rows``, which ascend, out of consecutive pieces."""
-    start = 0
-    for piece in pieces:
-        here = rows[(rows >= start) & (rows < start + len(piece))] - start
-        start += len(piece)
-        yield piece[here]
+            yield rgb(np.frombuffer(data, dtype=np.uint8).reshape(count, *member.shape[1:]))

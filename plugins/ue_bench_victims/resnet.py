@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from ue_bench.api import Victim
+from ue_bench.api import UserError, Victim
 
 from .pretrained import Pretrained
 
@@ -104,4 +104,6 @@ class ResNet9(Victim):
     def build(self, num_classes: int, image_size: tuple[int, int]) -> nn.Module:
         from .layers import resnet9
 
+        if min(image_size) < 2:
+            raise UserError(f"{self.name} takes images of 2 px or more a side, not {image_size[1]}x{image_size[0]}")
         return resnet9(num_classes, self.width, self.blocks)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from real import REFERENCE
 
 import ue_bench_baselines.ar
 from ue_bench.api import Context, UserError
@@ -17,7 +18,7 @@ from ue_bench_baselines.ar_process import draw_start, l2_norms, responses, run, 
 
 from .helpers import difference, image_set, random_set
 
-REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "ar_coefficients_reference.json"
+COEFFICIENTS = REFERENCE / "ar_coefficients_reference.json"
 
 
 def formula_coefficients() -> NDArray[np.float64]:
@@ -70,9 +71,9 @@ def test_golden_signal_scaled_to_linf() -> None:
 
 @pytest.fixture(scope="module")
 def reference() -> dict[str, list[object]]:
-    if not REFERENCE.exists():
+    if not COEFFICIENTS.exists():
         pytest.skip("the authors' coefficients are not in ../shared/reference of this checkout")
-    found: dict[str, list[object]] = json.loads(REFERENCE.read_text())
+    found: dict[str, list[object]] = json.loads(COEFFICIENTS.read_text())
     return found
 
 

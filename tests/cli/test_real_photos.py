@@ -10,6 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from real import DATA
 
 from ue_bench_raeg import generator
 from ue_bench_raeg.keys import write_generator
@@ -17,7 +18,7 @@ from ue_bench_raeg.keys import write_generator
 from .conftest import Command
 from .helpers import load
 
-DATA = Path(__file__).parents[3] / "shared" / "data" / "photos-256"
+PHOTOS = DATA / "photos-256"
 KINDS = (".jpg", ".png", ".webp", ".bmp", ".tif")
 OPTIONS = ["--device", "cpu", "--threads", "1", "--json"]
 
@@ -28,9 +29,9 @@ def write_photos(folder: Path, count: int, sizes: list[tuple[int, int]]) -> None
     """Parts of that many photographs, in two classes and five formats."""
     import pyarrow.parquet as pq
 
-    files = sorted(DATA.glob("*.parquet"))
+    files = sorted(PHOTOS.glob("*.parquet"))
     if not files:
-        pytest.skip(f"no photographs at {DATA}")
+        pytest.skip(f"no photographs at {PHOTOS}")
     rng = np.random.default_rng(0)
     for number, row in enumerate(pq.read_table(files[0]).slice(0, count).column("image").to_pylist()):
         height, width = sizes[number % len(sizes)]

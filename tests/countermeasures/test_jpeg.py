@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from real import DATA
 
 from ue_bench_countermeasures.preprocessing import Jpeg
 
 from .helpers import Images, Purify
 
-CIFAR = Path(__file__).parents[3] / "shared" / "data" / "cifar10" / "test-00000-of-00001.parquet"
+CIFAR = DATA / "cifar10" / "test-00000-of-00001.parquet"
 
 
 @pytest.fixture(scope="module")

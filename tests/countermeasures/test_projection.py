@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from real import DATA
 
 from ue_bench.api import Context, Countermeasure, Dataset, Diverged, ImageSet, Preprocessing, Protector, UserError
 from ue_bench.catalogue.registry import registry
@@ -17,7 +17,7 @@ from ue_bench_countermeasures.projection import OrthogonalProjection, gradient, 
 from .helpers import Images
 
 SHORT = OrthogonalProjection(epochs=8, batch=50)
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "cifar10"
+CIFAR = DATA / "cifar10"
 
 
 def noisy_set(count: int = 120, size: tuple[int, int] = (6, 7), classes: int = 4, level: int = 0) -> ImageSet:
@@ -178,14 +178,14 @@ def test_combination_that_the_docstring_names() -> None:
 @pytest.mark.parametrize("protector", ["lsp", "ops"])
 def test_shortcuts_in_real_images(protector: str, ctx: Context) -> None:
     """Ten directions of 3,072 hold much of the shortcut in 1,000 images of CIFAR-10, and little of the images."""
-    if not DATA.exists():
-        pytest.skip(f"real data is not there: {DATA}")
+    if not CIFAR.exists():
+        pytest.skip(f"real data is not there: {CIFAR}")
     [dataset], [plugin] = (
         registry().resolve(*one) for one in (("dataset", "cifar10[limit_per_class=100]"), ("protector", protector))
     )
     assert isinstance(dataset, Dataset)
     assert isinstance(plugin, Protector)
-    clean = dataset.load("train", replace(ctx, data_dir=DATA.parent))
+    clean = dataset.load("train", replace(ctx, data_dir=CIFAR.parent))
     data = plugin.protect(clean, ctx)
     countermeasure = OrthogonalProjection(batch=20)
     basis = basis_of(countermeasure.fit(data, ctx, ctx.scratch / "state.npz"))

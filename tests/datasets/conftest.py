@@ -11,11 +11,10 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 from pyarrow import parquet
+from real import DATA
 from sets import Images, OneLine
 
 from ue_bench.errors import UserError
-
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 @pytest.fixture(scope="session")

@@ -251,3 +251,9 @@ def test_an_unknown_split_is_refused(folder: Path, ctx: Context, one_line: OneLi
     with pytest.raises(UserError) as caught:
         ImageFolder(path=folder).load("dev", ctx)
     assert "'dev'" in one_line(caught)
+
+
+def test_shards_of_a_web_dataset_are_named(tmp_path: Path, ctx: Context) -> None:
+    (tmp_path / "train-000.tar").write_bytes(b"")
+    with pytest.raises(UserError, match="WebDataset shards: unpack them first"):
+        ImageFolder(path=tmp_path, test_fraction=0.5).load("train", ctx)

@@ -10,7 +10,7 @@ import ue_bench_datasets
 from ue_bench.catalogue.registry import Registry
 from ue_bench.contract.registration import Register
 
-NAMES = ["cifar10", "cifar100", "demo", "imagefolder", "npz", "parquet"]
+NAMES = ["cifar10", "cifar100", "demo", "idx", "imagefolder", "npz", "parquet", "stl10", "svhn"]
 
 
 @pytest.fixture
@@ -32,7 +32,10 @@ def test_every_parameter_is_described(registered: Registry, name: str) -> None:
 
 
 def test_plugin_modules_import_nothing_heavy() -> None:
-    modules = [importlib.import_module(f"ue_bench_datasets.{n}").__name__ for n in ("demo", "cifar", "parquet", "npz")]
+    modules = [
+        importlib.import_module(f"ue_bench_datasets.{n}").__name__
+        for n in ("arrays", "demo", "cifar", "parquet", "npz")
+    ]
     code = f"import sys, ue_bench_datasets, {', '.join([*modules, 'ue_bench_datasets.imagefolder'])}\n"
     code += "print([m for m in ('torch', 'torchvision', 'pyarrow', 'PIL') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

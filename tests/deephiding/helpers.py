@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from real import DATA as DATA
 from torch import Tensor
 
 from ue_bench.api import ImageSet
 from ue_bench_deephiding.hinet import HidingNetwork
 from ue_bench_deephiding.recipe import Recipe
-
-DATA = Path(__file__).parents[3] / "shared" / "data"
 
 # 2 blocks on 8 x 8 crops: a run of a second.
 TINY = Recipe(

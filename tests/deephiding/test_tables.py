@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import fmean
 
 import pytest
+from real import REFERENCE
 
 from ue_bench.catalogue import tables
 from ue_bench.catalogue.registry import registry
@@ -48,7 +49,7 @@ def lines(name: str, **given: str) -> dict[str, Line]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_printed_numbers_are_those_of_the_transcript(name: str) -> None:
-    transcript = ROOT.parent / "shared" / "reference" / f"{name}.csv"
+    transcript = REFERENCE / f"{name}.csv"
     if not transcript.exists():
         pytest.skip(f"no transcript at {transcript}")
     own = ROOT / "plugins" / "ue_bench_deephiding" / "tables" / transcript.name

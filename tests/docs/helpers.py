@@ -14,6 +14,7 @@ PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "CHANGELOG.md",
+    ROOT / "SECURITY.md",
     EXAMPLE / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
 ]

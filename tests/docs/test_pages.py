@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import io
 import os
 import re
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -285,3 +287,26 @@ def test_variables_of_the_environment(tmp_path: Path) -> None:
     assert ran.stdout.strip() == str(tmp_path)
     assert "`UE_BENCH_CACHE`" in page("docs/cli.md")
     assert "`UE_BENCH_DATA`" in page("docs/cli.md")
+
+
+def test_shards_are_unpacked_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shards").mkdir()
+    with tarfile.open(tmp_path / "shards" / "a-0.tar", "w") as archive:
+        for name, content in (("17.jpg", b"picture"), ("17.cls", b"3\n"), ("18.jpg", b"other"), ("18.cls", b"cat")):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    [block] = blocks(section(page("docs/protocols-and-boards.md"), "## Datasets"), "python")
+
+    exec(compile(block, "docs/protocols-and-boards.md", "exec", dont_inherit=True), {})
+
+    assert (tmp_path / "photos" / "3" / "a-0-17.jpg").read_bytes() == b"picture"
+    assert (tmp_path / "photos" / "cat" / "a-0-18.jpg").read_bytes() == b"other"
+
+
+def test_every_dataset_is_on_the_page(names: Registry) -> None:
+    text = section(page("docs/protocols-and-boards.md"), "## Datasets")
+    for record in names.of_kind("dataset"):
+        if record.distribution.startswith("ue-bench "):
+            assert re.search(rf"`{record.name}[`\[]", text), record.name

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from real import DATA
 
 from ue_bench.catalogue import boards
 from ue_bench.catalogue.protocols import protocol
@@ -37,7 +38,6 @@ from .factory import BOARD, result
 from .test_build import Page
 
 ROOT = Path(__file__).resolve().parents[2]
-DATA = ROOT.parent / "shared" / "data"
 BOARDS = sorted(path.name for path in (ROOT / "leaderboards").iterdir())
 
 

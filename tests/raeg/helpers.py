@@ -1,17 +1,14 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from real import DATA as DATA
 from torch import Tensor, nn
 
 from ue_bench.api import ImageSet
 from ue_bench_raeg import rdh
 from ue_bench_raeg.generator import Generator, SubNetwork
-
-DATA = Path(__file__).parents[3] / "shared" / "data"
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -6,6 +6,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+from real import REFERENCE
 
 from ue_bench.catalogue import tables
 from ue_bench.catalogue.registry import registry
@@ -26,7 +27,7 @@ def ask(line: Line) -> Ask | None:
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4])
 def test_printed_numbers_are_those_of_the_transcript(number: int) -> None:
-    transcript = ROOT.parent / "shared" / "reference" / f"raeg_table{number}.csv"
+    transcript = REFERENCE / f"raeg_table{number}.csv"
     if not transcript.exists():
         pytest.skip(f"no transcript at {transcript}")
     own = ROOT / "plugins" / "ue_bench_raeg" / "tables" / transcript.name

@@ -13,14 +13,16 @@ from ue_bench.testing.pictures import likeness, sample
 TESTS = """
 import numpy as np
 import pytest
-from ue_bench.api import Countermeasure, Dataset, Protector
+from ue_bench.api import Countermeasure, Plugin, Protector
 
 class Good(Protector):
+    "Turns the last bit."
     name = "good"
     def protect(self, data, ctx):
         return data.with_images(data.images ^ np.uint8(1))
 
 class Bad(Countermeasure):
+    "Turns the order."
     name = "bad"
     def purify(self, data, ctx):
         return data.with_images(data.images[::-1])
@@ -31,9 +33,9 @@ def test_good(conformance):
 def test_bad(conformance):
     conformance(Bad())
 
-def test_dataset(conformance):
-    with pytest.raises(TypeError, match="a dataset cannot be checked"):
-        conformance(Dataset())
+def test_another_kind(conformance):
+    with pytest.raises(TypeError, match="a Plugin cannot be checked"):
+        conformance(Plugin())
 """
 
 

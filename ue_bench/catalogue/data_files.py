@@ -91,6 +91,8 @@ def read_path(path: Path) -> DataFile:
         raise ValidationError(f"{path} is not TOML: it is not UTF-8 text", "write it as UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         raise ValidationError(f"{path} is not TOML: {error}", "see https://toml.io") from None
+    except RecursionError:
+        raise ValidationError(f"{path} is not TOML: it is nested too deeply", "see https://toml.io") from None
     return DataFile(path.name.removesuffix(".toml"), str(path), fields, path.parent)
 
 

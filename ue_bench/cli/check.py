@@ -38,6 +38,8 @@ COLOURS = {"ok": "green", "note": None, "fail": "red"}
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of plugins and of the choice of images."
 )
+@click.option("--seconds", type=click.FloatRange(1), default=100, show_default=True, help="Time for each plugin: runs "
+              "that report progress are stopped, what is left is not tried.")  # fmt: skip
 @click.option("--train", is_flag=True, help="Also train the board's victim, with each plugin and without.")
 @devices_option
 @jobs_option
@@ -51,6 +53,7 @@ def command(
     names: tuple[str, ...],
     images: int,
     seed: int,
+    seconds: float,
     train: bool,
     jobs: int | None,
     as_json: bool,
@@ -68,7 +71,7 @@ def command(
     from ..grid.progress import Progress
     from ..testing.checking import Check
 
-    check = Check(names, Request(board=board_name, **options), loading())
+    check = Check(names, Request(board=board_name, **options), loading(), seconds)
     check.rules(images, seed)
     failed = check.train(jobs, Progress) if train else False
     for what, error in check.problems:

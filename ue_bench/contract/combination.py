@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pydantic import Field
+
 from ..errors import UserError
 from .clean_data import with_clean_data
 from .plugin import Countermeasure, Plugin
@@ -21,7 +23,7 @@ class Combination(Countermeasure):
     """Several countermeasures in a row, none of them a training procedure."""
 
     name: ClassVar[str] = "+"
-    members: tuple[Countermeasure, ...]
+    members: tuple[Countermeasure, ...] = Field(description="the countermeasures, in the order in which they act")
 
     @property
     def selector(self) -> str:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from ..contract.plugin import Protector
 
 FORMAT = "ue-bench key 1"
+SETTINGS = {
+    "name": str, "revision": int, "parameters": dict, "seed": int, "device": str, "threads": int, "precision": str,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,9 @@ class Entry:
         if self.sidecar is None:
             return recovered
         try:
-            missing = np.frombuffer(zlib.decompress(self.sidecar), np.uint8).reshape(recovered.shape)
+            # No more than fits: a few bytes of a key from elsewhere could fill the memory.
+            unpacked = zlib.decompressobj().decompress(self.sidecar, recovered.size + 1)
+            missing = np.frombuffer(unpacked, np.uint8).reshape(recovered.shape)
         except (zlib.error, ValueError) as error:
             raise UserError("its part of the key is damaged", "use another copy of the key") from error
         return recovered + missing
@@ -125,6 +130,8 @@ def load(path: Path) -> Key:
                 raise ValueError("another format")
             settings.pop("ue_bench")
             stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+        if any(not isinstance(settings[name], kind) for name, kind in SETTINGS.items()):
+            raise TypeError("a setting of another type")
         arrays = {name.removeprefix("key/"): stored[name] for name in stored if name.startswith("key/")}
         ends = stored["sidecar/end"].tolist()
         data = stored["sidecar/data"].tobytes()
@@ -136,5 +143,6 @@ def load(path: Path) -> Key:
             )
         }  # fmt: skip
         return Key(**settings, arrays=arrays, images=entries)
-    except (OSError, SafetensorError, LookupError, TypeError, ValueError) as error:
+    # The last two are of settings that are no mapping, or nested without end.
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is not a key of ue-bench", "give the file that 'ue-bench protect' wrote") from error

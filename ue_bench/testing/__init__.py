@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+from .conformance import check_plugin
 from .countermeasures import check_countermeasure
 from .datasets import check_dataset
 from .findings import Conformance, Finding, failures
@@ -22,6 +23,7 @@ __all__ = [
     "Finding",
     "check_countermeasure",
     "check_dataset",
+    "check_plugin",
     "check_protector",
     "check_victim",
     "failures",

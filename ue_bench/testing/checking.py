@@ -13,14 +13,14 @@ from ..catalogue import selectors
 from ..catalogue.registry import registry
 from ..contract.context import Context, ProgressReport, silent
 from ..contract.imageset import ImageSet
-from ..contract.plugin import Countermeasure, Dataset, Plugin, Protector, Victim
+from ..contract.plugin import Plugin
 from ..errors import UserError
 from ..grid.cell import Cell
 from ..grid.data import open_context, stored_split
 from ..grid.filling import Follower
 from ..grid.grid import Grid, Request, resolve
 from ..grid.stages.base import Stores
-from . import check_countermeasure, check_dataset, check_protector, check_victim
+from . import check_plugin
 from .findings import Finding
 
 KINDS = ("protector", "countermeasure", "victim", "dataset")
@@ -60,9 +60,18 @@ def kinds_of(text: str) -> list[str]:
 class Check:
     """A trial of plugins on the images of a board; ``problems`` are those that could not be tried."""
 
-    def __init__(self, names: Sequence[str], request: Request, report: ProgressReport = silent) -> None:
-        """Find the plugins and load the images. Raises UserError when a name stands for none."""
-        self.request, self.report = request, report
+    def __init__(
+        self,
+        names: Sequence[str],
+        request: Request,
+        report: ProgressReport = silent,
+        seconds: float | None = None,
+    ) -> None:
+        """Find the plugins and load the images; each is checked for so many ``seconds``, or without a limit.
+
+        Raises UserError when a name stands for none.
+        """
+        self.request, self.report, self.seconds = request, report, seconds
         self.texts = {kind: [n for n in names if kind in kinds_of(n)] for kind in KINDS}
         self.plugins = [p for kind, texts in self.texts.items() if texts for p in registry().resolve(kind, texts)]
         self.grid = self._grid({})
@@ -109,14 +118,8 @@ class Check:
             yield ctx, stored_split(store, self.grid.data, "train")
 
     def _check(self, plugin: Plugin, data: ImageSet, ctx: Context, images: int, seed: int) -> list[Finding]:
-        if isinstance(plugin, Protector):
-            return check_protector(plugin, data, ctx, images, seed)
-        if isinstance(plugin, Countermeasure):
-            return check_countermeasure(plugin, data, ctx, images, seed, self.grid.cells[0].victim.build)
-        if isinstance(plugin, Dataset):
-            return check_dataset(plugin, ctx)
-        assert isinstance(plugin, Victim)
-        return check_victim(plugin, data, ctx, seed)
+        build = self.grid.cells[0].victim.build
+        return check_plugin(plugin, data, ctx, images, seed, build, self.seconds)
 
     def _train(self, kind: str, jobs: int | None, follower: Follower) -> bool:
         """Add what the plugins of ``kind`` do to accuracy to their findings; return whether a cell failed."""

@@ -14,10 +14,11 @@ from ..contract.imageset import ImageSet
 from ..contract.plugin import Countermeasure
 from ..seeds import derive
 from .findings import Finding, Findings
+from .odd_sets import Usual, check_odd_sets
 from .pictures import sample
 from .sets import check_order, check_set, note_change
-from .training import Build, check_augment, check_loss, check_network, small_network
-from .trials import LONG_SECONDS, Stop, check_generators, fresh, note_cost, shortest, trial
+from .training import Build, batch, check_augment, check_batch, check_loss, check_network, small_network
+from .trials import LONG_SECONDS, Stop, Watch, check_generators, fresh, note_cost, shortest, trial
 
 SLOW_MILLISECONDS = 5.0  # an image: longer than loading the purified set from the cache by far
 
@@ -82,13 +83,14 @@ def _declared(findings: Findings, countermeasure: Countermeasure) -> None:
 def _check_purify(
     findings: Findings, countermeasure: Countermeasure, data: ImageSet, context: Callable[[int], Context], seed: int
 ) -> None:
-    device = context(seed).device
+    device, watch = context(seed).device, Watch(data)
 
     def purify(given: ImageSet, run: int) -> ImageSet:
         return countermeasure.purify(given, context(run))
 
     first = trial(lambda: purify(data, seed), device, 1, findings)
     purified = first.result
+    watch.check(findings)
     if not check_set(findings, data, purified):
         return
     changed = note_change(findings, np.asarray(data.images), np.asarray(purified.images))
@@ -110,3 +112,36 @@ def _check_purify(
     kept = any(part.cache_purified for part in purifiers(countermeasure))
     if 1000 * seconds / len(data) > SLOW_MILLISECONDS and not kept:
         findings.note("slow", "purified sets are not kept, and made for every cell: set cache_purified = True")
+
+
+def check_odd_countermeasure(
+    findings: Findings, countermeasure: Countermeasure, ctx: Context, seed: int, usual: Usual
+) -> None:
+    """Check ``purify`` and ``augment`` on odd sets, as far as there is time."""
+
+    def run(data: ImageSet, found: Findings) -> None:
+        clean_data.check(countermeasure, len(data))
+        owned = sample(data, countermeasure.clean_images, derive(seed, "clean images"))
+        if has(countermeasure, "purify"):
+            of = fresh(ctx, seed, owned if countermeasure.clean_images else None)
+            check_set(found, data, trial(lambda: countermeasure.purify(data, of), ctx.device, 1, found).result)
+        if has(countermeasure, "augment"):
+            _check_odd_augment(found, countermeasure, data, ctx, seed)
+
+    if has(countermeasure, "purify") or has(countermeasure, "augment"):
+        check_odd_sets(findings, run, usual)
+
+
+def _check_odd_augment(
+    findings: Findings, countermeasure: Countermeasure, data: ImageSet, ctx: Context, seed: int
+) -> None:
+    """Check shape, range and finiteness of a batch, and that the one that was given is left as it was."""
+    import torch
+
+    x, y = batch(data, ctx.device)
+    images, labels = x.clone(), y.clone()
+    generator = torch.Generator(ctx.device).manual_seed(seed)
+    changed, _ = trial(lambda: countermeasure.augment(x, y, generator), ctx.device, 1, findings).result
+    check_batch(findings, images, changed)
+    same = torch.equal(x, images) and torch.equal(y, labels)
+    findings.hold("inputs", same, "left as they were" if same else "the batch that was given is changed")

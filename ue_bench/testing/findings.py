@@ -42,6 +42,15 @@ class Findings:
         self.collected.append(Finding(self.stage, check, "ok" if passed else "fail", text, values))
         return passed
 
+    def hold(self, check: str, passed: bool, text: str) -> None:
+        """Add something that must hold in every run: one line, which tells of the first run where it did not."""
+        for place, known in enumerate(self.collected):
+            if (known.stage, known.check) == (self.stage, check):
+                if known.state == "ok" and not passed:
+                    self.collected[place] = Finding(self.stage, check, "fail", text)
+                return
+        self.check(check, passed, text)
+
     def note(self, check: str, text: str, **values: Any) -> None:
         """Add something worth knowing."""
         self.collected.append(Finding(self.stage, check, "note", text, values))

@@ -8,18 +8,9 @@ import pytest
 
 from ..contract.context import Context
 from ..contract.imageset import ImageSet
-from ..contract.plugin import Countermeasure, Dataset, Plugin, Protector, Victim
+from ..contract.plugin import Plugin
 from ..grid.surrogates import Surrogates
-from . import (
-    Conformance,
-    Finding,
-    check_countermeasure,
-    check_dataset,
-    check_protector,
-    check_victim,
-    failures,
-    pictures,
-)
+from . import Conformance, Finding, check_plugin, failures, pictures
 
 
 @pytest.fixture
@@ -37,18 +28,7 @@ def conformance(ctx: Context) -> Conformance:
     """
 
     def check(plugin: Plugin, data: ImageSet | None = None) -> list[Finding]:
-        some = data or pictures()
-        match plugin:
-            case Countermeasure():
-                findings = check_countermeasure(plugin, some, ctx)
-            case Protector():
-                findings = check_protector(plugin, some, ctx)
-            case Victim():
-                findings = check_victim(plugin, some, ctx)
-            case Dataset():
-                findings = check_dataset(plugin, ctx)
-            case _:
-                raise TypeError(f"a {plugin.kind or type(plugin).__name__} cannot be checked")
+        findings = check_plugin(plugin, data or pictures(), ctx)
         broken = failures(findings)
         if broken:
             pytest.fail("\n".join([plugin.selector, *broken]), pytrace=False)

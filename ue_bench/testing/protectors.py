@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -10,15 +12,22 @@ import numpy as np
 
 from ..contract.context import Context
 from ..contract.imageset import ImageSet
-from ..contract.plugin import Protector
+from ..contract.plugin import Protector, check_size
 from ..errors import UserError
 from ..owner.audit import Audit, Batch, read_bound
 from ..seeds import derive
 from ..store.perturbation import Measurement
 from .findings import Finding, Findings
-from .pictures import sample
+from .odd_sets import Usual, check_odd_sets
+from .pictures import pictures, sample
+from .resuming import check_resuming
 from .sets import check_order, check_set, note_change
-from .trials import Stop, check_generators, fresh, note_cost, trial
+from .trials import Stop, Watch, check_generators, fresh, note_cost, trial
+
+LARGE_IMAGES = 2
+REPEATED = {"images", "labels", "inputs", "finite", "settings"}  # checked in every run: told where they fail
+LARGE_PIXELS = {False: 1_500_000, True: 128 * 128}  # by whether networks are trained or attacked
+MEMORY_MB, SLACK_MB = 8000.0, 500.0  # what the largest image may take, and libraries and networks beside it
 
 
 def check_protector(
@@ -35,12 +44,13 @@ def check_protector(
 
 
 def _check(findings: Findings, protector: Protector, data: ImageSet, ctx: Context, seed: int) -> None:
-    contexts = [fresh(ctx, run) for run in (seed, seed, seed + 1)]
+    contexts, watch = [fresh(ctx, run) for run in (seed, seed, seed + 1)], Watch(data)
     runs = [
         trial(partial(protector.protect, data, c), ctx.device, scramble, findings)
         for c, scramble in zip(contexts, (1, 2, 2), strict=True)
     ]
     protected = runs[0].result
+    watch.check(findings)
     if not check_set(findings, data, protected):
         return
     before, after = np.asarray(data.images), np.asarray(protected.images)
@@ -103,3 +113,99 @@ def _check_recover(
         text += f"; protected ones are {was.psnr:.1f} dB from them"
     findings.check("nearer", nearer, text, psnr=now.psnr, protected_psnr=was.psnr)
     note_cost(findings, attempt.seconds, None, len(clean), ctx.device)
+
+
+def check_odd_protector(findings: Findings, protector: Protector, ctx: Context, seed: int, usual: Usual) -> None:
+    """Check ``protector`` on odd sets and large images, for a data owner, and killed, as far as there is time."""
+
+    def protect(data: ImageSet, of: Context, found: Findings) -> ImageSet:
+        check_size(protector, data.size)
+        result = trial(partial(protector.protect, data, of), ctx.device, 1, found).result
+        if not check_set(found, data, result):
+            raise Stop
+        return result
+
+    def run(data: ImageSet, found: Findings) -> None:
+        _check_budget(found, protector, data, protect(data, fresh(ctx, seed), found))
+
+    check_odd_sets(findings, run, usual)
+    data, side = pictures(12), _large_side(protector)
+    small = data.images[..., 0].size
+    steps: list[tuple[str, int, int, Callable[[Findings], None]]] = [
+        ("large", 1, LARGE_IMAGES * side * side, lambda found: _check_large(found, protector, ctx, seed)),
+        ("secret", 4, small, lambda found: _check_secret(found, protect, data, ctx, seed)),
+        ("resume", 3, small, lambda found: _check_killed(found, protect, data, ctx, seed)),
+    ]
+    if protector.recovers():
+        steps.append(("alone", 1, small, lambda found: _check_alone(found, protector, data, fresh(ctx, seed))))
+    for stage, runs, pixels, step in steps:
+        found, untried = Findings(stage), usual.too_long(pixels, runs)
+        if untried:
+            found.note("time", untried)
+        else:
+            with contextlib.suppress(Stop):
+                step(found)
+        findings.collected += [f for f in found.collected if f.state != "ok" or f.check not in REPEATED]
+
+
+def _large_side(protector: Protector) -> int:
+    """Return the side of images that are large, but not so large that they take minutes."""
+    return math.isqrt(min(protector.largest_image, LARGE_PIXELS[protector.uses_networks]))
+
+
+def _check_large(findings: Findings, protector: Protector, ctx: Context, seed: int) -> None:
+    """Compare the memory that large images take with what ``largest_image`` promises for the largest."""
+    side = _large_side(protector)
+    data = pictures(LARGE_IMAGES, (side, side), LARGE_IMAGES)
+    grown = trial(partial(protector.protect, data, fresh(ctx, seed)), ctx.device, 1, findings).memory_mb
+    bound = MEMORY_MB * side * side * LARGE_IMAGES / protector.largest_image + SLACK_MB
+    text = f"{grown:.0f} MB for {LARGE_IMAGES} of {side} x {side} px"
+    findings.check("memory", grown <= bound, f"{text}, where largest_image={protector.largest_image:,} promises "
+                   f"{bound:.0f} at most", megabytes=grown, promised=bound)  # fmt: skip
+
+
+def _check_secret(
+    findings: Findings,
+    protect: Callable[[ImageSet, Context, Findings], ImageSet],
+    data: ImageSet,
+    ctx: Context,
+    seed: int,
+) -> None:
+    """Check that what is random on a board is random for a data owner too."""
+
+    def differs(secret: bool) -> bool:
+        one, other = (protect(data, replace(fresh(ctx, run), secret=secret), findings) for run in (seed, seed + 1))
+        return not np.array_equal(one.images, other.images)
+
+    public, owned = differs(False), differs(True)
+    if owned:
+        findings.check("seed", True, "another secret seed gives other images", random=True)
+    elif public:
+        findings.check("seed", False, "differs by the seed of a run, but not by an owner's secret one", random=False)
+    else:
+        findings.note("seed", "the same for every owner: whoever knows the parameters can make it and take it off",
+                      random=False)  # fmt: skip
+
+
+def _check_killed(
+    findings: Findings,
+    protect: Callable[[ImageSet, Context, Findings], ImageSet],
+    data: ImageSet,
+    ctx: Context,
+    seed: int,
+) -> None:
+    whole = protect(data, fresh(ctx, seed), findings)
+    check_resuming(findings, lambda of: protect(data, of, Findings()), whole, ctx, seed)
+
+
+def _check_alone(findings: Findings, protector: Protector, data: ImageSet, ctx: Context) -> None:
+    """Check that what is recovered of an image does not depend on the batch that it is in."""
+    protected = np.asarray(trial(partial(protector.protect, data, ctx), ctx.device, 1, findings).result.images)
+    key = trial(partial(protector.recovery_key, data, ctx), ctx.device, 1, findings).result
+    ctx = replace(ctx, recovery_key=key)
+    parts = (protected, protected[2:3], protected[[5, 1]])
+    whole, alone, pair = (trial(partial(protector.recover, p, ctx), ctx.device, 1, findings).result for p in parts)
+    away = [np.abs(a.astype(np.int16) - b).max() for a, b in ((whole[2:3], alone), (whole[[5, 1]], pair))]
+    right = max(away) <= 1  # sums in another order may round to the next level
+    text = "does not depend on the rest of the batch" if right else "depends on the rest of the batch"
+    findings.check("recover", right, f"an image {text}", levels=int(max(away)))

@@ -62,7 +62,7 @@ def check_augment(findings: Findings, countermeasure: Countermeasure, data: Imag
     except (TypeError, ValueError):
         findings.check("images", False, f"returns {type(first.result).__name__}, not images and labels")
         return
-    if not _check_batch(findings, x, changed):
+    if not check_batch(findings, x, changed):
         return
     pair = _note_change(findings, x, changed)
     if pair is not None:
@@ -80,7 +80,7 @@ def check_augment(findings: Findings, countermeasure: Countermeasure, data: Imag
     note_cost(findings, shortest(ctx.device, lambda: augment(seed))[0], None, len(x), ctx.device)
 
 
-def _check_batch(findings: Findings, x: Tensor, changed: Any) -> bool:
+def check_batch(findings: Findings, x: Tensor, changed: Any) -> bool:
     """Check shape, type, place and range of a batch that a network is to be trained on."""
     import torch
 
@@ -197,7 +197,7 @@ def check_loss(
     trial(value.backward, ctx.device, 1, findings)
     without = sum(p.grad is None or not bool(torch.isfinite(p.grad).all()) for p in model.parameters())
     findings.check("gradients", not without, f"{without} parameters have no finite one" if without else "for every one")
-    if recorder.seen is not None and _check_batch(findings, x, recorder.seen):
+    if recorder.seen is not None and check_batch(findings, x, recorder.seen):
         _note_change(findings, x, recorder.seen)
     first = trial(lambda: step(seed), ctx.device, 1, findings)
     gradients = _gradients(model)

@@ -6,6 +6,7 @@ import contextlib
 import random
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from ..contract.context import Context
 from ..contract.imageset import ImageSet
 from ..engine import memory
 from ..errors import UserError, one_line
+from .clock import OutOfTime
 from .findings import Findings
 
 T = TypeVar("T")
@@ -74,23 +76,66 @@ def _states() -> tuple[object, ...]:
     return random.getstate(), name, np.asarray(keys).tobytes(), *rest, torch.get_rng_state().numpy().tobytes(), *cuda
 
 
+class Watch:
+    """Remembers a set that is given to a plugin, which must leave it as it is."""
+
+    def __init__(self, data: ImageSet) -> None:
+        self.data, self.images, self.labels = data, np.array(data.images), np.array(data.labels)
+
+    def check(self, findings: Findings) -> None:
+        """Check that images and labels are what they were."""
+        same = np.array_equal(self.data.images, self.images) and np.array_equal(self.data.labels, self.labels)
+        findings.hold("inputs", same, "left as they were" if same else "what was given is changed")
+
+
+def _settings() -> dict[str, object]:
+    """Return settings of the whole process that a plugin must leave alone."""
+    import torch
+
+    return {
+        "torch's default type": torch.get_default_dtype(), "torch's gradients": torch.is_grad_enabled(),
+        "torch's threads": torch.get_num_threads(), "NumPy's error state": tuple(np.geterr().items()),
+        "torch's determinism": torch.are_deterministic_algorithms_enabled(), "the working folder": Path.cwd(),
+    }  # fmt: skip
+
+
+@contextlib.contextmanager
+def _no_casts_of_nan(findings: Findings) -> Iterator[None]:
+    """Find numbers that are not finite and became bytes: NumPy warns of them."""
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.filterwarnings("always", message="invalid value encountered in cast")
+        yield
+    casts = [w for w in seen if "invalid value encountered in cast" in str(w.message)]
+    text = "numbers that are not finite become pixels" if casts else "no NaN becomes a pixel"
+    findings.hold("finite", not casts, text)
+    for other in seen:
+        if other not in casts:
+            warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
+
+
 def trial(work: Callable[[], T], device: str, run: int, findings: Findings) -> Trial[T]:
     """Do ``work`` with global generators seeded by ``run``. An exception is a finding, and raises Stop.
 
     A UserError is the user's to mend, such as a missing package, and passes.
     """
     memory.reset(device)
-    before = memory.peak_mb(device)
+    before, settings = memory.peak_mb(device), _settings()
     with global_generators(run) as drawn:
         started = time.perf_counter()
         try:
-            result = work()
-            synchronise(device)
+            with _no_casts_of_nan(findings):
+                result = work()
+                synchronise(device)
         except UserError:
             raise
+        except OutOfTime as end:
+            findings.note("time", f"stopped after {time.perf_counter() - started:.0f} s: nothing more was tried of it")
+            raise Stop from end
         except Exception as error:  # the method of a third-party plugin may raise anything
             findings.check("runs", False, f"raises {one_line(error)}")
             raise Stop from error
+        changed = [name for name, value in _settings().items() if value != settings[name]]
+        findings.hold("settings", not changed, f"changes {changed[0]}" if changed else "those of the process stay")
         return Trial(result, time.perf_counter() - started, max(0.0, memory.peak_mb(device) - before), drawn())
 
 

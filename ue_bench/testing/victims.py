@@ -13,6 +13,7 @@ from ..contract.imageset import ImageSet
 from ..contract.plugin import Victim
 from ..seeds import derive
 from .findings import Finding, Findings
+from .odd_sets import Usual, check_odd_sets
 from .pictures import sample
 from .training import BATCH, batch
 from .trials import Stop, here, shortest, trial
@@ -137,3 +138,22 @@ def _check_backward(findings: Findings, model: nn.Module, x: Tensor, y: Tensor, 
     findings.check("gradients", not without, text)
     each = 1000 * shortest(ctx.device, step)[0] / len(x)
     findings.note("cost", f"{each:.3g} ms an image and step, {here(ctx.device)}", milliseconds=each)
+
+
+def check_odd_victim(findings: Findings, victim: Victim, ctx: Context, seed: int, usual: Usual) -> None:
+    """Build ``victim`` for other sizes and numbers of classes, and pass two images through it."""
+    import torch
+
+    def run(data: ImageSet, found: Findings) -> None:
+        def forward() -> Tensor:
+            torch.manual_seed(seed)  # put back by ``trial``
+            network = victim.build(data.num_classes, data.size).to(ctx.device).eval()
+            with torch.no_grad():
+                logits: Tensor = network(batch(data, ctx.device)[0][:2])
+            return logits
+
+        logits = trial(forward, ctx.device, 1, found).result
+        right = tuple(logits.shape) == (2, data.num_classes) and bool(torch.isfinite(logits).all())
+        found.check("logits", right, "finite" if right else f"{tuple(logits.shape)}, not finite numbers a class")
+
+    check_odd_sets(findings, run, usual)
