@@ -132,12 +132,23 @@ FORGED: dict[str, tuple[str, str]] = {
     ),
     "unknown revision": (changed(cell__protector__revision=99), "protector em has revision 99"),
     "unknown training loop": (changed(cell__engine=99), "its training loop has revision 99"),
+    "revision that is true": (changed(cell__engine=True), "its training loop has revision True"),
+    "seed of another type": (changed(cell__seed=0.0), "seed is 0, and written 0.0 in its cell"),
+    "recipe of other types": (changed(cell__protocol__epochs=8.0), "is not that of protocol micro v2"),
+    "id of another cell": (changed(id="cifar10/none/vanilla"), "its id is not cifar10[limit_per_class=1000]/em"),
+    "other name of the same images": (
+        changed(dataset__selector="cifar10", id=plain()["id"].replace("[limit_per_class=1000]", "")),
+        "its dataset.selector is cifar10",
+    ),
     "cell that says more": (changed(cell__again=1), "its cell has again"),
     "parameters that the name does not say": (
         changed(cell__protector__parameters={"preset": "micro", "eps": 0.5}),
         "its cell holds another one",
     ),
-    "parameter that is none": (changed(protector="em[speed=9]"), "has no parameter"),
+    "parameter that is none": (
+        changed(protector="em[speed=9]", id=plain()["id"].replace("preset=micro", "speed=9")),
+        "has no parameter",
+    ),
     "unknown protocol": (
         changed(protocol="best", cell__protocol__name="best", id=plain()["id"].replace("/micro/", "/best/")),
         "there is no protocol best",

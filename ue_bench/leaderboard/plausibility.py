@@ -116,12 +116,21 @@ def _cell(result: Result) -> Iterator[str]:
         odd = sorted(set(cell) ^ set(AXES))
         yield f"its cell {'has' if odd[0] in cell else 'lacks'} {printable(odd[0])}"
         return
-    if cell["engine"] != ENGINE_REVISION:
+    # Compared as text, for True and 1.0 are equal to 1 and make another key of the same cell.
+    for name in ("seed", "fraction"):
+        if canonical_json(cell[name]) != canonical_json(getattr(result, name)):
+            yield f"{name} is {getattr(result, name)}, and written {printable(repr(cell[name]))} in its cell"
+    if result.id != (expected_id := Result.make_id(result.model_dump())):
+        yield f"its id is not {printable(expected_id)}"
+    if canonical_json(cell["engine"]) != canonical_json(ENGINE_REVISION):
         yield f"its training loop has revision {printable(str(cell['engine']))}, and {ENGINE_REVISION} here"
     if result.precision not in ("bf16", "fp32"):
         yield f"its precision is {printable(result.precision)}, not bf16 or fp32"
     unknown = False
     for kind in KINDS:
+        if not isinstance(cell[kind], dict):
+            yield f"{kind} in its cell is no plugin"
+            return
         for part in cell[kind].get("combination", [cell[kind]]):
             missing = (kind, part["name"]) not in registry().entries
             unknown |= missing
@@ -182,7 +191,7 @@ def _identities(result: Result) -> Iterator[str]:
     victim, countermeasure = cast(Victim, plugins["victim"]), cast(Countermeasure, plugins["countermeasure"])
     protocol = protocols.protocol(result.protocol)
     recipe = protocol.under([part.name for part in parts(countermeasure)], victim.optimizer())
-    if cell["protocol"] != protocol_identity(recipe):
+    if canonical_json(cell["protocol"]) != canonical_json(protocol_identity(recipe)):
         yield f"the training recipe in its cell is not that of protocol {protocol.name} v{protocol.version}"
     length = epochs(recipe, result.dataset.train) if result.dataset.train else 0.0
     if result.metrics.peak_epoch > math.ceil(length):  # the last one is cut to whole batches

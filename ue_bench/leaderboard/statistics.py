@@ -368,7 +368,8 @@ def _cell(board: BoardInfo, protector: str, countermeasure: str, results: list[R
                 f"two results of the cell {r.id} have other numbers", f"remove one of the files ending in {r.key[:16]}"
             )
     newest: dict[int, Result] = {}
-    for r in sorted(by_key.values(), key=lambda r: (not obstacle(board, r), r.finished, r.key)):
+    several = len({r.seed for r in by_key.values()}) < len(by_key)
+    for r in sorted(by_key.values(), key=lambda r: (several and not obstacle(board, r), r.finished, r.key)):
         newest[r.seed] = r
     superseded = len({r.key for r in results} - {r.key for r in newest.values()})
     return CellSummary(protector, countermeasure, tuple(newest[seed] for seed in sorted(newest)), superseded)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import stat
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -184,10 +185,12 @@ class _Context:
             theirs = ", ".join(f"{f} ({r.dataset.source})" for f, r in sorted(self.fingerprints.items()))
             given = f"{result.dataset.fingerprint} ({result.dataset.source})"
             raise _Refused(f"it was measured on other images, {given}, than the board's, {theirs}")
-        told, known = result.dataset.model_dump(exclude={"selector"}), like.dataset.model_dump(exclude={"selector"})
+        told, known = _data(result), _data(like)
         if told != known:
             name = next(name for name in told if told[name] != known[name])
-            raise _Refused(f"its dataset.{name} is {told[name]}, and {known[name]} for the same images on the board")
+            raise _Refused(
+                f"its {name} is {printable(str(told[name]))}, and {known[name]} for the same images on the board"
+            )
         if _place(result, self.board.clean) not in self.clean:
             raise _Refused(
                 f"there is no clean reference, {self.board.clean} under {result.countermeasure}, to hold it to"
@@ -199,6 +202,13 @@ class _Context:
         if result.protector in self.board.reference and _place(result) in self.means:
             _compare(result, self.means[_place(result)], "other seeds of this reference row have")
         return False
+
+
+def _data(result: Result) -> dict[str, Any]:
+    """Return what results on the same images say alike of them; a folder may have other names, with a digest each."""
+    plain = {f"dataset.{name}": value for name, value in result.dataset.model_dump().items()}
+    plain["dataset.selector"] = re.sub(r"[^=\[\],]*#[0-9a-f]{8}", "#", result.dataset.selector)
+    return plain | {f"cell.{split}": (result.cell or {}).get(split) for split in ("train", "test")}
 
 
 def _compare(result: Result, known: float, who: str) -> None:
