@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from ue_bench.api import open_dataset
-from ue_bench.catalogue import boards
+from ue_bench.catalogue import boards, protocols
 from ue_bench.schedule import local
+from ue_bench.store.results import ResultStore
 
 from .conftest import Command, Finished, InProcess
 
@@ -56,6 +57,8 @@ def test_a_grid_from_plan_to_leaderboard(ue_bench: Command, computed: list[str],
     assert "n=1" in done.out.replace(" ", "")
     first = metrics(tmp_path / "out")
     assert len(first) == 2
+    recipe = protocols.content_digest(protocols.protocol("smoke"))
+    assert [r.protocol_digest for r in ResultStore(tmp_path / "out").results()] == [recipe, recipe]
 
     again = ue_bench("run", "--json", *GRID)
     assert again.code == 0
@@ -78,7 +81,12 @@ def test_a_grid_from_plan_to_leaderboard(ue_bench: Command, computed: list[str],
     assert ue_bench("leaderboard", "check", "--out", "out").code == 4
     built = ue_bench("leaderboard", "build", "--out", "out")
     assert built.code == 0
-    assert {Path(line).name for line in built.out.splitlines()} == {"README.md", "leaderboard.csv", "index.html"}
+    assert {Path(line).name for line in built.out.splitlines()} == {
+        "README.md",
+        "leaderboard.csv",
+        "protectors.csv",
+        "index.html",
+    }
     assert ue_bench("leaderboard", "check", "--out", "out").code == 0
     (tmp_path / "out" / "README.md").write_text("x", encoding="utf-8")
     changed = ue_bench("leaderboard", "check", "--out", "out")

@@ -28,8 +28,9 @@ from ue_bench.grid.grid import Request
 from ue_bench.keys import digest
 from ue_bench.leaderboard.board import BoardInfo, board_info
 from ue_bench.leaderboard.build import check, render
-from ue_bench.leaderboard.commands import board_commands, cell_command, obstacle
+from ue_bench.leaderboard.commands import board_commands, cell_command
 from ue_bench.leaderboard.statistics import panels
+from ue_bench.leaderboard.versions import obstacle
 from ue_bench.schedule import devices
 from ue_bench.store.results import ResultStore
 from ue_bench.store.schema import DatasetInfo, Result

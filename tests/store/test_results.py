@@ -95,6 +95,26 @@ def test_a_result_survives_storing(store: ResultStore) -> None:
     assert json.loads((store.out / "curves" / f"{KEY}.json").read_text(encoding="utf-8"))["accuracy_test"] == [10.0]
 
 
+def test_whose_a_result_is_changes_no_key_and_is_left_out_where_it_is_not_said(store: ResultStore) -> None:
+    names = "protocol_digest", "distributions", "author", "link"
+    assert not any(name in record_text(result()) for name in names)
+    said = result(
+        protocol_digest="0123456789ab",
+        distributions={"protector/mine": "mine 1.0"},
+        author="A. Person",
+        link="https://example.org",
+    )
+    assert said.key == result().key
+    store.write(said, CURVE)
+    assert store.results() == [said]
+
+
+@pytest.mark.parametrize(("commit", "clean"), [("0123456789", True), ("0123456789+", False), ("", False)])
+def test_a_clean_commit_is_one_without_changes(commit: str, clean: bool) -> None:
+    environment = result().environment.model_copy(update={"commit": commit})
+    assert result(environment=environment).clean_commit is clean
+
+
 def test_results_come_sorted_and_the_first_of_a_cell_stays(store: ResultStore) -> None:
     other = result({"engine": 2}, id="a")
     store.write(result(), CURVE)
@@ -175,6 +195,7 @@ def test_a_result_with_the_longest_plausible_names_has_at_most_2_kb(store: Resul
             ue_bench="0.10.12.dev123", commit="0123456789+", python="3.13.12", torch="2.11.0+cu128",
             device="Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz", threads=16,
         ),
+        protocol_digest="0123456789ab",
     )  # fmt: skip
     store.write(long, CURVE)
     [path] = (store.out / "results").rglob("*.json")

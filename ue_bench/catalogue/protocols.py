@@ -43,6 +43,15 @@ def protocol(argument: str) -> Protocol:
     return recipe
 
 
+def content_digest(recipe: Protocol) -> str:
+    """Return the digest of all of a protocol that can change a number, with what differs under countermeasures.
+
+    Defaults are left out, so that a new field leaves digests as they are.
+    """
+    content = recipe.model_dump(mode="json", exclude={"summary", "source"}, exclude_defaults=True)
+    return digest(content)[:12]
+
+
 def is_file(argument: str) -> bool:
     """Return whether ``argument`` is a file, or what ``protocol`` calls one, rather than a registered name."""
     return data_files.is_path(argument) or SHOWN.fullmatch(argument) is not None

@@ -44,6 +44,11 @@ class Registry(Registrations):
         problem = self.problems[0]
         return f"{problem.distribution} cannot be used: {problem.reason}"
 
+    def distribution(self, kind: str, name: str) -> str:
+        """Return the name and version of the distribution that a plugin comes with; empty where that is not known."""
+        entry = self.entries.get((kind, name))
+        return entry.distribution if entry else ""
+
     def identity_notes(self) -> dict[str, str]:
         """Return, by name, why a countermeasure at its defaults changes nothing, for those that say so."""
         notes = {}

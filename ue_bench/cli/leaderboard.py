@@ -1,4 +1,4 @@
-"""``ue-bench leaderboard``: build pages from results, or check them."""
+"""``ue-bench leaderboard``: build pages from results, check them, and add results from elsewhere."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .common import json_option, say
+from .common import json_option, print_json, say
 
 if TYPE_CHECKING:
     from ..leaderboard.board import BoardInfo
+    from ..leaderboard.validation import Checked
     from ..store.schema import Result
 
 
 @click.group("leaderboard")
 def command() -> None:
-    """Build a board's pages from its results, or check them."""
+    """Build a board's pages from its results, check them, or add results from elsewhere."""
 
 
 _board = click.option(
@@ -73,3 +74,98 @@ def check(board_name: str, out: Path | None, as_json: bool) -> int:
     if not differences:
         say("ue-bench: the pages agree with the results")
     return 4 if differences else 0
+
+
+_files = click.argument("files", nargs=-1, type=click.Path(path_type=Path), metavar="FILE...")
+
+
+def _checked(files: tuple[Path, ...], board_name: str, out: Path | None) -> tuple[Checked, BoardInfo, Path]:
+    from datetime import UTC, datetime
+
+    from ..catalogue import boards
+    from ..errors import UserError
+    from ..leaderboard.board import board_info
+    from ..leaderboard.validation import validate as check_files
+    from ..store.results import ResultStore
+
+    board = boards.board(board_name)
+    folder = out or Path("ue-bench-results") / board.name
+    info = board_info(board)
+    missing = [path for path in files if not path.exists() and not path.is_symlink()]
+    if missing or not files:
+        what = f"{missing[0]} is not there" if missing else "there is nothing to look at"
+        raise UserError(what, "name files of results, or folders of them")
+    return check_files(files, info, ResultStore(folder).results(), datetime.now(UTC)), info, folder
+
+
+@command.command("validate")
+@_files
+@_board
+@_out
+@json_option
+def validate(files: tuple[Path, ...], board_name: str, out: Path | None, as_json: bool) -> int:
+    """Check result files before they go on a board. Exit code 4 when one is refused.
+
+    FILE is a result, or a folder of them. --out is the board that they are to go on: they are held to its data, to its
+    reference rows, and to its results of the same cells.
+    """
+    checked, _, _ = _checked(files, board_name, out)
+    if as_json:
+        plain = {"new": [*map(str, checked.new)], "known": [*map(str, checked.known)], "refused": [*checked.refused]}
+        print_json(plain)
+    else:
+        for line in checked.refused:
+            print(line)
+    say(f"ue-bench: {len(checked.new)} new results, {len(checked.known)} known ones, {len(checked.refused)} refused")
+    return 4 if checked.refused else 0
+
+
+@command.command("submit")
+@_files
+@_board
+@_out
+@click.option("--author", help="Whose results these are, for those that do not say.")
+@click.option("--link", help="Where more is said of them: an https address.")
+@click.option("--undo", is_flag=True, help="Take the last submission back in place of making one.")
+def submit(
+    files: tuple[Path, ...],
+    board_name: str,
+    out: Path | None,
+    author: str | None,
+    link: str | None,
+    undo: bool,
+) -> int:
+    """Add validated results to a board as self-reported, and build its pages again.
+
+    All of them or, where one is refused, none (exit code 4). Results of cells that the board has are not copied: they
+    reproduce those. --undo takes the last submission back.
+    """
+    from datetime import UTC, datetime
+
+    from ..catalogue import boards
+    from ..errors import UserError
+    from ..leaderboard.board import board_info
+    from ..leaderboard.build import build as write
+    from ..leaderboard.submission import submit as add
+    from ..leaderboard.submission import undo as take_back
+    from ..store.results import ResultStore
+
+    if undo:
+        if files or author or link:
+            raise UserError("--undo takes no files, author or link", "it takes the last submission back, whole")
+        board = boards.board(board_name)
+        folder, info = out or Path("ue-bench-results") / board.name, board_info(board)
+        last = take_back(folder)
+        said = f"{len(last.added)} results and {len(last.reproduced)} reproductions taken back"
+    else:
+        checked, info, folder = _checked(files, board_name, out)
+        for line in checked.refused:
+            print(line)
+        if checked.refused:
+            say(f"ue-bench: {len(checked.refused)} files are refused, so none is submitted")
+            return 4
+        added = add(checked, folder, datetime.now(UTC), author, link)
+        said = f"{len(added.added)} results added, {len(added.reproduced)} reproduced"
+    write(ResultStore(folder).results(), info, folder)
+    say(f"ue-bench: {said}; the pages are built again")
+    return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import zip_longest
 from pathlib import Path
 
@@ -13,11 +13,12 @@ from . import summary, tables
 from .board import BoardInfo
 from .page import html
 from .statistics import panels
+from .submission import badges, submissions
 
 
-def render(results: Iterable[Result], board: BoardInfo) -> dict[str, str]:
+def render(results: Iterable[Result], board: BoardInfo, badges: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the text of each file by its name. The same results give the same text, in whatever order they come."""
-    shown = panels(results, board)
+    shown = panels(results, board, badges)
     return {
         "README.md": tables.markdown(board, shown),
         "leaderboard.csv": tables.csv(board, shown),
@@ -28,7 +29,7 @@ def render(results: Iterable[Result], board: BoardInfo) -> dict[str, str]:
 
 def build(results: Iterable[Result], board: BoardInfo, out: Path) -> list[Path]:
     """Write README.md, leaderboard.csv, protectors.csv and index.html into ``out``, and return their paths."""
-    texts = render(results, board)
+    texts = render(results, board, badges(submissions(out)))
     for name, text in texts.items():
         write_atomically(out / name, text)
     return [out / name for name in texts]
@@ -36,7 +37,8 @@ def build(results: Iterable[Result], board: BoardInfo, out: Path) -> list[Path]:
 
 def check(results: Iterable[Result], board: BoardInfo, out: Path) -> list[str]:
     """Return what in ``out`` is not what ``build`` would write: one line a file, empty when all is well."""
-    differences = (_difference(out / name, text) for name, text in render(results, board).items())
+    texts = render(results, board, badges(submissions(out)))
+    differences = (_difference(out / name, text) for name, text in texts.items())
     return [difference for difference in differences if difference]
 
 

@@ -6,13 +6,12 @@ import re
 import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import Any
 
-from ue_bench.catalogue import protocols
 from ue_bench.store.schema import Result
 
 from .board import BoardInfo
 from .statistics import CellSummary, Panel
+from .versions import obstacle
 
 Seeds = tuple[int, ...]
 _INPUT = re.compile(r"#[0-9a-f]{8}(?=[\],'\"])")  # of a file, as selectors show it
@@ -72,35 +71,6 @@ def needs(board: BoardInfo, panel: Panel, lines: Iterable[str]) -> str:
 def empty_board_command(board: BoardInfo) -> str:
     """Return the command that begins a board without results."""
     return f"ue-bench run --board {shlex.quote(board.argument or board.name)} --protector all --countermeasure all"
-
-
-def obstacle(board: BoardInfo, result: Result) -> str:
-    """Return why this version of ue-bench cannot compute the cell of ``result``; empty where it can."""
-    version = board.protocol_versions.get(result.protocol)
-    if protocols.is_file(result.protocol):  # named by its content: whoever has the file has the protocol
-        version = result.protocol_version
-    old = [("protocol", result.protocol, "version", result.protocol_version, version)]
-    old += _revisions(board, result.cell or {})  # results of the first schema do not hold their cell
-    for kind, name, what, then, now in old:
-        if then != now:
-            measured = f"Measured with {' '.join(filter(None, [kind, name]))}, {what} {then}"
-            here = f"has {what} {now}" if now is not None else "does not have it"
-            return f"{measured}: this version of ue-bench {here}, so no command gives this cell."
-    names = result.protector, result.countermeasure, result.victim, result.dataset.selector
-    if not all(map(str.isprintable, names)):
-        return "A name here holds a line break or a like sign, which no command line can show."
-    return ""
-
-
-def _revisions(board: BoardInfo, cell: Mapping[str, Any]) -> list[tuple[str, str, str, int, int | None]]:
-    """Return kind, name, and revisions then and now, of the plugins and the engine in the identity of a cell."""
-    if board.revision is None or not cell:
-        return []
-    revisions = [("training loop", "", "revision", cell["engine"], board.engine_revision)]
-    for kind in ("protector", "countermeasure", "victim"):
-        for part in cell[kind].get("combination", [cell[kind]]):
-            revisions.append((kind, part["name"], "revision", part["revision"], board.revision(kind, part["name"])))
-    return revisions
 
 
 def conditions(result: Result, commands: Iterable[str]) -> str:

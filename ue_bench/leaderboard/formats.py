@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 
+from .badges import REPORTED, REPRODUCED
+from .bounds import PerturbationSummary
 from .intervals import Z975, Estimate
-from .statistics import CellSummary, Panel, PerturbationSummary, Row
+from .statistics import CellSummary, Panel, Row
 
 MISSING = "–"
 ACCURACY = "Accuracy of the victim on clean test images, in percent: lower is better protection."
@@ -45,6 +47,13 @@ def recovered(row: Row) -> str:
     return f"{mean.mean:.0f}" + (f" ± {mean.half_width:.0f}" if mean.half_width is not None else "") + " %"
 
 
+def source(row: Row) -> str:
+    """Write whose numbers a row has, and whether the code is known that measured them."""
+    again = row.badges.get(REPRODUCED, 0)
+    counted = f" ({again} of {sum(row.badges.values())} results)" if again else ""
+    return f"{row.badge}{counted}" + ("" if row.clean_commits else " ‡")
+
+
 def cell(value: CellSummary) -> str:
     """Write the accuracy of a cell, with a mark where an earlier epoch is more than 5 points better."""
     return interval(value.accuracy) + ("^" if value.peaks_early else "")
@@ -70,6 +79,14 @@ def test_set(panel: Panel) -> str:
     largest = max(cell.binomial_error for row in panel.rows for cell in row.cells.values())
     half = f"95 % interval at most ± {Z975 * largest:.1f} points"
     return f"Of the test set alone ({panel.dataset.test:,} images, Wilson): {half}, whatever the seeds."
+
+
+def _is_unknown(commit: str) -> bool:
+    return not commit
+
+
+def _is_changed(commit: str) -> bool:
+    return commit.endswith("+")
 
 
 def psnr(value: float | None) -> str:
@@ -131,6 +148,18 @@ def remarks(panel: Panel) -> list[str]:
     if idle:
         count = "1 cell ended at chance on its" if len(idle) == 1 else f"{len(idle)} cells ended at chance on their"
         lines.append(f"{count} own training data, which says nothing about protection: {', '.join(idle)}.")
+    results = panel.results
+    unknown, changed = (sum(test(r.environment.commit) for r in results) for test in (_is_unknown, _is_changed))
+    if unknown or changed:
+        lines.append(
+            f"‡ Measured with code that no commit holds: of {len(results)} results {unknown} have no commit and "
+            f"{changed} are of a changed tree."
+        )
+    reported = [row.protector for row in panel.rows if row.badge == REPORTED]
+    if reported:
+        lines.append(
+            f"Self-reported and so without a rank, until half of its cells were measured again: {', '.join(reported)}."
+        )
     superseded = sum(cell.superseded for cell in cells)
     if superseded:
         lines.append(f"{superseded} older result(s) of a cell and seed set aside for a newer one.")

@@ -14,7 +14,7 @@ from .intervals import Z975, Estimate, average_error, estimate
 
 BROKEN = 80.0  # percent of the clean accuracy above chance, from which a countermeasure counts as breaking a protector
 LEAST = 5.0  # points above chance that the clean row must have in a column for its shares to mean anything
-STEPS = 400  # of the integration over the distribution of a maximum
+STEPS = 200  # of the integration over the distribution of a maximum
 
 
 @dataclass(frozen=True)
@@ -93,14 +93,16 @@ def bias_of_maximum(means: Sequence[float], errors: Sequence[float]) -> float:
     of these standard deviations; the mean excess of the new maximum over the old one is its bias. It is integrated,
     which is the limit of infinitely many resamples.
     """
-    spread = [(mean, NormalDist(mean, error)) for mean, error in zip(means, errors, strict=True) if error > 0]
-    top, floor = max(means), max((m for m, e in zip(means, errors, strict=True) if e <= 0), default=-math.inf)
+    pairs = list(zip(means, errors, strict=True))
+    low = max(mean - 8 * error for mean, error in pairs)
+    # Numbers that are never the largest would cost time and change nothing.
+    spread = [NormalDist(mean, error) for mean, error in pairs if error > 0 and mean + 8 * error > low]
     if not spread:
         return 0.0
-    low = max(floor, max(d.mean - 8 * d.stdev for _, d in spread))
-    high = max(top, max(d.mean + 8 * d.stdev for _, d in spread))
+    top = max(means)
+    high = max(top, max(d.mean + 8 * d.stdev for d in spread))
     step = (high - low) / STEPS
-    below = [math.prod(d.cdf(low + i * step) for _, d in spread) for i in range(STEPS + 1)]
+    below = [math.prod(d.cdf(low + i * step) for d in spread) for i in range(STEPS + 1)]
     area = step * (sum(below) - (below[0] + below[-1]) / 2)  # trapezoids: the ends are flat
     return max(high - area - top, 0.0)
 

@@ -11,6 +11,7 @@ from .board import BoardInfo
 from .published import beside
 from .statistics import CellSummary, Panel
 from .tables import PUBLISHED, reproduce
+from .versions import obstacle
 
 RESULT_LABELS = (
     "id",
@@ -89,7 +90,7 @@ def details(board: BoardInfo, panels: Sequence[Panel]) -> dict[str, Any]:
             "certainty": _certainty(cell),
             "notes": _notes(panel, cell),
             "command": (command := commands.cell_command(board, cell)),
-            "needs": commands.obstacle(board, cell.results[0]) or commands.conditions(cell.results[0], [command]),
+            "needs": obstacle(board, cell.results[0]) or commands.conditions(cell.results[0], [command]),
             "panel": number,
             "keys": cell.keys,
             "results": _results(cell),

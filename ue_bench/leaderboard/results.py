@@ -74,7 +74,7 @@ class Results(Sequence[Result]):
     def worst(self) -> pandas.DataFrame:
         """Return one row a protector: rank in its class, recovered share, mean, and what breaks it most.
 
-        The columns are those of ``protectors.csv``. ``recovered`` and ``mean`` are missing where a column is;
+        The columns are those of ``protectors.csv``. ``recovered_mean`` and ``mean`` are missing where a column is;
         ``worst`` is then a lower bound, and ``complete`` False.
         """
         return summary.frame(self.panels())

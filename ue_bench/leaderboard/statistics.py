@@ -8,23 +8,24 @@ images, in percent: lower is better protection.
 from __future__ import annotations
 
 import math
-import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from statistics import fmean
 
-from ue_bench.store.schema import Budget, DatasetInfo, Result
+from ue_bench.errors import ValidationError
+from ue_bench.store.schema import DatasetInfo, Result
 
+from .badges import HERE, REPORTED, REPRODUCED
 from .board import BoardInfo
+from .bounds import UNBOUNDED, PerturbationSummary, measured
 from .headline import Column, Recovery, bias_of_maximum, is_defined, pooled_spread, recovery
 from .intervals import Estimate, accuracy, binomial_error, mean_accuracy
 from .ranks import Rank, ranks
+from .versions import obstacle
 
 EARLY = 5.0  # points that an earlier epoch is better by, from which on that is said
-UNBOUNDED = "unbounded"
-CLASSES = {"l2": "L2", "mse": "mean squared error", "rms": "mean squared error", "pixels": "pixels"}
 
 
 @dataclass(frozen=True)
@@ -86,37 +87,6 @@ class CellSummary:
 
 
 @dataclass(frozen=True)
-class PerturbationSummary:
-    """A protector's perturbation: the largest Linf over all seeds, means of the rest, in units of ``Budget``."""
-
-    declared: str
-    linf_max: int
-    rms: float
-    psnr: float | None
-    ssim: float
-
-    @property
-    def exceeds(self) -> bool:
-        """Whether the measured Linf is above a declared ``linf K/255``."""
-        bounds = [float(k) for k in re.findall(r"\blinf\s+(\d+(?:\.\d+)?)/255", self.declared)]
-        return bool(bounds) and self.linf_max > math.floor(max(bounds) + 1e-9)
-
-    @property
-    def perturbation_class(self) -> str:
-        """What rows have in common that may be ranked together: the kind of bound they declare and keep.
-
-        Linf rows are of one class where the bound is the same; root mean square and mean squared error are one kind.
-        """
-        if self.exceeds:
-            return UNBOUNDED
-        kinds = set()
-        for text in self.declared.split(" / "):
-            kind, _, bound = text.strip().partition(" ")
-            kinds.add(f"Linf {bound}" if kind == "linf" else CLASSES.get(kind, UNBOUNDED))
-        return kinds.pop() if len(kinds) == 1 else UNBOUNDED
-
-
-@dataclass(frozen=True)
 class Row:
     """A protector: its cells in the order of the panel's columns, and what they come to.
 
@@ -131,6 +101,20 @@ class Row:
     clean: Mapping[str, CellSummary] = field(default_factory=dict)
     chance: float = 0.0
     spread: float | None = None
+    badges: Mapping[str, int] = field(default_factory=dict)  # how many of its results have which
+
+    @property
+    def badge(self) -> str:
+        """Where its numbers are from; self-reported until half of those that are not from here were measured again."""
+        again, reported = self.badges.get(REPRODUCED, 0), self.badges.get(REPORTED, 0)
+        if reported > again:
+            return REPORTED
+        return REPRODUCED if again else HERE
+
+    @property
+    def clean_commits(self) -> bool:
+        """Whether every result of the row is of a commit without changes."""
+        return all(r.clean_commit for cell in self.cells.values() for r in cell.results)
 
     @property
     def done(self) -> int:
@@ -271,10 +255,11 @@ class Panel:
 
     @cached_property
     def ranks(self) -> dict[str, Rank]:
-        """Ranks of complete rows, each within its perturbation class."""
+        """Ranks of complete rows, each within its perturbation class; rows that are only self-reported have none."""
         found: dict[str, Rank] = {}
         for rows in self.classes.values():
-            found |= ranks({row.protector: row.compared() for row in rows if row.complete})
+            ranked = (row for row in rows if row.complete and row.badge != REPORTED)
+            found |= ranks({row.protector: row.compared() for row in ranked})
         return found
 
     @property
@@ -299,26 +284,16 @@ class Panel:
         return max((abs(a.mean - b.mean) for a, b in pairs), default=None)
 
 
-def measured(results: Iterable[Result]) -> PerturbationSummary:
-    """Summarise the budgets of one protector: each counts once, however many cells share the set."""
-    budgets: list[Budget] = sorted({r.budget for r in results}, key=repr)
-    psnr = [b.psnr for b in budgets if b.psnr is not None]
-    return PerturbationSummary(
-        declared=" / ".join(sorted({b.declared for b in budgets})),
-        linf_max=max(b.linf_max for b in budgets),
-        rms=fmean(b.rms for b in budgets),
-        psnr=fmean(psnr) if psnr else None,
-        ssim=fmean(b.ssim for b in budgets),
-    )
+def panels(results: Iterable[Result], board: BoardInfo, badges: Mapping[str, str] | None = None) -> list[Panel]:
+    """Return every panel that has a result, in a fixed order whatever the order of ``results``.
 
-
-def panels(results: Iterable[Result], board: BoardInfo) -> list[Panel]:
-    """Return every panel that has a result, in a fixed order whatever the order of ``results``."""
+    ``badges`` by key say where results are from; those without one were measured here.
+    """
     groups: dict[_Identity, list[Result]] = defaultdict(list)
     for r in results:
         groups[_identity(r)].append(r)
     order = sorted(groups, key=lambda identity: (_first(groups[identity]).dataset.selector, identity))
-    return [_panel(groups[identity], board) for identity in order]
+    return [_panel(groups[identity], board, badges or {}) for identity in order]
 
 
 _Identity = tuple[str, str, str, int, str, float]
@@ -337,11 +312,11 @@ def _first(results: Iterable[Result]) -> Result:
     return min(results, key=lambda r: (r.key, r.finished))
 
 
-def _panel(results: list[Result], board: BoardInfo) -> Panel:
+def _panel(results: list[Result], board: BoardInfo, badges: Mapping[str, str]) -> Panel:
     by_cell: dict[tuple[str, str], list[Result]] = defaultdict(list)
     for r in results:
         by_cell[r.protector, r.countermeasure].append(r)
-    cells = {name: _cell(*name, of_cell) for name, of_cell in by_cell.items()}
+    cells = {name: _cell(board, *name, of_cell) for name, of_cell in by_cell.items()}
     seen = sorted({countermeasure for _, countermeasure in cells})
     columns = board.countermeasures or tuple(seen)
     extra = tuple(c for c in seen if c not in columns)
@@ -360,6 +335,7 @@ def _panel(results: list[Result], board: BoardInfo) -> Panel:
             clean,
             100 / first.dataset.classes if first.dataset.classes else 0.0,
             spread,
+            _badges(results, protector, badges),
         )
         for protector in sorted({protector for protector, _ in cells})
     ]
@@ -380,13 +356,27 @@ def _panel(results: list[Result], board: BoardInfo) -> Panel:
     )
 
 
-def _cell(protector: str, countermeasure: str, results: list[Result]) -> CellSummary:
-    """Keep one result a seed: the newest, because an older one of the same seed was made with other code."""
+def _cell(board: BoardInfo, protector: str, countermeasure: str, results: list[Result]) -> CellSummary:
+    """Keep one result a seed: that of the present code, else the newest, for an older one was made with other code.
+
+    Raises ValidationError where two results of one key have other numbers: neither is the true one by itself.
+    """
+    by_key: dict[str, Result] = {}
+    for r in results:
+        if r.metrics != by_key.setdefault(r.key, r).metrics:
+            raise ValidationError(
+                f"two results of the cell {r.id} have other numbers", f"remove one of the files ending in {r.key[:16]}"
+            )
     newest: dict[int, Result] = {}
-    for r in sorted(results, key=lambda r: (r.finished, r.key, r.metrics.accuracy_last)):
+    several = len({r.seed for r in by_key.values()}) < len(by_key)
+    for r in sorted(by_key.values(), key=lambda r: (several and not obstacle(board, r), r.finished, r.key)):
         newest[r.seed] = r
     superseded = len({r.key for r in results} - {r.key for r in newest.values()})
     return CellSummary(protector, countermeasure, tuple(newest[seed] for seed in sorted(newest)), superseded)
+
+
+def _badges(results: Iterable[Result], protector: str, badges: Mapping[str, str]) -> Mapping[str, int]:
+    return Counter(badges.get(r.key, HERE) for r in results if r.protector == protector)
 
 
 def _recovered(row: Row) -> tuple[bool, float, str]:

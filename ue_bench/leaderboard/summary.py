@@ -13,7 +13,7 @@ from .statistics import Panel, Row
 if TYPE_CHECKING:
     import pandas
 
-HEADS = ("rank", "recovered share", "worst column", "broken by", "mean", "worst case", "peak")
+HEADS = ("rank", "recovered share", "worst column", "broken by", "mean", "worst case", "peak", "source")
 LEGEND = (
     "The recovered share is what an adversary gets back, in percent: (accuracy - chance) / (clean accuracy - chance), "
     f"both under the same countermeasure. A countermeasure that recovers {BROKEN:.0f} % or more breaks a protector. "
@@ -45,6 +45,7 @@ def texts(panel: Panel, row: Row) -> list[tuple[str, str]]:
         (formats.mean(row), ""),
         (formats.worst(row), row.worst.countermeasure if row.worst else ""),
         (formats.percent(peak.peak) if peak else formats.MISSING, peak.countermeasure if peak else ""),
+        (formats.source(row), ""),
     ]
 
 
@@ -95,8 +96,10 @@ CSV: dict[str, Callable[[Panel, str, Row], Any]] = {
     "rank_high": lambda p, k, r: p.ranks[r.protector].high if r.protector in p.ranks else None,
     "ranked": lambda p, k, r: p.ranks[r.protector].rows if r.protector in p.ranks else None,
     "n": lambda p, k, r: r.n[0],
+    "source": lambda p, k, r: r.badge,
+    "clean_commits": lambda p, k, r: r.clean_commits,
     "complete": lambda p, k, r: r.complete,
-    "recovered": lambda p, k, r: _rounded(r.recovery.mean.mean if r.recovery else None),
+    "recovered_mean": lambda p, k, r: _rounded(r.recovery.mean.mean if r.recovery else None),
     "recovered_low": lambda p, k, r: _rounded(r.recovery.mean.low if r.recovery else None),
     "recovered_high": lambda p, k, r: _rounded(r.recovery.mean.high if r.recovery else None),
     "worst_recovered": lambda p, k, r: _rounded(r.recovery.shares[r.recovery.worst] if r.recovery else None),

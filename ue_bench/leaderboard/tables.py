@@ -178,6 +178,8 @@ CSV: dict[str, Callable[[Panel, Row, CellSummary], Any]] = {
     "rms": lambda p, r, c: _rounded(r.budget.rms),
     "psnr": lambda p, r, c: _rounded(r.budget.psnr),
     "ssim": lambda p, r, c: _rounded(r.budget.ssim),
+    "commits": lambda p, r, c: " ".join(dict.fromkeys(x.environment.commit or "unknown" for x in c.results)),
+    "authors": lambda p, r, c: "; ".join(dict.fromkeys(x.author for x in c.results if x.author)),
     "keys": lambda p, r, c: " ".join(c.keys),
 }
 

@@ -103,7 +103,7 @@ def _parse(folder: Path, path: Path, kind: type[R]) -> R | None:
             raise ValidationError(
                 f"{path} was written by a newer version of ue-bench", "install that version"
             ) from error
-        _set_aside(folder, path, _reason(error))
+        _set_aside(folder, path, reason(error))
         return None
 
 
@@ -116,7 +116,7 @@ def _version(text: str) -> int:
     return version if isinstance(version, int) else 0
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """Return the first thing that is wrong with a record, in a few words."""
     if not isinstance(error, PydanticError):
         return "it is nested too deeply"

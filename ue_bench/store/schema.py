@@ -29,6 +29,7 @@ Levels = Annotated[float, Field(ge=0, le=255.001)]
 Similarity = Annotated[float, Field(ge=-1.001, le=1.001)]
 Positive = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
+ProtocolDigest = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
 Key = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
 
@@ -178,7 +179,12 @@ class Measured(_Record):
 
 
 class Result(Measured):
-    """A finished cell: what it is, what came out, what it cost and where it ran."""
+    """A finished cell: what it is, what came out, what it cost and where it ran.
+
+    ``protocol_digest`` is that of the whole protocol with its overrides. ``distributions`` are those of plugins that
+    do not come with ue-bench, by ``kind/name``. ``author`` and ``link`` say whose result it is; a file that lacks one
+    of these four, as older ones do, is as valid. None of them is in the key.
+    """
 
     fraction: Share
     precision: str
@@ -188,6 +194,15 @@ class Result(Measured):
     environment: Environment
     attempts: int = Field(ge=1)
     finished: str
+    protocol_digest: ProtocolDigest | None = None
+    distributions: dict[str, str] | None = None
+    author: str | None = None
+    link: str | None = None
+
+    @property
+    def clean_commit(self) -> bool:
+        """Whether it is known which code measured it: a commit without changes."""
+        return bool(self.environment.commit) and not self.environment.commit.endswith("+")
 
     @classmethod
     def told(cls, cell: dict[str, Any]) -> dict[str, Any]:
@@ -257,7 +272,10 @@ def as_json(record: BaseModel) -> dict[str, Any]:
     """Return plain data, floats kept short enough for a diff and a 2 KB file; those of a cell as they are."""
     plain: dict[str, Any] = record.model_dump(mode="json")
     cell = plain.pop("cell", None)
-    if isinstance(record, Result):  # these are said only where they are odd, as in older results
+    if isinstance(record, Result):  # these are said only where they are odd or known, as in older results
+        for name in ("protocol_digest", "distributions", "author", "link"):
+            if plain[name] is None:
+                del plain[name]
         if record.metrics.learned:
             del plain["metrics"]["learned"]
         if record.cost.packed == 1:

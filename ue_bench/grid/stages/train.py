@@ -7,8 +7,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from ...catalogue import protocols
+from ...catalogue.data_files import OURS
+from ...catalogue.registry import registry
 from ...contract import clean_data
-from ...contract.combination import purifiers
+from ...contract.combination import parts, purifiers
 from ...contract.imageset import ImageSet
 from ...contract.plugin import NetworkCost
 from ...errors import Diverged
@@ -170,6 +173,13 @@ def train_victim(cell: Cell, work: Work, saved: SavedState) -> tuple[nn.Module, 
     return model, outcome, train
 
 
+def _distributions(cell: Cell) -> dict[str, str]:
+    """Return the distributions, with versions, of plugins in the cell that do not come with ue-bench."""
+    plugins = [cell.protector, *parts(cell.countermeasure), cell.victim]
+    found = {f"{plugin.kind}/{plugin.name}": registry().distribution(plugin.kind, plugin.name) for plugin in plugins}
+    return {name: distribution for name, distribution in found.items() if distribution not in ("", OURS)}
+
+
 def _records(cell: Cell, outcome: loop.Outcome, peak_mb: float, work: Work) -> tuple[schema.Result, schema.Curve]:
     """Return what is stored of a finished training."""
     last = outcome.accuracy_last
@@ -211,6 +221,8 @@ def _records(cell: Cell, outcome: loop.Outcome, peak_mb: float, work: Work) -> t
         environment=work.env.record(),
         attempts=work.attempt,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        protocol_digest=protocols.content_digest(cell.protocol),
+        distributions=_distributions(cell) or None,
     )
     curve = schema.Curve(
         key=cell.key,

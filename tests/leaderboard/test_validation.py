@@ -1,0 +1,369 @@
+"""Files that lie, break or set traps: each is refused by name, in one line, with exit code 4."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ue_bench.catalogue import boards
+from ue_bench.cli.main import main
+from ue_bench.keys import digest
+from ue_bench.leaderboard.board import board_info
+from ue_bench.leaderboard.build import build
+from ue_bench.leaderboard.submission import FILE, submissions
+from ue_bench.store.results import ResultStore
+from ue_bench.store.schema import Result, record_text
+
+BOARD = Path(__file__).resolve().parents[2] / "leaderboards" / "cifar10-micro"
+Plain = dict[str, Any]
+Run = Callable[..., tuple[int, str, str]]
+
+
+def plain(protector: str = "em-preset-micro", countermeasure: str = "gray") -> Plain:
+    """A true result of the committed board, as plain data."""
+    [path] = (BOARD / "results" / protector).glob(f"{countermeasure}-resnet9*.json")
+    found: Plain = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def set_in(fields: Plain, where: str, value: Any) -> None:
+    *outer, last = where.split(".")
+    for name in outer:
+        fields = fields[name]
+    fields[last] = value
+
+
+def changed(**values: Any) -> str:
+    """A result in which fields are changed, ``__`` standing for a dot; its key is that of its cell again."""
+    fields = plain()
+    for where, value in values.items():
+        set_in(fields, where.replace("__", "."), value)
+    fields["key"] = digest(fields["cell"])
+    return json.dumps(fields, ensure_ascii=False)
+
+
+def text(old: str, new: str) -> str:
+    """A result in whose text something is replaced."""
+    whole = json.dumps(plain())
+    assert old in whole
+    return whole.replace(old, new, 1)
+
+
+def lacking(name: str) -> str:
+    fields = plain()
+    del fields[name]
+    return json.dumps(fields)
+
+
+def without_reference() -> str:
+    """A true cell of a column that the board has no clean cell of: a sound one of two countermeasures together."""
+    fields = plain()
+    gray, jpeg = fields["cell"]["countermeasure"], plain(countermeasure="jpeg-quality-10")["cell"]["countermeasure"]
+    fields["cell"]["countermeasure"] = {"combination": [gray, jpeg]}
+    fields |= {"countermeasure": "gray+jpeg[quality=10]", "key": digest(fields["cell"])}
+    fields["id"] = fields["id"].replace("/gray/", "/gray+jpeg[quality=10]/")
+    return json.dumps(fields)
+
+
+def reference(accuracy: float) -> str:
+    """A clean cell of another seed, with that accuracy."""
+    fields = plain("none", "vanilla")
+    fields["seed"] = fields["cell"]["seed"] = 7
+    fields["id"] = fields["id"].removesuffix("s0") + "s7"
+    fields["metrics"] |= {"accuracy_last": accuracy, "accuracy_peak": accuracy}
+    fields["key"] = digest(fields["cell"])
+    return json.dumps(fields)
+
+
+ONE = {"metrics__accuracy_last": 1.0, "metrics__accuracy_peak": 1.0}
+FORGED: dict[str, tuple[str, str]] = {
+    "accuracy of a share of one": (changed(**ONE), "is far below guessing"),
+    "accuracy over 100": (changed(metrics__accuracy_last=101.0), "metrics.accuracy_last"),
+    "accuracy below 0": (changed(metrics__accuracy_last=-1.0), "metrics.accuracy_last"),
+    "accuracy that no count of images gives": (changed(metrics__accuracy_last=19.505), "no whole number of 10,000"),
+    "peak below last": (changed(metrics__accuracy_peak=11.0), "accuracy_peak 11 is below"),
+    "peak after the end": (changed(metrics__peak_epoch=900.0), "its peak is in epoch 900 of 7.9"),
+    "not a number": (text('"accuracy_last": 19', '"accuracy_last": NaN, "x": 19'), "it holds NaN"),
+    "infinite": (text('"loss_train": ', '"loss_train": Infinity, "x": '), "it holds Infinity"),
+    "infinite in digits": (text('"loss_train": ', '"loss_train": 1e999, "x": '), "too large"),
+    "huge whole number": (text('"seed": 0', f'"seed": {"9" * 100}'), "100 digits"),
+    "negative seed": (changed(seed=-1, cell__seed=-1, id=plain()["id"].removesuffix("s0") + "s-1"), "its seed is -1"),
+    "dated 9999": (changed(finished="9999-01-01T00:00:00+00:00"), "dated in the future"),
+    "dated before": (changed(finished="1970-01-01T00:00:00+00:00"), "dated before"),
+    "no date": (changed(finished="yesterday"), "finished is no date"),
+    "no time zone": (changed(finished="2026-01-01T00:00:00"), "has no time zone"),
+    "key of another cell": (text('"key": "', '"key": "0000'[:-1]), "key"),
+    "key that is not its cell's": (json.dumps(plain() | {"key": "0" * 32}), "the key is not that of the cell"),
+    "one name twice": (text('"seed": 0', '"seed": 0, "seed": 0'), "it says seed twice"),
+    "deep nesting of lists": ("[" * 1000 + "]" * 1000, "nested too deeply"),
+    "deep nesting in the cell": (changed(cell__protector__parameters={"a": [[[[[[[[[[[[1]]]]]]]]]]]]}), "nested"),
+    "number as text": (changed(seed="0"), "seed"),
+    "truth as number": (changed(metrics__learned=1), "metrics.learned"),
+    "text as number": (changed(protector=5), "protector"),
+    "unknown field": (changed(rank=1), "rank: Extra inputs"),
+    "lacks a field": (lacking("metrics"), "metrics"),
+    "a list": ("[]", "holds no object"),
+    "empty": ("", "it is not JSON"),
+    "cut": (json.dumps(plain())[:700], "it is not JSON"),
+    "newer version": (changed(version=3), "of a newer version"),
+    "version without a cell": (changed(version=1), "without a cell"),
+    "version that is true": (changed(version=True), "its version is True"),
+    "path in the environment": (changed(environment__device="/home/me/gpu"), "environment.device holds a path"),
+    "path of Windows": (changed(environment__device="C:\\gpu"), "holds a path"),
+    "host name": (changed(environment__device="Xeon on node7.cluster"), "name of a host or user"),
+    "user and host": (changed(dataset__source="me@workstation"), "name of a host or user"),
+    "path as commit": (changed(environment__commit="main"), "environment.commit is no version or commit"),
+    "formula as name": (changed(dataset__source="=HYPERLINK(1)"), "begins like a spreadsheet formula"),
+    "formula as author": (changed(author="@SUM(A1)"), "author begins like a spreadsheet formula"),
+    "control character": (changed(dataset__source="CIFAR\u001b[2J"), "holds a control character"),
+    "reversed text": (changed(dataset__source="CIFAR\u202e01"), "holds a control character"),
+    "half a character": (text("CIFAR-10 (", "CIFAR\\ud800 ("), ""),
+    "script as link": (changed(link="javascript:alert(1)"), "link is no https address"),
+    "long author": (changed(author="a" * 101), "author is empty, too long"),
+    "unknown plugin": (
+        changed(protector="evil", cell__protector__name="evil", id=plain()["id"].replace("em[preset=micro]", "evil")),
+        "there is no protector evil",
+    ),
+    "unknown revision": (changed(cell__protector__revision=99), "protector em has revision 99"),
+    "unknown training loop": (changed(cell__engine=99), "its training loop has revision 99"),
+    "revision that is true": (changed(cell__engine=True), "its training loop has revision True"),
+    "seed of another type": (changed(cell__seed=0.0), "seed is 0, and written 0.0 in its cell"),
+    "recipe of other types": (changed(cell__protocol__epochs=8.0), "is not that of protocol micro v2"),
+    "id of another cell": (changed(id="cifar10/none/vanilla"), "its id is not cifar10[limit_per_class=1000]/em"),
+    "other name of the same images": (
+        changed(dataset__selector="cifar10", id=plain()["id"].replace("[limit_per_class=1000]", "")),
+        "its dataset.selector is cifar10",
+    ),
+    "cell that says more": (changed(cell__again=1), "its cell has again"),
+    "parameters that the name does not say": (
+        changed(cell__protector__parameters={"preset": "micro", "eps": 0.5}),
+        "its cell holds another one",
+    ),
+    "parameter that is none": (
+        changed(protector="em[speed=9]", id=plain()["id"].replace("preset=micro", "speed=9")),
+        "has no parameter",
+    ),
+    "unknown protocol": (
+        changed(protocol="best", cell__protocol__name="best", id=plain()["id"].replace("/micro/", "/best/")),
+        "there is no protocol best",
+    ),
+    "protocol of another version": (changed(protocol_version=9, cell__protocol__version=9), "its protocol is micro v9"),
+    "recipe that is not the protocol's": (changed(cell__protocol__epochs=80), "is not that of protocol micro v2"),
+    "digest of another protocol": (changed(protocol_digest="0" * 12), "its protocol digest is 000000000000"),
+    "other images": (changed(dataset__fingerprint="0" * 16), "dataset is"),
+    "other images, told whole": (
+        changed(cell__train="0" * 32, dataset__fingerprint=digest(["0" * 32, plain()["cell"]["test"]])[:16]),
+        "it was measured on other images",
+    ),
+    "other source of the same images": (changed(dataset__source="CIFAR-10"), "its dataset.source is CIFAR-10"),
+    "more test images": (changed(dataset__test=20_000), "its dataset.test is 20000"),
+    "no test images": (changed(dataset__test=0), "no images"),
+    "Linf over the declared one": (changed(budget__linf_max=40), "its measured Linf 40 exceeds"),
+    "another budget": (changed(budget__declared="none"), "it declares the budget none"),
+    "PSNR of another change": (changed(budget__psnr=60.0), "are not of one change"),
+    "no reference": (without_reference(), "there is no clean reference, none under gray+jpeg[quality=10]"),
+    "reference that is too good": (reference(93.0), "none under vanilla is 93.00"),
+    "other number for a cell of the board": (
+        changed(metrics__accuracy_last=69.5, metrics__accuracy_peak=69.5),
+        "apart",
+    ),
+}
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["ue-bench", "leaderboard", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        shown = capsys.readouterr()
+        return int(end.value.code or 0), shown.out, shown.err
+
+    return call
+
+
+def on_board(*more: str | Path, out: Path = BOARD) -> tuple[str | Path, ...]:
+    return ("--board", "cifar10-micro", "--out", out, *more)
+
+
+def refused(run: Run, path: Path) -> str:
+    """Validate one file that has to be refused; return the line that says why."""
+    code, out, err = run("validate", *on_board(path))
+    assert code == 4
+    [line] = out.splitlines()
+    assert line.startswith(f"{path}: ")
+    assert len(line) < 600
+    assert line.isprintable()
+    assert err == "ue-bench: 0 new results, 0 known ones, 1 refused\n"
+    return line
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_forged_results_are_refused_by_name(run: Run, tmp_path: Path, name: str) -> None:
+    content, why = FORGED[name]
+    path = tmp_path / "forged.json"
+    path.write_text(content, encoding="utf-8")
+    assert why in refused(run, path)
+
+
+def test_what_is_no_small_text_file_is_refused(run: Run, tmp_path: Path) -> None:
+    long = tmp_path / "long.json"
+    long.write_text(changed(protector="x" * 10_000_000), encoding="utf-8")
+    binary = tmp_path / "binary.json"
+    binary.write_bytes(b"\xff\xfe\x00")
+    link = tmp_path / "link.json"
+    link.symlink_to(next((BOARD / "results" / "ar").iterdir()))
+    fifo = tmp_path / "fifo.json"
+    os.mkfifo(fifo)
+    assert "and a result has at most 2,048" in refused(run, long)
+    assert "it is not text" in refused(run, binary)
+    assert "it is not a regular file" in refused(run, link)
+    assert "it is not a regular file" in refused(run, fifo)
+
+
+def test_two_files_of_one_key_are_both_refused(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(changed(), encoding="utf-8")
+    (tmp_path / "b.json").write_text(changed(attempts=2), encoding="utf-8")
+    code, out, _ = run("validate", *on_board(tmp_path))
+    assert code == 4
+    assert [line.rpartition("/")[2].partition(":")[0] for line in out.splitlines()] == ["a.json", "b.json"]
+    assert "it has the same key as b.json" in out
+
+
+def test_a_name_of_a_file_cannot_write_to_the_terminal(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a\x1b[2J\n.json").write_text("[]", encoding="utf-8")
+    code, out, _ = run("validate", *on_board(tmp_path))
+    assert code == 4
+    assert out.rstrip("\n").isprintable()
+
+
+def test_the_boards_own_results_are_valid(run: Run) -> None:
+    code, out, err = run("validate", *on_board(BOARD / "results"))
+    assert (code, out) == (0, "")
+    assert "0 refused" in err
+
+
+def test_a_plugin_that_is_not_here_needs_its_distribution_named(run: Run, tmp_path: Path) -> None:
+    new = {"protector": "mine", "cell__protector__name": "mine"}
+    ident = plain()["id"].replace("em[preset=micro]", "mine")
+    path = tmp_path / "mine.json"
+    path.write_text(changed(**new, id=ident, distributions={"protector/mine": "mine-protector 1.0"}), encoding="utf-8")
+    code, out, err = run("validate", *on_board(path))
+    assert (code, out) == (0, "")
+    assert "1 new results" in err
+
+
+def test_json_has_all_three_lists(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("[]", encoding="utf-8")
+    code, out, _ = run("validate", *on_board(tmp_path, "--json"))
+    assert code == 4
+    assert json.loads(out) == {"new": [], "known": [], "refused": [f"{tmp_path / 'a.json'}: it holds no object"]}
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Path:
+    """A board with three clean cells of the committed one, and none of ``em``."""
+    out = tmp_path / "board"
+    for name in ("vanilla", "gray", "at"):
+        [path] = (BOARD / "results" / "none").glob(f"{name}-resnet9*.json")
+        target = out / "results" / "none" / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    build(ResultStore(out).results(), board_info(boards.board("cifar10-micro")), out)
+    return out
+
+
+@pytest.fixture
+def incoming(tmp_path: Path) -> Path:
+    folder = tmp_path / "incoming"
+    folder.mkdir()
+    for name in ("vanilla", "gray", "at"):
+        (folder / f"{name}.json").write_text(json.dumps(plain(countermeasure=name)), encoding="utf-8")
+    return folder
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_submitting_adds_and_undoing_takes_back(run: Run, board: Path, incoming: Path) -> None:
+    before = content(board)
+    code, _, err = run("submit", *on_board(incoming, "--author", "A. Person", out=board))
+    assert (code, "3 results added, 0 reproduced" in err) == (0, True)
+    added = [r for r in ResultStore(board).results() if r.author == "A. Person"]
+    assert len(added) == 3
+    assert {r.key for r in added} == {
+        json.loads(path.read_text(encoding="utf-8"))["key"] for path in incoming.iterdir()
+    }
+    assert run("check", *on_board(out=board))[0] == 0
+    assert "self-reported" in (board / "README.md").read_text(encoding="utf-8")
+
+    assert run("submit", *on_board("--undo", out=board))[0] == 0
+    assert content(board) == before
+    assert run("submit", *on_board("--undo", out=board))[0] == 2
+
+
+def test_one_refused_file_keeps_all_out(run: Run, board: Path, incoming: Path) -> None:
+    before = content(board)
+    (incoming / "bad.json").write_text(FORGED["dated 9999"][0], encoding="utf-8")
+    assert run("submit", *on_board(incoming, out=board))[0] == 4
+    assert content(board) == before
+
+
+def test_another_author_reproduces_and_the_same_one_does_not(run: Run, board: Path, incoming: Path) -> None:
+    assert run("submit", *on_board(incoming, "--author", "A. Person", out=board))[0] == 0
+    again = incoming / "vanilla.json"
+    assert run("submit", *on_board(again, "--author", "A. Person", out=board))[0] == 4
+    assert run("submit", *on_board(again, out=board))[0] == 4
+    code, _, err = run("submit", *on_board(again, incoming / "gray.json", "--author", "B. Other", out=board))
+    assert (code, "0 results added, 2 reproduced" in err) == (0, True)
+    assert len(submissions(board)) == 2
+    assert "reproduced (2 of 3 results)" in (board / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_damaged_list_of_submissions_stops_everything(run: Run, board: Path, incoming: Path) -> None:
+    (board / FILE).write_text('[{"received": "", "added": {"' + "0" * 32 + '": "../../x.json"}}]', encoding="utf-8")
+    for arguments in (("submit", *on_board("--undo", out=board)), ("build", *on_board(out=board))):
+        code, _, err = run(*arguments)
+        assert code == 4
+        assert "is no list of submissions" in err
+
+
+@pytest.mark.parametrize(("option", "value"), [("--author", "=1+1"), ("--link", "http://insecure.example")])
+def test_authors_and_links_are_checked_before_anything_is_written(
+    run: Run, board: Path, incoming: Path, option: str, value: str
+) -> None:
+    before = content(board)
+    assert run("submit", *on_board(incoming, option, value, out=board))[0] == 4
+    assert content(board) == before
+
+
+def test_two_numbers_for_one_cell_have_no_silent_winner(run: Run, board: Path) -> None:
+    [path] = (board / "results" / "none").glob("gray-*.json")
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    fields["metrics"] |= {"accuracy_last": 99.0, "accuracy_peak": 99.0}
+    twin = path.with_name(f"zz-{fields['key'][:16]}.json")
+    twin.write_text(record_text(Result.model_validate(fields)), encoding="utf-8")
+    code, _, err = run("build", *on_board(out=board))
+    assert code == 4
+    assert "have other numbers" in err
+
+
+def test_a_result_of_other_code_does_not_win_by_its_date(run: Run, board: Path) -> None:
+    [path] = (board / "results" / "none").glob("gray-*.json")
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    fields["metrics"] |= {"accuracy_last": 1.0, "accuracy_peak": 1.0}
+    fields["cell"]["protector"]["revision"] = 99
+    fields |= {"key": digest(fields["cell"]), "finished": "9999-01-01T00:00:00+00:00"}
+    path.with_name(f"zz-{fields['key'][:16]}.json").write_text(record_text(Result.model_validate(fields)), "utf-8")
+    assert run("build", *on_board(out=board))[0] == 0
+    assert "| `none` (reference)" in (board / "README.md").read_text(encoding="utf-8")
+    lines = (board / "leaderboard.csv").read_text(encoding="utf-8").splitlines()
+    assert any(",gray,True,1,0,69." in line for line in lines)
