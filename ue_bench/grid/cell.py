@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import product, starmap
+from itertools import product
 from typing import Any, overload
 
 from ..contract import clean_data
@@ -107,11 +107,14 @@ class Cell:
         """Digest of ``identity()``."""
         kept = self.__dict__.get("_key")
         if kept is None:  # not a cached property: until Python 3.12 each takes a lock
-            shared = self.shared
-            before, between, after = shared.once(type(self), self._rest(), self._values(), self._around)
-            text = f"{before}{shared.identity(self.protector).text}{between}{self.seed}{after}"
+            before, between, after = self._text()
+            text = f"{before}{self.shared.identity(self.protector).text}{between}{self.seed}{after}"
             kept = self.__dict__["_key"] = digest_text(text)
         return kept
+
+    def _text(self) -> tuple[str, str, str]:
+        """Return the canonical JSON of ``identity()`` before, between and after the protector and the seed."""
+        return self.shared.once(type(self), self._rest(), self._values(), self._around)
 
     def _rest(self) -> tuple[Any, ...]:
         """Return the axes beside protector and seed that are known by identity."""
@@ -122,7 +125,7 @@ class Cell:
         return self.fraction, self.precision
 
     def _around(self) -> tuple[str, str, str]:
-        """Return the canonical JSON of ``identity()`` before, between and after the protector and the seed."""
+        """Return what ``_text`` keeps."""
         fields = {name: one.text for name, one in self._spelled().items()}
         fields |= {"protector": "\0", "seed": "\0"}  # which is in no JSON
         before, between, after = joined(fields).split("\0")
@@ -168,7 +171,17 @@ class Cells(Sequence[Cell]):
         )  # fmt: skip
 
     def __iter__(self) -> Iterator[Cell]:
-        return starmap(self._cell, product(*self.axes))
+        protectors, victims, seeds, countermeasures = self.axes
+        if not protectors:
+            return
+        # Keys are computed here, from what rows and columns have in common: cell by cell it takes a plan twice as long.
+        columns = [[(c, self._cell(protectors[0], v, 0, c)._text()) for c in countermeasures] for v in victims]
+        for protector, (victim, column), seed in product(protectors, zip(victims, columns, strict=True), seeds):
+            identity = self.shared.identity(protector).text
+            for countermeasure, (before, between, after) in column:
+                cell = self._cell(protector, victim, seed, countermeasure)
+                cell.__dict__["_key"] = digest_text(f"{before}{identity}{between}{seed}{after}")
+                yield cell
 
     @overload
     def __getitem__(self, index: int) -> Cell: ...

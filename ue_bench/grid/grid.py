@@ -109,7 +109,10 @@ class Grid:
     def place(self) -> str:
         """What the times of its stages depend on beside their work: device, size of images, precision, threads."""
         info, env = self.data.info, self.env
-        label = next(d.label for d in machine.devices() if d.name == env.device)
+        if env.device == "cpu":
+            label = machine.label("cpu")
+        else:  # torch tells, in a process of its own
+            label = next(d.label for d in machine.devices() if d.name == env.device)
         return f"{info.height}x{info.width}|{label}|{self.precision}|{env.threads}"
 
     def missing(self) -> list[Planned]:

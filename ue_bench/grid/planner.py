@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ..collector import without_collector
 from ..errors import UserError
 from .stages.base import Stage, Stores
 
@@ -42,22 +41,10 @@ def plan(targets: Iterable[Stage], stores: Stores) -> list[Planned]:
         planned[key] = Planned(stage, waits.setdefault(missing, missing))
         return key
 
-    with _without_collector():
+    with without_collector():
         for target in targets:
             visit(target)
     return list(planned.values())
-
-
-@contextmanager
-def _without_collector() -> Iterator[None]:
-    """Stop the collector of cycles: none are made here, and it would walk millions of objects again and again."""
-    running = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if running:
-            gc.enable()
 
 
 def find(targets: Iterable[Stage], key: str) -> Stage:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 
 from ..catalogue import protocols
 from ..catalogue.registry import registry
@@ -63,7 +64,7 @@ def board_info(board: Board) -> BoardInfo:
         seeds=board.seeds,
         protocol_versions=_versions() | {recipe.name: recipe.version},
         engine_revision=ENGINE_REVISION,
-        revision=_revision,
+        revision=cache(_revision),  # asked for every result on a page
         notes=board.notes,
         column_notes=registry().identity_notes(),
     )

@@ -40,7 +40,7 @@ def slots(devices: str, jobs: int | None, threads: int, pack: Pack | None = None
     many slots as may come to be used. Raises EnvironmentProblem for a device that is not there, UserError when there is
     nothing to pack.
     """
-    here = available()
+    here = ["cpu"] if devices == "cpu" else available()  # asking torch takes seconds
     if devices == "auto":
         wanted = [d for d in here if d.startswith("cuda")] or here[:1]
     else:

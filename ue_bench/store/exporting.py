@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, cast
 from pydantic import BaseModel
 
 from ..atomic import replacing
+from ..collector import without_collector
 from ..errors import UserError
 from ..keys import canonical_json
 from .evasion import EvasionResult, EvasionStore
 from .results import ResultStore
-from .schema import Failure, Result, as_json
+from .schema import Failure, Result, rounded
 
 if TYPE_CHECKING:
     import pandas
@@ -48,7 +49,8 @@ def _frame(kind: type[BaseModel], records: Iterable[BaseModel]) -> pandas.DataFr
     import pandas as pd
 
     columns = _columns(kind)
-    rows = [_row(record) for record in records]
+    with without_collector():
+        rows = [_row(record) for record in records]
     return pd.DataFrame(
         {name: pd.array([row.get(name) for row in rows], dtype=cast(Any, dtype)) for name, dtype in columns.items()}
     )
@@ -74,16 +76,18 @@ def _plain_type(annotation: Any) -> Any:
 
 
 def _row(record: BaseModel) -> dict[str, Any]:
-    plain = as_json(record)
-    cell = plain.pop("cell", None)
-    row = _flat(record.model_dump(mode="json", exclude={"cell"})) | _flat(plain)
+    row = _flat(rounded(record.model_dump(mode="json", exclude={"cell"})))
+    cell = getattr(record, "cell", None)
     return row if cell is None else row | {"cell": canonical_json(cell)}
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, item in value.items():
-        flat |= _flat(item, f"{prefix}{name}_") if isinstance(item, dict) else {prefix + name: item}
+        if isinstance(item, dict):
+            flat.update(_flat(item, f"{prefix}{name}_"))
+        else:
+            flat[prefix + name] = item
     return flat
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic import ValidationError as PydanticError
 
 from ..checksums import log
+from ..collector import without_collector
 from ..errors import ValidationError
 from . import index
 from .listing import BAD, Stamp, is_settled, json_files
@@ -30,7 +31,11 @@ def records(folder: Path, kind: type[R], below: bool = True) -> list[R]:
     there is an index, see :mod:`.index`. Raises ValidationError only for a file that a newer version of ue-bench wrote:
     it is not ours to move.
     """
-    files = json_files(folder, below)
+    with without_collector():
+        return _records(folder, kind, json_files(folder, below))
+
+
+def _records(folder: Path, kind: type[R], files: Mapping[str, Stamp | None]) -> list[R]:
     known = _known(folder, kind)
     for name in known.keys() - files.keys():
         del known[name]

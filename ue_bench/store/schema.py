@@ -175,7 +175,7 @@ class Measured(_Record):
             yield kind, _names(getattr(self, kind)), _names_in(cell[kind])
         yield "dataset", self.dataset.fingerprint, digest([cell["train"], cell["test"]])[:16]
         for name, value in self.told(cell).items():
-            yield name, _rounded(getattr(self, name)), _rounded(value)
+            yield name, rounded(getattr(self, name)), rounded(value)
 
 
 class Result(Measured):
@@ -282,23 +282,24 @@ def as_json(record: BaseModel) -> dict[str, Any]:
             del plain["cost"]["packed"]
         if not record.cost.eager:
             del plain["cost"]["eager"]
-    found: dict[str, Any] = _rounded(plain)
+    found: dict[str, Any] = rounded(plain)
     return found if cell is None else found | {"cell": cell}
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
+    """Return plain data with floats as results keep them, of six digits."""
     if isinstance(value, float):
         return float(f"{value:.6g}")
     if isinstance(value, dict):
-        return {k: _rounded(v) for k, v in value.items()}
+        return {k: rounded(v) for k, v in value.items()}
     if isinstance(value, list):
-        return [_rounded(v) for v in value]
+        return [rounded(v) for v in value]
     return value
 
 
 def json_text(value: Any) -> str:
     """Return indented JSON of plain data, floats shortened as in results. Raises ValueError for NaN and infinity."""
-    return json.dumps(_rounded(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(rounded(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def record_text(record: BaseModel) -> str:

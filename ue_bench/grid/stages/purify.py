@@ -58,12 +58,14 @@ class PurifyStage(ArtifactStage):
 
     @cached_property
     def key(self) -> str:
+        shared, protected = self.protect.shared, self.protect
+        seed = shared.once("purify seed", (), (protected.seed,), lambda: spell(self.stage_seed))
         return digest_spelled(
             {
-                "protected": spell(self.protect.key),
-                "fraction": spell(self.fraction),
-                "purifiers": spell_purifiers(self.protect.shared, self.countermeasure),
-                "seed": spell(self.stage_seed),
+                "protected": shared.once("protected", (protected,), (), lambda: spell(protected.key)),
+                "fraction": shared.scalar(self.fraction),
+                "purifiers": spell_purifiers(shared, self.countermeasure),
+                "seed": seed,
             }
         )
 
