@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import EnvironmentProblem
 from .call import Call
 from .endings import Ending, describe
-from .executor import Event, Job
+from .executor import Event, FailureClass, Job
 from .ray_worker import NODE_DIGITS, Worker, connect
 
 
@@ -77,11 +77,10 @@ class RayExecutor:
     def events(self, timeout: float) -> list[Event]:
         """Return what happened, in order."""
         busy = {a.answers: a for a in self._actors if a.job}
-        patience = 0.0 if self._events else timeout
         if not busy:
-            time.sleep(patience)
-        elif self.ray.wait(list(busy), num_returns=1, timeout=patience)[0]:
-            for answers in self.ray.wait(list(busy), num_returns=len(busy), timeout=0.0)[0]:
+            time.sleep(0.0 if self._events else timeout)
+        else:
+            for answers in self.ray.wait(list(busy), timeout=0.0 if self._events else timeout)[0]:
                 self._hear(busy[answers])
         events, self._events = self._events, []
         return events
@@ -130,7 +129,7 @@ class RayExecutor:
             kind, *said = self.ray.get(next(actor.answers) if actor.slot else actor.answers)
         except (self.ray.exceptions.RayError, StopIteration) as error:
             ran_out = isinstance(error, self.ray.exceptions.OutOfMemoryError)
-            failure = "resource" if ran_out else "infrastructure"
+            failure: FailureClass = "resource" if ran_out else "infrastructure"
             kind, said = "ended", [Ending("failed", describe(error), str(error), failure, reusable=False)]
         if kind == "ended":
             actor.job = None
