@@ -22,7 +22,14 @@ from unittest import mock
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from ue_bench.grid.claims import StageClaims
 from ue_bench.grid.environment import RunEnvironment
@@ -458,5 +465,5 @@ TestMachine.settings = SETTINGS
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-class TestAtLength(Machine.TestCase):  # type: ignore[misc]  # Hypothesis gives it no type
-    settings = settings(SETTINGS, max_examples=500)
+def test_many_orders_of_events() -> None:
+    run_state_machine_as_test(Machine, settings=settings(SETTINGS, max_examples=500))
