@@ -69,6 +69,13 @@ def leave(code: int, **_: Any) -> None:
     os._exit(code)
 
 
+def leave_once(code: int, mark: str, **_: Any) -> None:
+    """Leave, the first time of all attempts."""
+    if not Path(mark).exists():
+        Path(mark).touch()
+        os._exit(code)
+
+
 def kill_worker_of(other: str, settings: dict[str, Any], **_: Any) -> None:
     """Kill another worker, idle by then, and wait until it is a zombie or gone."""
     worker = worker_of(other, settings["log"])
@@ -257,6 +264,7 @@ ACTIONS: dict[str, Callable[..., None]] = {
         wait_for,
         die,
         leave,
+        leave_once,
         kill_worker_of,
         fork_and_die,
         start_a_process,

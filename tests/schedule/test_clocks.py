@@ -89,6 +89,7 @@ def test_a_clock_that_is_set_while_drivers_work(the_board: Board, clocks: list[W
 
 
 @needs_namespaces
+@pytest.mark.slow
 def test_drivers_whose_clocks_are_two_hours_apart(the_board: Board, clocks: list[WallClock]) -> None:
     """As on two hosts; the death of either is noticed by the other as if their clocks agreed."""
     for clock, hours in zip(clocks, (-1, 1), strict=True):

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ue_bench.schedule.call import LOST
 from ue_bench.schedule.executor import Event
 from ue_bench.schedule.oom import OutOfMemoryKills
 
@@ -158,6 +159,14 @@ def test_worker_that_dies_three_times_is_a_failure(drive: Drive, bad: Any, how: 
     outcome = drive([bad])
     assert outcome.failed == {"bad": f"the worker died ({how})"}
     assert [e.kind for e in outcome.events] == ["started", "crashed"] * 2 + ["started", "failed"]
+
+
+def test_worker_that_lost_its_task_to_another_process_has_not_failed(drive: Drive, tmp_path: Path) -> None:
+    outcome = drive([task("a", "leave_once", LOST, str(tmp_path / "mark"))])
+    assert outcome.failed == {}
+    assert [(e.kind, e.attempt) for e in outcome.events] == [
+        ("started", 1), ("deferred", 1), ("started", 1), ("done", 1)
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("size", [10, 3_000_000], ids=["small", "more than a pipe holds"])

@@ -14,6 +14,7 @@ from .helpers import eventually
 pytestmark = [needs_proc, needs_namespaces]
 
 
+@pytest.mark.slow
 def test_four_of_them_share_the_work(the_board: Board) -> None:
     """Each has its own name and processes of the same numbers; nothing is even begun twice."""
     finish(*(the_board.start(1, "slow", SEPARATE, env={"UE_BENCH_LEASE_SECONDS": "5"}) for _ in range(4)))

@@ -68,7 +68,8 @@ def test_workers_that_stand_still_keep_their_work_while_their_driver_lives(the_b
     assert Counter(the_board.logged("start")) == Counter(NAMES)
 
 
-@pytest.mark.parametrize("name", [pytest.param("a", marks=pytest.mark.slow), "aw"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["a", "aw"])
 def test_work_that_stands_still_in_the_moment_of_publishing_changes_nothing(the_board: Board, name: str) -> None:
     """The worst one: the lease was looked at, and stood; what another process stores meanwhile is what counts."""
     first = the_board.start(jobs=1, mode=f"stop {name}", env=QUICK)
@@ -84,10 +85,11 @@ def test_work_that_stands_still_in_the_moment_of_publishing_changes_nothing(the_
     the_board.check(before, taken_over=True)
 
 
-@pytest.mark.parametrize("stops", [3, pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(7200)])])
-def test_stops_at_random_points(the_board: Board, stops: int) -> None:
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_100_stops_at_random_points(the_board: Board) -> None:
     """Of a driver, of its workers or of both, for longer than it takes the other driver to take over."""
-    rng = random.Random(stops)
+    stops, rng = 100, random.Random(100)
     boards, second_best = 0, 0
     while stops:
         drivers = [the_board.start(jobs=2, mode="slow", env=QUICK) for _ in range(2)]

@@ -13,13 +13,11 @@ from typing import Any
 from .. import machine
 from ..errors import Deferred, one_line
 from ..leases import BEATS, Lease, leases_in, patience
-from ..schedule.call import Report
+from ..schedule.call import LOST, Report
 from ..schedule.devices import Slot
 from ..store.running import announced
 from .environment import RunEnvironment
 from .stages.base import Stage, Work
-
-LOST = 75  # exit code of a worker whose work another process has taken over
 
 
 @dataclass(frozen=True)

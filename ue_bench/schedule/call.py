@@ -15,6 +15,7 @@ from .devices import Slot
 from .endings import Ending, ending_of, printable
 
 REPORT_EVERY = 0.25  # seconds between progress messages
+LOST = 75  # exit code of a process whose task is another one's by now: the task is put off, and has not failed
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from . import worker
+from .call import LOST
 from .devices import Slot
 from .endings import Ending
 from .executor import Event, Job
@@ -173,6 +174,8 @@ class LocalExecutor:
             one.process.wait(PATIENCE)
         died = one.dead
         code = self._bury(one, at_once=True)
+        if died and code == LOST:
+            return Ending("deferred")
         how = _ending(code) if died else "it closed its connection"
         if died and code == -signal.SIGKILL:
             hit = self._kills.hit(one.kills)

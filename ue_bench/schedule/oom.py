@@ -36,7 +36,7 @@ class OutOfMemoryKills:
 
     def _folders(self) -> Iterator[Path]:
         """Yield the folders of this process's memory cgroup: of v1 where that counts memory, else of v2."""
-        groups = {}  # by controllers: "memory" in v1, "" in v2
+        groups: dict[str, str] = {}  # by controllers: "memory" in v1, "" in v2
         for line in (self._proc / "cgroup").read_text(encoding="utf-8").splitlines():
             _, controllers, path = line.split(":", 2)
             groups |= dict.fromkeys(controllers.split(","), path)
@@ -48,7 +48,7 @@ class OutOfMemoryKills:
                 continue
             root, mounted = (field.replace("\\040", " ") for field in place.split(" ")[3:5])
             with contextlib.suppress(ValueError):  # mounted from another part of the tree than this process is in
-                yield Path(mounted) / PurePosixPath(groups[controller]).relative_to(root)
+                yield Path(mounted, PurePosixPath(groups[controller]).relative_to(root))
 
     def count(self) -> int | None:
         """Return how many processes were killed so far; None where the system does not tell."""
