@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import platform
 import sys
 from pathlib import Path
@@ -54,7 +55,7 @@ def test_torch_is_asked_where_linux_does_not_tell(dev: Path) -> None:
 
 
 def test_a_missing_torch_is_left_to_the_process_that_imports_it(dev: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert machine._processor_alone(dev, flags(dev, "avx512f")) == ()
 
 

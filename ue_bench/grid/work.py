@@ -37,9 +37,11 @@ def run(assignment: Assignment, slot: Slot, settings: dict[str, Any], report: Re
         except Exception as error:  # a broken installation fails in its own ways
             raise machine.torch_problem(one_line(error)) from error
 
+        from ..engine import memory
         from ..engine.no_compiler import leave_compiler_out
 
         leave_compiler_out()
+        memory.keep_freed()
         torch.set_num_threads(slot.threads)
     env = replace(settings["env"], device=slot.device, threads=slot.threads)
     with contextlib.ExitStack() as held:
