@@ -291,3 +291,11 @@ def test_an_input_path_may_start_at_the_home_folder(tmp_path: Path, monkeypatch:
     [plugin] = registry().resolve("dataset", "npz[path=~/set.npz]")
 
     assert plugin.model_dump()["path"] == tmp_path / "set.npz"
+
+
+def test_keys_that_a_grid_computes_by_row_and_column_are_those_of_its_cells() -> None:
+    axes = [Toy(), Toy(count=5)], [Brighter(), Doubler()], [Linear(), Linear(width=2)]
+    grid = cells(toy_data(), *axes, PROTOCOL, [0, 7], 0.5, "bf16")
+    assert [cell.key for cell in grid] == [digest(cell.identity()) for cell in grid]
+    assert [cell.key for cell in grid] == [grid[place].key for place in range(len(grid))]
+    assert list(cells(toy_data(), [], *axes[1:], PROTOCOL, [0], 1.0, "fp32")) == []

@@ -46,6 +46,12 @@ def test_device_that_is_not_there(machine: pytest.MonkeyPatch, asked: str) -> No
         devices.slots(asked, None, 1)
 
 
+def test_torch_is_not_asked_for_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes seconds, of a run that may find everything stored."""
+    monkeypatch.setattr(devices, "available", None)
+    assert devices.slots("cpu", 1, 2) == [Slot("cpu", "cpu", 2)]
+
+
 def test_packed_slots_of_an_accelerator_say_so(machine: pytest.MonkeyPatch) -> None:
     assert [(s.name, s.packed) for s in devices.slots("cuda:1", None, 1, 2)] == [("cuda:1#0", 2), ("cuda:1#1", 2)]
     assert {s.packed for s in devices.slots("cuda:1", 3, 1)} == {3}  # --jobs shares it as well

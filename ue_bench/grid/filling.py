@@ -13,7 +13,7 @@ from ..errors import UserError
 from ..schedule import local
 from ..schedule.call import Call
 from ..schedule.choice import LOCAL, ExecutorChoice
-from ..schedule.devices import Pack, Slot, slots
+from ..schedule.devices import Pack, Slot, available, slots
 from ..schedule.driver import Driver
 from ..schedule.executor import Event, Executor, FailureClass
 from ..schedule.graph import Task
@@ -101,6 +101,8 @@ def fill(
         executor = _open_remote(choice, env, devices, jobs, options.pack)
         workers = [Slot(choice.name, devices, env.threads)] * min(executor.capacity(), len(tasks))
     elif not choice.is_remote:
+        if tasks:
+            available()  # raises where torch does not work: better than failing stage by stage
         places = slots(devices, jobs, env.threads, options.pack)
         workers = places[: len(tasks)] if options.pack != "auto" else places if tasks else []
     todo = {p.stage.key for p in planned}
