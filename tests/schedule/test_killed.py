@@ -71,7 +71,7 @@ def kill_and_check(grid: Grid, process: subprocess.Popen[bytes]) -> None:
     eventually(grid.all_gone, "workers leave with their driver")
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_grid_survives_kill_of_driver_and_workers(grid: Grid, seed: int) -> None:
     rng = random.Random(seed)
     before: dict[str, str] = {}

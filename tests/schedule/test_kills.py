@@ -12,7 +12,7 @@ from .helpers import eventually, kill, processes
 
 pytestmark = needs_proc
 FEW_AND_MANY = pytest.mark.parametrize(
-    "kills", [3, pytest.param(300, marks=[pytest.mark.slow, pytest.mark.timeout(7200)])]
+    "kills", [2, pytest.param(300, marks=[pytest.mark.slow, pytest.mark.timeout(7200)])]
 )
 
 

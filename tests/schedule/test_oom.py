@@ -84,9 +84,6 @@ def test_a_stage_without_limit_meets_that_of_its_address_space(the_board: Board)
     [said] = finish(the_board.start(mode="hog", env={"BOARD_ROOM": "100_000_000"}))
     assert "crashed train aw MemoryError" in said
     check_hog(the_board, said)
-    finish(the_board.start())
-    the_board.check()
-    assert list((the_board.root / "out" / "failures").iterdir()) == []
 
 
 @pytest.fixture

@@ -53,6 +53,7 @@ def test_a_driver_that_stood_still_loses_its_work_and_does_nothing_twice(the_boa
     the_board.check(before, taken_over=True)
 
 
+@pytest.mark.slow
 def test_workers_that_stand_still_keep_their_work_while_their_driver_lives(the_board: Board) -> None:
     first = the_board.start(jobs=2, mode="slow", env=QUICK)
     eventually(lambda: len(the_board.logged("start")) >= 2, "the first driver is at work")
