@@ -73,7 +73,7 @@ def test_results(examples: int, tmp_path: Path) -> None:
         file = tmp_path / "results" / "x.json"
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(content)
-        users(lambda: records(tmp_path / "results", [file], Result))
+        users(lambda: records(tmp_path / "results", Result))
 
     fuzz(check, texts, examples)
 
