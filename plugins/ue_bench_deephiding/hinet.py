@@ -14,7 +14,7 @@ All tensors are N x C x H x W. Images are in [0, 1]; nothing is clamped here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from torch.utils.checkpoint import checkpoint
 from ue_bench.api import check_finite
 
 CLAMP = 2.0  # HiNet: E(s) lies in (exp(-2), exp(2))
+Room = Sequence[Tensor]  # see DenseBlock.room
 INIT_STD = 0.01  # HiNet: weights and biases of convolutions 1-4
 
 
@@ -78,6 +79,7 @@ class DenseBlock(nn.Module):
 
     def __init__(self, channels: int = 12, growth: int = 32) -> None:
         super().__init__()
+        self.growth = growth
         widths = [growth] * 4 + [channels]
         self.convs = nn.ModuleList(
             nn.Conv2d(channels + i * growth, width, 3, padding=1) for i, width in enumerate(widths)
@@ -92,12 +94,27 @@ class DenseBlock(nn.Module):
             for parameter in self.convs[-1].parameters():
                 parameter.zero_()
 
-    def forward(self, x: Tensor) -> Tensor:
-        seen = [x]
-        for conv in self.convs[:-1]:
+    def room(self, x: Tensor) -> list[Tensor]:
+        """Return what each convolution after the first reads for an input like ``x``: views of the same memory.
+
+        One is done with before the next is filled.
+        """
+        count, channels, height, width = x.shape
+        widths = [channels + i * self.growth for i in range(1, len(self.convs))]
+        memory = x.new_empty(count * height * width * widths[-1])
+        parts = [memory[: count * height * width * wide] for wide in widths]
+        if x.is_contiguous(memory_format=torch.channels_last):
+            return [part.view(count, height, width, -1).permute(0, 3, 1, 2) for part in parts]
+        return [part.view(count, -1, height, width) for part in parts]
+
+    def forward(self, x: Tensor, room: Room = ()) -> Tensor:
+        """Compute the block; without gradients it may write to memory from :meth:`room`, whatever that holds."""
+        seen, joined = [x], x
+        for number, conv in enumerate(self.convs[:-1]):
             # Slope 0.01, not the 0.2 of the networks HiNet descends from.
-            seen.append(nn.functional.leaky_relu(conv(torch.cat(seen, dim=1)), 0.01))
-        last: Tensor = self.convs[-1](torch.cat(seen, dim=1))
+            seen.append(nn.functional.leaky_relu(conv(joined), 0.01, inplace=bool(room)))
+            joined = torch.cat(seen, dim=1, out=room[number] if room else None)
+        last: Tensor = self.convs[-1](joined)
         return last
 
 
@@ -112,13 +129,23 @@ class CouplingBlock(nn.Module):
 
     # The coupling stays in the dtype of its inputs even when the sub-networks run in bfloat16: both directions
     # then evaluate each sub-network on the same values, and inversion is as exact as that dtype.
-    def forward(self, c: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        c = c + self.phi(h).to(c.dtype)
-        return c, h * bounded_exp(self.rho(c).to(c.dtype)) + self.eta(c).to(c.dtype)
+    def forward(self, c: Tensor, h: Tensor, room: Room = ()) -> tuple[Tensor, Tensor]:
+        c = self.stego(c, h, room)
+        return c, h * bounded_exp(self.rho(c, room).to(c.dtype)) + self.eta(c, room).to(c.dtype)
 
-    def inverse(self, c: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        h = (h - self.eta(c).to(c.dtype)) / bounded_exp(self.rho(c).to(c.dtype))
-        return c - self.phi(h).to(c.dtype), h
+    def inverse(self, c: Tensor, h: Tensor, room: Room = ()) -> tuple[Tensor, Tensor]:
+        h = self.hidden(c, h, room)
+        return c - self.phi(h, room).to(c.dtype), h
+
+    def stego(self, c: Tensor, h: Tensor, room: Room = ()) -> Tensor:
+        """Return the first half of :meth:`forward`, which does not need the second."""
+        stego: Tensor = c + self.phi(h, room).to(c.dtype)
+        return stego
+
+    def hidden(self, c: Tensor, h: Tensor, room: Room = ()) -> Tensor:
+        """Return the second half of :meth:`inverse`, which does not need the first."""
+        hidden: Tensor = (h - self.eta(c, room).to(c.dtype)) / bounded_exp(self.rho(c, room).to(c.dtype))
+        return hidden
 
 
 class HidingNetwork(nn.Module):
@@ -163,11 +190,38 @@ class HidingNetwork(nn.Module):
         result: tuple[Tensor, Tensor] = checkpoint(step, c, h, use_reentrant=False)
         return result
 
+    @torch.no_grad()
     def hide(self, cover: Tensor, hidden: Tensor) -> Tensor:
-        """Return stego images for covers and hidden images, both N x 3 x H x W in [0, 1]. Not clamped, not rounded."""
-        return inverse_haar(self.forward(haar(cover), haar(hidden))[0])
+        """Return stego images for covers and hidden images, both N x 3 x H x W in [0, 1]. Not clamped, not rounded.
 
+        For use, not for training: without gradients. The residual is not computed.
+        """
+        c, h = haar(cover), haar(hidden)
+        *before, last = self._couplings()
+        room = self._room(c)
+        for block in before:
+            c, h = block(c, h, room)
+        return inverse_haar(last.stego(c, h, room))
+
+    @torch.no_grad()
     def reveal(self, stego: Tensor, residual: Tensor | None = None) -> Tensor:
-        """Return hidden images seen in ``stego``. The lost residual is taken as zero unless one is given."""
+        """Return hidden images seen in ``stego``. The lost residual is taken as zero unless one is given.
+
+        For use, not for training: without gradients. The cover is not computed.
+        """
         c = haar(stego)
-        return inverse_haar(self.inverse(c, torch.zeros_like(c) if residual is None else residual)[1])
+        h = torch.zeros_like(c) if residual is None else residual
+        first, *others = self._couplings()
+        room = self._room(c)
+        for block in reversed(others):
+            c, h = block.inverse(c, h, room)
+        return inverse_haar(first.hidden(c, h, room))
+
+    def _couplings(self) -> list[CouplingBlock]:
+        return [block for block in self.blocks if isinstance(block, CouplingBlock)]
+
+    def _room(self, c: Tensor) -> Room:
+        """Return memory that all blocks write over: a batch asks the system for it once, not once in a layer."""
+        if torch.is_autocast_enabled(c.device.type):  # layers then put out another dtype than that of ``c``
+            return ()
+        return self._couplings()[0].phi.room(c)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .recipe import Recipe
 
 SHIPPED = Path(__file__).with_name("hider.safetensors")
-BATCH = 64
+BATCH = 128
 BATCH_PIXELS = 2**22  # 2.5 GB
 TRAINING = ("train_steps", "hider", "lfc", "omega1", "omega2", "omega3", "hide_only", "per_image")
 

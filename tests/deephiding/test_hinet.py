@@ -9,7 +9,7 @@ import pytest
 import pywt
 import torch
 
-from ue_bench_deephiding.hinet import HidingNetwork, bounded_exp, haar, inverse_haar
+from ue_bench_deephiding.hinet import DenseBlock, HidingNetwork, bounded_exp, haar, inverse_haar
 
 from .helpers import randomised, unit_images
 
@@ -107,3 +107,29 @@ def test_weights_depend_on_the_seed_only() -> None:
     assert torch.equal(one.state_dict()[first], same.state_dict()[first])
     assert not torch.equal(one.state_dict()[first], other.state_dict()[first])
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_hiding_and_revealing_are_halves_of_the_network_to_the_bit(layout: torch.memory_format) -> None:
+    network = randomised(HidingNetwork(blocks=3)).to(memory_format=layout)
+    cover, hidden = (unit_images(3, (16, 24), seed).contiguous(memory_format=layout) for seed in (0, 1))
+    with torch.no_grad():
+        z, _ = network(haar(cover), haar(hidden))
+        assert torch.equal(network.hide(cover, hidden), inverse_haar(z))
+        c = haar(cover)
+        assert torch.equal(network.reveal(cover), inverse_haar(network.inverse(c, torch.zeros_like(c))[1]))
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(network.hide(cover, hidden), inverse_haar(network(haar(cover), haar(hidden))[0]))
+
+
+def test_halves_that_nothing_reads_are_not_computed() -> None:
+    network, computed = HidingNetwork(blocks=2), set[str]()
+    for name, block in network.named_modules():
+        if isinstance(block, DenseBlock):
+            block.register_forward_hook(lambda *_, name=name: computed.add(name))
+    everything = {f"blocks.{i}.{part}" for i in (0, 1) for part in ("phi", "rho", "eta")}
+    network.hide(unit_images(1), unit_images(1, seed=1))
+    assert everything - computed == {"blocks.1.rho", "blocks.1.eta"}
+    computed.clear()
+    network.reveal(unit_images(1))
+    assert everything - computed == {"blocks.0.phi"}
