@@ -1,6 +1,6 @@
 """EM and TAP as here against the same steps written as their releases write them: ratios within one run.
 
-    pytest benchmarks/test_generation.py --benchmark-only --benchmark-columns=min,median,rounds
+    pytest benchmarks/test_generation.py --benchmark-only --benchmark-json=out.json
 
 The releases' way: float32, channels first, and where they loop over images in Python, a loop over images.
 """
@@ -14,6 +14,7 @@ from typing import cast
 import numpy as np
 import pytest
 import torch
+from pairs import in_pairs
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -49,53 +50,52 @@ def resnet18() -> nn.Module:
     return cast(Victim, victim).build(10, (32, 32)).eval().requires_grad_(False)
 
 
-def timed(benchmark: BenchmarkFixture, work: Callable[[], Tensor]) -> None:
-    found = benchmark.pedantic(work, rounds=3, warmup_rounds=1)
-    assert found.shape == (IMAGES, 3, 32, 32)
-    assert 0 < found.abs().max() <= EPS + 1e-6
+def in_turn(benchmark: BenchmarkFixture, what: str, here: Callable[[], Tensor], released: Callable[[], Tensor]) -> None:
+    for noise in (here(), released()):
+        assert noise.shape == (IMAGES, 3, 32, 32)
+        assert 0 < noise.abs().max() <= EPS + 1e-6
+    in_pairs(
+        benchmark, f"{what}, ResNet-18, {STEPS} noise steps on {IMAGES} images", here, "steps as released", released,
+        rounds=3, warm=False,
+    )  # fmt: skip
 
 
-@pytest.mark.benchmark(group="EM, 2 noise steps on 64 images")
-def test_em_here(benchmark: BenchmarkFixture, ctx: Context, images: np.ndarray) -> None:
-    network, labels = resnet18().to(memory_format=torch.channels_last), torch.arange(IMAGES) % 10
+@pytest.mark.benchmark(group="protectors with networks")
+def test_em(benchmark: BenchmarkFixture, ctx: Context, images: np.ndarray) -> None:
+    labels, kept = torch.arange(IMAGES) % 10, torch.zeros(IMAGES, 3, 32, 32)
+    network, theirs = resnet18().to(memory_format=torch.channels_last), resnet18()
 
     def objective(p: Tensor, _: int) -> Tensor:
         with ctx.autocast():
             logits = network(p)
         return F.cross_entropy(logits.float(), labels, reduction="none")
 
-    def work() -> Tensor:
+    def here() -> Tensor:
         x = to_unit(images, "cpu")
         return descend(x, torch.zeros_like(x), objective, EPS, 0.8 / 255, STEPS)[0]
 
-    timed(benchmark, work)
-
-
-@pytest.mark.benchmark(group="EM, 2 noise steps on 64 images")
-def test_em_as_released(benchmark: BenchmarkFixture, images: np.ndarray) -> None:
-    network, labels = resnet18(), torch.arange(IMAGES) % 10
-    kept = torch.zeros(IMAGES, 3, 32, 32)
-
-    def work() -> Tensor:
+    def released() -> Tensor:
         x = torch.stack([torch.from_numpy(image).permute(2, 0, 1).float() / 255 for image in images]).contiguous()
         p = torch.clamp(x + torch.stack([kept[i] for i in range(IMAGES)]), 0, 1)
         noise = p - x
         for _ in range(STEPS):
             p = p.detach().requires_grad_()
-            F.cross_entropy(network(p), labels).backward()
+            F.cross_entropy(theirs(p), labels).backward()
             assert p.grad is not None
             noise = torch.clamp(p.detach() - 0.8 / 255 * p.grad.sign() - x, -EPS, EPS)
             p = torch.clamp(x + noise, 0, 1)
         return torch.stack([noise[i] for i in range(IMAGES)])
 
-    timed(benchmark, work)
+    in_turn(benchmark, "em", here, released)
 
 
-@pytest.mark.benchmark(group="TAP, 2 steps on 64 images")
-def test_tap_here(benchmark: BenchmarkFixture, ctx: Context, images: np.ndarray) -> None:
-    network, labels = resnet18().to(memory_format=torch.channels_last), torch.arange(1, IMAGES + 1) % 10
+@pytest.mark.benchmark(group="protectors with networks")
+def test_tap(benchmark: BenchmarkFixture, ctx: Context, images: np.ndarray) -> None:
+    labels, generator = torch.arange(1, IMAGES + 1) % 10, torch.Generator().manual_seed(0)
+    network, theirs = resnet18().to(memory_format=torch.channels_last), resnet18()
+    base = torch.stack(torch.meshgrid(torch.linspace(-1, 1, 32), torch.linspace(-1, 1, 32), indexing="xy"), dim=2)
 
-    def work() -> Tensor:
+    def here() -> Tensor:
         x, draws = to_unit(images, "cpu"), Draws(ctx, slice(0, IMAGES), STEPS, (32, 32))
 
         def objective(p: Tensor, t: int) -> Tensor:
@@ -105,16 +105,7 @@ def test_tap_here(benchmark: BenchmarkFixture, ctx: Context, images: np.ndarray)
 
         return boxed(x, descend(x, draws.start(EPS), objective, EPS, EPS / 20, STEPS)[0])
 
-    timed(benchmark, work)
-
-
-@pytest.mark.benchmark(group="TAP, 2 steps on 64 images")
-def test_tap_as_released(benchmark: BenchmarkFixture, images: np.ndarray) -> None:
-    network, labels = resnet18(), torch.arange(1, IMAGES + 1) % 10
-    generator = torch.Generator().manual_seed(0)
-    base = torch.stack(torch.meshgrid(torch.linspace(-1, 1, 32), torch.linspace(-1, 1, 32), indexing="xy"), dim=2)
-
-    def work() -> Tensor:
+    def released() -> Tensor:
         x = torch.stack([torch.from_numpy(image).permute(2, 0, 1).float() / 255 for image in images]).contiguous()
         noise = (torch.randn(x.shape, generator=generator) * EPS).clamp_(-EPS, EPS)
         for _ in range(STEPS):
@@ -124,10 +115,10 @@ def test_tap_as_released(benchmark: BenchmarkFixture, images: np.ndarray) -> Non
             flipped = torch.rand(IMAGES, generator=generator) < 0.5
             grid[flipped, :, :, 0] *= -1
             moved = F.grid_sample(x + noise, grid, align_corners=True)
-            F.cross_entropy(network(moved), labels).backward()
+            F.cross_entropy(theirs(moved), labels).backward()
             assert noise.grad is not None
             noise = (noise.detach() - EPS / 20 * noise.grad.sign()).clamp_(-EPS, EPS)
             noise = torch.max(torch.min(noise, 1 - x), -x)
         return noise
 
-    timed(benchmark, work)
+    in_turn(benchmark, "tap", here, released)
