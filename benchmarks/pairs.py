@@ -15,7 +15,7 @@ from typing import TypeVar
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from ue_bench.engine.loop import default_precision
+from ue_bench.engine.precision import default_precision
 
 T = TypeVar("T")
 FULL = os.environ.get("BENCH_SIZE") == "full"

@@ -25,7 +25,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from ue_bench.api import Context, Countermeasure, ImageSet
 from ue_bench.catalogue.registry import registry
-from ue_bench.engine.loop import to_unit
+from ue_bench.engine.crops import to_unit
 
 IMAGES = sized(256, 1024)
 Work = Callable[[], object]

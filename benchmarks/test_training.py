@@ -30,7 +30,8 @@ from ue_bench.api import Context, Countermeasure, ImageSet
 from ue_bench.catalogue.protocols import protocol
 from ue_bench.catalogue.registry import registry
 from ue_bench.contract.context import silent
-from ue_bench.engine.loop import default_precision, train
+from ue_bench.engine.loop import train
+from ue_bench.engine.precision import default_precision
 from ue_bench.grid.data import stored_dataset, stored_split
 from ue_bench.grid.environment import RunEnvironment
 from ue_bench.store.artifacts import ArtifactStore
@@ -49,25 +50,30 @@ PEER = Path(__file__).with_name("peer.py")
     ("victim", "column"), [*itertools.product([SMALL], COLUMNS), ("resnet18", "vanilla"), ("resnet18", COLUMNS[2])]
 )
 def test_steps(benchmark: BenchmarkFixture, victim: str, column: str, threads: int, tmp_path: Path) -> None:
-    """Train for an epoch without evaluation. What is done to stored images is done before, and belongs to ours."""
+    """Train for an epoch and evaluate a batch. What is done to stored images is done before, and belongs to ours.
+
+    Classes are gray levels: of a training that has learned nothing ours evaluates a sample besides.
+    """
     torch.set_num_threads(threads)
-    count = sized(1024, 4096) if victim == SMALL else sized(128, 512)
-    images = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+    count = sized(512, 4096) if victim == SMALL else sized(128, 512)
     labels = np.arange(count) % 10
+    noise = np.random.default_rng(0).integers(0, 25, (count, 32, 32, 3), dtype=np.uint8)
+    images = (noise + 23 * labels[:, None, None, None]).astype(np.uint8)
+    test = Arrays(images[:64], labels[:64])
     recipe = protocol("micro").model_copy(update={"epochs": 1, "pad": 4})
     [countermeasure] = registry().resolve("countermeasure", column)
     assert isinstance(countermeasure, Countermeasure)
     build = builder(victim)
 
     def here() -> None:
-        data = ImageSet(images, labels, tuple("abcdefghij"))
+        data, few = (ImageSet(i, y, tuple("abcdefghij")) for i, y in ((images, labels), (test.images, test.labels)))
         if countermeasure.overrides("purify"):
             data = countermeasure.purify(data, Context("cpu", 0, tmp_path, tmp_path, tmp_path))
-        train(build, data, None, recipe, countermeasure, "cpu", default_precision("cpu"), 0, silent)
+        train(build, data, few, recipe, countermeasure, "cpu", default_precision("cpu"), 0, silent)
 
     def there() -> None:
         with torch.random.fork_rng():
-            train_as_released(build, Arrays(images, labels), None, recipe, column)
+            train_as_released(build, Arrays(images, labels), test, recipe, column)
 
     what = f"{victim}, {column}: {count // recipe.batch} steps, {threads} thread{'s' * (threads > 1)}"
     in_pairs(
