@@ -13,8 +13,12 @@ from ue_bench.schedule.graph import Task
 LONG = "demo[train_per_class=20,test_per_class=10]/deephiding[secret=7]/jpeg[quality=10]/resnet18[width=64]/tiny/s0"
 
 
-def task(name: str, weight: float = 1.0) -> Task:
-    return Task(name, f"task {name}", None, weight=weight)
+def task(name: str, weight: float = 1.0, seconds: float | None = None, needs: tuple[str, ...] = ()) -> Task:
+    return Task(name, f"task {name}", None, needs, weight, seconds=seconds)
+
+
+def predicted(name: str, seconds: float, needs: tuple[str, ...] = ()) -> Task:
+    return task(name, seconds, seconds, needs)
 
 
 class Clock:
@@ -217,6 +221,47 @@ def test_eta_knows_the_tail(clock: Clock) -> None:
     progress.on_event(Event("progress", tasks[3], fraction=0.25))
     # 3.25 tasks a minute by four workers, so one worker does 0.8125, and has 0.75 of a task before it.
     assert progress.eta() == "0:55"
+
+
+def on_workers(count: int, tasks: list[Task]) -> Progress:
+    progress = Progress(Console(file=StringIO(), force_terminal=False))
+    progress.begin(tasks, len(tasks), len(tasks), [Slot(f"cpu#{i}", "cpu", 1) for i in range(count)])
+    return progress
+
+
+def test_eta_is_that_of_earlier_runs_until_this_one_tells_more(clock: Clock) -> None:
+    tasks = [predicted("a", 60), predicted("b", 60)]
+    progress = on_workers(1, tasks)
+    assert progress.eta() == "2:00"
+    progress.on_event(Event("started", tasks[0]))
+    clock.now += 120  # twice as long as predicted
+    progress.on_event(Event("done", tasks[0]))
+    assert progress.eta() == "1:58"  # the prediction still counts a little
+
+
+def test_eta_takes_a_task_that_says_nothing_for_as_far_as_it_was_predicted_to_be(clock: Clock) -> None:
+    tasks = [predicted("a", 100), predicted("b", 100)]
+    progress = on_workers(1, tasks)
+    progress.on_event(Event("started", tasks[0]))
+    clock.now += 50
+    assert progress.eta() == "2:30"
+    clock.now += 1000  # it says nothing, and so is not done
+    assert progress.finished() == 90
+
+
+def test_eta_knows_that_one_task_waits_for_another(clock: Clock) -> None:
+    """Four workers do not help a chain of two."""
+    tasks = [predicted("p", 60), predicted("t", 60, ("p",)), *(predicted(name, 10) for name in "abc")]
+    progress = on_workers(4, tasks)
+    assert progress.eta() == "2:00"
+    progress.on_event(Event("started", tasks[0]))
+    clock.now += 60
+    for one in (tasks[0], *tasks[2:]):
+        progress.on_event(Event("done", one))
+    assert progress.eta() != "--"
+    assert progress._longest() == 60
+    progress.on_event(Event("failed", tasks[1], text="no"))
+    assert progress.eta() == "0:00"
 
 
 @pytest.mark.parametrize(("widgets", "live"), [(None, False), ("a spec", True)])

@@ -10,18 +10,20 @@ from typing import Any, cast
 import pytest
 from toys import PROTOCOL, Brighter, Clean, Doubler, Linear, Plain, Toy, planned, toy_cell, toy_data
 
-from ue_bench.grid import prediction
+from ue_bench.grid import prediction, trial
 from ue_bench.grid.cell import cells
+from ue_bench.grid.filling import tasks_of
 from ue_bench.grid.grid import Grid
 from ue_bench.grid.planner import Planned
 from ue_bench.grid.prediction import Predictor, forecast
 from ue_bench.grid.stages.base import Stage
 from ue_bench.grid.stages.protect import ProtectStage
 from ue_bench.grid.stages.train import TrainStage
-from ue_bench.grid.timings import FILE, KEPT, START_UP, Timed, Timings, paces
+from ue_bench.grid.timings import FILE, KEPT, START_UP, Timed, Timings, paces, remembered
 from ue_bench.schedule.devices import Slot
 from ue_bench.schedule.executor import Event, EventKind
 from ue_bench.schedule.graph import Task
+from ue_bench.schedule.rules import SHORTEST_LIMIT, Limits
 
 SLOTS = [Slot("cpu#0", "cpu", 1), Slot("cpu#1", "cpu", 1)]
 
@@ -73,7 +75,8 @@ def trained(**changes: Any) -> TrainStage:
 
 @pytest.fixture(autouse=True)
 def no_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pass of an image through any network takes a second."""
+    """A pass of an image through any network takes a second, and nothing is tried."""
+    monkeypatch.setattr(trial, "seconds", lambda *_: None)
     monkeypatch.setattr(prediction, "network_seconds", lambda network, images, *rest: network.passes * images)
 
 
@@ -214,6 +217,27 @@ def test_what_nothing_tells_is_not_counted_but_said(tmp_path: Path) -> None:
     found = forecast(stages(2), place(tmp_path), SLOTS)
     assert found.unknown == 2
     assert [seconds is None for seconds in found.stages] == [True, False, True, False]
+
+
+def test_tasks_weigh_the_seconds_of_earlier_runs_and_know_them(tmp_path: Path) -> None:
+    timings = known(tmp_path, 1, 10)
+    tasks = tasks_of(stages(2), remembered(timings, "here"))
+    assert [one.weight for one in tasks] == pytest.approx([1, 10, 1, 10])
+    assert [one.seconds for one in tasks] == pytest.approx([1, 10, 1, 10])
+    assert Limits().of(tasks[1]) == SHORTEST_LIMIT
+
+
+def test_what_was_never_measured_weighs_what_it_would_at_the_pace_of_its_kind(tmp_path: Path) -> None:
+    slow = stages(1)
+    [other] = planned([TrainStage(toy_cell(protector=Clean(), victim=Linear(width=5)))])[1:]
+    tasks = tasks_of([*slow, other], remembered(known(tmp_path, 1, 10), "here"))
+    assert [one.seconds for one in tasks] == [pytest.approx(1), pytest.approx(10), None]
+    assert tasks[2].weight == pytest.approx(10 * other.stage.cost().weight / slow[1].stage.cost().weight)
+
+
+def test_without_earlier_runs_tasks_weigh_passes(tmp_path: Path) -> None:
+    tasks = tasks_of(stages(1))
+    assert [(one.weight, one.seconds) for one in tasks] == [(p.stage.cost().weight, None) for p in stages(1)]
 
 
 def test_nothing_to_do_takes_no_time(tmp_path: Path) -> None:

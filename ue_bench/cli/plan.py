@@ -32,7 +32,7 @@ def command(as_json: bool, form: str, jobs: int | None, **options: Any) -> int:
     """Show what 'run' would compute, without computing it, and how long that will take here.
 
     Loads the dataset, because its fingerprint is part of every cell's key. What this machine has not computed before is
-    predicted from some passes through its networks.
+    predicted from some passes through its networks, and from what protectors and purifiers do to a few images.
     """
     grid = resolved(**options)
     if form == "jsonl":

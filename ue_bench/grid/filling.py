@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from statistics import median
 from typing import Protocol
 
 from ..errors import UserError
@@ -47,6 +48,15 @@ class FillOptions:
     executor_options: Mapping[str, str] = field(default_factory=dict)
 
 
+Predict = Callable[[Stage], float | None]
+"""Returns the seconds that a stage will take, None where nothing tells."""
+
+
+def nothing_known(stage: Stage) -> float | None:
+    """Predict nothing."""
+    return None
+
+
 class Follower(Protocol):
     """Hears what happens while stages are computed."""
 
@@ -68,9 +78,11 @@ def fill(
     follower: Follower,
     options: FillOptions | None = None,
     choice: ExecutorChoice = LOCAL,
+    predict: Predict = nothing_known,
 ) -> dict[str, str]:
     """Compute what is missing for ``targets``; return why each failed stage failed, by key.
 
+    What ``predict`` knows of stages decides their order, their time limit and when the end is expected.
     Others may fill the same folders meanwhile: each stage is computed by one of them. Failures are recorded beside the
     results, and forgotten when the same stage succeeds. Raises StorageProblem when a folder cannot be written,
     KeyboardInterrupt after Ctrl-C.
@@ -82,7 +94,7 @@ def fill(
     _sweep(stores, env)
     given_up = _not_tried_again(targets, stores, options)
     planned = plan([t for t in targets if t.key not in given_up], stores)
-    tasks = [task_of(p) for p in planned]
+    tasks = tasks_of(planned, predict)
     executor: Executor | None = None
     workers: list[Slot] = []
     if choice.is_remote and tasks:
@@ -111,11 +123,24 @@ def fill(
         follower.end()
 
 
-def task_of(planned: Planned) -> Task:
-    """Return a stage as the scheduler sees it."""
-    stage, cost = planned.stage, planned.stage.cost()
-    paced = stage.kind if cost.networks else ""  # the weight of other work says nothing of its time
-    return Task(stage.key, stage.label, stage, planned.needs, cost.weight, paced)
+def tasks_of(planned: Sequence[Planned], predict: Predict = nothing_known) -> list[Task]:
+    """Return stages as the scheduler sees them. Where times are known, all weigh seconds.
+
+    One whose time is not known weighs what it takes at the pace of others of its kind, or else of all.
+    """
+    work = [(p.stage, p.needs, p.stage.cost(), predict(p.stage)) for p in planned]
+    paces: dict[str, list[float]] = {}
+    for stage, _, cost, seconds in work:
+        if seconds is not None:
+            paces.setdefault(stage.kind, []).append(seconds / max(cost.weight, 1e-3))
+    pace = {kind: median(values) for kind, values in paces.items()}
+    usual = median(pace.values()) if pace else 1.0
+    tasks = []
+    for stage, needs, cost, seconds in work:
+        weight = cost.weight * pace.get(stage.kind, usual) if seconds is None else seconds
+        paced = stage.kind if cost.networks else ""  # the weight of other work says nothing of its time
+        tasks.append(Task(stage.key, stage.label, stage, needs, weight, paced, seconds))
+    return tasks
 
 
 def _open_remote(

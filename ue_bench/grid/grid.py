@@ -27,7 +27,7 @@ from .planner import Planned, plan
 from .sharding import Shard
 from .stages.base import Stage, Stores
 from .stages.train import TrainStage
-from .timings import Timed, Timings
+from .timings import Timed, Timings, remembered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,18 +121,23 @@ class Grid:
         if self.whole is not None and self.goal is TrainStage:
             Stores(self.env).results.create()
             requests.record(self.env.out, self.whole.wanted())
-        timed = self._timed(follower, options)
-        return fill(self.targets, self.env, self.devices, jobs, timed, options, self.executor)
+        return self._fill(self.targets, follower, jobs, options)
 
     def fill_stage(self, stage: Stage, follower: Follower) -> dict[str, str]:
         """Compute one stage, after what it needs and is missing, on one worker; as ``fill``."""
-        return fill([stage], self.env, self.devices, 1, self._timed(follower, None), None, self.executor)
+        return self._fill([stage], follower, 1, None)
 
-    def _timed(self, follower: Follower, options: FillOptions | None) -> Follower:
-        """Return a follower that keeps times too, where they are those of this machine and of one stage alone."""
-        if self.executor.is_remote or (options is not None and options.pack not in (None, 1)):
-            return follower
-        return Timed(follower, Timings(self.env.cache_dir), self.place)
+    def _fill(
+        self, targets: Sequence[Stage], follower: Follower, jobs: int | None, options: FillOptions | None
+    ) -> dict[str, str]:
+        """Fill with what this machine remembers of times; it keeps those of stages that run here, each alone."""
+        if self.executor.is_remote:
+            return fill(targets, self.env, self.devices, jobs, follower, options, self.executor)
+        timings = Timings(self.env.cache_dir)
+        predict = remembered(timings, self.place)
+        if options is None or options.pack in (None, 1):
+            follower = Timed(follower, timings, self.place)
+        return fill(targets, self.env, self.devices, jobs, follower, options, predict=predict)
 
     def results(self) -> list[Result]:
         """Return the stored results of training of the cells."""

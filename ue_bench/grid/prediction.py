@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -10,43 +11,53 @@ from itertools import count
 from ..contract.plugin import NetworkCost
 from ..schedule.devices import Slot
 from ..schedule.graph import Graph, Task
+from . import trial
 from .cost import seconds as network_seconds
 from .grid import Grid
 from .planner import Planned
 from .stages.base import Stage, StageCost
-from .timings import START_UP, Timings, first_known, paces
+from .timings import START_UP, Timings, remembered
+
+TRIALS = 15.0  # seconds for trying stages that nothing tells of
 
 
 class Predictor:
-    """Predicts from what this machine measured before; where there is nothing, from passes through networks.
+    """Predicts from what this machine measured before; where there is nothing, from what it measures now.
 
-    These are timed for a second each, and leave out reading, purifying and measuring.
+    That is passes through networks, timed for a second each, which leave out reading and measuring; for stages without
+    networks, what they do to a few images, as long as ``TRIALS`` seconds are not used up.
     """
 
     def __init__(self, grid: Grid, timings: Timings | None = None) -> None:
-        self.info, self.env, self.place = grid.data.info, grid.env, grid.place
+        self.data, self.env, self.place = grid.data, grid.env, grid.place
+        self._left = TRIALS
         self.precision = grid.precision
         self.timings = timings or Timings(grid.env.cache_dir)
-        self._known: dict[tuple[str, StageCost], float | None] = {}
+        self._remembered = remembered(self.timings, grid.place)
+        self._measured: dict[tuple[str, StageCost], float | None] = {}
 
     def seconds(self, stage: Stage) -> float | None:
         """Return the expected seconds of ``stage`` on one slot; None where nothing tells."""
+        before = self._remembered(stage)
+        if before is not None:
+            return before
         kind, cost = stage.kind, stage.cost()
-        if (kind, cost) not in self._known:
-            self._known[kind, cost] = self._seconds(kind, cost)
-        return self._known[kind, cost]
+        if (kind, cost) not in self._measured:
+            self._measured[kind, cost] = self._measure(stage, cost)
+        return self._measured[kind, cost]
 
-    def _seconds(self, kind: str, cost: StageCost) -> float | None:
-        rate = first_known(self.timings, paces(kind, cost, self.place))
-        if rate is not None:
-            return rate * cost.work
-        return sum(self._passes(network, cost.images) for network in cost.networks) if cost.networks else None
+    def _measure(self, stage: Stage, cost: StageCost) -> float | None:
+        if cost.networks:
+            return sum(self._passes(network, cost.images) for network in cost.networks)
+        started = time.perf_counter()
+        found = trial.seconds(stage, self.data, self.env) if self._left > 0 else None
+        self._left -= time.perf_counter() - started
+        return found
 
     def _passes(self, network: NetworkCost, images: int) -> float:
-        size = self.info.height, self.info.width
-        return network_seconds(
-            network, images, self.info.classes, size, self.env.device, self.precision, self.env.threads
-        )
+        info = self.data.info
+        size = info.height, info.width
+        return network_seconds(network, images, info.classes, size, self.env.device, self.precision, self.env.threads)
 
     @property
     def start_up(self) -> float:

@@ -6,6 +6,7 @@ import re
 import sys
 import time
 import warnings
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 
 from rich.console import Console, Group, RenderableType
@@ -16,9 +17,11 @@ from rich.text import Text
 
 from ..schedule.devices import Slot
 from ..schedule.executor import Event
-from ..schedule.graph import Task
+from ..schedule.graph import Graph, Task
 
 SILENCE = 60  # seconds off a terminal, after which a task that is at work says so
+FIRST = 0.02  # share of all work that must be done before its pace says more than a prediction
+SILENT = 0.9  # share that a task has done at most that says nothing
 BAR = 12  # columns; with the counts beside it the line fits into 80
 
 
@@ -40,6 +43,23 @@ def shorten(label: str, width: int) -> str:
     return label[:head] + "…" + label[len(label) - (width - 1 - head) :]
 
 
+@dataclass
+class _Running:
+    """A task at work: how far it says that it is, and since when."""
+
+    task: Task
+    slot: str
+    fraction: float = 0.0
+    text: str = ""
+    since: float = field(default_factory=lambda: time.monotonic())
+
+    def share(self) -> float:
+        """Return how much of it is done; where it has not said so, as its predicted seconds tell."""
+        if self.fraction or not self.task.seconds:
+            return self.fraction
+        return min(SILENT, (time.monotonic() - self.since) / self.task.seconds)
+
+
 class Progress:
     """Follows the computation of stages: a live display on a terminal or in a notebook, a line an event elsewhere."""
 
@@ -50,7 +70,10 @@ class Progress:
         self.weight, self.workers = 0.0, 1
         self.done: list[Task] = []
         self.failed: list[Event] = []
-        self.running: dict[str, tuple[Task, str, float, str]] = {}
+        self.running: dict[str, _Running] = {}
+        self.known = 0.0
+        self.ended: set[str] = set()
+        self.chains: list[tuple[float, Task]] = []
         self.started = self.spoken = time.monotonic()
         self.stopping = False
         self.elsewhere = 0
@@ -62,8 +85,11 @@ class Progress:
     def begin(self, tasks: list[Task], targets: int, missing: int, workers: list[Slot]) -> None:
         """Say how much there is to compute, and start the display."""
         self.tasks, self.cached = tasks, targets - missing
-        self.weight, self.workers = sum(t.weight for t in tasks), len(workers)
-        self.done, self.failed, self.running, self.elsewhere = [], [], {}, 0
+        self.weight, self.workers = sum(t.weight for t in tasks), max(1, len(workers))
+        self.known = sum(t.weight for t in tasks if t.seconds is not None)  # of that weight the seconds are known
+        self.done, self.failed, self.running, self.elsewhere, self.ended = [], [], {}, 0, set()
+        length = Graph(tasks).length
+        self.chains = sorted(((length[t.key], t) for t in tasks), key=lambda chain: chain[0])  # the longest is the last
         self.started = self.spoken = time.monotonic()
         if not tasks:
             self.line(f"ue-bench: nothing to compute, all {self.cached} cells have results")
@@ -99,12 +125,15 @@ class Progress:
             return
         assert task is not None
         if event.kind == "started":
-            self.running[task.key] = (task, event.slot, 0.0, "")
+            self.running[task.key] = _Running(task, event.slot)
         elif event.kind == "progress":
-            self.running[task.key] = (task, event.slot, event.fraction, event.text)
+            one = self.running.setdefault(task.key, _Running(task, event.slot))
+            one.fraction, one.text = event.fraction, event.text
             self.sign_of_life(task, event)
         else:
             self.running.pop(task.key, None)
+            if event.kind in ("done", "elsewhere", "failed"):
+                self.ended.add(task.key)
             if event.kind in ("done", "elsewhere"):
                 self.done.append(task)
                 self.elsewhere += event.kind == "elsewhere"
@@ -141,21 +170,34 @@ class Progress:
     def finished(self) -> float:
         """Weight of what is done, running tasks counted in part."""
         running = list(self.running.values())  # a copy: the display draws in a thread of its own
-        return sum(t.weight for t in self.done) + sum(t.weight * fraction for t, _, fraction, _ in running)
+        return sum(t.weight for t in self.done) + sum(one.task.weight * one.share() for one in running)
 
     def eta(self) -> str:
-        """Remaining time at the pace so far, each task counted by its weight.
+        """Remaining time, each task counted by its weight, running ones by what is left of them.
 
-        At the end, when there is less to do than there are workers, the longest task that runs tells.
+        At the pace so far; at first, where most of the weight is in seconds, at that which was predicted. At the end,
+        when there is less to do than there are workers, the longest chain of tasks tells.
         """
         finished, elapsed = self.finished(), time.monotonic() - self.started
         lost = sum(e.task.weight for e in self.failed if e.task)
-        if finished <= 0.02 * self.weight:
+        predicted = FIRST * self.weight if self.known > self.weight / 2 else 0.0
+        if not predicted and finished <= FIRST * self.weight:
             return "--"
-        running = list(self.running.values())
-        left = max((t.weight * (1 - fraction) for t, _, fraction, _ in running), default=0.0)
-        pace = elapsed / finished  # of all workers together
-        return duration(max(pace * max(0.0, self.weight - finished - lost), pace * self.workers * left))
+        pace = (elapsed + predicted / self.workers) / (finished + predicted)  # of all workers together
+        return duration(pace * max(self.weight - finished - lost, self.workers * self._longest(), 0.0))
+
+    def _longest(self) -> float:
+        """Return the weight that is left of the longest chain of tasks."""
+        while self.chains and self.chains[-1][1].key in self.ended:
+            self.chains.pop()
+        longest = 0.0
+        for length, task in reversed(self.chains):
+            one = self.running.get(task.key)
+            if task.key not in self.ended:
+                longest = max(longest, length - (one.task.weight * one.share() if one else 0.0))
+                if one is None:
+                    break
+        return longest
 
     def render(self) -> RenderableType:
         """The live display: one line of totals, one a running task."""
@@ -173,15 +215,15 @@ class Progress:
         head.add_column(no_wrap=True, overflow="ellipsis")
         bar = ProgressBar(self.weight, self.finished(), width=BAR)
         head.add_row(bar, Text.from_markup(", ".join(filter(None, counts))))
-        slots = max((len(slot) for _, slot, _, _ in running), default=0)
-        texts = min(max((len(text) for *_, text in running), default=0), self.console.width // 4)
+        slots = max((len(one.slot) for one in running), default=0)
+        texts = min(max((len(one.text) for one in running), default=0), self.console.width // 4)
         labels = max(8, self.console.width - slots - texts - 4 - 3 * 2)  # 4 for the percentage, 2 between columns
         body = Table.grid(padding=(0, 2))
         for width in (slots, 4, texts, labels):
             body.add_column(no_wrap=True, overflow="ellipsis", max_width=width)
-        for task, slot, fraction, text in running:
-            label = Text(shorten(task.label, labels))
-            body.add_row(Text(slot, style="dim"), f"{fraction:4.0%}", Text(text, style="dim"), label)
+        for one in running:
+            label = Text(shorten(one.task.label, labels))
+            body.add_row(Text(one.slot, style="dim"), f"{one.fraction:4.0%}", Text(one.text, style="dim"), label)
         return Group(head, body)
 
 

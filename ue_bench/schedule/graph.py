@@ -35,6 +35,8 @@ class Graph:
     protection of a set, starts in time for its followers to be there when ``width`` slots have done the others, and
     early enough not to be left for the end. Among equals the one with the longest chain of work behind it comes first,
     then the given order holds; only the first result is reached by the shortest way.
+
+    ``length`` is the weight of each task and of the longest chain behind it.
     """
 
     def __init__(self, tasks: list[Task], width: int = 1) -> None:
@@ -45,8 +47,8 @@ class Graph:
         for key, needs in self._unmet.items():
             for need in needs:
                 self._followers[need].append(key)
-        self._length = self._chain_lengths()
-        order = sorted(self.waiting, key=self._length.__getitem__, reverse=True)
+        self.length = self._chain_lengths()
+        order = sorted(self.waiting, key=self.length.__getitem__, reverse=True)
         self._rank = {key: rank for rank, key in enumerate(order)}
         self._opens = {key for key, needs in self._unmet.items() if not needs and self._followers[key]}
         self._behind = {key: sum(self.waiting[f].weight for f in self._followers[key]) for key in self._opens}
@@ -123,7 +125,7 @@ class Graph:
 
     def _opening_is_due(self, key: str) -> bool:
         """Return whether the opening ``key`` must start although other work is ready."""
-        if self._length[key] * HASTE > self._left / self.width:
+        if self.length[key] * HASTE > self._left / self.width:
             return True
         if self._without_result and self._ready_ends():
             return False

@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import EnvironmentProblem
 from .call import Call
 from .endings import Ending, describe
-from .executor import Event, Job
+from .executor import Event, FailureClass, Job
 from .ray_worker import NODE_DIGITS, Worker, connect
 
 
@@ -130,7 +130,7 @@ class RayExecutor:
             kind, *said = self.ray.get(next(actor.answers) if actor.slot else actor.answers)
         except (self.ray.exceptions.RayError, StopIteration) as error:
             ran_out = isinstance(error, self.ray.exceptions.OutOfMemoryError)
-            failure = "resource" if ran_out else "infrastructure"
+            failure: FailureClass = "resource" if ran_out else "infrastructure"
             kind, said = "ended", [Ending("failed", describe(error), str(error), failure, reusable=False)]
         if kind == "ended":
             actor.job = None

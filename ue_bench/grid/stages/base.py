@@ -133,6 +133,13 @@ class Stage(ABC):
     def cost(self) -> StageCost:
         """Return the expected work."""
 
+    def try_on(self, few: ImageSet, ctx: Context) -> bool:
+        """Do to a few training images what this stage does to all of them, for a prediction; return False if it cannot.
+
+        That can be done before the stages it needs: the time depends on the number of images, not on what they show.
+        """
+        return False
+
     @abstractmethod
     def exists(self, stores: Stores) -> bool:
         """Return whether its outcome is stored."""

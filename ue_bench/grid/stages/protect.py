@@ -77,6 +77,10 @@ class ProtectStage(ArtifactStage):
         networks, other = ((network,), 0.0) if network else ((), LEAST_PASSES)
         return StageCost(images, networks, other, (self.shared.selector(self.protector),))
 
+    def try_on(self, few: ImageSet, ctx: Context) -> bool:
+        perturbation.measure(few, self.protector.protect(few, ctx), self.protector.budget)
+        return True
+
     def fill(self, folder: Path, work: Work) -> None:
         clean = stored_split(work.artifacts, self.data, "train")
         check_size(self.protector, clean.size)

@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 
 from ...contract.combination import purifiers
+from ...contract.context import Context
+from ...contract.imageset import ImageSet
 from ...contract.plugin import Countermeasure
 from ...seeds import derive
 from ...store.artifacts import save_images
@@ -84,6 +86,10 @@ class PurifyStage(ArtifactStage):
 
     def cost(self) -> StageCost:
         return StageCost(self.protect.data.info.train, other=1.0, subjects=(self._selector,))
+
+    def try_on(self, few: ImageSet, ctx: Context) -> bool:
+        self.countermeasure.purify(few, ctx)
+        return True
 
     def fill(self, folder: Path, work: Work) -> None:
         with work.context(self.stage_seed) as ctx:
