@@ -42,8 +42,7 @@ def test_a_grid_from_plan_to_leaderboard(ue_bench: Command, computed: list[str],
     assert planned.out.splitlines()[-1].startswith("2 of 2 cells to compute, 3 stages in all, some 0:0")
     rows = ue_bench("run", "--dry-run", "--json", *GRID).json
     assert [r["kind"] for r in rows] == ["protected", "result", "result"]
-    assert [r["seconds"] is None for r in rows] == [True, False, False]  # clean images ask nothing of a network
-    assert rows[1]["seconds"] > 0
+    assert all(r["seconds"] > 0 for r in rows)  # clean images ask nothing of a network, but are tried
     assert rows[1]["needs"] == [rows[0]["key"]]
     assert [r["state"] for r in ue_bench("status", "--json", *GRID).json] == ["missing", "missing"]
     assert computed == []

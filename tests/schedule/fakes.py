@@ -62,8 +62,8 @@ class FakeRay(ModuleType):
         self.answers[number] = answer
         return number
 
-    def wait(self, waited: list[Any], num_returns: int, timeout: float) -> tuple[list[Any], list[Any]]:
-        ready = [one for one in waited if isinstance(one, int) or one.ready][:num_returns]
+    def wait(self, waited: list[Any], timeout: float) -> tuple[list[Any], list[Any]]:
+        ready = [one for one in waited if isinstance(one, int) or one.ready][:1]
         return ready, [one for one in waited if one not in ready]
 
     def get(self, reference: int) -> Any:

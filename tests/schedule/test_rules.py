@@ -12,7 +12,10 @@ import pytest
 from ue_bench.errors import EnvironmentProblem, StorageProblem
 from ue_bench.schedule import rules
 from ue_bench.schedule.devices import Slot
+from ue_bench.schedule.driver import Alone, Driver
 from ue_bench.schedule.endings import failure_class
+from ue_bench.schedule.executor import Event, Job
+from ue_bench.schedule.graph import Task
 from ue_bench.schedule.logs import LARGEST
 from ue_bench.schedule.rules import Limits, Stops
 
@@ -149,6 +152,50 @@ def test_output_goes_to_a_log_of_limited_size(drive: Drive, tmp_path: Path, capf
     assert LARGEST <= len(long) < LARGEST + 100
     assert long.endswith("the rest is left out\n")
     assert capfd.readouterr() == ("", "")
+
+
+class OneSlot:
+    """An executor whose jobs end at once; in its first attempt "waits" needs what another process makes."""
+
+    detached = False
+
+    def __init__(self) -> None:
+        self.told: list[Event] = []
+        self.tried: list[str] = []
+
+    def capacity(self) -> int:
+        return 0 if self.told else 1
+
+    def submit(self, job: Job) -> None:
+        first = job.task.key not in self.tried
+        self.tried.append(job.task.key)
+        end = Event("deferred", job.task, text="a surrogate") if first and job.task.key == "waits" else None
+        self.told += [Event("started", job.task, "slot"), end or Event("done", job.task)]
+
+    def events(self, timeout: float) -> list[Event]:
+        told, self.told = self.told, []
+        return told
+
+    def retire(self, slot: str) -> None: ...
+
+    def cancel(self, key: str) -> str:
+        return ""
+
+    def close(self) -> None: ...
+
+
+def test_a_task_that_waits_for_a_surrogate_of_another_process_holds_no_slot() -> None:
+    executor, asked = OneSlot(), []
+
+    class Elsewhere(Alone):
+        def is_free(self, task: Task, lease: str) -> bool:
+            asked.append(lease)
+            return len(executor.tried) > 3
+
+    driver = Driver(executor, lambda event: None, Elsewhere(), clock=iter(range(1000)).__next__)
+    assert driver.run([task("waits", weight=0.5), *(task(name) for name in "abc")]) == {}
+    assert executor.tried == ["waits", "a", "b", "c", "waits"]
+    assert set(asked) == {"a surrogate"}
 
 
 def test_limits() -> None:

@@ -237,7 +237,9 @@ def test_a_full_queue_is_asked_again_a_wrong_partition_is_not(make: Make, cluste
     happened(executor)
     cluster.refusal = "QOSMaxSubmitJobPerUserLimit"
     executor.submit(job("b"))
-    assert happened(executor) == []
+    assert {event.text for event in happened(executor)} == {
+        "sbatch refuses, asked again in a minute: RuntimeError: QOSMaxSubmitJobPerUserLimit"
+    }
     cluster.refusal = ""
     happened(executor)
     assert cluster.arrays == [1, 1]
@@ -256,7 +258,9 @@ def test_a_deaf_controller_is_asked_again(make: Make, cluster: FakeSlurm) -> Non
     cluster.work()
     answer = (cluster.bin / "squeue").read_text()
     cluster.command("squeue", "exit 1")
-    assert kinds(happened(executor)) == [("started", "a"), ("done", "a")]
+    events = happened(executor)
+    assert kinds([event for event in events if event.task]) == [("started", "a"), ("done", "a")]
+    assert all(event.text.startswith("squeue does not answer: ") for event in events if not event.task)
     (cluster.bin / "squeue").write_text(answer)
     assert happened(executor) == []
     assert not list(executor.folder.glob("*.json"))

@@ -77,11 +77,10 @@ class RayExecutor:
     def events(self, timeout: float) -> list[Event]:
         """Return what happened, in order."""
         busy = {a.answers: a for a in self._actors if a.job}
-        patience = 0.0 if self._events else timeout
         if not busy:
-            time.sleep(patience)
-        elif self.ray.wait(list(busy), num_returns=1, timeout=patience)[0]:
-            for answers in self.ray.wait(list(busy), num_returns=len(busy), timeout=0.0)[0]:
+            time.sleep(0.0 if self._events else timeout)
+        else:
+            for answers in self.ray.wait(list(busy), timeout=0.0 if self._events else timeout)[0]:
                 self._hear(busy[answers])
         events, self._events = self._events, []
         return events

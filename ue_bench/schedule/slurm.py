@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..checksums import log
 from ..errors import EnvironmentProblem, one_line
 from .call import Call
 from .choice import SlurmOptions
@@ -45,7 +44,7 @@ class SlurmExecutor:
         self._pending: list[Job] = []
         self._jobs: dict[str, Job] = {}  # that have not ended, pending ones too
         self._events: list[Event] = []
-        self._excluded = set(filter(None, [options.exclude]))
+        self._excluded = [options.exclude] if options.exclude else []
         self._due, self._looked = 0.0, -poll
         self.submitit = open_submitit(folder, options, call.threads)
         self._sent = sent_earlier(folder)
@@ -64,19 +63,17 @@ class SlurmExecutor:
 
     def events(self, timeout: float) -> list[Event]:
         """Return what happened, in order."""
-        end = time.monotonic() + timeout
-        while True:
-            self._send()
-            self._look()
-            if self._events or (left := end - time.monotonic()) <= 0:
-                events, self._events = self._events, []
-                return events
-            time.sleep(min(left, 0.25))
+        self._send()
+        self._look()
+        if not self._events:
+            time.sleep(timeout)
+        events, self._events = self._events, []
+        return events
 
     def retire(self, slot: str) -> None:
         """Send no more jobs to the node ``slot``."""
-        self._excluded.add(slot)
-        self.submitit.update_parameters(exclude=",".join(sorted(self._excluded)))
+        self._excluded.append(slot)
+        self.submitit.update_parameters(exclude=",".join(self._excluded))
 
     def cancel(self, key: str) -> str:
         """Stop the job with that key; return where its output lies. Others of its group are sent again."""
@@ -112,7 +109,7 @@ class SlurmExecutor:
         except (RuntimeError, OSError) as error:  # submitit passes on what sbatch says
             if not self._sent:
                 raise EnvironmentProblem(f"sbatch refuses: {one_line(error)}", "see --slurm and sinfo") from error
-            log.warning("ue-bench: sbatch refuses, asked again in a minute: %s", one_line(error))
+            self._events.append(Event("warning", text=f"sbatch refuses, asked again in a minute: {one_line(error)}"))
             self._due = time.monotonic() + REFUSED
             return
         self._pending = []
@@ -130,7 +127,7 @@ class SlurmExecutor:
         try:
             known = states()
         except (OSError, subprocess.SubprocessError) as error:  # slurmctld restarts, or is busy
-            log.warning("ue-bench: squeue does not answer: %s", one_line(error))
+            self._events.append(Event("warning", text=f"squeue does not answer: {one_line(error)}"))
             return
         for sent in list(self._sent):
             state = known.get(sent.job, "GONE")
@@ -148,16 +145,15 @@ class SlurmExecutor:
         if kind == "started":
             sent.slot, sent.running = slot, key
             sent.begun.add(key)
-        elif kind in ENDED:
+        if kind in ENDED:
             sent.open.discard(key)
-        if job and kind in ENDED:
             seconds = how.pop("seconds")
-            self._end(sent, job, Ending(kind, **how), seconds)
+            if job:
+                self._end(sent, job, Ending(kind, **how), seconds)
         elif job:
             self._events.append(Event.of(job, sent.slot, kind, *said))
 
     def _end(self, sent: Sent, job: Job, ending: Ending, seconds: float | None = None) -> None:
-        sent.open.discard(job.task.key)
         del self._jobs[job.task.key]
         sent.failed = sent.failed or ending.kind == "failed"
         self._events.append(ending.event(job, sent.slot, str(sent.log), seconds))

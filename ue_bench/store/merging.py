@@ -14,6 +14,7 @@ from ..atomic import write_atomically, write_once
 from ..errors import UserError
 from .evasion import EvasionResult, EvasionStore
 from .listing import BAD
+from .requests import FOLDER as REQUESTS
 from .results import ResultStore, fresh_path
 from .schema import Failure, Measured, Result
 
@@ -42,10 +43,11 @@ def merge(sources: Sequence[Path], target: Path) -> Merged:
     """Copy the results of ``sources`` that ``target`` lacks, with their curves, and failures of cells without a result.
 
     Every result is verified as when it is read. None is overwritten: of two with other numbers for one cell the one in
-    ``target`` stays. Sources are only read. Raises UserError for a source that holds no results, or is the target.
+    ``target`` stays. Sources are only read. One may hold none, as that of a shard without cells. Raises UserError for a
+    source that no run was to fill, or that is the target.
     """
     for source in sources:
-        if not any((source / name).is_dir() for name in ("results", "evasion", "failures")):
+        if not any((source / name).is_dir() for name in ("results", "evasion", "failures", REQUESTS)):
             raise UserError(f"{source} holds no results", "name folders that 'ue-bench run' filled with --out")
         if source.resolve() == target.resolve():
             raise UserError(f"{source} is both merged and merged into", "name it once, as the last folder")
