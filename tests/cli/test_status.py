@@ -13,6 +13,7 @@ import pytest
 
 from ue_bench.catalogue import boards
 from ue_bench.store.results import ResultStore
+from ue_bench.store.running import announced
 from ue_bench.store.schema import Failure
 
 from .conftest import Command
@@ -94,6 +95,11 @@ def test_failures_come_with_their_logs(ue_bench: Command, out: Path) -> None:
     assert (first["kind"], first["error"]) == ("error", "ValueError: no")
     assert Path(first["log"]).read_text(encoding="utf-8") == "Traceback"
     assert second["log"] is None
+    (out / "logs").mkdir(exist_ok=True)
+    for key in (first["key"], second["key"]):
+        (out / "logs" / f"{key}.log").write_text("printed", encoding="utf-8")
+    again = [failure["log"] for failure in ue_bench("status", "out", "--json").json["failures"]]
+    assert again == [str(out / "logs" / f"{second['key']}.log"), first["log"]]
     assert f"[{first['log']}]" in ue_bench("status", "out").out
 
 
@@ -110,6 +116,13 @@ def test_what_is_at_work_is_read_from_leases(ue_bench: Command, out: Path, tmp_p
     assert dead["lost"] is True
     text = ue_bench("status", "out").out
     assert "at work  demo/none/gray  (node7, for 1:3" in text
+    with announced(out / ".leases" / ("a" * 32), "gpu1", lambda *_: None):
+        (out / ".leases" / "progress" / ("a" * 32)).write_text(
+            json.dumps({"slot": "gpu1", "fraction": 0.75, "text": "epoch 6/8"}), encoding="utf-8"
+        )
+        text = ue_bench("status", "out").out
+        assert "at work  demo/none/gray  (node7 gpu1, for 1:3" in text
+        assert ", 75%, epoch 6/8, some 0:3" in text
     assert "lost     protect demo/noise/s0  (node8" in text
 
 

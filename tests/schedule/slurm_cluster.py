@@ -42,13 +42,14 @@ def no_network() -> str:
 
 
 def in_own_network(*command: str) -> list[str]:
-    """``command`` where there is nothing but a loopback interface.
+    """``command`` where there is nothing but a loopback interface, and whose end is that of all it has started.
 
     That has a second address, of those kept for examples: SLURM looks up names as getaddrinfo does with AI_ADDRCONFIG,
     which finds nothing on a machine that has no address but 127.0.0.1.
     """
     network = "ip link set lo up && ip address add 192.0.2.1/32 dev lo"
-    return ["unshare", "--net", "sh", "-c", f'{network} && exec "$@"', "sh", *command]
+    alone = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    return [*alone, "sh", "-c", f'{network} && exec "$@"', "sh", *command]
 
 
 def configure(folder: Path) -> None:

@@ -103,8 +103,14 @@ def _text(found: Overview) -> str:
         lines.append("")
     for stage in found.running:
         at = "lost" if stage.is_lost else "at work"
-        since = "" if stage.since is None else f", for {duration(stage.since)}"
-        lines.append(f"{at:<8} {stage.label}  ({stage.host}{since})")
+        parts = [
+            f"{stage.host} {stage.slot}".strip(),
+            "" if stage.since is None else f"for {duration(stage.since)}",
+            f"{stage.fraction:.0%}" if stage.fraction else "",
+            stage.text,
+            "" if stage.is_lost or stage.seconds_left is None else f"some {duration(stage.seconds_left)} left",
+        ]
+        lines.append(f"{at:<8} {stage.label}  ({', '.join(filter(None, parts))})")
     left = "" if found.seconds_left is None else f", some {duration(found.seconds_left)} at the pace of the last hour"
     counts = f"{done} done, {failed} failed" + ("" if missing is None else f", {missing} missing")
     return "\n".join([*lines, "", counts + left])

@@ -30,7 +30,7 @@ class RowCounts:
 
 @dataclass(frozen=True)
 class Overview:
-    """What lies in a results folder. ``logs`` are tracebacks of failures by key, for those that have one."""
+    """What lies in a results folder. ``logs`` are tracebacks of failures by key, else what was printed."""
 
     out: Path
     rows: Sequence[RowCounts]
@@ -65,7 +65,9 @@ class Overview:
                 for f in self.failures
                 for log in [self.logs.get(f.key)]
             ],
-            "running": [asdict(stage) | {"lost": stage.is_lost} for stage in self.running],
+            "running": [
+                asdict(stage) | {"lost": stage.is_lost, "seconds_left": stage.seconds_left} for stage in self.running
+            ],
         }
 
 
@@ -78,7 +80,8 @@ def overview(out: Path, *caches: Path) -> Overview:
         raise UserError(f"{out} holds no results", "name a folder that 'ue-bench run' fills with --out")
     store = ResultStore(out)
     results, failures = store.results(), store.failures()
-    logs = {f.key: log for f in failures if (log := out / "failures" / f"{f.key}.txt").is_file()}
+    places = {f.key: (out / "logs" / f"{f.key}.log", out / "failures" / f"{f.key}.txt") for f in failures}
+    logs = {key: log for key, paths in places.items() for log in paths if log.is_file()}  # the last one counts
     rows = _rows(out, results, failures)
     missing = sum(row.missing or 0 for row in rows)
     return Overview(out, rows, failures, logs, running(out, *caches), _seconds_left(results, missing))

@@ -15,6 +15,7 @@ from ..errors import Deferred, one_line
 from ..leases import BEATS, Lease, leases_in, patience
 from ..schedule.call import Report
 from ..schedule.devices import Slot
+from ..store.running import announced
 from .environment import RunEnvironment
 from .stages.base import Stage, Work
 
@@ -46,7 +47,8 @@ def run(assignment: Assignment, slot: Slot, settings: dict[str, Any], report: Re
     with contextlib.ExitStack() as held:
         lease = assignment.lease or held.enter_context(_own_lease(stage, env))
         held.enter_context(_watched(lease))
-        stage.run(Work(env, report, attempt, report.warn, lease, True, slot.packed))
+        said = held.enter_context(announced(lease.path, slot.name, report))
+        stage.run(Work(env, said, attempt, report.warn, lease, True, slot.packed))
 
 
 def shared_folder(stage: Stage, env: RunEnvironment) -> Path:

@@ -1,16 +1,22 @@
-"""Which stages are being computed: read from the leases that drivers keep in a shared folder."""
+"""Which stages are being computed, and how far they are: read from what lies beside their leases in a shared folder."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 LEASES = ".leases"  # in a results or cache folder
 DRIVER = "driver."  # begins the name of a lease that says that a driver is there
+PROGRESS = "progress"  # in that: a file for every stage at work, written by its worker
+NOTE_EVERY = 10.0  # seconds
 OWNERS = "owners"  # in that: one file a driver, written again and again while it lives
+
+Report = Callable[[float, float, str], None]
 
 
 @dataclass(frozen=True)
@@ -18,7 +24,8 @@ class Running:
     """A stage in somebody's hands. ``since`` and ``silent`` are seconds by the clock of this machine.
 
     ``silent``: since its driver last said that it lives; None where that cannot be told. One that is silent for longer
-    than its ``patience`` is taken over by other drivers.
+    than its ``patience`` is taken over by other drivers. ``slot``, ``fraction`` and ``text`` are what its worker last
+    said, within ``NOTE_EVERY`` seconds.
     """
 
     key: str
@@ -28,6 +35,16 @@ class Running:
     since: float | None
     silent: float | None
     patience: float
+    slot: str = ""
+    fraction: float = 0.0
+    text: str = ""
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long it still takes at its pace so far; None where that does not tell."""
+        if self.since is None or not 0 < self.fraction <= 1:
+            return None
+        return self.since * (1 - self.fraction) / self.fraction
 
     @property
     def is_lost(self) -> bool:
@@ -60,9 +77,49 @@ def _read(path: Path, now: float) -> Running | None:
             since=max(0.0, now - since) if since else None,
             silent=_age(owner, now),
             patience=float(said["patience"]),
+            **_progress(path),
         )
     except (OSError, ValueError, KeyError, TypeError):  # it ended meanwhile, or is just being written
         return None
+
+
+@contextlib.contextmanager
+def announced(lease: Path, slot: str, report: Report) -> Iterator[Report]:
+    """Give ``report``, which now and then also notes beside ``lease`` how far its stage is.
+
+    A note that cannot be written is of no consequence.
+    """
+    path, last = lease.parent / PROGRESS / lease.name, -NOTE_EVERY
+
+    def note(done: float, total: float, text: str) -> None:
+        nonlocal last
+        if time.monotonic() - last < NOTE_EVERY:
+            return
+        last = time.monotonic()
+        said = {"slot": slot, "fraction": min(1.0, max(0.0, done / max(total, 1e-9))), "text": text}
+        with contextlib.suppress(OSError, ValueError):  # a plugin may report a number that is none
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps(said, allow_nan=False), encoding="utf-8")
+
+    def both(done: float, total: float, text: str) -> None:
+        report(done, total, text)
+        note(done, total, text)
+
+    note(0, 1, "")
+    last -= NOTE_EVERY - 1.0  # what it says first is soon shown
+    try:
+        yield both
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _progress(lease: Path) -> dict[str, Any]:
+    """Return what the worker of a lease last said."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        said = json.loads((lease.parent / PROGRESS / lease.name).read_bytes())
+        return {"slot": str(said["slot"]), "fraction": float(said["fraction"]), "text": str(said["text"])}
+    return {}
 
 
 def _age(path: Path, now: float) -> float | None:
