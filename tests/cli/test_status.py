@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 
 from ue_bench.catalogue import boards
+from ue_bench.processes import Identity
 from ue_bench.store.results import ResultStore
 from ue_bench.store.running import announced
 from ue_bench.store.schema import Failure
@@ -107,8 +110,15 @@ def test_what_is_at_work_is_read_from_leases(ue_bench: Command, out: Path, tmp_p
     lease(out, "a" * 32, "demo/none/gray", silent=5)
     lease(tmp_path / "cache", "b" * 32, "protect demo/noise/s0", silent=900, host="node8")
     lease(out, "driver.me", "a driver", silent=5)
+    here = Identity.here()
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        gone = Identity(here.space, ended.pid, "long ago").text
+    lease(out, "d" * 32, "demo/none/jpeg", silent=5, process=gone, host="this one")
+    lease(out, "e" * 32, "demo/none/mean", silent=5, process=here.text)
     (out / ".leases" / ("c" * 32)).write_text("{", encoding="utf-8")  # it is being written
     found = {stage["label"]: stage for stage in ue_bench("status", "out", "--json").json["running"]}
+    assert found.pop("demo/none/jpeg")["lost"] == bool(here.space)
+    assert found.pop("demo/none/mean")["lost"] is False
     assert set(found) == {"demo/none/gray", "protect demo/noise/s0"}
     alive, dead = found["demo/none/gray"], found["protect demo/noise/s0"]
     assert (alive["host"], alive["lost"], dead["host"]) == ("node7", False, "node8")

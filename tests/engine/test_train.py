@@ -338,10 +338,10 @@ def test_the_shift_is_taken_off_the_pixels() -> None:
     assert torch.equal(ShiftedInput(nn.Identity(), 0.0)(x), x)
 
 
-def test_progress_is_reported_in_steps() -> None:
+def test_progress_is_reported_in_steps_and_says_the_epoch() -> None:
     reports: list[tuple[float, float, str]] = []
     run(recipe=longer(epochs=10), report=lambda *r: reports.append(r))
-    assert reports == [(10, 20, "train"), (20, 20, "train")]
+    assert reports == [(10, 20, "epoch 5/10"), (20, 20, "epoch 10/10")]
 
 
 def test_memory_of_this_process() -> None:

@@ -2,7 +2,8 @@
 SECONDS LONG``, the time that a task takes and that one of them takes.
 
 Three 'protect' tasks, each needed by four 'train' tasks, as in ``driver``, but what a task stores follows from what it
-reads. MODE names what happens in mid-run, see ``DISTURBANCES``. Prints what happened as JSON.
+reads. MODE names what happens in mid-run, see ``DISTURBANCES``; ``limit`` lets the time of a SLURM job be short,
+``hang`` makes one task stand still until the driver's limit. Prints what happened as JSON.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from ue_bench.schedule.executor import Event, Executor
 from ue_bench.schedule.graph import Task
 from ue_bench.schedule.local import LocalExecutor
 from ue_bench.schedule.ray import RayExecutor
+from ue_bench.schedule.rules import Limits
 from ue_bench.schedule.slurm import SlurmExecutor
 
 from .targets import write
@@ -45,7 +47,9 @@ def step(name: str, slot: Slot, settings: dict[str, Any], report: Any, attempt: 
         return
     report(0, 1, "asleep")
     begun = time.monotonic()
-    time.sleep(settings["seconds"] if name != LONG else settings["long"])
+    work_on(out / f"{name}.state", settings["seconds"] if name != LONG else settings["long"])
+    if name == LONG and attempt == 1:
+        time.sleep(settings["hang"])
     before = json.loads((out / f"{name[0]}.json").read_text())["value"] if len(name) > 1 else ""
     environment = {"device": slot.device, "packed": slot.packed, "gpu": os.environ.get("CUDA_VISIBLE_DEVICES")}
     value = hashlib.sha256(f"{name}{before}".encode()).hexdigest()
@@ -54,6 +58,17 @@ def step(name: str, slot: Slot, settings: dict[str, Any], report: Any, attempt: 
     part.write_text(json.dumps(result))
     part.rename(path)
     write(log, f"made {name} {os.getpid()}")
+
+
+def work_on(state: Path, seconds: float) -> None:
+    """Take so long, less what earlier attempts have done."""
+    done = float(state.read_text()) if state.exists() else 0.0
+    while done < seconds:
+        time.sleep(min(0.5, seconds - done))
+        done += 0.5
+        part = state.with_suffix(f".{os.getpid()}")
+        part.write_text(str(done))
+        part.rename(state)
 
 
 def tasks(out: Path) -> list[Task]:
@@ -111,15 +126,19 @@ DISTURBANCES: dict[str, Callable[[Any, Path, str], None]] = {
 }
 
 
-def open_executor(kind: str, folder: Path, seconds: float, long: float) -> tuple[Executor, Any]:
+def open_executor(kind: str, folder: Path, mode: str, seconds: float, long: float) -> tuple[Executor, Any]:
     """The executor, and the Ray cluster under it if there is one."""
     out = folder / "out"
-    settings = {"out": str(out), "log": str(folder / "log"), "seconds": seconds, "long": long}
+    hang = 600.0 if mode == "hang" else 0.0
+    settings = {"out": str(out), "log": str(folder / "log"), "seconds": seconds, "long": long, "hang": hang}
     call = Call(TARGET, settings)
     if kind == "local":
         return LocalExecutor([Slot(f"cpu#{i}", "cpu", 1) for i in range(3)], TARGET, settings), None
     if kind == "slurm":
-        return SlurmExecutor(call, folder / "slurm", SlurmOptions(time=5, gres="gpu:1", group=0.03), poll=0.3), None
+        minutes = 2 if mode == "limit" else 5  # a job hears of it 90 seconds before
+        return SlurmExecutor(
+            call, folder / "slurm", SlurmOptions(time=minutes, gres="gpu:1", group=0.03), poll=0.3
+        ), None
     from ray.cluster_utils import Cluster
 
     node = {"num_cpus": 2, "num_gpus": 1, "object_store_memory": 80 * 2**20}
@@ -132,8 +151,8 @@ def open_executor(kind: str, folder: Path, seconds: float, long: float) -> tuple
 def main(folder: Path, kind: str, mode: str, seconds: float, long: float) -> dict[str, Any]:
     (folder / "out").mkdir(parents=True, exist_ok=True)
     events: list[list[Any]] = []
-    executor, cluster = open_executor(kind, folder, seconds, long)
-    disturbed = mode == "none"
+    executor, cluster = open_executor(kind, folder, mode, seconds, long)
+    disturbed = mode not in DISTURBANCES
 
     def on_event(event: Event) -> None:
         nonlocal disturbed
@@ -144,7 +163,8 @@ def main(folder: Path, kind: str, mode: str, seconds: float, long: float) -> dic
             DISTURBANCES[mode](cluster, folder, event.task.key)
 
     try:
-        failed = Driver(executor, on_event).run(tasks(folder / "out"))
+        limits = Limits(10.0 if mode == "hang" else None)
+        failed = Driver(executor, on_event, limits=limits).run(tasks(folder / "out"))
     finally:
         if cluster is not None:
             cluster.shutdown()

@@ -230,6 +230,19 @@ def test_a_cancelled_job_says_nothing_and_others_of_its_group_run(make: Make, cl
     assert kinds(happened(executor)) == [("started", "b"), ("done", "b")]
 
 
+def test_what_a_cancelled_job_still_says_is_not_of_its_next_attempt(make: Make, cluster: FakeSlurm) -> None:
+    executor = make()
+    executor.submit(job("a", "fail", "plain"))
+    happened(executor)
+    executor.cancel("a")
+    executor.submit(job("a", attempt=2))
+    happened(executor)
+    cluster.work("1_0")
+    assert happened(executor) == []
+    cluster.work("2_0")
+    assert kinds(happened(executor)) == [("started", "a"), ("done", "a")]
+
+
 def test_a_full_queue_is_asked_again_a_wrong_partition_is_not(make: Make, cluster: FakeSlurm, monkeypatch: Any) -> None:
     monkeypatch.setattr(slurm, "REFUSED", 0.0)
     executor = make()

@@ -318,7 +318,7 @@ def train(
             divergence.add(loss)
             step, seen = step + 1, seen + 1
             if step % 10 == 0:
-                report(step, total, "train")
+                report(step, total, f"epoch {epoch + 1}/{epochs}")
             if due is not None and save is not None and due():
                 outcome.train_seconds += seconds_since(started)
                 save(whole_state(epoch))

@@ -144,7 +144,7 @@ def _trained(
             state = None  # an earlier state is lost: only training from the start gives it again
         model, _ = loop.train(
             build, data, None, recipe, training, ctx.device, ctx.precision, ctx.seed,
-            lambda done, total, text: ctx.report(done, total, f"{text} surrogate"), state, save, saved.due,
+            lambda done, total, text: ctx.report(done, total, f"surrogate, {text}"), state, save, saved.due,
         )  # fmt: skip
         torch.save(model.state_dict(), folder / LAST)
         for file in early.values():

@@ -141,7 +141,7 @@ class SlurmExecutor:
 
     def _hear(self, sent: Sent, key: str, kind: Any, said: Any = (), slot: str = "", **how: Any) -> None:
         """Take in a line of a group."""
-        job = self._jobs.get(key)
+        job = self._jobs.get(key) if key in sent.open else None  # the next attempt at what was cancelled is not meant
         if kind == "started":
             sent.slot, sent.running = slot, key
             sent.begun.add(key)

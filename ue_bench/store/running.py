@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..processes import Identity
+
 LEASES = ".leases"  # in a results or cache folder
 DRIVER = "driver."  # begins the name of a lease that says that a driver is there
 PROGRESS = "progress"  # in that: a file for every stage at work, written by its worker
@@ -38,6 +40,7 @@ class Running:
     slot: str = ""
     fraction: float = 0.0
     text: str = ""
+    has_ended: bool = False  # its process, as far as that can be seen from here
 
     @property
     def seconds_left(self) -> float | None:
@@ -49,7 +52,7 @@ class Running:
     @property
     def is_lost(self) -> bool:
         """Whether its driver seems to be gone."""
-        return self.silent is None or self.silent > max(self.patience, 1.0)
+        return self.has_ended or self.silent is None or self.silent > max(self.patience, 1.0)
 
 
 def running(*folders: Path) -> list[Running]:
@@ -77,6 +80,7 @@ def _read(path: Path, now: float) -> Running | None:
             since=max(0.0, now - since) if since else None,
             silent=_age(owner, now),
             patience=float(said["patience"]),
+            has_ended=Identity.of(str(said["process"])).has_ended,
             **_progress(path),
         )
     except (OSError, ValueError, KeyError, TypeError):  # it ended meanwhile, or is just being written
