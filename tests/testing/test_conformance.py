@@ -13,7 +13,7 @@ from ue_bench.api import Context, ImageSet, Plugin, Protector
 from ue_bench.testing import check_plugin, failures, pictures
 
 from .helpers import broken, found
-from .wrong import Bright, Dotted, Long, Undocumented, Wired
+from .wrong import Bright, Dotted, Long, Silent, Undocumented, Wired
 
 
 @pytest.fixture
@@ -116,6 +116,10 @@ class TestTime:
         assert failures(findings) == []
         assert "nothing more was tried" in found(findings, "protect", "time").text
         assert not [f for f in findings if f.stage == "sets"]
+
+    def test_work_that_reports_nothing_is_stopped_too(self, ctx: Context, data: ImageSet) -> None:
+        findings = check_plugin(Silent(), data, ctx, seconds=0.5)
+        assert "nothing more was tried" in found(findings, "protect", "time").text
 
     def test_sets_for_which_there_is_none_are_noted(self, ctx: Context, data: ImageSet) -> None:
         findings = check_plugin(Wired(), data, ctx, seconds=1e-9)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from typing import Any, ClassVar
 
 import numpy as np
@@ -101,6 +102,16 @@ class Long(Protector):
         if self.fault != "leaves":
             shutil.rmtree(folder)
         return data.with_images(images)
+
+
+class Silent(Protector):
+    """Works on and on, and reports nothing."""
+
+    name: ClassVar[str] = "silent"
+
+    def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
+        while True:
+            time.sleep(0.01)
 
 
 class Bright(Countermeasure):

@@ -38,8 +38,8 @@ COLOURS = {"ok": "green", "note": None, "fail": "red"}
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of plugins and of the choice of images."
 )
-@click.option("--seconds", type=click.FloatRange(1), default=100, show_default=True, help="Time for each plugin: runs "
-              "that report progress are stopped, what is left is not tried.")  # fmt: skip
+@click.option("--seconds", type=click.FloatRange(1), default=100, show_default=True, help="Time for each plugin: what "
+              "runs longer is stopped, what is left is not tried.")  # fmt: skip
 @click.option("--train", is_flag=True, help="Also train the board's victim, with each plugin and without.")
 @devices_option
 @jobs_option

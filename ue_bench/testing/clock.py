@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 
 from ..contract.context import Context
@@ -10,6 +14,20 @@ from ..contract.context import Context
 
 class OutOfTime(BaseException):
     """A run that would take longer than the check may. No Exception: a plugin must not take it for a failure."""
+
+
+AGAIN_SECONDS = 0.2
+_running: list[bool] = []  # not empty while a method of a plugin runs, which may be stopped
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Let an alarm stop what runs inside."""
+    _running.append(True)
+    try:
+        yield
+    finally:
+        _running.pop()
 
 
 class Clock:
@@ -32,3 +50,24 @@ class Clock:
                 raise OutOfTime
 
         return replace(ctx, report=report)
+
+    @contextlib.contextmanager
+    def alarm(self) -> Iterator[None]:
+        """Raise OutOfTime in a plugin's method that reports nothing, where the system has signals for that."""
+        main = threading.current_thread() is threading.main_thread()
+        if self.seconds is None or not main or not hasattr(signal, "setitimer"):
+            yield
+            return
+
+        def ring(number: int, frame: object) -> None:
+            if _running:
+                raise OutOfTime
+            signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
+
+        before = signal.signal(signal.SIGALRM, ring)
+        timer = signal.setitimer(signal.ITIMER_REAL, max(self.left, AGAIN_SECONDS))
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, *timer)
+            signal.signal(signal.SIGALRM, before)

@@ -36,7 +36,7 @@ def check_plugin(
 ) -> list[Finding]:
     """Check what ``plugin`` declares, what it does to ``images`` of ``data``, and what it does to odd sets.
 
-    A run that reports its progress is stopped after ``seconds``, and sets that would take longer are not tried: both
+    A run is stopped after ``seconds``, and sets that would take longer are not tried: both
     are noted. Raises UserError when the plugin cannot be used, TypeError for another kind.
     """
     clock = Clock(seconds)
@@ -59,13 +59,14 @@ def check_plugin(
         case _:
             raise TypeError(f"a {plugin.kind or type(plugin).__name__} cannot be checked")
     started = time.monotonic()
-    found = usual()
+    with clock.alarm():
+        found = usual()
     findings += found
     if _stopped(found):
         return findings
     pixels = min(images, len(data)) * data.size[0] * data.size[1]
     more, measured = Findings("sets"), Usual(clock, (time.monotonic() - started) / RUNS, pixels)
-    with contextlib.suppress(Stop):
+    with clock.alarm(), contextlib.suppress(Stop):
         odd(more, measured)
     return findings + more.collected
 

@@ -19,7 +19,7 @@ from ..contract.context import Context
 from ..contract.imageset import ImageSet
 from ..engine import memory
 from ..errors import UserError, one_line
-from .clock import OutOfTime
+from .clock import OutOfTime, stoppable
 from .findings import Findings
 
 T = TypeVar("T")
@@ -123,7 +123,7 @@ def trial(work: Callable[[], T], device: str, run: int, findings: Findings) -> T
     with global_generators(run) as drawn:
         started = time.perf_counter()
         try:
-            with _no_casts_of_nan(findings):
+            with _no_casts_of_nan(findings), stoppable():
                 result = work()
                 synchronise(device)
         except UserError:
