@@ -18,6 +18,7 @@ from ue_bench.store.schema import (
     Cost,
     Curve,
     DatasetInfo,
+    Eager,
     Environment,
     Failure,
     Metrics,
@@ -153,7 +154,12 @@ def test_a_cell_whose_steps_were_not_replayed_says_why(store: ResultStore) -> No
     assert store.results()[0].cost.eager == "plugin"
 
 
-def test_a_result_with_the_longest_plausible_names_has_at_most_2_kb(store: ResultStore) -> None:
+@pytest.mark.parametrize(
+    ("device", "eager"), [("Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz", ""), ("NVIDIA H100 80GB HBM3", "plugin")]
+)
+def test_a_result_with_the_longest_plausible_names_has_at_most_2_kb(
+    store: ResultStore, device: str, eager: Eager
+) -> None:
     protector = "deephiding[mode=sample,hidden=natural,hidden_images=photographs of nature,bank_size=10000,eps=16/255]"
     countermeasure = "gaussian-filter[apply_to_test=true,sigma=12.345]+jpeg[apply_to_test=true,quality=10]+at[steps=10]"
     third = 100 / 3
@@ -190,10 +196,10 @@ def test_a_result_with_the_longest_plausible_names_has_at_most_2_kb(store: Resul
             l0_mean=third * 1000, psnr=third, ssim=1 / 3,
         ),
         cost=Cost(protect_seconds=third, train_seconds=1e5 / 3, images_per_second=1e6 / 3, peak_memory_mb=1e5 / 3,
-                  packed=16, eager="plugin"),
+                  packed=16, eager=eager),
         environment=Environment(
             ue_bench="0.10.12.dev123", commit="0123456789+", python="3.13.12", torch="2.11.0+cu128",
-            device="Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz", threads=16,
+            device=device, threads=16,
         ),
         protocol_digest="0123456789ab",
     )  # fmt: skip

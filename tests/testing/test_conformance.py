@@ -26,7 +26,7 @@ def test_those_that_keep_the_rules(plugin: Plugin, ctx: Context, data: ImageSet)
     findings = check_plugin(plugin, data, ctx, seconds=None)
     assert failures(findings) == []
     sets = [f.check for f in findings if f.stage == "sets"]
-    assert sets == ["32x32/2", "48x64/10", "96x96/3", "1x50/3", "32x32/100", "gray", "flat", "classes"]
+    assert sets == ["32x32/2", "48x64/10", "96x96/3", "1x50/3", "32x32/100", "gray levels", "flat", "classes"]
 
 
 OTHER_SIDES = {"sets 48x64/10", "sets 1x50/3", "sets classes"}
@@ -41,7 +41,7 @@ OTHER_SIDES = {"sets 48x64/10", "sets 1x50/3", "sets classes"}
         ("bold", OTHER_SIDES),
         ("classes", {"sets classes"}),
         ("many", {"sets 32x32/100"}),
-        ("gray", {"sets gray", "sets flat"}),
+        ("gray", {"sets gray levels", "sets flat"}),
         ("flat", {"sets flat"}),
         ("memory", {"large memory"}),
         ("secret", {"secret seed"}),
@@ -80,7 +80,7 @@ def test_kill_and_resume(fault: str, faults: set[str], ctx: Context, data: Image
     ("fault", "faults"),
     [
         ("sides", OTHER_SIDES),  # turned by 90 degrees
-        ("in place", {*OTHER_SIDES, "sets 32x32/2", "sets 96x96/3", "sets 32x32/100", "sets gray", "sets flat"}),
+        ("in place", {*OTHER_SIDES, "sets 32x32/2", "sets 96x96/3", "sets 32x32/100", "sets gray levels", "sets flat"}),
         ("nan", {"sets flat"}),
     ],
 )

@@ -103,7 +103,7 @@ def main() -> None:
     """Run the ``ue-bench`` script."""
     printable()
     try:
-        code = cli(prog_name="ue-bench", standalone_mode=False)
+        code = cli(standalone_mode=False)
     except UserError as error:
         _complain(error)
         sys.exit(error.exit_code)

@@ -192,7 +192,7 @@ class Result(Measured):
     budget: Budget
     cost: Cost
     environment: Environment
-    attempts: int = Field(ge=1)
+    attempts: int = Field(1, ge=1)
     finished: str
     protocol_digest: ProtocolDigest | None = None
     distributions: dict[str, str] | None = None
@@ -305,7 +305,7 @@ def json_text(value: Any) -> str:
 def record_text(record: BaseModel) -> str:
     """Return a record as it is written: indented JSON, its cell in one line at the end.
 
-    Where that is longer than 2 KB, without white space and without what the cell tells.
+    Where that is longer than 2 KB, without white space, without what the cell tells, and without a single attempt.
     """
     plain = as_json(record)
     cell = plain.pop("cell", None)
@@ -314,6 +314,7 @@ def record_text(record: BaseModel) -> str:
         return text
     text = text.removesuffix("\n}\n") + f',\n "cell": {canonical_json(cell)}\n}}\n'
     if len(text.encode()) > LARGEST:
-        short = {name: value for name, value in plain.items() if name not in {"id", *record.told(cell)}}
+        known = {"id", *record.told(cell), *(["attempts"] if plain.get("attempts") == 1 else [])}
+        short = {name: value for name, value in plain.items() if name not in known}
         text = json.dumps(short | {"cell": cell}, separators=(",", ":"), ensure_ascii=False, allow_nan=False) + "\n"
     return text

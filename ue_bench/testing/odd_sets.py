@@ -23,7 +23,7 @@ def odd_sets() -> Iterator[tuple[str, ImageSet]]:
         count = max(12, classes)
         yield f"{size[0]}x{size[1]}/{classes}", pictures(count, size, classes)
     gray = pictures(12)
-    yield "gray", gray.with_images(np.repeat(gray.images[..., :1], 3, axis=3))
+    yield "gray levels", gray.with_images(np.repeat(gray.images[..., :1], 3, axis=3))
     levels = np.array([0, 255, 128], dtype=np.uint8)[np.arange(12) % 3]
     yield "flat", gray.with_images(np.broadcast_to(levels[:, None, None, None], gray.images.shape).copy())
     some = pictures(29, (13, 9), 5)
