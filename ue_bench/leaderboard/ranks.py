@@ -7,10 +7,12 @@ of resamples: the limit of infinitely many, the same on every machine.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
 
 LEVEL = 0.95
 FEWEST = 4  # columns that tell rows apart at all
@@ -38,53 +40,72 @@ def ranks(rows: Mapping[str, Values]) -> dict[str, Rank]:
     sign; a row's comparisons share an error of 5 % for that (Bonferroni), so that it holds it with 95 % at least.
     """
     names = list(rows)
-    better = dict.fromkeys(names, 0)
-    worse = dict(better)
-    for i, first in enumerate(names):
-        for second in names[i + 1 :]:
-            verdict = compare(rows[first], rows[second], len(names) - 1)
-            for name, sign in ((first, verdict), (second, -verdict)):
-                better[name] += sign > 0  # the other one is lower
-                worse[name] += sign < 0
-    return {name: Rank(1 + better[name], len(names) - worse[name], len(names)) for name in names}
+    better, worse = np.zeros(len(names), dtype=int), np.zeros(len(names), dtype=int)
+    for i, verdicts in enumerate(_verdicts(list(rows.values()))):
+        better[i] += (verdicts > 0).sum()  # the other one is lower
+        worse[i] += (verdicts < 0).sum()
+        better[i + 1 :] += verdicts < 0
+        worse[i + 1 :] += verdicts > 0
+    return {
+        name: Rank(1 + int(above), len(names) - int(below), len(names))
+        for name, above, below in zip(names, better, worse, strict=True)
+    }
 
 
-def compare(first: Values, second: Values, comparisons: int) -> int:
-    """Return 1 where ``first`` has the higher mean for certain, -1 where the lower one, 0 where neither is certain.
+def _verdicts(rows: Sequence[Values]) -> Iterator[NDArray[np.int64]]:
+    """Yield, for one row after the other, how it compares with those behind it, see ``compare``."""
+    others = len(rows) - 1
+    seeds = {column: set(values) for column, values in rows[0].items()} if rows else {}
+    alike = all({column: set(values) for column, values in row.items()} == seeds for row in rows)
+    shared = set.intersection(*seeds.values()) if seeds else set()
+    if alike and shared:  # all at once, for a board may have hundreds of rows
+        table = np.array([[[row[c][s] for c in seeds] for s in sorted(shared)] for row in rows])
+        for i in range(others):
+            yield compare(table[i] - table[i + 1 :], others)
+        return
+    for i, first in enumerate(rows):
+        pairs = (paired(first, second) for second in rows[i + 1 :])
+        yield np.array([compare(pair, others).item() for pair in pairs], dtype=np.int64)
 
-    ``comparisons`` share the error of 5 %.
+
+def compare(differences: NDArray[np.float64], comparisons: int) -> NDArray[np.int64]:
+    """Return 1 where a row has the higher mean for certain, -1 where the lower one, 0 where neither is certain.
+
+    ``differences`` from other rows are ... x seeds x columns. ``comparisons`` share the error of 5 %.
     """
+    columns = differences.shape[-1]
+    if columns < FEWEST:
+        return np.zeros(differences.shape[:-2], dtype=np.int64)
+    mean = differences.mean((-2, -1))
+    half = _quantile(columns - 1, comparisons) * np.sqrt(bootstrap_variance(differences))
+    verdicts: NDArray[np.int64] = (mean > half).astype(np.int64) - (mean < -half)
+    return verdicts
+
+
+def paired(first: Values, second: Values) -> NDArray[np.float64]:
+    """Return differences, seeds by columns that both have: of the seeds that both have there, or of means."""
     columns = [c for c in first if c in second]
-    if len(columns) < FEWEST:
-        return 0
-    differences = paired(first, second, columns)
-    mean = sum(map(sum, differences)) / (len(differences) * len(columns))
-    half = _quantile(len(columns) - 1, comparisons) * math.sqrt(bootstrap_variance(differences))
-    return (mean > half) - (mean < -half)
-
-
-def paired(first: Values, second: Values, columns: Sequence[str]) -> list[list[float]]:
-    """Return differences, seeds by columns, of the seeds that both rows have everywhere; of means where none is."""
-    shared = set.intersection(*(set(values[c]) for values in (first, second) for c in columns))
+    shared = set.intersection(*(set(values[c]) for values in (first, second) for c in columns)) if columns else set()
     if shared:
-        return [[first[c][s] - second[c][s] for c in columns] for s in sorted(shared)]
-    return [[_mean(first[c]) - _mean(second[c]) for c in columns]]
+        return np.array([[first[c][s] - second[c][s] for c in columns] for s in sorted(shared)])
+    return np.array([[_mean(first[c]) - _mean(second[c]) for c in columns]])
 
 
-def bootstrap_variance(differences: Sequence[Sequence[float]]) -> float:
-    """Return the variance of the mean of a table, seeds by columns, when both are resampled with replacement.
+def bootstrap_variance(differences: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the variance of the mean of tables, ... x seeds x columns, when both are resampled with replacement.
 
     The columns' part is corrected for their number, as the variance of a sample is.
     """
-    s, k = len(differences), len(differences[0])
-    total = sum(map(sum, differences))
-    columns = sum(sum(column) ** 2 for column in zip(*differences, strict=True))
-    seeds = sum(sum(row) ** 2 for row in differences)
-    cells = sum(value * value for row in differences for value in row)
+    s, k = differences.shape[-2:]
+    total = differences.sum((-2, -1))
+    columns = (differences.sum(-2) ** 2).sum(-1)
+    seeds = (differences.sum(-1) ** 2).sum(-1)
+    cells = (differences**2).sum((-2, -1))
     # Counts of resampling s of s have E[n_i n_j] = (s - 1) / s, and 1 more where i = j.
     a, b = (s - 1) / s, (k - 1) / k
-    second_moment: float = (a * b * total**2 + a * columns + b * seeds + cells) / (s * k) ** 2
-    return max(second_moment - (total / (s * k)) ** 2, 0.0) * k / (k - 1)
+    second_moment = (a * b * total**2 + a * columns + b * seeds + cells) / (s * k) ** 2
+    variance: NDArray[np.float64] = np.maximum(second_moment - (total / (s * k)) ** 2, 0.0) * k / (k - 1)
+    return variance
 
 
 @lru_cache(256)
