@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from statistics import median
 
@@ -200,13 +200,13 @@ def test_the_harness_names_no_plugin() -> None:
     assert [found for path in HARNESS for found in plugin_names_in(path, names - ROLES)] == []
 
 
-def heavy_modules(code: str, tmp_path: Path) -> list[str]:
+def heavy_modules(code: str, tmp_path: Path, also: Iterable[str] = ()) -> list[str]:
     """Heavy packages that a fresh interpreter has imported after ``code``."""
     script = f"""
 import sys
 {code}
 import json
-heavy = {{"torch", "torchvision", "scipy", "sklearn", "pandas", "pyarrow", "jinja2"}}
+heavy = {{"torch", "torchvision", "scipy", "sklearn", "pandas", "pyarrow", "jinja2", *{[*also]}}}
 print(json.dumps(sorted(heavy & set(sys.modules))), file=sys.stderr)
 """
     environment = {**os.environ, "UE_BENCH_CACHE": str(tmp_path)}
@@ -225,6 +225,12 @@ try:
 except SystemExit as end:
     assert not end.code, end.code
 """
+
+
+def test_help_waits_for_no_arrays_and_pictures(tmp_path: Path) -> None:
+    """Plugins bring commands, whose options alone are shown."""
+    code = COMMAND.format(arguments=["--help"])
+    assert heavy_modules(code, tmp_path, also=["numpy", "PIL", "pydantic"]) == []
 
 
 @pytest.mark.parametrize(

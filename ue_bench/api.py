@@ -13,6 +13,7 @@ from .contract.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from .atomic import (
+        check_output,
         claim_checkpoint,
         kept_images,
         load_arrays,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         save_arrays,
         save_checkpoint,
         write_atomically,
+        write_output,
     )
     from .cli.training import TrainingOptions, device_option, folder_options, training_options
     from .contract.context import Context, TrainContext
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from .grid.opening import find_protector, open_dataset, open_protector
     from .grid.surrogates import training_passes
     from .keys import json_ready
-    from .leaderboard.figures import check_output, picture_grid, write_output
+    from .leaderboard.figures import picture_grid
     from .progress import ProgressLine, usable_device
     from .seeds import derive
     from .store.image_readers import Stored, StoredNoise, open_noise, open_stored
@@ -74,7 +76,7 @@ _HOMES = {
     "best_validation": "engine.training_log",
     "check_file": "files",
     "check_finite": "engine.divergence",
-    "check_output": "leaderboard.figures",
+    "check_output": "atomic",
     "claim_checkpoint": "atomic",
     "class_folders": "files",
     "derive": "seeds",
@@ -105,7 +107,7 @@ _HOMES = {
     "usable_device": "progress",
     "visible_files": "files",
     "write_atomically": "atomic",
-    "write_output": "leaderboard.figures",
+    "write_output": "atomic",
     "write_text": "contract.values",
 }
 

@@ -6,13 +6,14 @@ import contextlib
 import io
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .checksums import log, moved, seal, sync
-from .errors import UserError
+from .errors import EnvironmentProblem, UserError
 from .leases import NO_LINKS
 from .temporaries import temporary_file, temporary_folder
 
@@ -229,3 +230,28 @@ def _place(path: Path) -> str:
         return path.name
     key, *rest = parts[len(parts) - parts[::-1].index("unfinished") :]
     return "/".join([key.partition(".")[0], *rest])  # without the token of the lease under which it was written
+
+
+def check_output(out: Path, *suffixes: str) -> None:
+    """Check that ``out`` can be written, before any work is done for it.
+
+    Raises UserError when it exists or ends in none of ``suffixes``, EnvironmentProblem when its folder cannot be
+    written.
+    """
+    if out.suffix.lower() not in suffixes:
+        raise UserError(f"--out {out} does not end in {' or '.join(suffixes)}", "the suffix says the format")
+    try:
+        if out.exists():
+            raise UserError(f"{out} exists already", "remove it or choose another --out")
+        with tempfile.TemporaryFile(dir=out.parent):
+            pass
+    except OSError as error:
+        raise EnvironmentProblem(f"cannot write {out}: {error.strerror}", "choose another --out") from error
+
+
+def write_output(out: Path, content: bytes) -> None:
+    """Write ``out`` whole or not at all. Raises EnvironmentProblem when that fails."""
+    try:
+        write_atomically(out, content)
+    except OSError as error:
+        raise EnvironmentProblem(f"cannot write {out}: {error.strerror}", "choose another --out") from error

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from ue_bench.api import Context, ImageSet, InputPath, Preprocessing
 
+from .comdefend_presets import PRESETS
 from .presets import WithPreset
 
 if TYPE_CHECKING:
@@ -47,10 +48,7 @@ class ComDefend(WithPreset, Preprocessing):
     revision: ClassVar[int] = 1
     paper: ClassVar[str] = "ComDefend: An Efficient Image Compression Model to Defend Adversarial Examples, CVPR 2019"
     cache_purified: ClassVar[bool] = True
-    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
-        "paper": {"divisor": 1, "steps": 25_000, "batch": 20, "learning_rate": 0.001},
-        "micro": {"divisor": 4, "steps": 1500, "batch": 20, "learning_rate": 0.002},
-    }
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = PRESETS
 
     weights: InputPath | None = Field(None, description="file of trained networks; by default they are trained")
     clean: int = Field(2000, ge=1, description="clean images that the adversary owns, to train the networks on")

@@ -10,14 +10,14 @@ import click
 
 from ue_bench.api import ProgressLine, TrainingOptions, check_output, training_options
 
-from .comdefend import ComDefend
+from .comdefend_presets import PRESETS
 from .purifier_commands import without_first, written
 
 
 @click.command("comdefend")
 @training_options("New file NAME.safetensors.", precision=False)
 @click.option("--leave-out", type=click.IntRange(1), help="Leave out the first so many images of every class.")
-@click.option("--preset", type=click.Choice(list(ComDefend.PRESETS)), default="paper", show_default=True,
+@click.option("--preset", type=click.Choice(list(PRESETS)), default="paper", show_default=True,
               help="Networks and training: the paper's, or for two CPU cores.")  # fmt: skip
 @click.option("--divisor", type=click.IntRange(1, 16), help="Of the paper's numbers of channels.")
 @click.option("--steps", type=click.IntRange(1), help="Of the optimizer.")
@@ -36,7 +36,7 @@ def comdefend(training: TrainingOptions, leave_out: int | None, preset: str, **o
     given = {name: value for name, value in options.items() if value is not None}
     from .comdefend_training import ComDefendRecipe, fit, write
 
-    recipe = ComDefendRecipe(**(ComDefend.PRESETS[preset] | given), seed=training.seed)
+    recipe = ComDefendRecipe(**(PRESETS[preset] | given), seed=training.seed)
     training = training.settled()
     report = ProgressLine(sys.stderr)
     selector, data = training.open_dataset(report)

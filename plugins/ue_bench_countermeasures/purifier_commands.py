@@ -5,13 +5,16 @@ from __future__ import annotations
 import shutil
 import sys
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ue_bench.api import EnvironmentProblem, ImageSet, ProgressLine, TrainingOptions, UserError, training_options
+from ue_bench.api import EnvironmentProblem, ProgressLine, TrainingOptions, UserError, training_options
 
 from .diffusion.recipe import PRESETS, Recipe
+
+if TYPE_CHECKING:
+    from ue_bench.api import ImageSet
 
 
 @click.group("purifier")

@@ -16,9 +16,7 @@ from ue_bench.api import (
     ProgressLine,
     UserError,
     device_option,
-    digest_path,
     folder_options,
-    open_dataset,
     replacing,
     usable_device,
 )
@@ -61,6 +59,8 @@ def reveal(
     ue-bench reveal protected revealed --logos logos
     """
     from PIL import Image
+
+    from ue_bench.api import digest_path
 
     from . import banks
     from .networks import load_network
@@ -201,6 +201,8 @@ def logos(
     from dataclasses import asdict
 
     from tabulate import tabulate
+
+    from ue_bench.api import open_dataset
 
     from . import banks
     from .networks import load_network

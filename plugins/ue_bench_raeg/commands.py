@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import click
 
-from ue_bench.api import ProgressLine, TrainingOptions, UserError, check_output, open_protector, training_options
+from ue_bench.api import ProgressLine, TrainingOptions, UserError, check_output, training_options
 
 
 @click.group("raeg")
@@ -30,6 +30,8 @@ def train(training: TrainingOptions, protector: str) -> None:
     \b
     ue-bench raeg train -D cifar10 -P 'raeg[preset=micro]' --out raeg.safetensors
     """
+    from ue_bench.api import open_protector
+
     check_output(training.out, ".safetensors")
     training = training.settled()
     report = ProgressLine(sys.stderr)

@@ -69,6 +69,7 @@ def perturbations(
     \b
     ue-bench figures perturbations -P 'lsp,ar,ops' --out perturbations.png
     """
+    from ..atomic import check_output, write_output
     from ..errors import UserError
     from ..grid.filling import fill
     from ..grid.grid import Request, resolve
@@ -77,7 +78,7 @@ def perturbations(
     from ..leaderboard import figures
     from ..store.artifacts import ArtifactStore, load_images
 
-    figures.check_output(out, ".png")
+    check_output(out, ".png")
     request = Request(
         board=board_name, protectors=protectors, dataset=dataset, seeds=[seed], devices=devices, threads=threads,
         data_dir=data_dir, cache_dir=cache_dir, reference=not protectors,
@@ -103,7 +104,7 @@ def perturbations(
             row += [after, figures.perturbation_map(before, after)]
     names = [clean.class_names[label] for label in clean.labels[chosen]]
     groups = [("clean", 1), *((stage.protector.selector, 2) for stage in stages)]
-    figures.write_output(out, figures.picture_grid(rows, names, groups, "give fewer --images or protectors"))
+    write_output(out, figures.picture_grid(rows, names, groups, "give fewer --images or protectors"))
     print(out)
     say(
         f"ue-bench: {images} training images of {selector}, seed {seed}; right of each protected image |delta|, "

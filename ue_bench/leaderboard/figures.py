@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import io
 import re
-import tempfile
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from ..atomic import write_atomically
-from ..errors import EnvironmentProblem, UserError
+from ..errors import UserError
 from ..seeds import derive
 
 Picture = NDArray[np.uint8]
@@ -25,31 +22,6 @@ FONT_SIZE, INK, GROUND = 14, "#1a1a1a", "#ffffff"
 NAME_WIDTH = 140  # pixels a row's name may take
 HEADING_LINES = 5
 MAX_PIXELS = 80_000_000  # Pillow, for one, warns when it opens more
-
-
-def check_output(out: Path, *suffixes: str) -> None:
-    """Check that ``out`` can be written, before any work is done for it.
-
-    Raises UserError when it exists or ends in none of ``suffixes``, EnvironmentProblem when its folder cannot be
-    written.
-    """
-    if out.suffix.lower() not in suffixes:
-        raise UserError(f"--out {out} does not end in {' or '.join(suffixes)}", "the suffix says the format")
-    try:
-        if out.exists():
-            raise UserError(f"{out} exists already", "remove it or choose another --out")
-        with tempfile.TemporaryFile(dir=out.parent):
-            pass
-    except OSError as error:
-        raise EnvironmentProblem(f"cannot write {out}: {error.strerror}", "choose another --out") from error
-
-
-def write_output(out: Path, content: bytes) -> None:
-    """Write ``out`` whole or not at all. Raises EnvironmentProblem when that fails."""
-    try:
-        write_atomically(out, content)
-    except OSError as error:
-        raise EnvironmentProblem(f"cannot write {out}: {error.strerror}", "choose another --out") from error
 
 
 def spread(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
