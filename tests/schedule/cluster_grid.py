@@ -107,7 +107,11 @@ def let_an_urgent_job_in(cluster: Any, folder: Path, key: str) -> None:
 
 def tell_slurm(*words: str) -> Callable[[Any, Path, str], None]:
     def tell(cluster: Any, folder: Path, key: str) -> None:
-        subprocess.check_call([*words, job_of(folder, key)])
+        for _ in range(10):  # slurmctld may be busy, and says so by an exit code
+            if subprocess.call([*words, job_of(folder, key)]) == 0:
+                return
+            time.sleep(0.3)
+        raise RuntimeError(f"SLURM does not take {words}")
 
     return tell
 
