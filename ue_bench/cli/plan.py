@@ -93,7 +93,8 @@ def _summary(expected: Forecast, workers: Sequence[Slot]) -> str:
     end = datetime.now() + timedelta(seconds=expected.finish)
     count = f"{len(workers)} worker{'s' if len(workers) > 1 else ''}"
     hours = expected.work / 3600
-    text = f", some {duration(expected.finish)} on {count} ({hours:.2g} device-hours), until {end:%Y-%m-%d %H:%M}"
+    work = f"{hours:,.0f}" if hours >= 10 else f"{hours:.2f}"  # neither 1.8e-05 nor 1.2e+02
+    text = f", some {duration(expected.finish)} on {count} ({work} device-hours), until {end:%Y-%m-%d %H:%M}"
     if expected.unknown:
         text += f"; {expected.unknown} stages of unknown length are not counted"
     return text
