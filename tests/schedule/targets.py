@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ue_bench.errors import Diverged, EnvironmentProblem
+from ue_bench.schedule.call import Report
 from ue_bench.schedule.devices import Slot
-
-Report = Callable[[float, float, str], None]
 
 
 def run(payload: Any, slot: Slot, settings: dict[str, Any], report: Report, attempt: int) -> None:
