@@ -19,7 +19,11 @@ from ue_bench.testing.training import small_network
 SELECTORS = [
     "em[preset=micro,max_rounds=1,steps=2,train_steps=2]", "pue[preset=micro,max_rounds=1,steps=2,train_steps=2]",
     "em[preset=micro,mode=class,max_rounds=1,steps=1,train_steps=2]",
-    "rem[preset=micro,train_steps=1]", "tap[preset=micro]", "advin-like[preset=micro]", "entf[preset=micro]",
+    "rem[preset=micro,train_steps=1]", "sem[preset=micro,train_steps=1]", "pil[epochs=2]",
+    "aue[preset=micro,epochs=1]", "aap[preset=micro,surrogate_epochs=2,iterations=2]",
+    "gue[epochs=1,batch=8,width=2,answers=2]", "dune[preset=micro,iterations=2]",
+    "uc[side=16,epochs=1,width=2,batch=12,surrogate=resnet9]",
+    "tap[preset=micro]", "advin-like[preset=micro]", "entf[preset=micro]",
     "sep[preset=micro]", "hypo[preset=micro]", "tue[passes=1,steps=1,batch=12]", "ntga[validation=12,block=3]",
     "tensorclog[preset=micro]",
     "lsp", "ar", "ops", "cuda", "noise",
