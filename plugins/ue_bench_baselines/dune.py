@@ -27,18 +27,18 @@ class DUNE(WithSurrogate):
     Both aim at the class three further on, under the states that one network passes through while it learns the clean
     images. *Colour*: one RGB shift a class, added to all pixels and cut to [0, 1], which a particle swarm chooses (see
     ``dune_colour.swarm``): it lowers the mean cross-entropy of that class over states and over the first ``images`` of
-    the own class, plus what the mean PSNR lacks of 20 dB and SSIM of 0.8, image by image. *Space*: from the image
-    itself, ``iterations`` signed steps down the mean gradient of that cross-entropy, within ``eps`` in Linf and within
-    [0, 1], as ``sep[variant=sep]``. The image with its noise is then shifted, and cut to [0, 1]: the noise has not seen
-    the shift.
+    the own class, plus the mean of what PSNR lacks of 20 dB and SSIM of 0.8. *Space*: from the image itself,
+    ``iterations`` signed steps down the mean gradient of that cross-entropy, within ``eps`` in Linf and within [0, 1],
+    as ``sep[variant=sep]``. The image with its noise is then shifted, and cut to [0, 1]: the noise has not seen the
+    shift.
 
     ``eps`` bounds the noise alone. A shift of 0.1, 25 levels, has 20 dB, so that an image may move by some 33 levels:
     no bound is declared. Progress tells the largest shift.
 
     ``preset=paper`` are the release's settings: ResNet-18, five states, 30 steps, 1,000 images; those states are not in
     it, here they are of 120 epochs by SEP's recipe, from whose code it takes its own. ``preset=micro`` fits two CPU
-    cores: the small net and the recipe of the board cifar10-micro, four states (those of ``sep[preset=micro]``), 200
-    images; a method of its own, not a measurement of the paper's.
+    cores: the small net and the recipe of the board cifar10-micro, four states (those of ``sep[preset=micro]``), 15
+    steps of 1/255, 100 images; a method of its own, not a measurement of the paper's.
 
     Deviations from the authors' release: its swarm returns a shift that it never evaluated, since the best position is
     a view of one that moves on, here it is the best one evaluated; its term of LPIPS, on images of another range than
@@ -54,15 +54,23 @@ class DUNE(WithSurrogate):
     name: ClassVar[str] = "dune"
     paper: ClassVar[str] = "Wang et al., Dual-branch Robust Unlearnable Examples, ICML 2026"
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
-        "paper": {"surrogate": "resnet18", "recipe": PAPER_RECIPE, "checkpoints": 5, "images": 1000},
-        "micro": {"surrogate": MICRO_NETWORK, "recipe": MICRO_RECIPE, "checkpoints": 4, "images": 200},
-    }
+        "paper": {
+            "surrogate": "resnet18", "recipe": PAPER_RECIPE, "checkpoints": 5, "step": 0.5 / 255, "iterations": 30,
+            "images": 1000,
+        },
+        "micro": {
+            "surrogate": MICRO_NETWORK, "recipe": MICRO_RECIPE, "checkpoints": 4, "step": 1 / 255, "iterations": 15,
+            "images": 100,
+        },
+    }  # fmt: skip
 
     eps: Ratio = Field(8 / 255, gt=0, le=1, description="Linf radius of the noise alone, on the [0, 1] scale")
-    step: Ratio = Field(0.5 / 255, gt=0, le=1, description="length of a step")
-    iterations: int = Field(30, ge=0, le=100_000, description="steps of the noise; 0: colour alone")
+    step: Ratio | None = Field(None, gt=0, le=1, description="length of a step; null: 0.5/255, micro 1/255")
+    iterations: int | None = Field(
+        None, ge=0, le=100_000, description="steps of the noise; 0: colour alone; null: 30, micro 15"
+    )
     colour: Ratio = Field(0.1, ge=0, le=1, description="largest shift that the swarm starts from; 0: noise alone")
-    images: int | None = Field(None, ge=1, description="of a class that its shift is fitted to; null: 1000, micro 200")
+    images: int | None = Field(None, ge=1, description="of a class that its shift is fitted to; null: 1000, micro 100")
     checkpoints: int | None = Field(None, ge=1, le=10_000, description="states of the surrogate; null: 5, micro 4")
     surrogate: str | None = Field(None, description="its victim selector; null: resnet18, micro a small net")
     surrogate_epochs: int | None = Field(None, ge=1, description="of its training; null: 120, micro 8")
@@ -77,7 +85,7 @@ class DUNE(WithSurrogate):
         states: int = self.setting("checkpoints")
         share = min(1.0, 10 * self.setting("images") / images) if self.colour else 0
         colours = 100 * share * states / 3
-        attack = self.iterations * states * 2 / 3
+        attack: float = self.setting("iterations") * states * 2 / 3
         return NetworkCost(self.setting("surrogate"), self.recipe()["epochs"] + attack + colours)
 
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
@@ -94,8 +102,8 @@ class DUNE(WithSurrogate):
 
         def craft(x: Tensor, where: slice) -> dict[str, NDArray[Any]]:
             gradient = cross_entropy_gradient(networks, torch.tensor(wanted[where], device=ctx.device), ctx)
-            noise = boxed(x, descend_mean(x, gradient, states, self.eps, self.step, self.iterations))
-            shifted = noise + shifts[torch.tensor(data.labels[where], device=ctx.device)][:, :, None, None]
+            noise = descend_mean(x, gradient, states, self.eps, self.setting("step"), self.setting("iterations"))
+            shifted = boxed(x, noise) + shifts[torch.tensor(data.labels[where], device=ctx.device)][:, :, None, None]
             return {"images": perturb(data.images[where], to_levels(shifted), self.rounding)}
 
         batch = GPU_BATCH if ctx.device.startswith("cuda") else CPU_BATCH

@@ -161,6 +161,7 @@ class GUE(Protector):
             ctx,
             generator=generator.to(ctx.device).to(memory_format=torch.channels_last),
             classifier=ctx.network(data, self.surrogate),
+            answering=ctx.network(data, self.surrogate),
             eps=self.eps,
             epochs=self.epochs,
             batch=self.batch,

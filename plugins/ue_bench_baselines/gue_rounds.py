@@ -5,7 +5,6 @@ Images and noise are on the [0, 1] scale, N x 3 x H x W. What is random is drawn
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -47,7 +46,10 @@ def sum_of_products(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor
 
 
 class Stackelberg:
-    """Both players and how far they are. ``generator`` is phi of the paper, ``classifier`` theta."""
+    """Both players and how far they are. ``generator`` is phi of the paper, ``classifier`` theta.
+
+    ``answering`` is a network like the classifier, whose weights are overwritten.
+    """
 
     def __init__(
         self,
@@ -55,6 +57,7 @@ class Stackelberg:
         ctx: Context,
         generator: UNet,
         classifier: nn.Module,
+        answering: nn.Module,
         eps: float,
         epochs: int,
         batch: int,
@@ -64,7 +67,8 @@ class Stackelberg:
         classifier_rate: float,
         eta: float,
     ) -> None:
-        self.data, self.ctx, self.generator, self.classifier = data, ctx, generator, classifier.train()
+        self.data, self.ctx, self.generator = data, ctx, generator
+        self.classifier, self.answering = classifier.train(), answering.train()
         self.eps, self.answers, self.answer_rate = eps, answers, answer_rate
         self.rate, self.classifier_rate, self.eta = rate, classifier_rate, eta
         self.batch = min(batch, len(data))
@@ -115,14 +119,15 @@ class Stackelberg:
         weight = multiplier(upper, lower, leader, self.eta)
         with torch.no_grad():
             for weights, gradient in zip(phi, leader, strict=True):
-                weights -= self.rate * weight * gradient
+                weights.sub_(self.rate * weight * gradient)
             for weights, first, second in zip(theta, upper, lower, strict=True):
-                weights -= self.classifier_rate * (first + weight * second)
+                weights.sub_(self.classifier_rate * (first + weight * second))
         return objective.detach() + gap.detach()
 
     def answer(self, noisy: Tensor, y: Tensor) -> nn.Module:
         """Return the classifier after ``answers`` steps of Adam on ``noisy`` images, frozen; itself stays as it is."""
-        answer = copy.deepcopy(self.classifier)
+        answer = self.answering.requires_grad_(True)
+        answer.load_state_dict(self.classifier.state_dict())
         adam = torch.optim.Adam(answer.parameters(), self.answer_rate)
         for _ in range(self.answers):
             adam.zero_grad(set_to_none=True)
@@ -139,5 +144,5 @@ class Stackelberg:
 def protected(generator: nn.Module, x: Tensor, eps: float, ctx: Context) -> Tensor:
     """Return images ``x`` with the generator's noise, within [0, 1]."""
     with ctx.autocast():
-        noise = generator(x)
+        noise: Tensor = generator(x)
     return (x + eps * noise.float()).clamp(0, 1)

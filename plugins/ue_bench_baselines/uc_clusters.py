@@ -96,7 +96,7 @@ class ClusterNoise:
     def noise(self) -> Tensor:
         """Make the noise, 1 x 3 x side x side within ``eps``, in training mode: of a batch of one."""
         with self.ctx.autocast():
-            made = self.generator.train()(self.input)
+            made: Tensor = self.generator.train()(self.input)
         return made.float().clamp(-self.eps, self.eps)
 
     def learn(self, state: Path, epochs: int, batch: int, rate: float) -> Tensor:

@@ -20,6 +20,7 @@ from ue_bench_baselines.aue import AUE
 from ue_bench_baselines.pgd import to_unit
 from ue_bench_baselines.presets import MICRO_NETWORK
 from ue_bench_baselines.view_training import ViewTraining
+from ue_bench_baselines.views import ViewDraws
 
 from .helpers import difference
 from .test_rem import Linear
@@ -199,7 +200,7 @@ class TestSteps:
     ) -> None:
         data = corners(8, (6, 9), 2)
         net = Linear().requires_grad_(False)
-        net.weights *= 0.01  # a network that is sure has no gradient left
+        net.weights.mul_(0.01)  # a network that is sure has no gradient left
         monkeypatch.setattr(AAP, "trained", lambda self, data, ctx: net)
         for goal in ("targeted", "untargeted"):  # of two classes, the next is the only other one
             moved = difference(AAP(preset="micro", strength=0, goal=goal).protect(data, ctx), data)
@@ -212,7 +213,7 @@ class TestSteps:
         game = AUE(**QUICK_AUE | {"epochs": 30, "steps": 5}).game(data, ctx)
         game.play(ctx.scratch / "state.pt")
         net, x, y = game.training.network, to_unit(data.images, "cpu"), game.training.labels
-        views = aue_rounds.ViewDraws(ctx, slice(0, 60), 1, 0.6, "test")
+        views = ViewDraws(ctx, slice(0, 60), 1, 0.6, "test")
         noisy, clean = (F.cross_entropy(net(views.viewed(v, 0)), y).item() for v in (x + game.noise, x))
         assert noisy < 0.7 * clean
 
@@ -221,7 +222,7 @@ class TestSteps:
         protector = AAP(**QUICK_AAP | {"iterations": 40, "surrogate_epochs": 60}, eps="48/255")
         protected = protector.protect(data, ctx)
         net = protector.trained(data, ctx)
-        views = aue_rounds.ViewDraws(ctx, slice(0, 60), 1, 0.4, "test")
+        views = ViewDraws(ctx, slice(0, 60), 1, 0.4, "test")
         seen = net(views.viewed(to_unit(protected.images, "cpu"), 0)).argmax(1).numpy()
         assert (seen == (data.labels + 1) % 3).mean() > 0.8
 
@@ -253,5 +254,5 @@ def test_presets_and_costs(ctx: Context) -> None:
 
 
 def test_nothing_of_views_is_drawn_without_them(ctx: Context) -> None:
-    assert not hasattr(aue_rounds.ViewDraws(ctx, slice(0, 3), 2, 0), "drawn")
+    assert not hasattr(ViewDraws(ctx, slice(0, 3), 2, 0), "drawn")
     assert view_training.LEAST_RATE == 1e-6

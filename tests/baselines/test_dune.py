@@ -200,5 +200,5 @@ def test_presets_and_cost() -> None:
     assert DUNE().cost(50_000).passes == pytest.approx(120 + 150 * 2 / 3 + 100 * 0.2 * 5 / 3)
     assert DUNE(colour=0).cost(50_000).passes == pytest.approx(120 + 150 * 2 / 3)
     assert DUNE(preset="micro").cost(10_000).victim == MICRO_NETWORK
-    assert (DUNE().budget, DUNE().step, DUNE().eps) == ("none", 0.5 / 255, 8 / 255)
+    assert (DUNE().budget, DUNE().setting("step"), DUNE().eps) == ("none", 0.5 / 255, 8 / 255)
     assert ensemble.further_on(np.arange(100), dune.OFFSET, "dune")[99] == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,6 +32,11 @@ SELECTORS = [
 ]  # fmt: skip
 
 
+def name_of(file: Any) -> str:
+    """Return the name of a path or an open file."""
+    return Path(getattr(file, "name", file)).name
+
+
 class Untrained:
     """Networks on the device, in place of trained ones."""
 
@@ -52,7 +58,9 @@ class Untrained:
 def test_it_protects(selector: str, fake_gpu: FakeGpu, ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     [protector] = registry().resolve("protector", selector)
     assert isinstance(protector, Protector)
-    monkeypatch.setattr(torch, "save", lambda thing, file, **options: None)
+    kept: dict[str, Any] = {}  # in place of files, which fake tensors cannot be written to
+    monkeypatch.setattr(torch, "save", lambda thing, file, **options: kept.update({name_of(file): thing}))
+    monkeypatch.setattr(torch, "load", lambda file, **options: kept[name_of(file)])
     data = corners(24, (16, 16))
     on_gpu = replace(ctx, device="cuda", networks=Untrained())
     with fake_gpu():

@@ -118,7 +118,7 @@ def test_views_stay_in_the_box() -> None:
     x = images(200).round()
     seen = viewed(x, torch.rand(200, NUMBERS, generator=torch.Generator().manual_seed(3)), (2, 0, 3, 1), 1.0)
     assert seen.shape == x.shape
-    assert (seen.min() >= -1e-6, seen.max() <= 1 + 1e-6) == (True, True)
+    assert -1e-6 <= seen.min() <= seen.max() <= 1 + 1e-6
 
 
 def test_draws_are_an_images_own(ctx: Context) -> None:
