@@ -23,7 +23,8 @@ QUICK: dict[str, dict[str, Any]] = {
     "advin-like": TRAINED | {"iterations": 2, "surrogate_training": "at[steps=1]"},
     "ar": {},
     "cuda": {},
-    "deepconfuse": ON_A_SURROGATE | {"width": 2, "rounds": 1, "interval": 1, "judge_epochs": 1, "batch": 8},
+    "deepconfuse": ON_A_SURROGATE
+    | {"preset": "trial", "width": 2, "rounds": 1, "interval": 1, "judge_epochs": 1, "batch": 8},
     "em": ON_A_SURROGATE | {"max_rounds": 1, "train_steps": 1},
     "entf": TRAINED | {"iterations": 2, "surrogate_steps": 1},
     "hypo": TRAINED | {"iterations": 2},
