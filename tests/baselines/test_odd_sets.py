@@ -25,7 +25,8 @@ QUICK: dict[str, dict[str, Any]] = {
     "ar": {},
     "aue": ON_A_SURROGATE | {"epochs": 1, "steps": 1},
     "cuda": {},
-    "deepconfuse": ON_A_SURROGATE | {"width": 2, "rounds": 1, "interval": 1, "judge_epochs": 1, "batch": 8},
+    "deepconfuse": ON_A_SURROGATE
+    | {"preset": "trial", "width": 2, "rounds": 1, "interval": 1, "judge_epochs": 1, "batch": 8},
     "dune": TRAINED | {"iterations": 1, "checkpoints": 2, "images": 3},
     "em": ON_A_SURROGATE | {"max_rounds": 1, "train_steps": 1},
     "entf": TRAINED | {"iterations": 2, "surrogate_steps": 1},
