@@ -98,7 +98,7 @@ class Facts:
 
     @property
     def passes(self) -> float:
-        """Network passes that a training image costs under a countermeasure, 1 for plain training; 0 for other kinds."""
+        """Network passes that an image costs under a countermeasure, 1 in plain training; 0 for other kinds."""
         from ..contract.plugin import Countermeasure
 
         return self.plugin.passes if isinstance(self.plugin, Countermeasure) else 0
