@@ -102,7 +102,8 @@ class Eclipse(OwnDiffusionModel):
     The paper's network has 128 channels, three residual blocks a level, attention at 16 and 8 pixels, and is trained
     for 250,000 steps: ``preset=paper``. The release shuffles images while it purifies them, and its checkpoint has seen
     2,000 test images; here order and test set are left alone. Deviations: the network does not learn the variance of
-    its steps, that of the posterior is taken; crops and flips are fresh, where the paper has four copies of an image.
+    its steps, that of the posterior is taken, save where the released network is given, as ``ue-bench purifier import``
+    writes it; crops and flips are fresh, where the paper has four copies of an image.
     The paper trains victims for 80 epochs without weight decay; the protocol decides here.
 
     Raises EnvironmentProblem when diffusers or a given model cannot be had, UserError for images or ``t`` beyond it.
@@ -135,7 +136,7 @@ class Eclipse(OwnDiffusionModel):
 
         weights = self.weights(data, ctx)
         size = denoiser.check(weights, self.t, data.size, self.selector)
-        loaded = denoiser.load(weights, ctx.device, "small")
+        loaded = denoiser.load(weights, ctx.device, "large" if weights.released else "small")
         down = process.steps_down(self.t)
 
         def clean(x: Tensor, random: process.Streams) -> Tensor:
