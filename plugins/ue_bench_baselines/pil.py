@@ -102,14 +102,12 @@ class PIL(WithPreset):
             start = torch.from_numpy(drawn).to(ctx.device).mul_(2).sub_(1).mul_(self.eps)
             noise = descend(matrix, flat, labels, start, self.eps, step, self.iterations, self.weight)
             images = perturb(data.images[where], -to_levels(noise.view_as(x)), self.rounding)
-            return {"images": self.kept(images, data.images[where])}
+            if self.rounding == "round":
+                images = keep_linf(images, data.images[where], self.eps)
+            return {"images": images}
 
         batch = max(1, min(BATCH, BATCH_VALUES // data.images[0].size))
         return protect_in_batches(data, ctx, key, batch, "perturb", craft)
-
-    def kept(self, images: NDArray[np.uint8], clean: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Keep rounded images within ``eps``; truncated ones are as the release has them."""
-        return images if self.rounding == "truncate" else keep_linf(images, clean, self.eps)
 
     def surrogate(self, data: ImageSet, ctx: Context) -> Tensor:
         """Return M, classes x values of an image (channels first), trained on the images that ``data`` is learnt from.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ue_bench.api import Context, Diverged, EnvironmentProblem, ImageSet, UserError
+from ue_bench.api import Context, Diverged, EnvironmentProblem, ImageSet, UserError, Victim, digest_path
+from ue_bench.catalogue.registry import registry
+from ue_bench_baselines.embedding import embedding
 from ue_bench_baselines.uc import UC
 from ue_bench_baselines.uc_clusters import ClusterNoise, cluster_centres, cropped, enlarged, middle, nearest
 from ue_bench_baselines.uc_generator import Generator
@@ -156,6 +159,31 @@ def test_what_cannot_be_had_is_said(ctx: Context, monkeypatch: pytest.MonkeyPatc
         UC(side=32).protect(coloured(), ctx)
     with pytest.raises(UserError, match="resnet99"):
         UC(surrogate="resnet99").protect(coloured(), ctx)
+
+
+def test_features_are_those_of_a_file_of_weights(ctx: Context, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Random ones, as a network that learned from other images would bring them."""
+    victim = registry().create("victim", "resnet18", {"stem": "imagenet"})
+    assert isinstance(victim, Victim)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        network = victim.build(7, (32, 32)).eval()
+    torch.save(network.state_dict(), tmp_path / "elsewhere.pth")
+    monkeypatch.chdir(tmp_path)
+    selector = f"resnet18[weights=elsewhere.pth#{digest_path(tmp_path / 'elsewhere.pth')[:8]}]"
+    data = coloured(4, (32, 32))
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        found = UC(surrogate=selector).embedding(data, ctx)(x)
+        seen = embedding(network, "resnet18", ctx)(normalised(x))
+    assert found.shape == (2, 512)
+    assert torch.allclose(found, seen, atol=1e-5)
+
+
+def normalised(x: Tensor) -> Tensor:
+    """Images as torchvision's networks see them."""
+    mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    return (x - mean[:, None, None]) / deviation[:, None, None]
 
 
 def test_a_generator_that_diverges_protects_nothing(ctx: Context) -> None:
