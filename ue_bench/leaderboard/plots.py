@@ -38,7 +38,7 @@ MOST_LINES = len(COLOURS) * len(DASHES)
 LONGEST = 48  # characters of a name in a legend
 
 
-def save(draw: Callable[[], Figure], kind: str, dots: int = 200) -> bytes:
+def save(draw: Callable[[], Figure], kind: str, dots: int = 160) -> bytes:
     """Return what ``draw`` draws as a file: png, svg or pdf. Raises EnvironmentProblem without matplotlib."""
     try:
         import matplotlib
