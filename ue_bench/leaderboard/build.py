@@ -11,25 +11,39 @@ from ue_bench.store.schema import Result
 from ..atomic import write_atomically
 from . import summary, tables
 from .board import BoardInfo
+from .evidence import Evidence, evidence
 from .page import html
 from .statistics import panels
 from .submission import badges, submissions
 
 
-def render(results: Iterable[Result], board: BoardInfo, badges: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the text of each file by its name. The same results give the same text, in whatever order they come."""
+def render(
+    results: Iterable[Result],
+    board: BoardInfo,
+    badges: Mapping[str, str] | None = None,
+    beside: Evidence | None = None,
+) -> dict[str, str]:
+    """Return the text of each file by its name. The same results give the same text, in whatever order they come.
+
+    ``beside`` is what lies beside the results: curves, failures and the names of their files.
+    """
     shown = panels(results, board, badges)
     return {
         "README.md": tables.markdown(board, shown),
         "leaderboard.csv": tables.csv(board, shown),
         "protectors.csv": summary.csv(board, shown),
-        "index.html": html(board, shown),
+        "index.html": html(board, shown, beside),
     }
+
+
+def _texts(results: Iterable[Result], board: BoardInfo, out: Path) -> dict[str, str]:
+    every = list(results)
+    return render(every, board, badges(submissions(out)), evidence(out, every))
 
 
 def build(results: Iterable[Result], board: BoardInfo, out: Path) -> list[Path]:
     """Write README.md, leaderboard.csv, protectors.csv and index.html into ``out``, and return their paths."""
-    texts = render(results, board, badges(submissions(out)))
+    texts = _texts(results, board, out)
     for name, text in texts.items():
         write_atomically(out / name, text)
     return [out / name for name in texts]
@@ -37,7 +51,7 @@ def build(results: Iterable[Result], board: BoardInfo, out: Path) -> list[Path]:
 
 def check(results: Iterable[Result], board: BoardInfo, out: Path) -> list[str]:
     """Return what in ``out`` is not what ``build`` would write: one line a file, empty when all is well."""
-    texts = render(results, board, badges(submissions(out)))
+    texts = _texts(results, board, out)
     differences = (_difference(out / name, text) for name, text in texts.items())
     return [difference for difference in differences if difference]
 
