@@ -25,6 +25,12 @@ def cell_command(board: BoardInfo, cell: CellSummary) -> str:
     return _command(board, cell.results[0], cell.protector, cell.countermeasure, cell.seeds)
 
 
+def missing_command(board: BoardInfo, panel: Panel, protector: str, countermeasure: str) -> str:
+    """Return the command whose grid holds a cell without a result; empty where the panel's cells have none either."""
+    alike = next((r for r in panel.results if not obstacle(board, r)), None)
+    return _command(board, alike, protector, countermeasure, board.seeds) if alike else ""
+
+
 def board_commands(board: BoardInfo, panel: Panel) -> list[str]:
     """Return commands that fill what the panel shows, and what is missing in the board's rows and columns.
 

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from ..errors import EnvironmentProblem
 from . import colour, formats
-from .findings import cell_share
 from .statistics import Panel, Row
 from .tables import folded
 
@@ -195,7 +194,7 @@ def board(panel: Panel) -> Figure:
         axes.text(
             middle, top + 0.08, "\n".join(head), rotation=90, ha="center", va="bottom", fontsize=9.5, linespacing=1
         )
-    axes.text(left + len(columns) * side + 0.5, top + 0.08, "recovered", **HEAD)
+    axes.text(left + len(columns) * side + 0.5, top + 0.08, "recovered\nshare", **HEAD)
     y, before = top, ""
     for name, row in rows:
         if name != before:
@@ -233,7 +232,7 @@ def _draw_row(axes: Axes, panel: Panel, row: Row, columns: Sequence[str], y: flo
         cell = row.cells.get(column)
         if cell is None:
             continue
-        share = cell_share(panel, cell)
+        share = panel.share(column, cell.mean)
         ground, ink = ("#ffffff", "#000000") if share is None else shades[colour.level(share)]
         axes.add_patch(Rectangle((left + i * side, y), side - 0.02, LINE - 0.02, facecolor=ground, linewidth=0))
         middle = left + (i + 0.5) * side - 0.01

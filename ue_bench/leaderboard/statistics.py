@@ -233,10 +233,15 @@ class Panel:
         """The countermeasures that count, each once."""
         return tuple(c for c in self.columns if c not in self.repeated)
 
+    @cached_property
+    def clean_by_column(self) -> dict[str, float]:
+        """Accuracies in percent of training on unprotected images, where they are known."""
+        return {c: cell.mean for row in self.rows for c, cell in row.clean.items()}
+
     @property
     def undefined(self) -> tuple[str, ...]:
         """Columns in which clean training is too near to chance for a share."""
-        clean = {c: cell.mean for row in self.rows for c, cell in row.clean.items()}
+        clean = self.clean_by_column
         return tuple(c for c in self.counted if c in clean and not is_defined(clean[c], self.chance))
 
     @property
@@ -277,6 +282,13 @@ class Panel:
         clean, plain = self.board.clean, self.board.plain
         cells = [row.cells[plain] for row in self.rows if row.protector == clean and plain in row.cells]
         return cells[0].mean if cells else None
+
+    def share(self, column: str, accuracy: float) -> float | None:
+        """Return what an adversary gets back in a column, in percent; None where clean training is not known there."""
+        clean = self.clean_by_column.get(column)
+        if clean is None or not is_defined(clean, self.chance):
+            return None
+        return 100 * (accuracy - self.chance) / (clean - self.chance)
 
     def difference(self, first: str, second: str) -> float | None:
         """Return the largest difference between two columns in any row."""
