@@ -13,6 +13,7 @@ from ..atomic import write_atomically
 from . import summary, tables
 from .board import BoardInfo
 from .evasion_page import render_evasion
+from .evidence import Evidence, evidence
 from .page import html
 from .statistics import Panel, panels
 from .submission import badges, submissions
@@ -22,27 +23,34 @@ def render(
     results: Iterable[Result],
     board: BoardInfo,
     badges: Mapping[str, str] | None = None,
+    beside: Evidence | None = None,
     evaded: Iterable[EvasionResult] = (),
 ) -> dict[str, str]:
-    """Return the text of each file by its name. The same results give the same text, in whatever order they come."""
-    return render_panels(board, panels(results, board, badges), evaded)
+    """Return the text of each file by its name. The same results give the same text, in whatever order they come.
+
+    ``beside`` is what lies beside the results: curves, failures and the names of their files.
+    """
+    return render_panels(board, panels(results, board, badges), beside, evaded)
 
 
-def render_panels(board: BoardInfo, shown: Sequence[Panel], evaded: Iterable[EvasionResult] = ()) -> dict[str, str]:
-    """Return the text of each file by its name, of panels that are made already and of results of evasion."""
+def render_panels(
+    board: BoardInfo, shown: Sequence[Panel], beside: Evidence | None = None, evaded: Iterable[EvasionResult] = ()
+) -> dict[str, str]:
+    """Return the text of each file by its name, of panels that are made already."""
     pages, said = render_evasion(board, evaded)
     return {
         "README.md": "\n".join(filter(None, [tables.markdown(board, shown), said])),
         "leaderboard.csv": tables.csv(board, shown),
         "protectors.csv": summary.csv(board, shown),
-        "index.html": html(board, shown),
+        "index.html": html(board, shown, beside, evasion=bool(pages)),
         **pages,
     }
 
 
 def render_folder(results: Iterable[Result], board: BoardInfo, out: Path) -> dict[str, str]:
     """Return the text of each file by its name: of these results, and of what else lies in the board's folder."""
-    return render(results, board, badges(submissions(out)), EvasionStore(out).results())
+    every = list(results)
+    return render(every, board, badges(submissions(out)), evidence(out, every), EvasionStore(out).results())
 
 
 def build(results: Iterable[Result], board: BoardInfo, out: Path) -> list[Path]:

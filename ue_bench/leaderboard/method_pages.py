@@ -15,9 +15,9 @@ from ..contract.plugin import megapixels
 from ..contract.registration import PluginRecord
 from ..errors import EnvironmentProblem, UserError
 from . import colour, formats
-from .findings import cell_share
+from .cell_summary import CellSummary
 from .prose import blocks, spans
-from .statistics import CellSummary, Panel
+from .statistics import Panel
 from .templating import render, stylesheet
 
 KINDS = ("protector", "countermeasure")
@@ -157,7 +157,7 @@ def _is_of(selector: str, method: PluginRecord) -> bool:
 def _number(panel: Panel, cell: CellSummary | None) -> Number | None:
     if cell is None:
         return None
-    share = cell_share(panel, cell)
+    share = panel.share(cell.countermeasure, cell.mean)
     if share is None:
         return Number(formats.cell(cell), "", None)
     return Number(formats.cell(cell), f"{share:.0f} %", colour.level(share))

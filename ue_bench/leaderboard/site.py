@@ -17,6 +17,7 @@ from ..store.evasion import EvasionStore
 from ..store.results import ResultStore
 from . import build, formats, method_pages
 from .board import BoardInfo, board_info
+from .evidence import evidence
 from .findings import Finding, findings, main_panel
 from .statistics import Panel, panels
 from .submission import badges, submissions
@@ -117,7 +118,7 @@ def _boards(root: Path) -> Iterator[BoardPages]:
         if results or evaded:
             info = board_info(boards.board(name))
             shown = panels(results, info, badges(submissions(root / name)))
-            texts = build.render_panels(info, shown, evaded)
+            texts = build.render_panels(info, shown, evidence(root / name, results), evaded)
             yield BoardPages(name, info, shown, texts, len(evaded))
 
 
