@@ -147,6 +147,16 @@ def test_the_command_of_a_cell_gives_no_more_than_reference_rows_beside_it(demo:
 
 
 @pytest.mark.usefixtures("unloaded")
+def test_the_command_of_a_missing_cell_gives_that_cell(demo: BoardInfo) -> None:
+    results = [made("none", precision="bf16"), made("deephiding", "gray", precision="bf16")]
+    [panel] = json.loads(Page(render(results, demo)["index.html"]).data)["panels"]
+    assert len(panel["gaps"]) == 2 * len(demo.countermeasures) - 2
+    for gap in panel["gaps"]:
+        cell = made(gap["protector"], gap["countermeasure"], precision="bf16")
+        assert cell.key in keys([gap["command"]])
+
+
+@pytest.mark.usefixtures("unloaded")
 def test_the_commands_of_a_page_fill_all_it_shows(demo: BoardInfo) -> None:
     results = [made(**odd) for odd in ODD]
     assert {r.key for r in results} <= keys(reproduced(render(results, demo)["README.md"]))
