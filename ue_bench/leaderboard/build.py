@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
+from ue_bench.store.evasion import EvasionResult, EvasionStore
 from ue_bench.store.schema import Result
 
 from ..atomic import write_atomically
 from . import summary, tables
 from .board import BoardInfo
+from .evasion_page import render_evasion
 from .evidence import Evidence, evidence
 from .page import html
-from .statistics import panels
+from .statistics import Panel, panels
 from .submission import badges, submissions
 
 
@@ -21,29 +23,39 @@ def render(
     results: Iterable[Result],
     board: BoardInfo,
     badges: Mapping[str, str] | None = None,
+    evaded: Iterable[EvasionResult] = (),
     beside: Evidence | None = None,
 ) -> dict[str, str]:
     """Return the text of each file by its name. The same results give the same text, in whatever order they come.
 
     ``beside`` is what lies beside the results: curves, failures and the names of their files.
     """
-    shown = panels(results, board, badges)
+    return render_panels(board, panels(results, board, badges), evaded, beside)
+
+
+def render_panels(
+    board: BoardInfo, shown: Sequence[Panel], evaded: Iterable[EvasionResult] = (), beside: Evidence | None = None
+) -> dict[str, str]:
+    """Return the text of each file by its name, of panels that are made already and of results of evasion."""
+    pages, said = render_evasion(board, evaded)
     return {
-        "README.md": tables.markdown(board, shown),
+        "README.md": "\n".join(filter(None, [tables.markdown(board, shown), said])),
         "leaderboard.csv": tables.csv(board, shown),
         "protectors.csv": summary.csv(board, shown),
         "index.html": html(board, shown, beside),
+        **pages,
     }
 
 
-def _texts(results: Iterable[Result], board: BoardInfo, out: Path) -> dict[str, str]:
+def render_folder(results: Iterable[Result], board: BoardInfo, out: Path) -> dict[str, str]:
+    """Return the text of each file by its name: of these results, and of what else lies in the board's folder."""
     every = list(results)
-    return render(every, board, badges(submissions(out)), evidence(out, every))
+    return render(every, board, badges(submissions(out)), EvasionStore(out).results(), evidence(out, every))
 
 
 def build(results: Iterable[Result], board: BoardInfo, out: Path) -> list[Path]:
-    """Write README.md, leaderboard.csv, protectors.csv and index.html into ``out``, and return their paths."""
-    texts = _texts(results, board, out)
+    """Write README.md, leaderboard.csv, protectors.csv, index.html and what there is of evasion, and return paths."""
+    texts = render_folder(results, board, out)
     for name, text in texts.items():
         write_atomically(out / name, text)
     return [out / name for name in texts]
@@ -51,23 +63,27 @@ def build(results: Iterable[Result], board: BoardInfo, out: Path) -> list[Path]:
 
 def check(results: Iterable[Result], board: BoardInfo, out: Path) -> list[str]:
     """Return what in ``out`` is not what ``build`` would write: one line a file, empty when all is well."""
-    texts = _texts(results, board, out)
-    differences = (_difference(out / name, text) for name, text in texts.items())
+    return compare(out, render_folder(results, board, out))
+
+
+def compare(out: Path, texts: Mapping[str, str]) -> list[str]:
+    """Return which files in ``out`` are missing or hold another text, and where: one line a file."""
+    differences = (_difference(out / name, name, text) for name, text in texts.items())
     return [difference for difference in differences if difference]
 
 
-def _difference(path: Path, expected: str) -> str:
+def _difference(path: Path, name: str, expected: str) -> str:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        return f"{path.name} is missing"
+        return f"{name} is missing"
     if content == expected.encode():
         return ""
     lines = content.decode(errors="replace").split("\n")
     pairs = enumerate(zip_longest(lines, expected.split("\n"), fillvalue="<end of file>"), start=1)
     number, (has, wants) = next((n, pair) for n, pair in pairs if pair[0] != pair[1])
     at = next((i for i, (a, b) in enumerate(zip(has, wants, strict=False)) if a != b), min(len(has), len(wants)))
-    return f"{path.name} differs from the results in line {number}: {_excerpt(has, at)}, expected {_excerpt(wants, at)}"
+    return f"{name} differs from the results in line {number}: {_excerpt(has, at)}, expected {_excerpt(wants, at)}"
 
 
 def _excerpt(line: str, at: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import files
 
 from . import colour, commands, formats, print_agreement, summary
 from .board import BoardInfo
@@ -14,6 +13,7 @@ from .page_data import classes, page_data, seconds
 from .published import Published, beside
 from .statistics import Panel
 from .tables import PUBLISHED, reproduce
+from .templating import render, stylesheet, template
 
 NO_COLOUR = "hx"  # of a number that cannot be placed between chance and clean training
 SCRIPTS = ("base", "filter", "table", "turned", "printed", "charts", "drawer", "compare", "export", "main")
@@ -21,20 +21,12 @@ SCRIPTS = ("base", "filter", "table", "turned", "printed", "charts", "drawer", "
 
 def html(board: BoardInfo, panels: Sequence[Panel], evidence: Evidence | None = None) -> str:
     """Return the whole page as text."""
-    import jinja2
     from markupsafe import Markup
 
     evidence = evidence or Evidence()
-    environment = jinja2.Environment(
-        autoescape=True,
-        loader=jinja2.FunctionLoader(_template),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
     published = beside(panels)
-    return environment.get_template("page.html").render(
+    return render(
+        "page.html",
         board=board,
         panels=panels,
         classes=classes,
@@ -53,24 +45,9 @@ def html(board: BoardInfo, panels: Sequence[Panel], evidence: Evidence | None = 
         gaps=[gaps(panel, evidence) for panel in panels],
         absent=[_absent(panel, evidence) for panel in panels],
         data=page_data(board, panels, evidence),
-        css=Markup(_template("page.css") + _heat_css()),
-        js=Markup("".join(_template(f"scripts/{name}.js") for name in SCRIPTS)),
+        css=stylesheet("page.css"),
+        js=Markup("".join(template(f"scripts/{name}.js") for name in SCRIPTS)),
     )
-
-
-def _template(name: str) -> str:
-    return (files("ue_bench.leaderboard") / "templates" / name).read_text(encoding="utf-8")
-
-
-def _heat_css() -> str:
-    """Return one class a level, for light and for dark pages; paper is light."""
-
-    def rules(ramp: colour.Ramp) -> str:
-        pairs = enumerate(colour.levels(ramp))
-        return "\n".join(f".h{i} {{ background: {ground}; color: {text}; }}" for i, (ground, text) in pairs)
-
-    dark = f"@media screen and (prefers-color-scheme: dark) {{\n{rules(colour.DARK)}\n}}"
-    return f"{rules(colour.LIGHT)}\n{dark}\n"
 
 
 def heat(panel: Panel, column: str, accuracy: float) -> str:
