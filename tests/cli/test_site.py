@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,9 @@ def test_serve_answers_until_it_is_interrupted(tmp_path: Path) -> None:
     root = two_boards(tmp_path / "boards")
     script = Path(sys.executable).with_name("ue-bench")
     words = [str(script), "leaderboard", "serve", "--all", "--out", str(root), "--port", "0"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs are deaf to it
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True, preexec_fn=heard) as process:
         assert process.stdout is not None
         address = process.stdout.readline().strip()
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -9,7 +9,8 @@ from pathlib import Path
 from ..store.listing import json_files
 from ..store.results import ResultStore
 from ..store.schema import Curve, Failure, Result, cell_id
-from .statistics import CellSummary, Panel
+from .cell_summary import CellSummary
+from .statistics import Panel
 
 MOST_CURVES = 2000  # results with whose curves a page stays small enough to open; of more it names the files
 

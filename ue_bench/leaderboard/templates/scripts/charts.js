@@ -22,8 +22,8 @@ function ticks(low, high, about = 6) {
 }
 
 // A frame with axes. Returns the drawing and the functions that place values in it.
-function frame(title, x, y, width = 960, height = 420) {
-  const box = { left: 56, right: width - 24, top: 16, bottom: height - 48 };
+function frame(title, x, y, width = 960, height = 420, margin = 24) {
+  const box = { left: 56, right: width - margin, top: 16, bottom: height - 48 };
   const scale = (axis, from, to) => {
     const [low, high] = axis.log ? [Math.log10(axis.low), Math.log10(axis.high)] : [axis.low, axis.high];
     return (value) => from + (to - from) * ((axis.log ? Math.log10(value) : value) - low) / (high - low || 1);
@@ -184,20 +184,16 @@ function curveView(section, panel, choice) {
   const xs = lines.flatMap((line) => line.points.map(([x]) => x));
   const ys = lines.flatMap((line) => line.points.map(([, y]) => y));
   const x = { name: curve.axis, low: Math.min(...xs), high: Math.max(...xs), ticks: unique(xs).length <= 12 ? unique(xs).sort((a, b) => a - b) : undefined };
-  const { picture, place, box } = frame(curve.name, x, { name: "accuracy, %", low: 0, high: Math.max(...ys, 20) * 1.05 });
-  box.right -= 170;
-  const narrow = (value) => box.left + (place.x(value) - box.left) * (box.right - box.left) / (box.right + 170 - box.left);
-  for (const line of picture.querySelectorAll(".rule")) line.remove();
-  for (const text of [...picture.querySelectorAll("text:not(.axis)")].filter((one) => one.getAttribute("text-anchor") === "middle")) text.remove();
-  for (const at of x.ticks ?? ticks(x.low, x.high)) picture.append(drawn("text", { x: narrow(at), y: box.bottom + 18, "text-anchor": "middle" }, String(at)));
+  const y = { name: "accuracy, %", low: 0, high: Math.max(...ys, 20) * 1.05 };
+  const { picture, place, box } = frame(curve.name, x, y, 960, 420, 190);
   picture.append(drawn("line", { x1: box.left, x2: box.right, y1: place.y(panel.chance), y2: place.y(panel.chance), class: "limit" }));
   const ends = lines.map((line) => ({ line, y: place.y(line.points[line.points.length - 1][1]) })).sort((a, b) => a.y - b.y);
   ends.forEach((end, i) => { if (i && end.y < ends[i - 1].y + 14) end.y = ends[i - 1].y + 14; });
   lines.forEach((line, i) => {
-    const path = line.points.map(([px, py]) => `${narrow(px)},${place.y(py)}`).join(" ");
+    const path = line.points.map(([px, py]) => `${place.x(px)},${place.y(py)}`).join(" ");
     const group = drawn("g", { class: `curve c${i % 6}${line.row.reference ? " reference" : ""}` });
     group.append(drawn("polyline", { points: path }));
-    for (const [px, py] of line.points) group.append(marker(SHAPES[i % SHAPES.length], narrow(px), place.y(py), 4));
+    for (const [px, py] of line.points) group.append(marker(SHAPES[i % SHAPES.length], place.x(px), place.y(py), 4));
     group.append(drawn("text", { x: box.right + 10, y: ends.find((end) => end.line === line).y + 4 }, line.row.name));
     picture.append(group);
   });
