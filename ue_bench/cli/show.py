@@ -142,12 +142,15 @@ def _one(record: PluginRecord, selector: str) -> Plugin | None:
     return registry().one(record.kind, selector)
 
 
-def _clean_images(record: PluginRecord, selector: str) -> dict[str, int]:
-    """Return how many clean training images a countermeasure needs, where it needs any."""
+def _clean_images(record: PluginRecord, selector: str) -> dict[str, Any]:
+    """Return how many clean training images a countermeasure needs, where it needs any, and whether as pairs."""
     from ..contract.plugin import Countermeasure
 
     plugin = _one(record, selector)
-    return {"clean_images": plugin.clean_images} if isinstance(plugin, Countermeasure) and plugin.clean_images else {}
+    if not isinstance(plugin, Countermeasure) or not plugin.clean_images:
+        return {}
+    pairs = {"needs_pairs": "the adversary knows which training images these are"} if plugin.needs_pairs else {}
+    return {"clean_images": plugin.clean_images, **pairs}
 
 
 def _largest_image(record: PluginRecord, selector: str) -> dict[str, str]:
