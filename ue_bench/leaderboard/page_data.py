@@ -21,8 +21,10 @@ from .statistics import Panel, Row
 MOST_DEGREES = 30  # of freedom, from which on columns add little to the factor of an interval
 
 
-def page_data(board: BoardInfo, panels: Sequence[Panel], evidence: Evidence) -> dict[str, Any]:
-    """Return all that the scripts of a page know."""
+def page_data(
+    board: BoardInfo, panels: Sequence[Panel], evidence: Evidence, with_printed: bool = True
+) -> dict[str, Any]:
+    """Return all that the scripts of a page know; ``with_printed`` with the numbers of papers beside them."""
     texts = Texts()
     shown = cells(board, panels, evidence, texts)
     return {
@@ -33,7 +35,7 @@ def page_data(board: BoardInfo, panels: Sequence[Panel], evidence: Evidence) -> 
         "step": STEP,
         "labels": RESULT_LABELS,
         "quantiles": [round(t_quantile(degrees), 4) for degrees in range(1, MOST_DEGREES + 1)],
-        "panels": [_panel(panel, evidence) for panel in panels],
+        "panels": [_panel(panel, evidence, with_printed) for panel in panels],
         "cells": shown,
         "texts": texts.all(),
     }
@@ -49,7 +51,7 @@ def seconds(row: Row) -> float:
     return fmean(sorted({r.cost.protect_seconds for cell in row.cells.values() for r in cell.results}))
 
 
-def _panel(panel: Panel, evidence: Evidence) -> dict[str, Any]:
+def _panel(panel: Panel, evidence: Evidence, with_printed: bool) -> dict[str, Any]:
     columns = [*panel.columns, *panel.extra]
     return {
         "title": formats.setting(panel),
@@ -67,7 +69,7 @@ def _panel(panel: Panel, evidence: Evidence) -> dict[str, Any]:
             {"name": f.name, "parameter": f.parameter, "points": [[v, columns.index(c)] for v, c in f.points]}
             for f in families(columns)
         ],
-        "printed": [_printed(panel, numbers) for numbers in printed_numbers(panel)],
+        "printed": [_printed(panel, numbers) for numbers in printed_numbers(panel)] if with_printed else [],
     }
 
 
