@@ -90,6 +90,13 @@ def ue_bench_register(register: Register) -> None:
     )
     register(
         "protector",
+        "spots",
+        f"{package}.spots:Spots",
+        "small striped spots, one code a class, and decoys for one class (this project's own)",
+        ("surrogate-free",),
+    )
+    register(
+        "protector",
         "ntga",
         f"{package}.ntga:NTGA",
         "neural tangent generalization attacks (Yuan & Wu, ICML 2021)",
