@@ -96,6 +96,12 @@ def ue_bench_register(register: Register) -> None:
         ("surrogate-free",),
     )
     register(
+        "countermeasure",
+        "spot-removal",
+        f"{package}.spot_removal:SpotRemoval",
+        "takes off what spots adds, for who knows the method (this project's own)",
+    )
+    register(
         "protector",
         "ntga",
         f"{package}.ntga:NTGA",

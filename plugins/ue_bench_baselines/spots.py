@@ -18,6 +18,7 @@ PUBLISHED_SEED = 0  # of the codes on a board
 SIDE = 32  # pixels of the shorter side for which ``sigma`` and ``period`` are given
 SMALLEST_SCALE = 0.5  # stripes narrower than that are not to be seen between pixels
 GREEN = 1
+CHANNELS = {"green": slice(GREEN, GREEN + 1), "gray": slice(0, 3)}
 HIGHEST = 2.0  # times the height that meets ``eps`` where nothing is clipped: clipping is made up for so far
 HALVINGS = 12  # of the interval in which an image's height is looked for
 WORKING_BYTES = 2**22  # of one batch of patterns
@@ -66,6 +67,7 @@ class Spots(Protector):
     eps: Ratio = Field(8 / 255, gt=0, le=1, description="largest root-mean-square of an image's perturbation on [0, 1]")
     sigma: float = Field(1.8, gt=0.2, le=16, description="deviation of a spot's window in pixels of a 32-pixel side")
     period: float = Field(16 / 3, ge=2, le=32, description="width of two stripes in pixels of a 32-pixel side")
+    color: Literal["green", "gray"] = Field("green", description="channels that have spots: green alone, or all alike")
     rest: Literal["decoys", "unchanged", "word"] = Field(
         "decoys", description="what images of one class have instead of a word: decoys or nothing; or a word as others"
     )
@@ -77,14 +79,13 @@ class Spots(Protector):
 
     @property
     def largest_image(self) -> int:
-        return 2**25
+        return 2**26  # measured: 60 bytes a pixel for gray spots, half of that for green ones
 
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
-        height, width = data.size
         words, without = self.draw(data.num_classes, ctx.method_seed(PUBLISHED_SEED, self.seed))
-        scale = max(min(height, width) / SIDE, SMALLEST_SCALE)
-        rows = self.profiles(height, scale)
-        columns = Profiles(*(half + half[:, ::-1] for half in self.profiles(width, scale, GRID // 2)))
+        rows, columns = self.sections(data.size)
+        channels = CHANNELS[self.color]
+        bound = self.eps * 255 * math.sqrt(3 / (channels.stop - channels.start))
         axes = data.size if ctx.secret else ()  # an owner's images come in sets of one size, each counted from 0
 
         def pattern(index: int) -> Floats:
@@ -98,11 +99,10 @@ class Spots(Protector):
             chosen = np.flatnonzero((data.labels[where] != without) | (self.rest == "decoys"))
             if len(chosen):
                 patterns = np.stack([pattern(where.start + int(place)) for place in chosen])
-                green = fitted(images[chosen, :, :, GREEN], patterns, self.eps * 255 * math.sqrt(3))
-                protected[chosen, :, :, GREEN] = green
+                protected[chosen, :, :, channels] = fitted(images[chosen, :, :, channels], patterns, bound)
             return protected
 
-        batch = max(1, WORKING_BYTES // max(1, 4 * height * width))
+        batch = max(1, WORKING_BYTES // (4 * max(1, math.prod(data.size))))
         return ctx.map_images(data, change, "adding spots", batch)
 
     @property
@@ -128,6 +128,17 @@ class Spots(Protector):
         signs = np.zeros(len(PLACES), dtype=np.int8)
         signs[rng.permutation(used)[:weight]] = rng.choice((-1, 1), size=weight)
         return signs
+
+    def sections(self, size: tuple[int, int]) -> tuple[Profiles, Profiles]:
+        """Return the profiles of an image of ``size``: of its rows, and of its columns with their mirror images."""
+        scale = self.scale(size)
+        rows, halves = self.profiles(size[0], scale), self.profiles(size[1], scale, GRID // 2)
+        return rows, Profiles(*(half + half[:, ::-1] for half in halves))
+
+    @staticmethod
+    def scale(size: tuple[int, int]) -> float:
+        """Return how many pixels of an image of ``size`` are one of an image of 32."""
+        return max(min(size) / SIDE, SMALLEST_SCALE)
 
     def profiles(self, length: int, scale: float, places: int = GRID) -> Profiles:
         """Return sections along a side of ``length`` pixels through spots at the first ``places`` of the grid."""
@@ -161,7 +172,7 @@ def decoys(signs: NDArray[np.int8], rows: Profiles, columns: Profiles, depth: fl
 
 
 def fitted(images: NDArray[np.uint8], patterns: Floats, bound: float) -> NDArray[np.uint8]:
-    """Add to each of N x H x W levels its pattern, as high as ``bound`` allows: the root-mean-square after rounding.
+    """Add its pattern, H x W, to all channels of each image, as high as ``bound`` allows: an RMS after rounding.
 
     Clipping at black and white takes energy, which a greater height gives back as far as ``HIGHEST`` times what the
     pattern would need without.
@@ -172,8 +183,8 @@ def fitted(images: NDArray[np.uint8], patterns: Floats, bound: float) -> NDArray
     best = np.array(images)
     for _ in range(HALVINGS):
         height = (low + high) / 2
-        sums = perturb(images, height[:, None, None] * patterns)
-        squares = np.square(sums.astype(np.int32) - images).mean(axis=(1, 2))
+        sums = perturb(images, height[:, None, None, None] * patterns[..., None])
+        squares = np.square(sums.astype(np.int32) - images).mean(axis=(1, 2, 3))
         fits = squares <= bound**2
         best[fits] = sums[fits]
         low, high = np.where(fits, height, low), np.where(fits, high, height)

@@ -24,7 +24,7 @@ NEED_TWO = [
     "sem", "pil", "aue", "aap", "dune", "gue", "ntga", "deepconfuse",
     "entf[variant=pull]", "rae-igsm", "rae-cw", "rit-igsm", "raeg", "recovered[of=rae-igsm]",
 ]  # fmt: skip
-NEED_ONE = ["lsp", "ops", "ar", "cuda", "tue", "noise", "none", "entf[variant=push]", "deephiding", "uc"]
+NEED_ONE = ["lsp", "ops", "spots", "ar", "cuda", "tue", "noise", "none", "entf[variant=push]", "deephiding", "uc"]
 
 
 @pytest.fixture(autouse=True)
