@@ -95,3 +95,12 @@ def test_the_button_compares_the_first_two_rows(visit: Open) -> None:
     page.select_option("#detail-body select >> nth=1", "cuda")
     assert page.inner_text("#detail-title") == "em beside cuda"
     assert "with=cuda" in page.url
+
+
+def test_pictures_stand_behind_cells_and_rows_that_have_some(visit: Open) -> None:
+    page = visit(hash="#row=em")
+    image = page.locator("#detail-body img")
+    assert image.evaluate("one => one.complete && one.naturalWidth") == 1
+    page.click("#detail-body .cells button >> nth=0")
+    assert image.count() == 1
+    assert visit(hash="#row=ops").locator("#detail-body img").count() == 0
