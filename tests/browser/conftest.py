@@ -56,7 +56,7 @@ def browser() -> Iterator[Browser]:
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The boards of this folder as files: ``one`` with a table, ``many`` with tables of several settings."""
     folder = tmp_path_factory.mktemp("pages")
-    texts = {"one": render(RESULTS, BOARD, beside=EVIDENCE), "many": render(MANY, BOARD)}
+    texts = {"one": render(RESULTS, BOARD, None, EVIDENCE), "many": render(MANY, BOARD)}
     for name, files in texts.items():
         (folder / f"{name}.html").write_text(files["index.html"], encoding="utf-8")
     return {name: folder / f"{name}.html" for name in texts}

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from ue_bench.store.schema import Measured, Result
 
 from .board import BoardInfo
-from .statistics import CellSummary, Panel
+from .cell_summary import CellSummary
+from .statistics import Panel
 from .versions import obstacle
 
 Seeds = tuple[int, ...]

@@ -8,8 +8,9 @@ from typing import Any
 from ..store.schema import Curve, Failure
 from . import commands, formats
 from .board import BoardInfo
+from .cell_summary import CellSummary
 from .evidence import Evidence
-from .statistics import CellSummary, Panel
+from .statistics import Panel
 from .versions import obstacle
 
 RESULT_LABELS = (

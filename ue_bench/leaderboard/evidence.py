@@ -11,7 +11,8 @@ from ..keys import digest
 from ..store.listing import json_files
 from ..store.results import ResultStore, slug
 from ..store.schema import Curve, Failure, Result, cell_id
-from .statistics import CellSummary, Panel
+from .cell_summary import CellSummary
+from .statistics import Panel
 
 MOST_CURVES = 2000  # results with whose curves a page stays small enough to open; of more it names the files
 PICTURES = "pictures"  # folder beside results

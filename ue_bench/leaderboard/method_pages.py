@@ -15,8 +15,9 @@ from ..contract.plugin import megapixels
 from ..contract.registration import PluginRecord
 from ..errors import EnvironmentProblem, UserError
 from . import colour, formats
+from .cell_summary import CellSummary
 from .prose import blocks, spans
-from .statistics import CellSummary, Panel
+from .statistics import Panel
 from .templating import render, stylesheet
 
 KINDS = ("protector", "countermeasure")

@@ -10,6 +10,7 @@ from .details import failure_text, gaps
 from .evidence import Evidence
 from .headline import BROKEN, is_defined
 from .page_data import classes, page_data, seconds
+from .print_agreement import PrintAgreement
 from .published import Published, beside
 from .statistics import Panel
 from .tables import PUBLISHED, reproduce
@@ -19,21 +20,37 @@ NO_COLOUR = "hx"  # of a number that cannot be placed between chance and clean t
 SCRIPTS = ("base", "filter", "table", "turned", "printed", "charts", "drawer", "compare", "export", "main")
 
 
-def html(board: BoardInfo, panels: Sequence[Panel], evidence: Evidence | None = None) -> str:
-    """Return the whole page as text."""
+def html(
+    board: BoardInfo,
+    panels: Sequence[Panel],
+    evidence: Evidence | None = None,
+    evasion: bool = False,
+    beside_it: Sequence[tuple[str, str]] = (),
+) -> str:
+    """Return the whole page as text. ``evasion`` says that there is a page of evasion beside it.
+
+    A page of some rows of a board has links to its overview and to the pages ``beside_it``, each with a label. What is
+    said of all rows together, such as the agreement with print, stands on the overview.
+    """
     from markupsafe import Markup
 
     evidence = evidence or Evidence()
-    published = beside(panels)
+    published = [] if beside_it else beside(panels)
+    data = page_data(board, panels, evidence)
+    if beside_it:
+        for panel_data in data["panels"]:
+            panel_data["printed"] = []
     return render(
         "page.html",
         board=board,
+        evasion=evasion,
+        beside_it=beside_it,
         panels=panels,
         classes=classes,
         empty_board_command=commands.empty_board_command(board),
-        reproduce=[reproduce(board, panel) for panel in panels],
+        reproduce=[] if beside_it else [reproduce(board, panel) for panel in panels],
         published=[(table, _published_heat(table, board, panels)) for table in published],
-        agreements=[(panel, found) for panel in panels if (found := print_agreement.agreements(panel))],
+        agreements=[] if beside_it else _agreements(panels),
         agreement=print_agreement,
         published_note=PUBLISHED,
         f=formats,
@@ -44,10 +61,14 @@ def html(board: BoardInfo, panels: Sequence[Panel], evidence: Evidence | None = 
         levels=range(len(colour.levels(colour.LIGHT))),
         gaps=[gaps(panel, evidence) for panel in panels],
         absent=[_absent(panel, evidence) for panel in panels],
-        data=page_data(board, panels, evidence),
+        data=data,
         css=stylesheet("page.css"),
         js=Markup("".join(template(f"scripts/{name}.js") for name in SCRIPTS)),
     )
+
+
+def _agreements(panels: Sequence[Panel]) -> list[tuple[Panel, list[PrintAgreement]]]:
+    return [(panel, found) for panel in panels if (found := print_agreement.agreements(panel))]
 
 
 def heat(panel: Panel, column: str, accuracy: float) -> str:
