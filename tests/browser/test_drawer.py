@@ -100,7 +100,7 @@ def test_the_button_compares_the_first_two_rows(visit: Open) -> None:
 def test_pictures_stand_behind_cells_and_rows_that_have_some(visit: Open) -> None:
     page = visit(hash="#row=em")
     image = page.locator("#detail-body img")
-    assert image.evaluate("one => one.complete && one.naturalWidth") == 1
+    assert image.evaluate("one => one.decode().then(() => one.naturalWidth)") == 5
     page.click("#detail-body .cells button >> nth=0")
     assert image.count() == 1
     assert visit(hash="#row=ops").locator("#detail-body img").count() == 0

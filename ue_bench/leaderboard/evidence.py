@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,13 +21,13 @@ PICTURES = "pictures"  # folder beside results
 class Evidence:
     """Curves by key, failures by the id of their cell, and paths of results by key, relative to the board's folder.
 
-    ``pictures`` are PNG files by the names that ``picture_name`` gives, in base64.
+    ``pictures`` are the names of files in the folder of that name, see ``picture_name``.
     """
 
     curves: Mapping[str, Curve] = field(default_factory=dict)
     failures: Mapping[str, Failure] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
-    pictures: Mapping[str, str] = field(default_factory=dict)
+    pictures: frozenset[str] = frozenset()
 
     def failed(self, panel: Panel, protector: str, countermeasure: str) -> list[Failure]:
         """Return the failures of a cell's seeds that have no result."""
@@ -61,9 +60,8 @@ def picture_name(r: Result) -> str:
     return f"{slug(r.protector)}-{digest([r.dataset.fingerprint, r.protector])[:8]}.png"
 
 
-def _pictures(folder: Path, results: Iterable[Result]) -> dict[str, str]:
+def _pictures(folder: Path, results: Iterable[Result]) -> frozenset[str]:
     if not folder.is_dir():
-        return {}
+        return frozenset()
     first = {(r.dataset.fingerprint, r.protector): r for r in results}
-    paths = [folder / name for name in sorted(map(picture_name, first.values()))]
-    return {path.name: base64.b64encode(path.read_bytes()).decode() for path in paths if path.is_file()}
+    return frozenset(name for name in map(picture_name, first.values()) if (folder / name).is_file())

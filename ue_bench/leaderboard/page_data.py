@@ -11,7 +11,7 @@ from .board import BoardInfo
 from .bounds import UNBOUNDED
 from .colour import STEP
 from .details import RESULT_LABELS, Texts, cells, facts, gaps
-from .evidence import Evidence, picture_name
+from .evidence import PICTURES, Evidence, picture_name
 from .families import families
 from .headline import BROKEN, LEAST
 from .intervals import t_quantile
@@ -36,7 +36,6 @@ def page_data(board: BoardInfo, panels: Sequence[Panel], evidence: Evidence) -> 
         "panels": [_panel(panel, evidence) for panel in panels],
         "cells": shown,
         "texts": texts.all(),
-        "pictures": evidence.pictures,
     }
 
 
@@ -101,7 +100,7 @@ def _row(panel: Panel, row: Row, evidence: Evidence) -> dict[str, Any]:
         "psnr": budget.psnr,
         "seconds": seconds(row),
         "devices": devices,
-        "picture": picture if (picture := _picture_name(row)) in evidence.pictures else "",
+        "picture": f"{PICTURES}/{picture}" if (picture := _picture_name(row)) in evidence.pictures else "",
         "cells": {c: row.cells[c].keys[0] for c in (*panel.columns, *panel.extra) if c in row.cells},
     }
 

@@ -57,7 +57,7 @@ function trainingCurve(curve, chance) {
 function pictureOf(row) {
   if (!row?.picture) return [];
   const image = element("img");
-  image.src = `data:image/png;base64,${data.pictures[row.picture]}`;
+  image.src = row.picture;
   image.alt = `Training images under ${row.name}: clean, protected, and ten times their difference around gray`;
   return [element("h3", "Training images"), image, element("p", "Above: clean. Middle: protected. Below: ten times the difference, around gray.", "small")];
 }
