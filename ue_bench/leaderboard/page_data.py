@@ -11,7 +11,7 @@ from .board import BoardInfo
 from .bounds import UNBOUNDED
 from .colour import STEP
 from .details import RESULT_LABELS, Texts, cells, facts, gaps
-from .evidence import Evidence
+from .evidence import PICTURES, Evidence, picture_name
 from .families import families
 from .headline import BROKEN, LEAST
 from .intervals import t_quantile
@@ -63,7 +63,7 @@ def _panel(panel: Panel, evidence: Evidence, with_printed: bool) -> dict[str, An
         "chance": panel.chance,
         "images": panel.dataset.test,
         "columns": [_column(panel, column) for column in columns],
-        "rows": [_row(panel, row) for row in panel.rows],
+        "rows": [_row(panel, row, evidence) for row in panel.rows],
         "gaps": list(gaps(panel, evidence).values()),
         "families": [
             {"name": f.name, "parameter": f.parameter, "points": [[v, columns.index(c)] for v, c in f.points]}
@@ -84,7 +84,7 @@ def _column(panel: Panel, name: str) -> dict[str, Any]:
     }
 
 
-def _row(panel: Panel, row: Row) -> dict[str, Any]:
+def _row(panel: Panel, row: Row, evidence: Evidence) -> dict[str, Any]:
     back, rank, budget = row.recovery, panel.ranks.get(row.protector), row.budget
     devices = sorted({r.environment.device for cell in row.cells.values() for r in cell.results})
     return {
@@ -102,8 +102,13 @@ def _row(panel: Panel, row: Row) -> dict[str, Any]:
         "psnr": budget.psnr,
         "seconds": seconds(row),
         "devices": devices,
+        "picture": f"{PICTURES}/{picture}" if (picture := _picture_name(row)) in evidence.pictures else "",
         "cells": {c: row.cells[c].keys[0] for c in (*panel.columns, *panel.extra) if c in row.cells},
     }
+
+
+def _picture_name(row: Row) -> str:
+    return picture_name(next(iter(row.cells.values())).results[0])
 
 
 def _printed(panel: Panel, numbers: PrintedNumbers) -> dict[str, Any]:
