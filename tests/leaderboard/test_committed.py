@@ -1,12 +1,14 @@
-"""The results in this repository: their keys are a promise."""
+"""The results in this repository, whose keys are a promise, and their pages."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from ue_bench.leaderboard import site
 from ue_bench.store.schema import LARGEST, Result, record_text
 
-FILES = sorted((Path(__file__).resolve().parents[2] / "leaderboards").glob("*/results/*/*.json"))
+ROOT = Path(__file__).resolve().parents[2]
+FILES = sorted((ROOT / "leaderboards").glob("*/results/*/*.json"))
 
 
 def test_every_result_holds_the_cell_of_its_key_and_is_small() -> None:
@@ -20,3 +22,8 @@ def test_every_result_holds_the_cell_of_its_key_and_is_small() -> None:
         digits = path.stem.rpartition("-")[2]
         assert len(digits) >= 8, path
         assert result.key.startswith(digits), path
+
+
+def test_pages_are_those_of_the_results() -> None:
+    """Else: ``ue-bench leaderboard build --all --out leaderboards``."""
+    assert site.check(ROOT / "leaderboards") == []

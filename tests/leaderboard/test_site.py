@@ -131,7 +131,7 @@ def test_check_names_what_differs_what_is_missing_and_what_is_of_no_method(root:
 
     assert "methods/protectors/em.html differs from the results in line 1" in found
     assert "methods/protectors/lsp.html is missing" in found
-    assert "methods/protectors/gone.html is the page of no method" in found
+    assert "methods/protectors/gone.html is the page of nothing that is here" in found
     assert "index.html differs from the results in line" in found
 
 

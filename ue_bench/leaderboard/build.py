@@ -10,52 +10,74 @@ from ue_bench.store.evasion import EvasionResult, EvasionStore
 from ue_bench.store.schema import Result
 
 from ..atomic import write_atomically
-from . import summary, tables
+from . import parts, summary, tables
 from .board import BoardInfo
 from .evasion_page import render_evasion
-from .page import html
+from .evidence import Evidence, evidence
 from .statistics import Panel, panels
 from .submission import badges, submissions
+
+ROWS = "rows-*.html"  # pages of some rows of a large board
 
 
 def render(
     results: Iterable[Result],
     board: BoardInfo,
     badges: Mapping[str, str] | None = None,
+    beside: Evidence | None = None,
     evaded: Iterable[EvasionResult] = (),
 ) -> dict[str, str]:
-    """Return the text of each file by its name. The same results give the same text, in whatever order they come."""
-    return render_panels(board, panels(results, board, badges), evaded)
+    """Return the text of each file by its name. The same results give the same text, in whatever order they come.
+
+    ``beside`` is what lies beside the results: curves, failures and the names of their files.
+    """
+    return render_panels(board, panels(results, board, badges), beside, evaded)
 
 
-def render_panels(board: BoardInfo, shown: Sequence[Panel], evaded: Iterable[EvasionResult] = ()) -> dict[str, str]:
-    """Return the text of each file by its name, of panels that are made already and of results of evasion."""
-    pages, said = render_evasion(board, evaded)
+def render_panels(
+    board: BoardInfo, shown: Sequence[Panel], beside: Evidence | None = None, evaded: Iterable[EvasionResult] = ()
+) -> dict[str, str]:
+    """Return the text of each file by its name, of panels that are made already."""
+    of_evasion, said = render_evasion(board, evaded)
     return {
         "README.md": "\n".join(filter(None, [tables.markdown(board, shown), said])),
         "leaderboard.csv": tables.csv(board, shown),
         "protectors.csv": summary.csv(board, shown),
-        "index.html": html(board, shown),
-        **pages,
+        **parts.pages(board, shown, beside, evasion=bool(of_evasion)),
+        **of_evasion,
     }
 
 
 def render_folder(results: Iterable[Result], board: BoardInfo, out: Path) -> dict[str, str]:
     """Return the text of each file by its name: of these results, and of what else lies in the board's folder."""
-    return render(results, board, badges(submissions(out)), EvasionStore(out).results())
+    every = list(results)
+    return render(every, board, badges(submissions(out)), evidence(out, every), EvasionStore(out).results())
 
 
 def build(results: Iterable[Result], board: BoardInfo, out: Path) -> list[Path]:
     """Write README.md, leaderboard.csv, protectors.csv, index.html and what there is of evasion, and return paths."""
     texts = render_folder(results, board, out)
+    write(out, texts)
+    return [out / name for name in texts]
+
+
+def write(out: Path, texts: Mapping[str, str]) -> None:
+    """Write these files into the folder of a board, and remove pages of rows that are no longer there."""
     for name, text in texts.items():
         write_atomically(out / name, text)
-    return [out / name for name in texts]
+    for page in left(out, texts):
+        page.unlink()
+
+
+def left(out: Path, texts: Mapping[str, str]) -> list[Path]:
+    """Return pages of rows, of a larger board, that are none of these files."""
+    return [page for page in sorted(out.glob(ROWS)) if page.name not in texts]
 
 
 def check(results: Iterable[Result], board: BoardInfo, out: Path) -> list[str]:
     """Return what in ``out`` is not what ``build`` would write: one line a file, empty when all is well."""
-    return compare(out, render_folder(results, board, out))
+    texts = render_folder(results, board, out)
+    return [*compare(out, texts), *(f"{page.name} is a page of no rows" for page in left(out, texts))]
 
 
 def compare(out: Path, texts: Mapping[str, str]) -> list[str]:

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from ue_bench.store.schema import Measured, Result
 
 from .board import BoardInfo
-from .statistics import CellSummary, Panel
+from .cell_summary import CellSummary
+from .statistics import Panel
 from .versions import obstacle
 
 Seeds = tuple[int, ...]
@@ -23,6 +24,12 @@ def cell_command(board: BoardInfo, cell: CellSummary) -> str:
     The board's reference rows are part of every grid.
     """
     return _command(board, cell.results[0], cell.protector, cell.countermeasure, cell.seeds)
+
+
+def missing_command(board: BoardInfo, panel: Panel, protector: str, countermeasure: str) -> str:
+    """Return the command whose grid holds a cell without a result; empty where the panel's cells have none either."""
+    alike = next((r for r in panel.results if not obstacle(board, r)), None)
+    return _command(board, alike, protector, countermeasure, board.seeds) if alike else ""
 
 
 def board_commands(board: BoardInfo, panel: Panel) -> list[str]:

@@ -12,9 +12,9 @@ from statistics import fmean
 
 from . import formats
 from .bounds import UNBOUNDED
-from .headline import BROKEN, Column, Recovery, is_defined, recovery
+from .headline import BROKEN, Column, Recovery, recovery
 from .intervals import Estimate
-from .statistics import CellSummary, Panel, Row
+from .statistics import Panel, Row
 
 MOST_NAMED = 3  # methods of which the same is said
 
@@ -130,14 +130,6 @@ def _listed(names: Sequence[str]) -> Iterator[str | tuple[str, ...]]:
         yield (name,)
     if len(names) > MOST_NAMED:
         yield f" and {len(names) - MOST_NAMED} more"
-
-
-def cell_share(panel: Panel, cell: CellSummary) -> float | None:
-    """Return what an adversary gets back in a cell, in percent; None where clean training is not known there."""
-    clean = next((row.clean[cell.countermeasure].mean for row in panel.rows if cell.countermeasure in row.clean), None)
-    if clean is None or not is_defined(clean, panel.chance):
-        return None
-    return 100 * (cell.mean - panel.chance) / (clean - panel.chance)
 
 
 def share(value: Estimate) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..catalogue.describe import describe_property
-from ..catalogue.facts import Facts, facts
+from ..catalogue.facts import PAIRS, Facts, facts
 from ..catalogue.loading import Problem
 from ..catalogue.registry import registry
 from ..catalogue.selectors import plugin_names
@@ -15,9 +15,9 @@ from ..contract.plugin import megapixels
 from ..contract.registration import PluginRecord
 from ..errors import EnvironmentProblem, UserError
 from . import colour, formats
-from .findings import cell_share
+from .cell_summary import CellSummary
 from .prose import blocks, spans
-from .statistics import CellSummary, Panel
+from .statistics import Panel
 from .templating import render, stylesheet
 
 KINDS = ("protector", "countermeasure")
@@ -98,6 +98,7 @@ def _glance(method: Facts) -> Iterator[tuple[str, str]]:
         ("largest image", megapixels(method.largest_image) if method.largest_image else ""),
         ("network passes an image", f"{method.passes:.3g}, where plain training has 1" if method.passes > 1 else ""),
         ("clean images it needs", f"{method.clean_images:,}" if method.clean_images else ""),
+        ("what it must know", PAIRS if method.needs_pairs else ""),
         ("tags", ", ".join(record.tags)),
         ("comes with", record.distribution.partition(" ")[0]),
         ("revision", str(method.revision)),
@@ -157,7 +158,7 @@ def _is_of(selector: str, method: PluginRecord) -> bool:
 def _number(panel: Panel, cell: CellSummary | None) -> Number | None:
     if cell is None:
         return None
-    share = cell_share(panel, cell)
+    share = panel.share(cell.countermeasure, cell.mean)
     if share is None:
         return Number(formats.cell(cell), "", None)
     return Number(formats.cell(cell), f"{share:.0f} %", colour.level(share))

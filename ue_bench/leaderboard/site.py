@@ -17,6 +17,7 @@ from ..store.evasion import EvasionStore
 from ..store.results import ResultStore
 from . import build, formats, method_pages
 from .board import BoardInfo, board_info
+from .evidence import evidence
 from .findings import Finding, findings, main_panel
 from .statistics import Panel, panels
 from .submission import badges, submissions
@@ -82,13 +83,12 @@ def site(root: Path, with_methods: bool) -> dict[str, str]:
 
 
 def write(root: Path, with_methods: bool) -> list[Path]:
-    """Write all pages into ``root`` and return their paths. Pages of methods that are gone are removed."""
+    """Write all pages into ``root`` and return their paths. Those of methods and rows that are gone are removed."""
     texts = site(root, with_methods)
     for name, text in texts.items():
         write_atomically(root / name, text)
-    if with_methods:
-        for page in _superfluous(root, texts):
-            page.unlink()
+    for page in _superfluous(root, texts, with_methods):
+        page.unlink()
     return [root / name for name in texts]
 
 
@@ -99,15 +99,15 @@ def check(root: Path) -> list[str]:
     """
     with_methods = (root / method_pages.FOLDER).is_dir()
     texts = site(root, with_methods)
-    superfluous = _superfluous(root, texts) if with_methods else []
-    return [
-        *build.compare(root, texts),
-        *(f"{page.relative_to(root).as_posix()} is the page of no method" for page in superfluous),
-    ]
+    superfluous = (page.relative_to(root).as_posix() for page in _superfluous(root, texts, with_methods))
+    return [*build.compare(root, texts), *(f"{name} is the page of nothing that is here" for name in superfluous)]
 
 
-def _superfluous(root: Path, texts: Mapping[str, str]) -> list[Path]:
-    pages = sorted((root / method_pages.FOLDER).glob("*/*.html"))
+def _superfluous(root: Path, texts: Mapping[str, str], with_methods: bool) -> list[Path]:
+    """Return pages of rows and of methods that are no longer there."""
+    folders = {Path(name).parent for name in texts}
+    pages = [page for folder in sorted(folders) for page in sorted((root / folder).glob(build.ROWS))]
+    pages += sorted((root / method_pages.FOLDER).glob("*/*.html")) if with_methods else []
     return [page for page in pages if page.relative_to(root).as_posix() not in texts]
 
 
@@ -117,7 +117,7 @@ def _boards(root: Path) -> Iterator[BoardPages]:
         if results or evaded:
             info = board_info(boards.board(name))
             shown = panels(results, info, badges(submissions(root / name)))
-            texts = build.render_panels(info, shown, evaded)
+            texts = build.render_panels(info, shown, evidence(root / name, results), evaded)
             yield BoardPages(name, info, shown, texts, len(evaded))
 
 
@@ -130,7 +130,7 @@ def entry(board: BoardPages) -> Entry:
         description=board.info.description,
         facts=list(_facts(board, main)),
         findings=findings(main) if main else [],
-        files=[name for name in board.texts if name != "index.html"],
+        files=[name for name in board.texts if name == "evasion.html" or not name.endswith(".html")],
     )
 
 

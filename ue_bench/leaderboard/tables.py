@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from . import commands, formats, summary
 from .board import BoardInfo
+from .cell_summary import CellSummary
 from .print_agreement import HEADS, LEGEND, agreements
 from .published import Published, beside
-from .statistics import CellSummary, Panel, Row
+from .statistics import Panel, Row
 
 if TYPE_CHECKING:
     import pandas

@@ -36,8 +36,11 @@ def stylesheet(*names: str) -> Any:
 
 
 def _heat_rules() -> str:
-    def rules(ramp: Any) -> str:
+    """Return one class a level, for light and for dark pages; paper is light."""
+
+    def rules(ramp: colour.Ramp) -> str:
         pairs = enumerate(colour.levels(ramp))
         return "\n".join(f".h{i} {{ background: {ground}; color: {text}; }}" for i, (ground, text) in pairs)
 
-    return f"{rules(colour.LIGHT)}\n@media (prefers-color-scheme: dark) {{\n{rules(colour.DARK)}\n}}\n"
+    dark = f"@media screen and (prefers-color-scheme: dark) {{\n{rules(colour.DARK)}\n}}"
+    return f"{rules(colour.LIGHT)}\n{dark}\n"

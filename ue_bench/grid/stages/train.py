@@ -12,6 +12,7 @@ from ...catalogue.data_files import OURS
 from ...catalogue.registry import registry
 from ...contract import clean_data
 from ...contract.combination import parts, purifiers
+from ...contract.context import Context
 from ...contract.imageset import ImageSet
 from ...contract.plugin import NetworkCost
 from ...errors import Diverged
@@ -106,7 +107,7 @@ def training_cost(cell: Cell) -> StageCost:
 
 def _training_cost(cell: Cell) -> StageCost:
     images = cell.data.info.train
-    passes = cell.countermeasure.passes * epochs(cell.recipe, images)
+    passes = cell.countermeasure.passes * epochs(cell.recipe, images) if cell.victim.trained_by_protocol else 0.0
     before = cell.victim.cost(images)
     networks = (NetworkCost(cell.victim.selector, passes), *([before] if before else []))
     victim, countermeasure = cell.victim.selector, cell.countermeasure.selector
@@ -126,22 +127,17 @@ def train_victim(cell: Cell, work: Work, saved: SavedState) -> tuple[nn.Module, 
     A training that was killed continues from ``saved``; whoever stores the outcome removes it. One that diverged would
     do so again, and leaves nothing to continue from.
     """
-    from ...engine import loop
+    from ...engine import loop, measure
 
     protect, purify = ProtectStage.of(cell), PurifyStage.of(cell)
     with work.context(purify.stage_seed) as ctx:
         test = stored_split(work.artifacts, cell.data, "test")
         ctx = protect.with_clean_data(ctx, cell.countermeasure, work.artifacts)
-        if is_cached(cell.countermeasure):
-            train = load_images(purify.folder(work.artifacts))
-        else:
-            train = protect.training_images(cell.fraction, work.artifacts, ctx)
-            if cell.countermeasure.overrides("purify"):
-                train = cell.countermeasure.purify(train, ctx)
+        train = purified_images(cell, work, ctx)
         for purifier in purifiers(cell.countermeasure):
             if getattr(purifier, "apply_to_test", False):
                 test = purifier.purify(test, clean_data.with_clean_data(ctx, purifier))
-        alone = replace(ctx, seed=derive(cell.seed, "pretrain"), precision=cell.precision, clean=None)
+        alone = replace(ctx, seed=derive(cell.seed, "pretrain"), precision=cell.precision, clean=None, rows=None)
         pretrained = cell.victim.pretrain(train, alone)
 
         def build() -> nn.Module:
@@ -151,6 +147,10 @@ def train_victim(cell: Cell, work: Work, saved: SavedState) -> tuple[nn.Module, 
                 raise ValueError(f"{cell.victim.selector} learnt {unknown[0]}, which its network does not have")
             return network
 
+        if not cell.victim.trained_by_protocol:
+            shift, seed = cell.recipe.shift, derive(cell.seed, "train")
+            model, outcome = measure.measure(build, train, test, shift, work.env.device, cell.precision, seed)
+            return model, outcome, train
         try:
             model, outcome = loop.train(
                 build,
@@ -171,6 +171,17 @@ def train_victim(cell: Cell, work: Work, saved: SavedState) -> tuple[nn.Module, 
             saved.remove()
             raise
     return model, outcome, train
+
+
+def purified_images(cell: Cell, work: Work, ctx: Context) -> ImageSet:
+    """Return the images that the victim of ``cell`` is trained on, which the stages that it needs have stored.
+
+    ``ctx`` has the seed of purification, and the clean data that the countermeasure needs.
+    """
+    if is_cached(cell.countermeasure):
+        return load_images(PurifyStage.of(cell).folder(work.artifacts))
+    train = ProtectStage.of(cell).training_images(cell.fraction, work.artifacts, ctx)
+    return cell.countermeasure.purify(train, ctx) if cell.countermeasure.overrides("purify") else train
 
 
 def _distributions(cell: Cell) -> dict[str, str]:
