@@ -106,7 +106,7 @@ def training_cost(cell: Cell) -> StageCost:
 
 def _training_cost(cell: Cell) -> StageCost:
     images = cell.data.info.train
-    passes = cell.countermeasure.passes * epochs(cell.recipe, images)
+    passes = cell.applied.passes * epochs(cell.recipe, images)
     before = cell.victim.cost(images)
     networks = (NetworkCost(cell.victim.selector, passes), *([before] if before else []))
     victim, countermeasure = cell.victim.selector, cell.countermeasure.selector
@@ -128,17 +128,18 @@ def train_victim(cell: Cell, work: Work, saved: SavedState) -> tuple[nn.Module, 
     """
     from ...engine import loop
 
-    protect, purify = ProtectStage.of(cell), PurifyStage.of(cell)
+    protect, purify, countermeasure = ProtectStage.of(cell), PurifyStage.of(cell), cell.applied
     with work.context(purify.stage_seed) as ctx:
         test = stored_split(work.artifacts, cell.data, "test")
-        ctx = protect.with_clean_data(ctx, cell.countermeasure, work.artifacts)
-        if is_cached(cell.countermeasure):
+        ctx = protect.with_clean_data(ctx, countermeasure, work.artifacts)
+        if is_cached(countermeasure):
             train = load_images(purify.folder(work.artifacts))
         else:
             train = protect.training_images(cell.fraction, work.artifacts, ctx)
-            if cell.countermeasure.overrides("purify"):
-                train = cell.countermeasure.purify(train, ctx)
-        for purifier in purifiers(cell.countermeasure):
+            if countermeasure.overrides("purify"):
+                train = countermeasure.purify(train, ctx)
+        train = train.first(cell.recipe.images(len(train)))
+        for purifier in purifiers(countermeasure):
             if getattr(purifier, "apply_to_test", False):
                 test = purifier.purify(test, clean_data.with_clean_data(ctx, purifier))
         alone = replace(ctx, seed=derive(cell.seed, "pretrain"), precision=cell.precision, clean=None)
@@ -157,7 +158,7 @@ def train_victim(cell: Cell, work: Work, saved: SavedState) -> tuple[nn.Module, 
                 train,
                 test,
                 cell.recipe,
-                cell.countermeasure,
+                countermeasure,
                 work.env.device,
                 cell.precision,
                 derive(cell.seed, "train"),
