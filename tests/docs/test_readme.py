@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+
+from ue_bench.cli.main import cli
 
 from .helpers import PAGES, ROOT, blocks, label, page, prose
 
@@ -90,6 +94,17 @@ def test_ci_fails_with_any_of_its_parts_and_ends_with_the_tests(
 
 def test_ci_stops_where_nothing_can_be_installed(ci: Callable[[str], tuple[int, list[str]]]) -> None:
     assert ci("pip") == (3, ["python3 -m venv .venv", "pip install -e .[test]"])
+
+
+def test_results_are_those_of_the_board(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table, the agreement with print and the sentences are what the command between the marks prints."""
+    monkeypatch.chdir(ROOT)
+    marks = r"<!-- (ue-bench leaderboard summary [^\n]*) -->\n\n(.*)\n<!-- end of summary -->"
+    found = re.search(marks, page("README.md"), re.S)
+    assert found is not None
+    ran = CliRunner().invoke(cli, shlex.split(found[1])[1:])
+    assert ran.exit_code == 0, ran.output
+    assert ran.stdout == found[2]
 
 
 @pytest.mark.parametrize("path", PAGES, ids=label)
