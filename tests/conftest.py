@@ -8,6 +8,12 @@ from types import ModuleType
 
 import pytest
 from fake_cuda import FakeGpu, stand_in
+from left_out import (  # noqa: F401  hooks
+    pytest_deselected,
+    pytest_sessionfinish,
+    pytest_terminal_summary,
+    pytest_testnodedown,
+)
 from toys import Install
 
 from ue_bench.catalogue import loading

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -23,7 +24,7 @@ def read(name: str) -> str:
 
 
 def test_the_version_stands_in_one_place_and_the_citation_repeats_it() -> None:
-    assert PROJECT["project"]["dynamic"] == ["version"]
+    assert "version" in PROJECT["project"]["dynamic"]
     assert PROJECT["tool"]["hatch"]["version"]["path"] == "ue_bench/__init__.py"
     assert f'__version__ = "{ue_bench.__version__}"' in read("ue_bench/__init__.py")
     assert re.findall(r"^version: (.+)$", read("CITATION.cff"), flags=re.M) == [ue_bench.__version__]
@@ -68,3 +69,33 @@ def test_commands_are_completed() -> None:
         timeout=120,
     )
     assert ran.stdout.split() == ["plain,leaderboard"]
+
+
+def test_tox_has_the_environments_of_the_contributors_page() -> None:
+    known = re.findall(r"^\[testenv:(.+)\]$", read("tox.ini"), flags=re.M)
+    assert {"lint", "types", "unit", "docs", "downstream", "cluster", "lowest"} <= set(known)
+    assert [name for name in known if f"`{name}`" not in read("CONTRIBUTING.md")] == []
+
+
+def test_the_oldest_dependencies_that_are_tried_are_those_that_are_allowed() -> None:
+    lowest = re.search(r"^\[testenv:lowest\]$.*?^deps =\n(.*?)^commands", read("tox.ini"), flags=re.M | re.S)
+    assert lowest is not None
+    tried = {name: version for name, _, version in (line.strip().partition("==") for line in lowest[1].splitlines())}
+    allowed = {name: version for name, _, version in (d.partition(">=") for d in PROJECT["project"]["dependencies"])}
+
+    def same(a: str, b: str) -> bool:
+        """Return whether two versions are the same: 2.11 is 2.11.0."""
+        return [int(n) for n in f"{a}.0.0".split(".")[:3]] == [int(n) for n in f"{b}.0.0".split(".")[:3]]
+
+    assert tried.keys() == allowed.keys()
+    assert [name for name in allowed if not same(tried[name], allowed[name])] == []
+
+
+def test_a_wheel_has_the_addresses_that_the_release_gives() -> None:
+    pytest.importorskip("hatchling")
+    urls = runpy.run_path(str(ROOT / "hatch_build.py"))["urls"]
+    assert urls({}) == {}
+    found = urls({"UE_BENCH_REPOSITORY": "https://example.org/a/ue-bench/", "UE_BENCH_SITE": "https://example.org/b"})
+    assert found["Issues"] == "https://example.org/a/ue-bench/issues"
+    assert found["Documentation"] == "https://example.org/b"
+    assert "UE_BENCH_REPOSITORY" in read(".github/workflows/release.yml")

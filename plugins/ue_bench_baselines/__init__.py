@@ -130,5 +130,54 @@ def ue_bench_register(register: Register) -> None:
         "EM's classes under disturbed weights (Wang et al., NDSS 2025)",
         ("surrogate",),
     )
+    register(
+        "protector",
+        "sem",
+        f"{package}.sem:SEM",
+        "REM whose inner adversary is a random draw (Liu et al., AAAI 2024)",
+        ("surrogate",),
+    )
+    register(
+        "protector",
+        "pil",
+        f"{package}.pil:PIL",
+        "noise that makes victims linear, from a linear surrogate (Liu et al., ICLR 2026)",
+        ("surrogate",),
+    )
+    register(
+        "protector",
+        "aue",
+        f"{package}.aue:AUE",
+        "error-minimising noise under contrastive views (Wang et al., NeurIPS 2024)",
+        ("surrogate",),
+    )
+    register(
+        "protector",
+        "aap",
+        f"{package}.aap:AAP",
+        "adversarial poisoning under contrastive views (Wang et al., NeurIPS 2024)",
+        ("surrogate",),
+    )
+    register(
+        "protector",
+        "gue",
+        f"{package}.gue:GUE",
+        "a generator that leads a game with a classifier (Liu et al., AAAI 2024)",
+        ("surrogate",),
+    )
+    register(
+        "protector",
+        "dune",
+        f"{package}.dune:DUNE",
+        "a colour shift a class and ensemble noise (Wang et al., ICML 2026)",
+        ("surrogate",),
+    )
+    register(
+        "protector",
+        "uc",
+        f"{package}.uc:UC",
+        "noise of clusters, without labels (Zhang et al., CVPR 2023)",
+        ("surrogate",),
+    )
     register("protector", "precomputed", f"{package}.precomputed:Precomputed", "protected images made elsewhere")
     register.set("protector", "reference", ["none", "noise"], "rows that every board has unless it names its own")

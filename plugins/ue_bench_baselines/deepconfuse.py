@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
-from ue_bench.api import Context, ImageSet, NetworkCost, Ratio
+from ue_bench.api import Context, ImageSet, InputPath, NetworkCost, Ratio
 
-from .presets import MICRO_NETWORK, WithPreset
+from .presets import MICRO_NETWORK, Presets
 from .quantise import budget
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .deepconfuse_rounds import Confusion
 
 CPU_BATCH, GPU_BATCH = 250, 4096
+PIXELS = 2**18  # of the images in a batch of a given generator; how many does not matter to the result
 
 
-class DeepConfuse(WithPreset):
+class DeepConfuse(Presets):
     """Feng, Cai and Zhou, "Learning to Confuse: Generating Training Time Adversarial Data with Auto-Encoder", 2019.
 
     NeurIPS. A U-Net g gives every image x the noise ``eps`` g(x), and learns to make classifiers fail on clean images
@@ -33,13 +38,19 @@ class DeepConfuse(WithPreset):
     Accuracy is told by a share ``validation`` of each class of the training set, clean. Nothing learns from these
     images, and they are protected in the end.
 
-    ``preset=paper`` are the release's settings: up to 1,000 rounds of 20 epochs, and 20 for each judge, which its
-    authors give as five to seven days on one GPU. ``preset=micro`` fits two CPU cores: the small net of the board
-    cifar10-micro, a U-Net a quarter as wide, and 4 epochs of the game instead of 20,000; a method of its own, not a
-    measurement of the paper's, and too short to protect: with its last generator that net came in 6 epochs to 54.5 %
-    on held-out clean images, from clean ones to 58.3 % (n=1, 10,000 images of CIFAR-10, SGD at 0.1, bf16 on a CPU).
+    ``weights`` is a generator that somebody has trained: the file ``atk.0.032.best.pth`` of the authors' release, or
+    another of the same network, such as ``gue_cifar10.pth`` of GUE. Nothing is trained then, labels and other images do
+    not matter, and a new image is protected as any other, in 19 ms of a CPU core at 32 px. The files are not shipped:
+    their authors allow academic use, or nothing.
 
-    Raises UserError when no class has two images, or there are fewer than three in all.
+    ``preset=paper`` are the release's settings: up to 1,000 rounds of 20 epochs, and 20 for each judge, which its
+    authors give as five to seven days on one GPU. ``preset=trial`` goes through all of it in minutes on two CPU cores,
+    with the small net of the board cifar10-micro, a U-Net a quarter as wide, and 4 epochs of the game instead of
+    20,000. That is far too short to protect: with its last generator that net came in 6 epochs to 54.5 % on held-out
+    clean images, from clean ones to 58.3 % (n=1, 10,000 images of CIFAR-10, SGD at 0.1, bf16 on a CPU).
+
+    Raises UserError when no class has two images, or there are fewer than three in all; and when ``weights`` are not
+    those of such a generator.
 
     Deviations from the authors' release: it chooses the generator by accuracy on the test set, and judges with a
     network in training mode; here images are held out, and judges are in eval mode. Its classifiers are VGG11 with two
@@ -54,6 +65,7 @@ class DeepConfuse(WithPreset):
     """
 
     name: ClassVar[str] = "deepconfuse"
+    revision: ClassVar[int] = 2
     paper: ClassVar[str] = (
         "Feng et al., Learning to Confuse: Generating Training Time Adversarial Data with Auto-Encoder, NeurIPS 2019"
     )
@@ -62,46 +74,69 @@ class DeepConfuse(WithPreset):
             "surrogate": "resnet18", "width": 64, "rounds": 1000, "interval": 20, "judge_epochs": 20, "batch": 256,
             "rate": 1e-4, "classifier_rate": 0.01,
         },
-        "micro": {
+        "trial": {
             "surrogate": MICRO_NETWORK, "width": 16, "rounds": 4, "interval": 1, "judge_epochs": 2, "batch": 64,
             "rate": 1e-3, "classifier_rate": 0.1,
         },
     }  # fmt: skip
 
+    preset: Literal["paper", "trial"] = Field(
+        "paper", description="what parameters are unless given: the paper's, or a walk through, too short to protect"
+    )
+    weights: InputPath | None = Field(None, description="a released generator, which is used as it is")
     eps: Ratio = Field(0.032, gt=0, le=1, description="Linf radius on the [0, 1] scale")
-    rounds: int | None = Field(None, ge=1, le=100_000, description="generators that are judged; null: 1000, micro 4")
-    interval: int | None = Field(None, ge=1, description="epochs of a round; null: 20, micro 1")
-    judge_epochs: int | None = Field(None, ge=1, description="epochs of a judge's training; null: 20, micro 2")
-    rate: float | None = Field(None, gt=0, description="of the generator's Adam; null: 1e-4, micro 1e-3")
-    classifier_rate: float | None = Field(None, gt=0, description="of the classifiers' SGD; null: 0.01, micro 0.1")
-    batch: int | None = Field(None, ge=1, le=100_000, description="images a step; null: 256, micro 64")
+    rounds: int | None = Field(None, ge=1, le=100_000, description="generators that are judged; null: 1000, trial 4")
+    interval: int | None = Field(None, ge=1, description="epochs of a round; null: 20, trial 1")
+    judge_epochs: int | None = Field(None, ge=1, description="epochs of a judge's training; null: 20, trial 2")
+    rate: float | None = Field(None, gt=0, description="of the generator's Adam; null: 1e-4, trial 1e-3")
+    classifier_rate: float | None = Field(None, gt=0, description="of the classifiers' SGD; null: 0.01, trial 0.1")
+    batch: int | None = Field(None, ge=1, le=100_000, description="images a step; null: 256, trial 64")
     width: int | None = Field(
-        None, ge=1, le=1024, description="channels of the U-Net's first block; null: 64, micro 16"
+        None, ge=1, le=1024, description="channels of the U-Net's first block; null: 64, trial 16"
     )
     validation: float = Field(0.1, gt=0, lt=1, description="share of the images that only judges the generators")
     surrogate: str | None = Field(
-        None, description="the classifiers' victim selector; null: resnet18, micro a small net"
+        None, description="the classifiers' victim selector; null: resnet18, trial a small net"
     )
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> DeepConfuse:
+        ignored = sorted(set(self.changed()) - {"weights", "eps"})
+        if self.weights is not None and ignored:
+            raise ValueError(f"weights are of a trained generator: {', '.join(ignored)} would do nothing")
+        return self
 
     @property
     def classes_needed(self) -> int:
-        return 2
+        return 2 if self.weights is None else 1
+
+    @property
+    def uses_networks(self) -> bool:
+        return self.weights is None  # a given generator runs in float32, always
+
+    @property
+    def largest_image(self) -> int:
+        return super().largest_image if self.weights is None else 2**20
 
     @property
     def budget(self) -> str:
         return budget("linf", self.eps)
 
-    def cost(self, images: int) -> NetworkCost:
-        """Count the classifiers' passes alone; a step through a step counts as six.
+    def cost(self, images: int) -> NetworkCost | None:
+        """Count the classifiers' passes alone; a step through a step counts as six. None with a given generator.
 
         It is 5.4 for ResNet-18 and 7.5 for the small net (measured at 32 px on one CPU core, in training steps of as
         many images). The generator is no victim and not counted: it adds about a fifth for ``preset=paper`` by its
-        multiplications, and as much again for ``preset=micro``.
+        multiplications, and as much again for ``preset=trial``.
         """
+        if self.weights is not None:
+            return None
         epochs = self.setting("interval") * 7 + self.setting("judge_epochs")
         return NetworkCost(self.setting("surrogate"), self.setting("rounds") * epochs * (1 - self.validation))
 
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
+        if self.weights is not None:
+            return self.generated(self.weights, data, ctx)
         key = {"deepconfuse": self.identity(), "data": data.fingerprint, "seed": ctx.seed, "precision": ctx.precision}
         checkpoint = ctx.checkpoint_dir(key)
         game = self.game(data, ctx)
@@ -128,3 +163,19 @@ class DeepConfuse(WithPreset):
             validation=self.validation,
             wide=GPU_BATCH if ctx.device.startswith("cuda") else CPU_BATCH,
         )
+
+    def generated(self, weights: Path, data: ImageSet, ctx: Context) -> ImageSet:
+        """Return the set with the noise of a given generator, image by image."""
+        import torch
+
+        from .deepconfuse_rounds import with_noise
+        from .released_unet import load_released
+
+        network = load_released(weights).to(ctx.device)
+
+        @torch.no_grad()
+        def change(images: NDArray[np.uint8], where: slice) -> NDArray[np.uint8]:
+            return with_noise(images, lambda x: (x + self.eps * network(x)).clamp(0, 1), self.eps, ctx.device)
+
+        height, width = data.size
+        return ctx.map_images(data, change, "add noise", max(1, PIXELS // (height * width)))

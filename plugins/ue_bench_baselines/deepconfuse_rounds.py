@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,14 @@ def lookahead(network: nn.Module, seen: Tensor, clean: Tensor, labels: Tensor, r
 def full(values: Tensor) -> Tensor:
     """Convert to single precision where the precision is lower."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def with_noise(
+    images: NDArray[np.uint8], protect: Callable[[Tensor], Tensor], eps: float, device: str
+) -> NDArray[np.uint8]:
+    """Return what ``protect`` makes of ``images``, N x 3 x H x W in [0, 1], rounded and within ``eps``."""
+    x = to_unit(images, device)
+    return keep_linf(perturb(images, to_levels(protect(x) - x)), images, eps)
 
 
 def split(
@@ -268,8 +276,6 @@ class Confusion:
 
         @torch.no_grad()
         def change(images: NDArray[np.uint8], where: slice) -> NDArray[np.uint8]:
-            x = to_unit(images, self.ctx.device)
-            noise = to_levels(self.protected(self.frozen, x) - x)
-            return keep_linf(perturb(images, noise), images, self.eps)
+            return with_noise(images, lambda x: self.protected(self.frozen, x), self.eps, self.ctx.device)
 
         return ctx.map_images(self.data, change, "add noise", self.wide)

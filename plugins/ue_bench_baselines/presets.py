@@ -17,12 +17,13 @@ MICRO_RECIPE: dict[str, Any] = {
 }  # fmt: skip
 
 
-class WithPreset(Protector):
-    """A protector whose parameters take the values of a named preset unless they are given."""
+class Presets(Protector):
+    """A protector whose parameters take the values of a named preset, one of ``PRESETS``, unless they are given."""
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {}
 
-    preset: Preset = Field("paper", description="what parameters are unless given: the paper's, or for two CPU cores")
+    if TYPE_CHECKING:  # the field is each protector's own: not all have the same presets
+        preset: str
 
     @property
     def uses_networks(self) -> bool:
@@ -32,6 +33,12 @@ class WithPreset(Protector):
         """Return the parameter ``name`` as given, else that of the preset."""
         value = getattr(self, name)
         return self.PRESETS[self.preset][name] if value is None else value
+
+
+class WithPreset(Presets):
+    """A protector with the paper's settings and ones that fit two CPU cores."""
+
+    preset: Preset = Field("paper", description="what parameters are unless given: the paper's, or for two CPU cores")
 
 
 class WithSurrogate(WithPreset):

@@ -18,7 +18,7 @@ from .pgd import descend
 class Disturbed(MinMin):
     """Both players of EM; every pass is one of a network with normal noise on its weights.
 
-    ``deviations`` are those of that noise: each gets a step of its own, on the mean of so many draws.
+    ``deviations`` are those of that noise: each gets a step of its own, on gradients of so many draws.
     """
 
     def __init__(
@@ -34,18 +34,22 @@ class Disturbed(MinMin):
         self.deviations, self.train_draws, self.noise_draws = deviations, train_draws, noise_draws
 
     def learn(self, x: Tensor, y: Tensor) -> Tensor:
-        """Take one training step for each deviation; return the sum of all losses."""
+        """Take one training step for each deviation; return the mean of all losses.
+
+        A step goes along the sum of its draws' gradients over the number of all draws, of every deviation: a mean times
+        its own share of the batch. After each draw what is summed so far is cut to a norm of ``CLIP``.
+        """
         total = x.new_zeros(())
+        terms = len(self.deviations) * self.train_draws
         for number, deviation in enumerate(self.deviations):
-            draws = self.train_draws if deviation else 1
             self.optimizer.zero_grad(set_to_none=True)
-            for draw in range(draws):
+            for draw in range(self.train_draws):  # those of deviation 0 too: each moves the running statistics
                 logits = self.passed(x, deviation, "train", self.trained, number, draw)
                 # The weights' noise is a constant, so gradients at noisy weights are gradients of the weights.
-                loss = F.cross_entropy(logits, y) / draws
+                loss = F.cross_entropy(logits, y) / terms
                 loss.backward()
+                nn.utils.clip_grad_norm_(self.network.parameters(), CLIP)
                 total += loss.detach()
-            nn.utils.clip_grad_norm_(self.network.parameters(), CLIP)
             self.optimizer.step()
         return total
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from numpy.typing import NDArray
 from pydantic import Field
@@ -30,7 +30,8 @@ class REM(WithPreset):
     levels, the network takes one step of adversarial training on transformed images. It sees pixels less 0.5; SGD at
     0.1, a tenth after every ``decay`` steps, momentum 0.9, weight decay 5e-4. After the last step every image gets its
     noise from the trained network, from a random start again, and only this noise is added, in whole levels and cut to
-    0..255. ``adv_eps=0`` is EM under transforms.
+    0..255. ``adv_eps=0`` is EM under transforms. ``inner=random`` is SEM, see ``sem``: what the noise meets is not the
+    worst image but one drawn uniformly from the ball; the network's own training stays adversarial.
 
     ``preset=paper`` is the release's setting for CIFAR-10: ResNet-18, 5,000 training steps of 128 images, 10 noise
     steps over 5 transforms, 10 steps of the adversary. ``preset=micro`` is REM-lite for two CPU cores: the small net of
@@ -75,6 +76,9 @@ class REM(WithPreset):
     train_steps: int | None = Field(None, ge=1, description="training steps of the network; null: 5000, micro 600")
     batch: int | None = Field(None, ge=1, le=100_000, description="images a training step; null: 128, micro 64")
     decay: int | None = Field(None, ge=1, description="steps to a tenth of the rate; null: two fifths of train_steps")
+    inner: Literal["pgd", "random"] = Field(
+        "pgd", description="the adversary that the noise meets: by gradient steps, or a uniform draw"
+    )
     surrogate: str | None = Field(None, description="the network's victim selector; null: resnet18, micro a small net")
 
     @property
@@ -86,10 +90,16 @@ class REM(WithPreset):
         return budget("linf", self.eps)
 
     def cost(self, images: int) -> NetworkCost:
-        adversary: int = self.setting("adv_steps") if self.adv_eps else 0
-        noise = self.setting("steps") * self.setting("eot") * (adversary + 1) * 2 / 3
+        adversary, inner = (self.setting("adv_steps"), self.inner_steps) if self.adv_eps else (0, 0)
+        noise = self.setting("steps") * self.setting("eot") * (inner + 1) * 2 / 3
         visits = self.setting("train_steps") * min(self.setting("batch"), images) / images
         return NetworkCost(self.setting("surrogate"), visits * (noise + adversary * 2 / 3 + 1) + noise)
+
+    @property
+    def inner_steps(self) -> int:
+        """Steps of the adversary that the noise meets; none is a uniform draw."""
+        steps: int = self.setting("adv_steps") if self.inner == "pgd" else 0
+        return steps
 
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         import torch
@@ -97,7 +107,7 @@ class REM(WithPreset):
         from .pgd import protect_in_batches, to_levels
         from .rem_rounds import own_draws
 
-        key = {"rem": self.identity(), "data": data.fingerprint, "seed": ctx.seed, "precision": ctx.precision}
+        key = {self.name: self.identity(), "data": data.fingerprint, "seed": ctx.seed, "precision": ctx.precision}
         checkpoint = ctx.checkpoint_dir(key)
         game = self.game(data, ctx)
         game.play(checkpoint / "state.pt")
@@ -126,6 +136,7 @@ class REM(WithPreset):
             adv_eps=self.adv_eps,
             adv_step=self.adv_eps / 5 if self.adv_step is None else self.adv_step,
             adv_steps=self.setting("adv_steps"),
+            inner_steps=self.inner_steps,
             eot=self.setting("eot"),
             pad=self.setting("pad"),
             train_steps=train_steps,

@@ -112,6 +112,7 @@ class RobustMinMin:
         adv_eps: float,
         adv_step: float,
         adv_steps: int,
+        inner_steps: int,
         eot: int,
         pad: int,
         train_steps: int,
@@ -121,7 +122,7 @@ class RobustMinMin:
         self.data, self.ctx, self.network = data, ctx, network
         self.eps, self.step, self.steps = eps, step, steps
         self.adv_eps, self.adv_step, self.adv_steps = adv_eps, adv_step, adv_steps
-        self.eot, self.pad = eot, pad
+        self.inner_steps, self.eot, self.pad = inner_steps, eot, pad
         self.train_steps, self.batch, self.decay = train_steps, min(batch, len(data)), decay
         self.labels = torch.tensor(data.labels, device=ctx.device)
         self.optimizer = torch.optim.SGD(network.parameters(), RATE, momentum=0.9, weight_decay=5e-4)
@@ -165,7 +166,7 @@ class RobustMinMin:
         noise = (self.perturb(x, y, uniform) * 255).round() / 255
         crops = Crops.draw(uniform, 1, self.pad)
         seen = (crops.cut(x + noise) - HALF).clamp_(-HALF, HALF)
-        seen = self.attacked(seen, y, pictures(uniform, 1, self.data.size))
+        seen = self.attacked(seen, y, pictures(uniform, 1, self.data.size), self.adv_steps)
         self.network.train().requires_grad_(True)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate()
@@ -199,19 +200,22 @@ class RobustMinMin:
             noisy = x + noise
             crops = Crops.draw(uniform, self.eot, self.pad)
             seen = crops.cut(noisy.clamp(0, 1).repeat_interleave(self.eot, 0)) - HALF
-            seen = self.attacked(seen, labels, pictures(uniform, self.eot, self.data.size))
+            seen = self.attacked(seen, labels, pictures(uniform, self.eot, self.data.size), self.inner_steps)
             gradients = crops.pull_back(self.gradient(seen, labels)).view(len(x), self.eot, *x.shape[1:]).sum(1)
             gradients *= (noisy >= 0) & (noisy <= 1)
             noise = noise.sub_(gradients.sign(), alpha=self.step).clamp_(-self.eps, self.eps)
         return noise
 
-    def attacked(self, seen: Tensor, y: Tensor, start: Tensor) -> Tensor:
-        """Attack ``seen`` images: within ``adv_eps`` of them and within the box; ``start`` is within [-1, 1]."""
+    def attacked(self, seen: Tensor, y: Tensor, start: Tensor, steps: int) -> Tensor:
+        """Attack ``seen`` images: within ``adv_eps`` of them and within the box; ``start`` is within [-1, 1].
+
+        Without ``steps`` they are where the start has put them.
+        """
         if not self.adv_eps:
             return seen
         low, high = (seen - self.adv_eps).clamp_(min=-HALF), (seen + self.adv_eps).clamp_(max=HALF)
         worst = (seen + self.adv_eps * start).clamp_(low, high)
-        for _ in range(self.adv_steps):
+        for _ in range(steps):
             worst = worst.detach().add(self.gradient(worst, y).sign_(), alpha=self.adv_step).clamp_(low, high)
         return worst
 

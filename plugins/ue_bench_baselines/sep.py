@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ue_bench.api import Context, ImageSet, NetworkCost, Ratio, UserError
+from ue_bench.api import Context, ImageSet, NetworkCost, Ratio
 
 from .presets import MICRO_NETWORK, MICRO_RECIPE, WithSurrogate
 from .quantise import budget, keep_linf, perturb
@@ -17,7 +17,7 @@ from .quantise import budget, keep_linf, perturb
 if TYPE_CHECKING:
     from torch import Tensor
 
-    Gradient = Callable[[int, Tensor], Tensor]
+    from .ensemble import Gradient
 
 CPU_BATCH, GPU_BATCH = 250, 2048  # the gradients of all checkpoints are held at once
 
@@ -128,9 +128,9 @@ class SEP(WithSurrogate):
     ) -> Callable[[slice], Gradient]:
         """Return, for images ``where``, a function of state and images: each image's gradient to its wanted class."""
         import torch
-        from torch.nn import functional as F
 
         from .embedding import centroids, embedding
+        from .ensemble import cross_entropy_gradient
 
         name = self.setting("surrogate")
         networks = ctx.checkpoints(data, name, self.states, **self.recipe())
@@ -141,18 +141,14 @@ class SEP(WithSurrogate):
 
         def gradient_for(where: slice) -> Gradient:
             targets = torch.tensor(wanted[where], device=ctx.device)
-
-            def loss(state: int, p: Tensor) -> Tensor:
-                if self.variant == "sep":
-                    with ctx.autocast():
-                        logits = networks[state](p)
-                    return F.cross_entropy(logits.float(), targets, reduction="sum")
-                return (embeds[state](p) - means[state][targets]).square().mean(1).sum()
+            if self.variant == "sep":
+                return cross_entropy_gradient(networks, targets, ctx)
 
             def gradient(state: int, p: Tensor) -> Tensor:
                 p = p.detach().requires_grad_()
                 # A sum over images: an image's step must not depend on how many others are in its batch.
-                [gradients] = torch.autograd.grad(loss(state, p), p)
+                distance = (embeds[state](p) - means[state][targets]).square().mean(1).sum()
+                [gradients] = torch.autograd.grad(distance, p)
                 return gradients
 
             return gradient
@@ -166,34 +162,23 @@ class SEP(WithSurrogate):
         """
         import torch
 
+        from .ensemble import descend_mean, moved, sum_of
         from .pgd import boxed
 
-        def moved(perturbation: Tensor, way: Tensor) -> Tensor:
-            return boxed(x, perturbation).sub_(way.sign(), alpha=self.step).clamp_(-self.eps, self.eps)
-
+        if self.variant != "fa-vr":
+            return descend_mean(x, gradient, self.states, self.eps, self.step, self.setting("iterations"))
         draws = ctx.rng("states").integers(self.states, size=(self.setting("iterations"), self.setting("inner")))
         perturbation = torch.zeros_like(x)
         for drawn in draws.tolist():
             start = x + boxed(x, perturbation)
-            if self.variant != "fa-vr":
-                perturbation = moved(perturbation, sum_of(gradient(state, start) for state in range(self.states)))
-                continue
             gradients = [gradient(state, start) for state in range(self.states)]
             mean = sum_of(iter(gradients)) / self.states
             met, inner = torch.zeros_like(x), perturbation
             for state in drawn:
                 met = met + gradient(state, x + boxed(x, inner)) - (gradients[state] - mean)
-                inner = moved(inner, met)
-            perturbation = moved(perturbation, met)
+                inner = moved(x, inner, met, self.eps, self.step)
+            perturbation = moved(x, perturbation, met, self.eps, self.step)
         return perturbation
-
-
-def sum_of(gradients: Iterator[Tensor]) -> Tensor:
-    """Sum tensors, one at a time in memory."""
-    total = next(gradients).clone()
-    for gradient in gradients:
-        total += gradient
-    return total
 
 
 def half_way_round(labels: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -201,8 +186,6 @@ def half_way_round(labels: NDArray[np.int64]) -> NDArray[np.int64]:
 
     Raises UserError when there is only one.
     """
-    present, rank = np.unique(labels, return_inverse=True)
-    if len(present) < 2:
-        raise UserError("sep needs images of two classes", "each is moved towards another one")
-    wanted: NDArray[np.int64] = present[(rank + len(present) // 2) % len(present)]
-    return wanted
+    from .ensemble import further_on
+
+    return further_on(labels, len(np.unique(labels)) // 2, "sep")

@@ -63,6 +63,20 @@ def ue_bench_register(register: Register) -> None:
         "adversarial",
     )
     add(
+        "n-fgsm",
+        "adversarial:NoisyFastAdversarialTraining",
+        "adversarial training, one step from strong noise, without projection",
+        "training",
+        "adversarial",
+    )
+    add(
+        "at-l2",
+        "adversarial_l2:L2AdversarialTraining",
+        "PGD adversarial training in the L2 ball",
+        "training",
+        "adversarial",
+    )
+    add(
         "early-stopping",
         "exploiters:EarlyStopping",
         "keep the weights that do best on clean images",
@@ -118,7 +132,9 @@ def ue_bench_register(register: Register) -> None:
 @hookimpl
 def ue_bench_commands(group: click.Group) -> None:
     from .comdefend_commands import comdefend
+    from .import_commands import import_weights
     from .purifier_commands import purifier
 
     purifier.add_command(comdefend)
+    purifier.add_command(import_weights)
     group.add_command(purifier)

@@ -123,6 +123,12 @@ class CutMix(Countermeasure):
     (``side_ratio``: 20.4 %) of the image on average. The loss weights both labels by the area they cover after
     clipping (``label=area``), or keeps the image's own label (``label=original``).
 
+    ``box=kornia`` is the box of kornia 0.6.12, which the code of APBench has: sides of ``int(S * sqrt(1 - u))``, not
+    made even, that always fit into the image, with a corner at ``int(v * (S - side - 1))`` where one v is drawn for
+    each axis and batch. So all boxes of a batch are at one relative place, the last row and column are never pasted,
+    and 47.9 % of an image of 32 px are pasted on average (49.7 % at 224 px). Newer releases of kornia draw places anew
+    for every image.
+
     Deviations: Deep Hiding speaks of "a randomly selected size (ranging from 0 to 1)", which fits either ``size``, and
     does not give the label rule; the defaults are those of the CutMix paper. On images that are not square the box
     has the image's proportions. No image is its own partner.
@@ -140,6 +146,9 @@ class CutMix(Countermeasure):
         "area_ratio", description="whether the uniform draw is the share of the area that stays or of the side pasted"
     )
     label: Literal["area", "original"] = Field("area", description="weight both labels by area, or keep the own one")
+    box: Literal["clipped", "kornia"] = Field(
+        "clipped", description="where boxes lie: at a random centre and clipped, or as in kornia 0.6.12 always whole"
+    )
 
     def side_ratio(self, u: Tensor) -> Tensor:
         """Return the side of the box as a share of the image's side, for uniform numbers ``u``."""
@@ -152,8 +161,9 @@ class CutMix(Countermeasure):
         count, height, width = len(x), *x.shape[2:]
         partner = partners(count, generator)
         ratio = self.side_ratio(torch.rand((count, 1), generator=generator, device=x.device))
-        rows = window(random_centre(count, height, generator), (height * ratio).long() // 2, height)
-        columns = window(random_centre(count, width, generator), (width * ratio).long() // 2, width)
+        span = whole_span if self.box == "kornia" else clipped_span
+        rows = span((height * ratio).long(), height, generator)
+        columns = span((width * ratio).long(), width, generator)
         share = 1 - rows.sum(dim=1) * columns.sum(dim=1) / (height * width)
         return torch.where(box(rows, columns), x[partner], x), partner, share
 
@@ -255,6 +265,21 @@ def window(centre: Tensor, half: int | Tensor, size: int) -> Tensor:
 
     offset = torch.arange(size, device=centre.device) - centre
     return (offset >= -half) & (offset < half)
+
+
+def clipped_span(side: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """Draw where a box of ``side`` (N x 1), made even, lies along an axis: N x ``size``, clipped at the borders."""
+    return window(random_centre(len(side), size, generator), side // 2, size)
+
+
+def whole_span(side: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """Draw where a box of ``side`` (N x 1) lies along an axis so that it fits: all at one relative place."""
+    import torch
+
+    place = torch.rand(1, generator=generator, device=generator.device)
+    start = ((size - side - 1).clamp(min=0) * place).long()
+    at = torch.arange(size, device=side.device)
+    return (at >= start) & (at < start + side)
 
 
 def box(rows: Tensor, columns: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from pydantic import Field
 from ue_bench.api import Context, ImageSet, Preprocessing, UserError, derive, kept_images
 
 RECIPES: dict[str, tuple[tuple[int, ...], int]] = {"cifar": ((4, 8, 16), 4000), "imagenet": ((3, 3, 4), 1200)}
-CPU_SQUARES, GPU_SQUARES = 32, 2048  # that are worked on at once
+CPU_SQUARES, GPU_SQUARES = 128, 2048  # that are worked on at once
 SECONDS = 5  # of a CPU core, of 4000 iterations for a square
 REPORT_EVERY = 20
 
@@ -41,7 +41,7 @@ class DIPDefend(Preprocessing):
     """
 
     name: ClassVar[str] = "dipdefend"
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
     paper: ClassVar[str] = "DIPDefend: Deep Image Prior Driven Defense against Adversarial Examples, ACM MM 2020"
     cache_purified: ClassVar[bool] = True
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.group("purifier")
 def purifier() -> None:
-    """Train the networks of purifiers: diffusion models for diffpure, avatar, le-jcdp and eclipse, and comdefend's."""
+    """Train or import networks of purifiers: diffusion models for diffpure, avatar, le-jcdp, eclipse; comdefend's."""
 
 
 @purifier.command("train")

@@ -96,13 +96,16 @@ class Eclipse(OwnDiffusionModel):
 
     The model is trained on ``clean`` images, with random crops and flips. Noise of ``t`` of its 4000 cosine steps is
     added, 6.4 gray levels for t = 100, and taken away by ancestral sampling. In training, after crop and flip, every
-    image turns gray with probability ``gray``; then Gaussian noise of standard deviation ``noise`` is added, clipped
-    and rounded to 8 bits. ``t=0`` leaves this last part, which needs no clean images.
+    image turns gray with probability ``gray``; then Gaussian noise of standard deviation ``noise`` is added and clipped
+    to 0..255. ``t=0`` leaves this last part, which needs no clean images. Purified images and every batch are brought
+    to whole gray levels: ``rounding=truncate`` cuts fractions off, as the release does when it makes pictures of them,
+    which darkens both by half a level.
 
     The paper's network has 128 channels, three residual blocks a level, attention at 16 and 8 pixels, and is trained
     for 250,000 steps: ``preset=paper``. The release shuffles images while it purifies them, and its checkpoint has seen
     2,000 test images; here order and test set are left alone. Deviations: the network does not learn the variance of
-    its steps, that of the posterior is taken; crops and flips are fresh, where the paper has four copies of an image.
+    its steps, that of the posterior is taken, save where the released network is given, as ``ue-bench purifier import``
+    writes it; crops and flips are fresh, where the paper has four copies of an image.
     The paper trains victims for 80 epochs without weight decay; the protocol decides here.
 
     Raises EnvironmentProblem when diffusers or a given model cannot be had, UserError for images or ``t`` beyond it.
@@ -111,7 +114,7 @@ class Eclipse(OwnDiffusionModel):
     """
 
     name: ClassVar[str] = "eclipse"
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
     replayable: ClassVar[bool] = True
     paper: ClassVar[str] = (
         "ECLIPSE: Expunging Clean-label Indiscriminate Poisons via Sparse Diffusion Purification, 2024"
@@ -123,6 +126,7 @@ class Eclipse(OwnDiffusionModel):
     t: int = Field(100, ge=0, description="steps of noise to add and take away; 0 leaves the stored images as they are")
     gray: float = Field(0.4, ge=0, le=1, description="probability that an image turns gray")
     noise: float = Field(0.05, ge=0, le=1, description="standard deviation of noise on a training batch, of [0, 1]")
+    rounding: Literal["truncate", "round"] = Field("truncate", description="how values become whole gray levels")
 
     @property
     def deepest(self) -> int:
@@ -135,34 +139,37 @@ class Eclipse(OwnDiffusionModel):
 
         weights = self.weights(data, ctx)
         size = denoiser.check(weights, self.t, data.size, self.selector)
-        loaded = denoiser.load(weights, ctx.device, "small")
+        loaded = denoiser.load(weights, ctx.device, "large" if weights.released else "small")
         down = process.steps_down(self.t)
 
         def clean(x: Tensor, random: process.Streams) -> Tensor:
             noisy = process.noised(loaded.scheduler, x, down[0], random)
             return process.ancestral(loaded.predict, loaded.scheduler, noisy, down, random)
 
-        return denoiser.purify(data, ctx, self.purify_key(weights, data, ctx), size, clean, self.selector)
+        finish = process.cut_levels if self.rounding == "truncate" else process.to_levels
+        return denoiser.purify(data, ctx, self.purify_key(weights, data, ctx), size, clean, self.selector, finish)
 
     def augment(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         import torch
 
         on: dict[str, Any] = {"generator": generator, "device": x.device}
-        levels = x.float()
-        luma = (levels * constant(LUMA, x.device).float()[:, None, None]).sum(1, keepdim=True)
+        levels = (255 * x.float()).round()  # of the pictures; bfloat16 is precise enough to tell them
+        luma = (levels * constant(LUMA, x.device).float()[:, None, None]).sum(1, keepdim=True).round()
         gray = torch.rand(len(x), 1, 1, 1, **on) < self.gray
-        levels = torch.where(gray, luma, levels) + self.noise * torch.randn(x.shape, **on)
+        levels = torch.where(gray, luma, levels) + 255 * self.noise * torch.randn(x.shape, **on)
+        levels = levels.floor() if self.rounding == "truncate" else levels.round()
         # channels-last as the batch was
-        return torch.empty_like(x).copy_((255 * levels).round().clamp(0, 255) / 255), y
+        return torch.empty_like(x).copy_(levels.clamp(0, 255) / 255), y
 
 
 class LeJcdp(OwnDiffusionModel):
     """Light noise is added and taken away several times, each step guided towards the protected image.
 
     ``t`` steps of noise, 10 gray levels for 20, are added and taken away by ancestral sampling with the large variance,
-    ``repeats`` times, each time from what came out before. To the mean of step i is added ``beta_i * s_i * g``, where
-    g is the negative gradient of a distance between the image of the step and a freshly noised copy of the protected
-    one, and ``s_i = sqrt(1 - abar_i) / (m * sqrt(abar_i))``, ``m = 16 / 255 / 3 / 70000``. The distance is the mean
+    ``repeats`` times, each time from what came out before. To the mean of step i is added ``var_i * s_i * g``, where
+    ``var_i`` is beta_i and for the last step, i = 0, the variance of the posterior of step 1, as in the release; g is
+    the negative gradient of a distance between the image of the step and a freshly noised copy of the protected one,
+    and ``s_i = sqrt(1 - abar_i) / (m * sqrt(abar_i))``, ``m = 16 / 255 / 3 / 70000``. The distance is the mean
     squared error for i > t / 2 and LPIPS with AlexNet below. ``guidance=0`` is ``avatar[t=20]`` four times.
 
     The network is that of DDPM for CIFAR-10, trained on ``clean`` images. The release trains or fine-tunes
@@ -178,7 +185,7 @@ class LeJcdp(OwnDiffusionModel):
     """
 
     name: ClassVar[str] = "le-jcdp"
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
     paper: ClassVar[str] = "Unlearnable Examples Give a False Sense of Data Privacy: Understanding and Relearning, 2023"
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = _presets({**PRESETS["ddpm"], "steps": 100_000}, PRESETS["micro"])
     BATCH: ClassVar[int] = 500  # of the release
@@ -215,7 +222,8 @@ class LeJcdp(OwnDiffusionModel):
             def guide(current: Tensor, step: int) -> Tensor:
                 target = process.noised(loaded.scheduler, x, step, random)
                 chosen = perceptual if step <= self.t // 2 else None
-                factor = self.guidance * float(loaded.scheduler.betas[step]) * self.scale(loaded.scheduler, step)
+                factor = self.guidance * process.large_variance(loaded.scheduler, step)
+                factor *= self.scale(loaded.scheduler, step)
                 return factor / self.BATCH * pull(current, target, chosen)
 
             purified = x

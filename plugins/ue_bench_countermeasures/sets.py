@@ -28,7 +28,7 @@ ADDED = (  # what the journal version may have added; its body and list could no
 APBENCH = (
     "vanilla",
     "cutout",
-    "cutmix",
+    "cutmix[box=kornia]",
     "mixup[variant=standard]",
     "gaussian-filter",
     "bdr",

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from ue_bench.api import check_finite
 
-from .generator import Generator, pad, padded
+from .generator import TwoWay, pad, padded
 
 Pixels = NDArray[np.uint8]
 
 
-def to_unit(images: Pixels, network: Generator) -> Tensor:
+def to_unit(images: Pixels, network: TwoWay) -> Tensor:
     """Convert N x H x W x 3 in 0..255 to N x 3 x H x W in [0, 1], in the dtype and on the device of ``network``."""
     like = next(network.parameters())
     x = torch.from_numpy(np.array(images)).to(like.device).permute(0, 3, 1, 2)  # a copy: stored images are read-only
@@ -29,7 +29,7 @@ def to_pixels(x: Tensor) -> Pixels:
 
 
 @torch.inference_mode()
-def protect_padded(network: Generator, images: Pixels) -> Pixels:
+def protect_padded(network: TwoWay, images: Pixels) -> Pixels:
     """Protect images whose sides are mirrored up to multiples of 8: what lies beyond the old ones helps recovery.
 
     The array may be written to.
@@ -37,14 +37,14 @@ def protect_padded(network: Generator, images: Pixels) -> Pixels:
     return to_pixels(network(pad(to_unit(images, network))))
 
 
-def protect(network: Generator, images: Pixels) -> Pixels:
+def protect(network: TwoWay, images: Pixels) -> Pixels:
     """Protect images, N x H x W x 3; the size stays."""
     height, width = images.shape[1:3]
     return protect_padded(network, images)[:, :height, :width]
 
 
 @torch.inference_mode()
-def recover_padded(network: Generator, images: Pixels) -> Pixels:
+def recover_padded(network: TwoWay, images: Pixels) -> Pixels:
     """Recover protected ``images`` whose sides are multiples of 8, in double precision.
 
     Sums in another order differ by 1e-15 then, where rounding to 8 bits would have to meet a half to show it: batches
@@ -58,7 +58,7 @@ def recover_padded(network: Generator, images: Pixels) -> Pixels:
         network.to(before)
 
 
-def recover(network: Generator, images: Pixels) -> Pixels:
+def recover(network: TwoWay, images: Pixels) -> Pixels:
     """Recover protected ``images``, N x H x W x 3; sides are mirrored where need be, at a loss near the edge."""
     height, width = images.shape[1:3]
     edge = ((0, 0), (0, padded(height) - height), (0, padded(width) - width), (0, 0))

@@ -25,7 +25,8 @@ from ue_bench.api import (
 )
 
 from .discriminator import SMALLEST
-from .generator import Generator, padded
+from .encoder_decoder import create
+from .generator import padded
 from .keys import write_generator
 from .losses import Features
 from .recipe import Recipe
@@ -78,7 +79,7 @@ def fit(
     def keep(state: dict[str, Any]) -> None:
         save_checkpoint(state_file, {**state, "seconds": time.monotonic() - started})
 
-    network = Generator(**recipe.network, seed=recipe.seed)
+    network = create(recipe.network, seed=recipe.seed)
     batches = Batches(data, recipe.batch, recipe.validation, recipe.flip, recipe.seed)
     weights, curve = train(
         network, batches, Ensemble(networks, recipe.joint), features, recipe,

@@ -125,7 +125,23 @@ class Coupling(nn.Module):
         return bounded
 
 
-class Generator(nn.Module):
+class TwoWay(nn.Module):
+    """A network that changes images, N x 3 x H x W, and ``inverse``, which takes the change back.
+
+    ``settings`` say how it is built, as plain data.
+    """
+
+    settings: dict[str, Any]
+
+    def inverse(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def plain_weights(self) -> dict[str, Tensor]:
+        """Return the weights of this network, without gradients and without spectral norm."""
+        raise NotImplementedError
+
+
+class Generator(TwoWay):
     """Three modules down and three up, each a Haar transform and four couplings; 24 couplings, 96 sub-networks.
 
     11.03 M parameters at width 64, 6.05 M at 32, 4.22 M at 16. ``up_order`` says what comes first in a module on the
@@ -147,7 +163,7 @@ class Generator(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.settings: dict[str, Any] = {
+        self.settings = {
             "width": width, "depth": depth, "clamp": clamp, "order": order, "up_order": up_order
         }  # fmt: skip
 

@@ -16,21 +16,25 @@ from torch import Tensor
 
 from ue_bench.api import UserError, json_ready, write_atomically
 
-from .generator import Generator
+from .encoder_decoder import KIND, create
+from .generator import TwoWay
 
 SETTINGS = "settings"  # the array that says how the network is built
 CHOICES: dict[str, Any] = {"order": ("band", "channel"), "up_order": ("blocks_first", "haar_first")}
 
 
-def build(settings: dict[str, Any], weights: Mapping[str, Tensor]) -> Generator:
+def build(settings: dict[str, Any], weights: Mapping[str, Tensor]) -> TwoWay:
     """Build a frozen generator in eval mode, float32. Raises one of Python's errors when these do not fit together."""
-    for name, known in CHOICES.items():
-        if settings[name] not in known:
-            raise ValueError(f"no {name} {settings[name]!r}")
-    if min(settings["width"], settings["depth"], settings["clamp"]) <= 0:
+    if settings.get("kind") != KIND:
+        for name, known in CHOICES.items():
+            if settings[name] not in known:
+                raise ValueError(f"no {name} {settings[name]!r}")
+        if min(settings["depth"], settings["clamp"]) <= 0:
+            raise ValueError("no such network")
+    if settings["width"] <= 0:
         raise ValueError("no such network")
     with torch.device("meta"):  # no weights are drawn that would be overwritten
-        network = Generator(**settings, spectral=False)
+        network = create(settings, spectral=False)
     network.load_state_dict({name: value.float() for name, value in weights.items()}, assign=True)
     return network.eval().requires_grad_(False)
 
@@ -46,7 +50,7 @@ def write_generator(path: Path, weights: dict[str, Tensor], settings: dict[str, 
     write_atomically(path, save(half, {"generator": json.dumps(settings, allow_nan=False)}))
 
 
-def load_generator(path: Path) -> Generator:
+def load_generator(path: Path) -> TwoWay:
     """Load the generator in a file of ``write_generator``. Raises UserError when it is not one."""
     try:
         with safe_open(path, framework="pt") as file:
@@ -57,13 +61,13 @@ def load_generator(path: Path) -> Generator:
         raise UserError(f"{path} is not a generator", "'ue-bench raeg train' writes them") from error
 
 
-def to_arrays(network: Generator) -> dict[str, NDArray[Any]]:
+def to_arrays(network: TwoWay) -> dict[str, NDArray[Any]]:
     """Return weights in half precision, which they are stored in, and how the network is built."""
     arrays: dict[str, NDArray[Any]] = {name: v.cpu().half().numpy() for name, v in network.state_dict().items()}
     return arrays | {SETTINGS: np.frombuffer(json.dumps(network.settings, allow_nan=False).encode(), np.uint8)}
 
 
-def from_arrays(arrays: Mapping[str, NDArray[Any]]) -> Generator:
+def from_arrays(arrays: Mapping[str, NDArray[Any]]) -> TwoWay:
     """Build the generator of ``to_arrays`` again. Raises UserError when the arrays are of something else."""
     try:
         settings = json.loads(arrays[SETTINGS].tobytes())

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from .attacks import attack, draw, quantise
 from .discriminator import judgement
-from .generator import Generator, same_weights
+from .generator import TwoWay, same_weights
 from .recipe import Recipe
 from .targets import Ensemble, failure, success
 
@@ -50,7 +50,7 @@ class Images:
     recovered: Tensor
 
 
-def transform(network: Generator, x: Tensor, recipe: Recipe, generator: torch.Generator) -> Images:
+def transform(network: TwoWay, x: Tensor, recipe: Recipe, generator: torch.Generator) -> Images:
     """Protect, round, attack and recover ``x`` with the same weights throughout."""
     with same_weights():
         protected = network(x)

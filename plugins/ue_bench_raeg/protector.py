@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from ue_bench.api import Context, ImageSet, InputPath, NetworkCost, Protector
 
 if TYPE_CHECKING:
-    from .generator import Generator
+    from .generator import TwoWay
     from .recipe import Recipe
 
 PIXELS = 2**18  # of the images in a batch; how many does not matter to the result
@@ -80,6 +80,9 @@ class Raeg(Protector):
         None, description="classifiers to mislead: victim selectors joined by +; null: the paper's four, micro two"
     )
     targets_epochs: int | None = Field(None, ge=1, description="of their training; null: 60 (ours), micro 8")
+    generator: Literal["invertible", "enc-dec"] = Field(
+        "invertible", description="the paper's network, or its ablation: an encoder and a decoder (ours)"
+    )
     width: int | None = Field(None, ge=1, le=1024, description="channels in sub-networks; null: 64 (ours), micro 16")
     subnet_depth: int = Field(2, ge=1, le=8, description="hidden convolutions of a sub-network (ours)")
     clamp: float = Field(1.0, gt=0, le=4, description="bound of the couplings' log scale (ours)")
@@ -154,6 +157,10 @@ class Raeg(Protector):
             ("delta", self.gan != "off", "gan"),
             ("alpha", self.setting("perceptual") != "off", "perceptual"),
             ("epochs", self.steps is None, "steps=null"),
+            *(
+                (field, self.generator == "invertible", "generator=invertible")
+                for field in ("subnet_depth", "clamp", "haar_order", "up_order")
+            ),
             *(
                 (field, attack in self.setting("attacks"), f"attacks={attack}")
                 for field in type(self).model_fields
@@ -271,7 +278,7 @@ class Raeg(Protector):
         network, batch = self.inverse_network(ctx), batch_of(images.shape[1:3])
         return restore(network, images, sidecars, batch)
 
-    def inverse_network(self, ctx: Context) -> Generator:
+    def inverse_network(self, ctx: Context) -> TwoWay:
         """Return the generator that a key holds, else the one in ``weights``, in double precision."""
         from ue_bench.api import UserError
 
@@ -283,7 +290,7 @@ class Raeg(Protector):
             raise UserError("recovery needs the generator", "give the key, or weights=FILE")
         return load_generator(self.weights).double().to(ctx.device)
 
-    def network(self, data: ImageSet, ctx: Context) -> Generator:
+    def network(self, data: ImageSet, ctx: Context) -> TwoWay:
         """Return the trained generator in eval mode, float32."""
         from .keys import load_generator
 

@@ -47,11 +47,11 @@ def places(height: int, width: int, colour: int) -> NDArray[np.intp]:
 
 
 @lru_cache(maxsize=64)
-def border(height: int, width: int) -> NDArray[np.intp]:
-    """Return flat positions in H x W x 3 of the values that hold the head."""
+def border(height: int, width: int, count: int = HEAD) -> NDArray[np.intp]:
+    """Return flat positions in H x W x 3 of the ``count`` values that hold the head, or as many as there are."""
     flags = np.ones((height, width, 3), dtype=bool)
     flags[1:-1, 1:-1] = False
-    return np.flatnonzero(flags)[:HEAD]
+    return np.flatnonzero(flags)[:count]
 
 
 def _overflows(values: Plane, predicted: Plane, threshold: int) -> NDArray[np.bool_]:
@@ -90,7 +90,7 @@ class Layer:
 
 def open_layer(plane: Plane, size: tuple[int, int], colour: int, threshold: int) -> Layer:
     """Return the layer of ``colour`` in ``plane`` as it would be embedded."""
-    where, predicted = _predicted(plane, size, colour)
+    where, predicted = predict(plane, size, colour)
     values = plane[where]
     error = values - predicted
     inner = (error >= -threshold) & (error < threshold)
@@ -104,7 +104,7 @@ def open_layer(plane: Plane, size: tuple[int, int], colour: int, threshold: int)
 
 def close_layer(plane: Plane, size: tuple[int, int], colour: int, threshold: int) -> Bits:
     """Undo a layer of ``plane`` in place, and give the bits behind its map. Raises UserError when there is none."""
-    where, predicted = _predicted(plane, size, colour)
+    where, predicted = predict(plane, size, colour)
     marked = plane[where]
     distance = marked - predicted
     doubtful = _overflows(marked, predicted, threshold)
@@ -121,7 +121,8 @@ def close_layer(plane: Plane, size: tuple[int, int], colour: int, threshold: int
     return bits
 
 
-def _predicted(plane: Plane, size: tuple[int, int], colour: int) -> tuple[NDArray[np.intp], Plane]:
+def predict(plane: Plane, size: tuple[int, int], colour: int) -> tuple[NDArray[np.intp], Plane]:
+    """Return the positions of one colour in ``plane``, and the mean of each one's neighbours, rounded down."""
     where = places(*size, colour)
     width = size[1]
     around = plane[where - width] + plane[where + width] + plane[where - 1] + plane[where + 1]
@@ -226,7 +227,7 @@ def _small_errors(planes: list[Plane], size: tuple[int, int]) -> NDArray[np.int6
     reach = []
     for plane in planes:
         for colour in (0, 1):
-            where, predicted = _predicted(plane, size, colour)
+            where, predicted = predict(plane, size, colour)
             error = plane[where] - predicted
             reach.append(np.where(error < 0, -error, error + 1))
     counts: NDArray[np.int64] = np.cumsum(np.bincount(np.concatenate(reach), minlength=257))

@@ -13,7 +13,8 @@ ATTACKS: tuple[Attack, ...] = ("noise", "blur", "scaling", "crop", "jpeg")
 class Recipe:
     """Defaults are the paper's where it names a value; the rest is our choice, as each comment says."""
 
-    # The network; see generator.py.
+    # The network; see generator.py and encoder_decoder.py.
+    generator: Literal["invertible", "enc-dec"] = "invertible"
     width: int = 64  # ours
     subnet_depth: int = 2  # ours
     clamp: float = 1.0  # ours; the paper's exp is unbounded
@@ -59,7 +60,9 @@ class Recipe:
 
     @property
     def network(self) -> dict[str, Any]:
-        """Arguments of the generator."""
+        """Return how the generator is built, as its ``settings`` say it."""
+        if self.generator == "enc-dec":
+            return {"kind": self.generator, "width": self.width}
         return {
             "width": self.width,
             "depth": self.subnet_depth,

@@ -14,14 +14,14 @@ import numpy as np
 from ue_bench.api import ValidationError
 
 from .apply import Pixels, protect_padded, recover_padded
-from .generator import Generator, padded
+from .generator import TwoWay, padded
 
 HEAD = struct.Struct("<4sHHII")  # magic, height, width, CRC-32 of the original, length of the differences
 MAGIC = b"RSC1"
 LEVEL = 9  # of zlib
 
 
-def make(network: Generator, clean: Pixels, protected: Pixels) -> list[bytes]:
+def make(network: TwoWay, clean: Pixels, protected: Pixels) -> list[bytes]:
     """Make a sidecar for each of ``protected`` images, N x H x W x 3, that ``network`` made of ``clean`` ones."""
     height, width = clean.shape[1:3]
     whole = protected
@@ -39,7 +39,7 @@ def make(network: Generator, clean: Pixels, protected: Pixels) -> list[bytes]:
     return sidecars
 
 
-def restore(network: Generator, protected: Pixels, sidecars: list[bytes], batch: int) -> Pixels:
+def restore(network: TwoWay, protected: Pixels, sidecars: list[bytes], batch: int) -> Pixels:
     """Restore the originals of ``protected`` images, N x H x W x 3, exactly; ``batch`` of them at a time.
 
     Raises ValidationError when there is not one sidecar an image, one is of another size, or pixels were changed.

@@ -16,7 +16,7 @@ from ue_bench.api import ImageSet, TrainingLog, UserError
 
 from . import discriminator as patches
 from .attacks import quantise
-from .generator import Generator, frozen, pad
+from .generator import TwoWay, frozen, pad
 from .jpeg import simulate
 from .losses import Features, Losses, discriminator_loss, generator_losses, transform
 from .recipe import Recipe
@@ -62,7 +62,7 @@ class Batches:
 
 
 def train(
-    network: Generator,
+    network: TwoWay,
     batches: Batches,
     targets: Ensemble,
     features: Features | None,
@@ -173,7 +173,7 @@ class Cropped(nn.Module):
 
 
 def measure(
-    network: Generator,
+    network: TwoWay,
     x: Tensor,
     y: Tensor,
     recipe: Recipe,
@@ -202,7 +202,7 @@ def measure(
     return measured | {f"accuracy_{name}": float(targets.accuracies(z, y).mean()) for name, z in shown.items()}
 
 
-def generator_log(network: Generator) -> TrainingLog:
+def generator_log(network: TwoWay) -> TrainingLog:
     """Return the log of a training that begins; its weights are for a network without spectral norm."""
     return TrainingLog(
         network, "generator", "protected images", "psnr_protected", network.plain_weights,

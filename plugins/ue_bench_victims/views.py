@@ -41,8 +41,17 @@ def window(x: Tensor, least: float, generator: torch.Generator) -> Tensor:
     aspect = torch.exp((2 * torch.rand(n, **on) - 1) * math.log(4 / 3))
     w, h = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
     left, top = (2 * torch.rand(n, **on) - 1) * (1 - w), (2 * torch.rand(n, **on) - 1) * (1 - h)
-    w = torch.where(torch.rand(n, **on) < 0.5, -w, w)
-    theta = torch.zeros(n, 2, 3, device=x.device)
+    return cut(x, w, h, left, top, torch.rand(n, **on) < 0.5)
+
+
+def cut(x: Tensor, w: Tensor, h: Tensor, left: Tensor, top: Tensor, mirrored: Tensor) -> Tensor:
+    """Cut a window out of each image, brought back to the old size and mirrored where N bools say so; bilinear.
+
+    ``w`` and ``h`` (N) are its sides as shares of the image's, ``left`` and ``top`` (N) where its middle lies from the
+    image's, -1 to 1 from edge to edge. Differentiable.
+    """
+    w = torch.where(mirrored, -w, w)
+    theta = torch.zeros(len(x), 2, 3, device=x.device, dtype=x.dtype)
     theta[:, 0, 0], theta[:, 0, 2], theta[:, 1, 1], theta[:, 1, 2] = w, left, h, top
     grid = F.affine_grid(theta, list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, "bilinear", "border", align_corners=False)

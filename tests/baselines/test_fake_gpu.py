@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,12 +20,21 @@ from ue_bench.testing.training import small_network
 SELECTORS = [
     "em[preset=micro,max_rounds=1,steps=2,train_steps=2]", "pue[preset=micro,max_rounds=1,steps=2,train_steps=2]",
     "em[preset=micro,mode=class,max_rounds=1,steps=1,train_steps=2]",
-    "rem[preset=micro,train_steps=1]", "tap[preset=micro]", "advin-like[preset=micro]", "entf[preset=micro]",
+    "rem[preset=micro,train_steps=1]", "sem[preset=micro,train_steps=1]", "pil[epochs=2]",
+    "aue[preset=micro,epochs=1]", "aap[preset=micro,surrogate_epochs=2,iterations=2]",
+    "gue[epochs=1,batch=8,width=2,answers=2]", "dune[preset=micro,iterations=2]",
+    "uc[side=16,epochs=1,width=2,batch=12,surrogate=resnet9]",
+    "tap[preset=micro]", "advin-like[preset=micro]", "entf[preset=micro]",
     "sep[preset=micro]", "hypo[preset=micro]", "tue[passes=1,steps=1,batch=12]", "ntga[validation=12,block=3]",
     "tensorclog[preset=micro]",
     "lsp", "ar", "ops", "cuda", "noise",
     "rae-igsm", "rit-igsm",
 ]  # fmt: skip
+
+
+def name_of(file: Any) -> str:
+    """Return the name of a path or an open file."""
+    return Path(getattr(file, "name", file)).name
 
 
 class Untrained:
@@ -48,7 +58,9 @@ class Untrained:
 def test_it_protects(selector: str, fake_gpu: FakeGpu, ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     [protector] = registry().resolve("protector", selector)
     assert isinstance(protector, Protector)
-    monkeypatch.setattr(torch, "save", lambda thing, file, **options: None)
+    kept: dict[str, Any] = {}  # in place of files, which fake tensors cannot be written to
+    monkeypatch.setattr(torch, "save", lambda thing, file, **options: kept.update({name_of(file): thing}))
+    monkeypatch.setattr(torch, "load", lambda file, **options: kept[name_of(file)])
     data = corners(24, (16, 16))
     on_gpu = replace(ctx, device="cuda", networks=Untrained())
     with fake_gpu():

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError as BadParameters
 from sets import corners
 from torch import Tensor
 
-from ue_bench.api import Context, NetworkCost
+from ue_bench.api import Context, ImageSet, NetworkCost
 from ue_bench.catalogue.registry import registry
 from ue_bench.contract.protocol import Protocol
-from ue_bench_baselines import hypo, pgd
+from ue_bench_baselines import hypo, hypo_classes, pgd
 from ue_bench_baselines.hypo import HYPO, descend_l2
+from ue_bench_baselines.hypo_classes import universal
 from ue_bench_baselines.presets import MICRO_NETWORK
 
 from .helpers import difference
@@ -188,6 +190,158 @@ def test_no_random_start(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not starts[0].any()
 
 
+class TestUniversal:
+    """One perturbation a class."""
+
+    UNIVERSAL: ClassVar[dict[str, Any]] = QUICK | {"batch": 20, "goal": "universal-hypocritical"}
+
+    def linear(self, classes: int) -> tuple[ImageSet, torch.Tensor, Any]:
+        """Images that no perturbation takes out of [0, 1], and logits W x."""
+        rng = np.random.default_rng(0)
+        images = rng.integers(110, 140, (30, 4, 4, 3), dtype=np.uint8)
+        data = ImageSet(images, np.arange(30) % classes, tuple(f"c{k}" for k in range(classes)))
+        weights = torch.randn(classes, 48, generator=torch.Generator().manual_seed(0))
+        return data, weights, lambda x: x.flatten(1) @ weights.T
+
+    def test_a_linear_surrogate_is_descended_straight_to_the_ball(self, ctx: Context) -> None:
+        data, weights, network = self.linear(2)
+        for wanted in (0, 1):
+            way = (weights[wanted] - weights[1 - wanted]).view(3, 4, 4)
+            for steps, length in [(1, 0.1), (5, 0.5), (8, 0.5)]:
+                found = universal(network, data, wanted, ctx, "l2", 0.5, 0.1, steps, 8)
+                assert torch.allclose(found, length * way / way.norm(), atol=1e-5)
+
+    def test_signed_steps_stay_in_the_linf_ball(self, ctx: Context) -> None:
+        data, weights, network = self.linear(2)
+        way = (weights[0] - weights[1]).view(3, 4, 4).sign()
+        found = universal(network, data, 0, ctx, "linf", 0.03, 0.02, 3, 8)
+        assert torch.allclose(found, 0.03 * way)
+
+    def test_every_pass_sees_every_image_once(self, ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+        data, _, network = self.linear(3)
+        seen: list[NDArray[np.uint8]] = []
+
+        def watched(images: NDArray[np.uint8], device: str) -> Tensor:
+            seen.append(images)
+            return pgd.to_unit(images, device)
+
+        monkeypatch.setattr(hypo_classes, "to_unit", watched)
+        universal(network, data, 1, ctx, "l2", 0.5, 0.1, 6, 10)
+        assert [len(images) for images in seen] == [10] * 6
+        for turn in (seen[:3], seen[3:]):
+            assert sorted(images.tobytes() for images in np.concatenate(turn)) == sorted(
+                images.tobytes() for images in data.images
+            )
+        assert not np.array_equal(seen[0], seen[3])
+
+    @pytest.mark.parametrize("goal", ["universal-hypocritical", "universal-adversarial", "universal-random"])
+    @pytest.mark.parametrize("norm", ["l2", "linf"])
+    def test_all_images_of_a_class_have_the_same_within_the_bound(self, goal: Any, norm: Any, ctx: Context) -> None:
+        data = corners()  # no pixel is near black or white
+        given = {"goal": goal, "norm": norm} if goal == "universal-random" else self.UNIVERSAL | {"goal": goal}
+        protector = HYPO(**given | {"norm": norm})
+        protected = protector.protect(data, ctx)
+        moved = difference(protected, data)
+        for label in range(3):
+            assert len(np.unique(moved[data.labels == label], axis=0)) == 1
+        assert len(np.unique(moved, axis=0)) == 3
+        if norm == "linf":
+            assert 4 <= np.abs(moved).max() <= 8
+        else:
+            assert lengths(moved).max() < 0.5 + np.sqrt(moved[0].size) / 2 / 255
+            assert lengths(moved).min() > 0.3
+        assert np.array_equal(protector.protect(data, ctx).images, protected.images)
+        assert not np.array_equal(protector.protect(data, replace(ctx, seed=1)).images, protected.images)
+        assert protector.one_size
+
+    def test_the_adversarial_ones_are_those_of_the_next_class(self, ctx: Context) -> None:
+        data = corners()
+        own, following = (
+            difference(HYPO(**self.UNIVERSAL | {"goal": goal}).protect(data, ctx), data)
+            for goal in ("universal-hypocritical", "universal-adversarial")
+        )
+        for label in range(3):
+            mine, next_one = np.flatnonzero(data.labels == label)[0], np.flatnonzero(data.labels == (label + 1) % 3)[0]
+            assert np.array_equal(following[mine], own[next_one])
+
+    def test_they_make_any_image_look_like_the_class(self, ctx: Context) -> None:
+        data = corners()
+        strong = self.UNIVERSAL | {"eps": 6, "iterations": 40}
+        net = ctx.surrogate(data, NET, **HYPO(**QUICK).recipe())
+        for wanted in range(3):
+            found = universal(net, data, wanted, ctx, "l2", 6.0, 1.2, 40, 20)
+            with torch.no_grad():
+                guessed = net((pgd.to_unit(data.images, "cpu") + found).clamp(0, 1)).argmax(1)
+            assert float((guessed == wanted).float().mean()) > 0.9
+        easier = HYPO(**strong).protect(data, ctx)
+        before, after = losses_of(data.images, data.labels, net), losses_of(easier.images, data.labels, net)
+        assert after.mean() < before.mean()
+
+    def test_a_killed_generation_continues_with_the_class_it_was_at(
+        self, ctx: Context, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        data, protector = corners(), HYPO(**self.UNIVERSAL)
+        whole = protector.protect(data, ctx)
+        calls: list[int] = []
+
+        def dying(network: Any, data: ImageSet, wanted: int, *others: Any) -> Tensor:
+            calls.append(wanted)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            return universal(network, data, wanted, *others)
+
+        monkeypatch.setattr(hypo_classes, "universal", dying)
+        with pytest.raises(KeyboardInterrupt):
+            protector.protect(data, ctx)
+        assert np.array_equal(protector.protect(data, ctx).images, whole.images)
+        assert calls == [0, 1, 1, 2]
+        assert not list((ctx.artifacts / "unfinished").iterdir())
+
+    def test_random_ones_have_the_length_and_need_no_network(self, ctx: Context) -> None:
+        rng = np.random.default_rng(0)
+        drawn = [hypo_classes.random((12, 10), "l2", 0.5, rng) for _ in range(4)]
+        assert [float(np.linalg.norm(d)) for d in drawn] == pytest.approx([0.5] * 4, abs=1e-9)
+        uniform = hypo_classes.random((40, 40), "linf", 0.1, rng)
+        assert -0.1 <= uniform.min() < -0.099
+        assert uniform.mean() == pytest.approx(0, abs=0.005)
+        protector = HYPO(goal="universal-random")
+        assert not protector.uses_networks
+        assert protector.classes_needed == 1
+        assert protector.cost(100) is None
+        protector.protect(corners(), replace(ctx, networks=None))
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            {"batch": 9}, {"goal": "adversarial", "batch": 9}, {"goal": "universal-random", "iterations": 3},
+            {"goal": "universal-random", "preset": "micro"}, {"goal": "universal-random", "surrogate": NET},
+            {"goal": "universal-random", "step": 0.1},
+        ],
+    )  # fmt: skip
+    def test_what_would_be_ignored_is_refused(self, given: dict[str, Any]) -> None:
+        with pytest.raises(BadParameters, match="would do nothing with goal="):
+            HYPO(**given)
+
+    def test_cost(self) -> None:
+        found = HYPO(goal="universal-adversarial").cost(50_000)
+        assert found is not None
+        assert found.passes == pytest.approx(150 + 500 * 256 * 10 / 50_000 * 2 / 3)
+
+
+def test_truncation_darkens_by_half_a_level(ctx: Context) -> None:
+    data = corners(45, (32, 32))
+    rounded, cut = (HYPO(goal="universal-random", rounding=rule).protect(data, ctx) for rule in ("round", "truncate"))
+    lower = difference(rounded, cut)
+    assert set(np.unique(lower)) == {0, 1}
+    assert lower.mean() == pytest.approx(0.5, abs=0.03)
+    assert lengths(difference(cut, data)).max() == pytest.approx(0.514, abs=0.01)  # as was measured on CIFAR-10
+    signed, signed_cut = (
+        HYPO(goal="universal-random", norm="linf", rounding=rule).protect(data, ctx) for rule in ("round", "truncate")
+    )
+    assert np.abs(difference(signed_cut, data)).max() <= 8
+    assert not np.array_equal(signed.images, signed_cut.images)
+
+
 @pytest.mark.parametrize(
     ("given", "bound", "length", "text"),
     [
@@ -209,6 +363,7 @@ def test_presets() -> None:
         assert open_fields - {"eps", "step", "surrogate_epochs"} <= set(HYPO.PRESETS[preset])
     assert HYPO().uses_networks
     cost = HYPO().cost(50_000)
+    assert cost is not None
     assert cost.victim == "resnet18"
     assert cost.passes == pytest.approx(150 + 100 * 2 / 3)
     assert HYPO(preset="micro").cost(10) == NetworkCost(MICRO_NETWORK, 8 + 30 * 2 / 3)

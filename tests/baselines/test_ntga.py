@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from ue_bench.api import Context, ImageSet, UserError
 from ue_bench.catalogue.registry import registry
-from ue_bench_baselines import ntga
+from ue_bench_baselines import ntga, ntk_conv
 from ue_bench_baselines.ntga import LAYERS, NTGA, loss_gradient
 from ue_bench_baselines.ntk import BIASES, RIDGE, WEIGHTS, differences, ntk, response, trained
 
@@ -106,6 +106,70 @@ class TestKernel:
         assert torch.autograd.gradcheck(lambda v: (ntk(v, v, LAYERS, True), ntk(other, v, LAYERS, False)), x)
 
 
+class TestConvolutionalKernel:
+    def waves(self, side: int) -> Tensor:
+        """Three images that a formula draws: 0.5 + 0.5 sin(a (1 + i + 2 j + 3 c) / 10) for a = 1, 2, 3."""
+        i, j, c = torch.meshgrid(torch.arange(side), torch.arange(side), torch.arange(3), indexing="ij")
+        phase = (1 + i + 2 * j + 3 * c).double() / 10
+        return torch.stack([0.5 + 0.5 * torch.sin(a * phase) for a in (1, 2, 3)]).permute(0, 3, 1, 2)
+
+    @pytest.mark.parametrize(
+        ("side", "values"),
+        [
+            (32, (12.34251456, 10.15705354, 10.05435138, 12.75393677, 10.36276616, 12.73428055)),
+            (8, (12.24262524, 8.49622311, 7.69362978, 8.02171667, 6.57153907, 7.32101487)),
+        ],
+    )
+    def test_is_that_of_neural_tangents(self, side: int, values: tuple[float, ...]) -> None:
+        """Golden values, rounded to 8 decimals, of the release's network under neural-tangents 0.6.5."""
+        x = self.waves(side)
+        upper = ntk_conv.ntk_conv(x, x)[tuple(torch.triu_indices(3, 3))]
+        assert upper.tolist() == pytest.approx(values, abs=6e-9)
+
+    def test_is_what_finite_networks_have_on_average(self) -> None:
+        """150 nets of width 48: the mean product of gradients is within four standard errors."""
+        x, draws, width = torch.rand(2, 3, 5, 8, generator=torch.Generator().manual_seed(0)).double(), 150, 48
+        generator = torch.Generator().manual_seed(3)
+        shapes = [(width, 3, 5, 5), (width,), (width, width, 5, 5), (width,)]
+        shapes += [s for i, o in ((width * 4, width), (width, width), (width, 1)) for s in ((o, i), (o,))]
+        products = []
+        for _ in range(draws):
+            parts = [torch.randn(s, generator=generator, dtype=torch.float64).requires_grad_() for s in shapes]
+            gradients = []
+            for image in x:
+                h = image[None]
+                for weight, bias in zip(parts[:4:2], parts[1:4:2], strict=True):
+                    fan_in = weight[0].numel()
+                    h = F.conv2d(ntk_conv._padded(h), weight * math.sqrt(WEIGHTS / fan_in), None, 2)
+                    h = (h + bias[:, None, None] * math.sqrt(BIASES)).relu()
+                v = h.flatten()
+                for weight, bias in zip(parts[4::2], parts[5::2], strict=True):
+                    v = weight @ v * math.sqrt(WEIGHTS / len(v)) + bias * math.sqrt(BIASES)
+                gradients.append(torch.cat([g.flatten() for g in torch.autograd.grad(v[0], parts)]))
+            both = torch.stack(gradients)
+            products.append(both @ both.T)
+        found = torch.stack(products)
+        error = (found.mean(0) - ntk_conv.ntk_conv(x, x)).abs()
+        spread = found.std(0) / math.sqrt(draws)
+        assert (error < 4 * spread).all()
+        assert (spread < 0.1 * found.mean(0)).all()
+
+    @pytest.mark.parametrize("size", [(8, 8), (13, 6), (1, 2)], ids=str)
+    def test_is_symmetric_and_parts_do_not_matter(self, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+        x = torch.rand(5, 3, *size, generator=torch.Generator().manual_seed(0)).double()
+        whole = ntk_conv.ntk_conv(x, x)
+        assert torch.allclose(whole, whole.T, rtol=1e-13)
+        assert torch.linalg.eigvalsh(whole)[0] > 0
+        monkeypatch.setattr(ntk_conv, "MAP_BYTES", 1)
+        assert torch.allclose(ntk_conv.ntk_conv(x[:3], x[2:]), whole[:3, 2:], rtol=1e-13)
+
+    def test_has_the_derivative_of_its_values(self) -> None:
+        """Of an image with itself too, where an angle of 0 has none."""
+        x = torch.rand(2, 3, 6, 5, generator=torch.Generator().manual_seed(1)).double().requires_grad_()
+        other = torch.rand(2, 3, 6, 5, generator=torch.Generator().manual_seed(2)).double()
+        assert torch.autograd.gradcheck(lambda v: (ntk_conv.ntk_conv(v, v), ntk_conv.ntk_conv(other, v)), x)
+
+
 def with_ridge(kernel: Tensor) -> Tensor:
     return kernel + RIDGE * kernel.diagonal().mean() * torch.eye(len(kernel), dtype=kernel.dtype)
 
@@ -181,7 +245,7 @@ def test_gradient_of_the_validation_loss(time: float, readout: bool) -> None:
     x, targets = pixels(5, 6), one_hot([0, 1, 2, 0, 1], 3)
     images, labels = pixels(8, 6, seed=1), torch.tensor([0, 1, 2, 2, 1, 0, 0, 1])
     batches = [(images[part], labels[part]) for part in (slice(3), slice(3, 6), slice(6, 8))]
-    found = loss_gradient(x, targets, batches, time, readout)
+    found = loss_gradient(x, targets, batches, time, NTGA(readout=readout).kernel())
     expected = torch.zeros_like(x)
     for index in np.ndindex(*x.shape):
         shift = torch.zeros_like(x)
@@ -241,6 +305,28 @@ def test_the_step_raises_the_loss_of_every_block(time: float, ctx: Context) -> N
         assert ours - clean > 5 * abs(noise - clean)
 
 
+def test_the_convolutional_step_raises_the_loss_of_every_block(ctx: Context) -> None:
+    data = stripes()
+    protector = NTGA(block=20, surrogate="cnn", validation=30)
+    protected = protector.protect(data, ctx)
+    assert np.abs(difference(protected, data)).max() == 8
+    assert (np.abs(difference(protected, data)) == 8).mean() > 0.7
+    signs = np.random.default_rng(1).choice([-8, 8], data.images.shape)
+    random = data.with_images(np.clip(data.images + signs, 0, 255).astype(np.uint8))
+
+    def loss(images: ImageSet, rows: Any, others: Any) -> float:
+        def unit(chosen: ImageSet, where: Any) -> Tensor:
+            return torch.tensor(chosen.images[where]).permute(0, 3, 1, 2).double() / 255
+
+        x, targets = unit(images, rows), F.one_hot(torch.tensor(data.labels[rows]), 3).double()
+        predicted = ntk_conv.ntk_conv(unit(data, others), x) @ trained(ntk_conv.ntk_conv(x, x), targets, 64.0)
+        return float(F.cross_entropy(predicted, torch.tensor(data.labels[others]), reduction="sum"))
+
+    for rows, others in protector.parts(len(data), ctx):
+        clean, ours, noise = (loss(images, rows, others) for images in (data, protected, random))
+        assert ours - clean > 5 * abs(noise - clean)
+
+
 class TestParts:
     @pytest.mark.parametrize(
         ("count", "blocks", "validation"),
@@ -283,7 +369,7 @@ def test_each_block_is_the_step_from_its_own_clean_images(ctx: Context) -> None:
     protected = protector.protect(data, ctx)
     for rows, others in protector.parts(50, ctx):
         x, labels = flat(data, rows)
-        gradient = loss_gradient(x, F.one_hot(labels, 4).double(), [flat(data, others)], 64.0)
+        gradient = loss_gradient(x, F.one_hot(labels, 4).double(), [flat(data, others)], 64.0, protector.kernel())
         expected = np.clip(data.images[rows] + 8 * gradient.sign().reshape(-1, 4, 7, 3).numpy(), 0, 255)
         assert np.array_equal(protected.images[rows], expected)
 
@@ -303,6 +389,7 @@ def test_parameters_count(ctx: Context) -> None:
     data = stripes()
     given: list[dict[str, Any]] = [
         {}, {"eps": 4 / 255}, {"time": 4096}, {"block": 60}, {"validation": 5}, {"readout": True},
+        {"surrogate": "cnn"},
     ]  # fmt: skip
     assert len({NTGA(**{"block": 20} | g).protect(data, ctx).fingerprint for g in given}) == len(given)
 
@@ -388,6 +475,6 @@ def test_selectors() -> None:
     assert found == NTGA(eps=4 / 255, time=1)
     assert found.budget == "linf 4/255"
     assert not found.uses_networks
-    for wrong in ("ntga[time=0]", "ntga[surrogate=cnn]", "ntga[block=0]"):
+    for wrong in ("ntga[time=0]", "ntga[surrogate=rnn]", "ntga[surrogate=cnn,readout=true]", "ntga[block=0]"):
         with pytest.raises(UserError, match="parameters: "):
             registry().resolve("protector", wrong)

@@ -20,21 +20,29 @@ NET = "resnet9[width=4,blocks=1]"
 ON_A_SURROGATE = {"preset": "micro", "surrogate": NET}
 TRAINED = ON_A_SURROGATE | {"surrogate_epochs": 2}
 QUICK: dict[str, dict[str, Any]] = {
+    "aap": TRAINED | {"iterations": 2},
     "advin-like": TRAINED | {"iterations": 2, "surrogate_training": "at[steps=1]"},
     "ar": {},
+    "aue": ON_A_SURROGATE | {"epochs": 1, "steps": 1},
     "cuda": {},
-    "deepconfuse": ON_A_SURROGATE | {"width": 2, "rounds": 1, "interval": 1, "judge_epochs": 1, "batch": 8},
+    "deepconfuse": ON_A_SURROGATE
+    | {"preset": "trial", "width": 2, "rounds": 1, "interval": 1, "judge_epochs": 1, "batch": 8},
+    "dune": TRAINED | {"iterations": 1, "checkpoints": 2, "images": 3},
     "em": ON_A_SURROGATE | {"max_rounds": 1, "train_steps": 1},
     "entf": TRAINED | {"iterations": 2, "surrogate_steps": 1},
+    "gue": {"surrogate": NET, "width": 2, "epochs": 1, "batch": 8, "answers": 1},
     "hypo": TRAINED | {"iterations": 2},
     "lsp": {},
     "ntga": {"block": 20},
     "ops": {},
+    "pil": {"epochs": 5},
     "pue": ON_A_SURROGATE | {"max_rounds": 1, "train_steps": 1},
     "rem": ON_A_SURROGATE | {"train_steps": 2, "steps": 1, "adv_steps": 1},
+    "sem": ON_A_SURROGATE | {"train_steps": 2, "steps": 1, "adv_steps": 1},
     "sep": TRAINED | {"iterations": 1, "checkpoints": 2, "inner": 1},
     "tap": TRAINED | {"iterations": 2},
     "tensorclog": TRAINED | {"iterations": 2, "rate": 1},
+    "uc": {"surrogate": NET, "side": 16, "clusters": 3, "epochs": 1, "width": 2},
     "tue": {"passes": 1, "steps": 2},
 }
 each = pytest.mark.parametrize("name", QUICK)

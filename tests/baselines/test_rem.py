@@ -231,20 +231,20 @@ class TestAdversary:
         game = linear_game(ctx)
         y = torch.tensor([0, 1, 1, 0, 1])
         seen = random_images(5) - 0.5
-        worst = game.attacked(seen, y, pictures(any_draws(5), 1, (6, 9)))
+        worst = game.attacked(seen, y, pictures(any_draws(5), 1, (6, 9)), 10)
         assert torch.allclose(worst, seen + 4 * LEVEL * signs(game, y), atol=1e-6)
 
     def test_it_stays_in_the_ball_and_in_the_box(self, ctx: Context) -> None:
         game = linear_game(ctx, adv_step=3 * LEVEL)
         seen = torch.rand(5, 3, 6, 9, generator=torch.Generator().manual_seed(6)).round() - 0.5
-        worst = game.attacked(seen, torch.ones(5, dtype=torch.long), pictures(any_draws(5), 1, (6, 9)))
+        worst = game.attacked(seen, torch.ones(5, dtype=torch.long), pictures(any_draws(5), 1, (6, 9)), 10)
         assert 3.9 * LEVEL < (worst - seen).abs().max() <= 4 * LEVEL + 1e-6
         assert worst.abs().max() == 0.5
 
     def test_no_radius_is_no_adversary(self, ctx: Context) -> None:
         seen = random_images(5) - 0.5
         game = linear_game(ctx, adv_eps=0)
-        assert torch.equal(game.attacked(seen, torch.zeros(5, dtype=torch.long), torch.ones_like(seen)), seen)
+        assert torch.equal(game.attacked(seen, torch.zeros(5, dtype=torch.long), torch.ones_like(seen), 10), seen)
 
 
 class TestTraining:
@@ -317,7 +317,7 @@ class TestTraining:
 
         def loss(images: Tensor) -> float:
             start = pictures(any_draws(60), 1, data.size)
-            worst = game.attacked((images - 0.5).clamp(-0.5, 0.5), game.labels, start)
+            worst = game.attacked((images - 0.5).clamp(-0.5, 0.5), game.labels, start, game.adv_steps)
             return F.cross_entropy(game.network(worst), game.labels).item()
 
         other = game.eps * pictures(any_draws(60), 1, data.size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -240,7 +241,7 @@ class TestPUE:
         data = corners()
         plain, found = (
             protector.protect(data, replace(ctx, artifacts=ctx.artifacts / protector.name))
-            for protector in (EM(**QUICK_EM, mode="class"), PUE(**QUICK_EM, disturbance=0))
+            for protector in (EM(**QUICK_EM, mode="class"), PUE(**QUICK_EM, disturbance=0, train_draws=1))
         )
         assert np.array_equal(found.images, plain.images)
         disturbed = PUE(**QUICK_EM).protect(data, ctx)
@@ -250,6 +251,15 @@ class TestPUE:
         assert PUE().deviations == pytest.approx([0.05 * number for number in range(21)])
         assert PUE(disturbance=0.12).deviations == pytest.approx([0, 0.05, 0.1])
         assert PUE(preset="micro", increment=0.1).deviations == pytest.approx([0, 0.1])
+
+    @pytest.mark.parametrize(
+        ("disturbance", "count"),
+        [(0.05, 2), (0.1, 3), (0.15, 3), (0.2, 5), (0.25, 6), (0.3, 6), (0.35, 7), (0.5, 11), (0.6, 12), (0.7, 14),
+         (1.0, 21)],
+    )  # fmt: skip
+    def test_as_many_deviations_as_the_release_has(self, disturbance: float, count: int) -> None:
+        """One more than the whole part of the float quotient: 0.15, 0.3, 0.35 and 0.6 have fewer than in decimals."""
+        assert len(PUE(disturbance=disturbance).deviations) == count
 
     def test_weights_are_disturbed_by_as_much_and_stay_what_they_are(self, ctx: Context) -> None:
         """A net that sums its input: its logits tell its weights."""
@@ -271,7 +281,60 @@ class TestPUE:
         assert not torch.equal(game.passed(torch.zeros(1), 0.5, "here", 2), found)
         assert torch.equal(game.passed(torch.zeros(1), 0, "here", 1), game.network.own)
 
-    def test_each_deviation_takes_one_training_step_on_the_mean_of_its_draws(self, ctx: Context) -> None:
+    @pytest.mark.parametrize(
+        ("disturbance", "draws", "weight"), [(0.12, 2, 0.4597442831759318), (0.0, 1, 0.5), (0.0, 3, 0.5)]
+    )
+    def test_a_batch_moves_the_weights_as_the_release_does(
+        self, disturbance: float, draws: int, weight: float, ctx: Context
+    ) -> None:
+        """One weight from 0, loss log(1 + exp(-w)), a rate of 1, neither momentum nor decay nor noise.
+
+        Golden values of the released formula: three deviations of two draws, divided by all six; by the draws alone
+        they would make 1.171228.
+        """
+
+        class Sign(torch.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.w = torch.nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return torch.stack([self.w, torch.zeros_like(self.w)])[None]
+
+        game: Any = PUE(**QUICK_EM, disturbance=disturbance, train_draws=draws).game(corners(), ctx)
+        game.network = Sign()
+        game.optimizer = torch.optim.SGD(game.network.parameters(), 1.0)
+        game.passed = lambda x, deviation, *axes: game.network(x)
+        loss = game.learn(torch.zeros(1, 3, 2, 2), torch.zeros(1, dtype=torch.long))
+        assert float(game.network.w.detach()) == pytest.approx(weight, abs=1e-12)
+        assert 0.4 < float(loss) <= math.log(2) + 1e-6
+
+    def test_gradients_are_cut_after_every_draw(self, ctx: Context) -> None:
+        """A gradient of 8 in each of 4 draws: what is summed has norms of 2, 4, 5 and 5."""
+
+        class Slope(torch.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.w = torch.nn.Parameter(torch.zeros(1))
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return torch.stack([0 * self.w[0], 8 * self.w[0] + 60])[None]  # a loss of 8 w + 60
+
+        game: Any = PUE(**QUICK_EM, disturbance=0, train_draws=4).game(corners(), ctx)
+        game.network = Slope()
+        game.optimizer = torch.optim.SGD(game.network.parameters(), 1.0)
+        norms: list[float] = []
+
+        def passed(x: torch.Tensor, deviation: float, *axes: object) -> torch.Tensor:
+            norms.append(0.0 if game.network.w.grad is None else float(game.network.w.grad.norm()))
+            logits: torch.Tensor = game.network(x)
+            return logits
+
+        game.passed = passed
+        game.learn(torch.zeros(1, 3, 2, 2), torch.zeros(1, dtype=torch.long))
+        assert [*norms, -float(game.network.w.detach())] == pytest.approx([0, 2, 4, 5, 5], abs=1e-4)
+
+    def test_each_deviation_takes_one_training_step_on_its_draws(self, ctx: Context) -> None:
         game: Any = PUE(**QUICK_EM, train_draws=4).game(corners(), ctx)
         game.network.train()
         passes: list[float] = []
@@ -285,8 +348,8 @@ class TestPUE:
         steps: list[int] = []
         game.optimizer.register_step_post_hook(lambda *_: steps.append(len(passes)))
         game.learn(game.images(slice(0, 16)), game.labels[:16])
-        assert passes == pytest.approx([0] + [0.05] * 4 + [0.1] * 4)
-        assert steps == [1, 5, 9]
+        assert passes == pytest.approx([0] * 4 + [0.05] * 4 + [0.1] * 4)
+        assert steps == [4, 8, 12]
 
     def test_noise_takes_a_step_for_each_deviation_down_the_mean(self, ctx: Context) -> None:
         """Logits that are linear in the image: a step is along the sign of the mean slope of the draws."""
@@ -313,7 +376,7 @@ class TestPUE:
         plain, full = EM(mode="class", batch=128).cost(50_000), PUE().cost(50_000)
         training, noise = 10 * 128 / 50_000, 2 / 3
         assert plain.passes == pytest.approx(10 * (training + 0.2 * (noise + 1 / 3)))
-        assert full.passes == pytest.approx(10 * (training * 2001 + 0.2 * (noise * 201 + 1 / 3)))
+        assert full.passes == pytest.approx(10 * (training * 2100 + 0.2 * (noise * 201 + 1 / 3)))
 
 
 def test_surrogates_are_trained_once_and_shared(ctx: Context) -> None:

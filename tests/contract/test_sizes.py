@@ -48,6 +48,8 @@ def test_every_protector_states_a_limit() -> None:
             [found] = registry().resolve("protector", entry.name)
             assert isinstance(found, Protector)
             limits[entry.name] = found.largest_image
-            assert (found.largest_image <= 2**18) == (found.uses_networks or entry.name in ("tue", "ntga")), entry.name
+            assert (found.largest_image <= 2**18) == (found.uses_networks or entry.name in ("tue", "ntga", "pil")), (
+                entry.name
+            )
     assert limits["lsp"] == 100_000_000
     assert limits["ops"] == 2**23

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
 from ue_bench.api import Context
 
-from .helpers import Images, Purify, image_set
+from .helpers import Classifier, Images, Purify, image_set
 
 
 @pytest.fixture
@@ -18,3 +20,17 @@ def purify(ctx: Context) -> Purify:
 def noise_images() -> Images:
     """Random images that are not square, more than one batch of them."""
     return np.random.default_rng(0).integers(0, 256, (150, 20, 33, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def model() -> Classifier:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = Classifier()
+    return network.train()
+
+
+@pytest.fixture
+def xy() -> tuple[Tensor, Tensor]:
+    g = torch.Generator().manual_seed(1)
+    return torch.rand(32, 3, 8, 8, generator=g), torch.randint(10, (32,), generator=g)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 from toys import planned, toy_cell
 
 from ue_bench.api import Countermeasure, ImageSet, TrainContext
@@ -54,3 +55,33 @@ def tiny_model(folder: Path, seed: int = 0, size: int | None = 8, dropout: float
     pipeline: Any = DDPMPipeline(unet=unet, scheduler=DDPMScheduler(**scheduler))
     pipeline.save_pretrained(folder)
     return folder
+
+
+class Classifier(nn.Module):
+    """A small network with batch normalisation and dropout that keeps what it was called with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(),
+            nn.Dropout(0.3),
+            nn.Linear(32, 10),
+        )
+        self.calls: list[tuple[bool, Tensor]] = []
+        self.learning: list[bool] = []
+
+    def keep_all(self) -> None:
+        """Turns dropout off."""
+        for layer in self.layers:
+            if isinstance(layer, nn.Dropout):
+                layer.p = 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.learning.append(any(parameter.requires_grad for parameter in self.parameters()))
+        self.calls.append((self.training, x.detach().clone()))
+        logits: Tensor = self.layers(x)
+        return logits

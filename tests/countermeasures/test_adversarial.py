@@ -10,54 +10,10 @@ from torch import Tensor, nn
 
 from ue_bench_countermeasures.adversarial import AdversarialTraining, FastAdversarialTraining
 
-from .helpers import train_context
+from .helpers import Classifier, train_context
 
 EPS = 8 / 255
 ROUNDING = 1e-7  # of x + eps in float32
-
-
-class Classifier(nn.Module):
-    """A small network with batch normalisation and dropout that keeps what it was called with."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(3, 8, 3, padding=1),
-            nn.BatchNorm2d(8),
-            nn.ReLU(),
-            nn.AdaptiveAvgPool2d(2),
-            nn.Flatten(),
-            nn.Dropout(0.3),
-            nn.Linear(32, 10),
-        )
-        self.calls: list[tuple[bool, Tensor]] = []
-        self.learning: list[bool] = []
-
-    def keep_all(self) -> None:
-        """Turns dropout off."""
-        for layer in self.layers:
-            if isinstance(layer, nn.Dropout):
-                layer.p = 0.0
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.learning.append(any(parameter.requires_grad for parameter in self.parameters()))
-        self.calls.append((self.training, x.detach().clone()))
-        logits: Tensor = self.layers(x)
-        return logits
-
-
-@pytest.fixture
-def model() -> Classifier:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = Classifier()
-    return network.train()
-
-
-@pytest.fixture
-def xy() -> tuple[Tensor, Tensor]:
-    g = torch.Generator().manual_seed(1)
-    return torch.rand(32, 3, 8, 8, generator=g), torch.randint(10, (32,), generator=g)
 
 
 def clean_loss(model: nn.Module, x: Tensor, y: Tensor) -> float:

@@ -8,7 +8,17 @@ import torch
 from scipy.ndimage import map_coordinates
 from torch import Tensor, nn
 
-from ue_bench_countermeasures.augmentation import Coin, CutMix, Cutout, GaussianNoise, Mixup, box, partners, window
+from ue_bench_countermeasures.augmentation import (
+    Coin,
+    CutMix,
+    Cutout,
+    GaussianNoise,
+    Mixup,
+    box,
+    partners,
+    whole_span,
+    window,
+)
 
 from .helpers import train_context
 
@@ -345,3 +355,50 @@ class TestCutMix:
         u = torch.tensor([0.0, 0.36, 0.75])
         torch.testing.assert_close(CutMix().side_ratio(u), torch.tensor([1.0, 0.8, 0.5]))
         torch.testing.assert_close(CutMix(size="side_ratio").side_ratio(u), u)
+
+
+class TestKorniasBox:
+    """Numbers of kornia 0.6.12, from its rule: sides k of probability (2k + 1) / S^2 and share k^2 / S^2."""
+
+    def mixed(self, size: int, count: int, batches: int) -> Tensor:
+        """Where the images of some batches are pasted, one batch after the other."""
+        draws = generator()
+        x = torch.zeros(count, 1, size, size)
+        x[::2] = 1
+        spans = []
+        for _ in range(batches):
+            mixed, partner, own = CutMix(box="kornia").mix(x, draws)
+            differ = x[partner] != x  # elsewhere nothing is to be seen
+            pasted = (mixed != x)[differ.flatten(1).all(1)][:, 0]
+            torch.testing.assert_close(1 - own[differ.flatten(1).all(1)], pasted.float().mean((1, 2)))
+            spans.append(pasted)
+        return torch.cat(spans)
+
+    @pytest.mark.parametrize(("size", "share"), [(32, 0.47917), (224, 0.49702)])
+    def test_share_that_is_pasted(self, size: int, share: float) -> None:
+        exact = sum(k**2 * (2 * k + 1) for k in range(size)) / size**4
+        assert exact == pytest.approx(share, abs=1e-5)
+        u = torch.rand(400_000, 1, generator=generator())
+        side = (size * CutMix().side_ratio(u)).long()
+        spanned = whole_span(side[:2000], size, generator()).sum(1, keepdim=True)
+        assert torch.equal(spanned, side[:2000])  # never clipped
+        assert float((side / size).square().mean()) == pytest.approx(share, abs=0.005)
+
+    def test_share_in_images(self) -> None:
+        assert float(self.mixed(32, 2000, 20).float().mean()) == pytest.approx(0.479, abs=0.008)
+
+    def test_the_last_row_and_column_are_never_pasted(self) -> None:
+        pasted = self.mixed(32, 64, 200).float().mean(0)
+        assert pasted[-1].max() == 0
+        assert pasted[:, -1].max() == 0
+        assert pasted[0].max() > 0.1
+
+    def test_boxes_of_a_batch_are_at_one_relative_place(self) -> None:
+        side = torch.arange(1, 31)[:, None]
+        start = whole_span(side, 32, generator()).int().argmax(1)
+        place = torch.rand(1, generator=generator())
+        assert start.tolist() == [int((31 - k) * float(place)) for k in range(1, 31)]
+
+    def test_the_box_of_before_is_the_default(self) -> None:
+        assert CutMix(box="kornia").selector == "cutmix[box=kornia]"
+        assert CutMix().box == "clipped"

@@ -19,8 +19,9 @@ SELECTORS = [
         "ueraser[variant=max]",
         "coin",
         "fgsm-rs",
+        *("n-fgsm", "at-l2[steps=2]", "fgsm-rs[attack_mode=train]"),
         "at[start=gauss]",
-        "mixup[variant=standard]",
+        *("mixup[variant=standard]", "cutmix[box=kornia]"),
     ),
     *("bdr+gray+jpeg[quality=10]", "median+cutout+at[steps=2]"),
 ]

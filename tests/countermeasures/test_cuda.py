@@ -8,7 +8,12 @@ import torch
 from torch import nn
 
 from ue_bench.api import Countermeasure, TrainContext
-from ue_bench_countermeasures.adversarial import AdversarialTraining, FastAdversarialTraining
+from ue_bench_countermeasures.adversarial import (
+    AdversarialTraining,
+    FastAdversarialTraining,
+    NoisyFastAdversarialTraining,
+)
+from ue_bench_countermeasures.adversarial_l2 import L2AdversarialTraining
 from ue_bench_countermeasures.augmentation import Coin, CutMix, Cutout, GaussianNoise, Mixup
 from ue_bench_countermeasures.policies import AutoAugment, RandAugment, Rotation
 from ue_bench_countermeasures.ueraser import UEraser
@@ -38,6 +43,9 @@ def no_synchronisation() -> Iterator[None]:
         AdversarialTraining(steps=2),
         AdversarialTraining(steps=2, start="gauss"),
         FastAdversarialTraining(),
+        NoisyFastAdversarialTraining(),
+        NoisyFastAdversarialTraining(attack_mode="train"),
+        L2AdversarialTraining(steps=2),
         Rotation(),
         RandAugment(),
         AutoAugment(),

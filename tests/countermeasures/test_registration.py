@@ -44,7 +44,7 @@ FURTHER = [
     *("early-stopping", "deep-feature-reweighting"),
     *("diffpure", "avatar", "le-jcdp", "eclipse", "orthogonal-projection", "d-vae"),
     *("comdefend", "dipdefend"),
-    "colour-space",
+    *("colour-space", "n-fgsm", "at-l2"),
 ]
 
 
@@ -126,7 +126,7 @@ GROUPS = {
         *("resize", "tvm"),
         "wavelet",
     ],
-    "training": ["at", "fgsm-rs", "ueraser"],
+    "training": ["at", "at-l2", "fgsm-rs", "n-fgsm", "ueraser"],
     "diffusion": ["avatar", "diffpure", "eclipse", "le-jcdp"],
     "purifier": [
         *("avatar", "comdefend", "d-vae", "diffpure", "dipdefend", "eclipse", "le-jcdp"),
@@ -170,6 +170,9 @@ def test_groups(tag: str) -> None:
         "ueraser[copies=0]",
         "coin[alpha=-1]",
         "fgsm-rs[steps=1]",
+        "n-fgsm[noise=-1]",
+        "at-l2[steps=0]",
+        "at-l2[eps=0]",
         "early-stopping[clean=0]",
         "deep-feature-reweighting[clean=0]",
         "deep-feature-reweighting[rounds=0]",

@@ -18,7 +18,8 @@ from ue_bench_countermeasures import policies
 SIZE = 12
 VARIANTS = [
     "all", "cutout[fill=mean]", "cutout[fill=gray]", "mixup[variant=standard]", "cutmix[label=original]",
-    "at[start=gauss]", "ueraser[variant=max,trivial=batch]", "eclipse[t=0]", "cutout+at[steps=1]",
+    "cutmix[box=kornia]", "at[start=gauss]", "at[start=none]", "n-fgsm[attack_mode=train]", "at-l2[start=step]",
+    "ueraser[variant=max,trivial=batch]", "eclipse[t=0]", "cutout+at[steps=1]",
 ]  # fmt: skip
 
 

@@ -149,6 +149,17 @@ def test_no_network_is_one_line(no_network: None, ctx: Context, one_line: OneLin
     assert "--data-dir" in message
 
 
+def test_an_archive_that_is_not_whole_is_named(
+    no_network: None, ctx: Context, tmp_path: Path, one_line: OneLine
+) -> None:
+    (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"half of it")
+    with pytest.raises(ValidationError) as caught:
+        Cifar10().load("train", ctx)
+    message = one_line(caught)
+    assert "cifar-10-python.tar.gz is damaged or not whole" in message
+    assert "no route to host" in message
+
+
 def test_a_broken_torchvision_is_one_line(monkeypatch: pytest.MonkeyPatch, ctx: Context, one_line: OneLine) -> None:
     monkeypatch.setitem(sys.modules, "torchvision", None)  # importing it now fails
     with pytest.raises(EnvironmentProblem) as caught:

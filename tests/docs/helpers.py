@@ -15,6 +15,7 @@ PAGES = [
     ROOT / "CONTRIBUTING.md",
     ROOT / "CHANGELOG.md",
     ROOT / "SECURITY.md",
+    ROOT / "changes" / "README.md",
     EXAMPLE / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
 ]
@@ -28,9 +29,14 @@ def label(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+def fences(text: str) -> list[tuple[str, str]]:
+    """Every fenced code block: its language, empty where none is given, and its text."""
+    return re.findall(r"^```(\w*)[^\n]*\n(.*?)^```$", text, flags=re.M | re.S)
+
+
 def blocks(text: str, language: str) -> list[str]:
     """Fenced code blocks of a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.M | re.S)
+    return [block for name, block in fences(text) if name == language]
 
 
 def prose(text: str) -> str:

@@ -30,7 +30,7 @@ from ue_bench.grid.surrogates import Surrogates
 from ue_bench.store import schema
 from ue_bench.store.perturbation import check
 
-from .helpers import EXAMPLE, PAGES, blocks, label, page, rows, section, spans
+from .helpers import EXAMPLE, PAGES, ROOT, blocks, label, page, rows, section, spans
 from .tables import board_row, protocol_row, release_row, victim_row
 
 PLUGINS = page("docs/plugins.md")
@@ -280,7 +280,8 @@ class TestCountermeasures:
 
 def test_changelog_names_every_plugin_protocol_and_board(names: Registry) -> None:
     built_in = {e.name for e in names.entries.values() if e.distribution.startswith("ue-bench ")}
-    mentioned = set(spans(page("CHANGELOG.md")))
+    notes = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "changes").glob("*.md"))]
+    mentioned = set(spans("\n".join([page("CHANGELOG.md"), *notes])))
     assert (built_in | set(protocols.names()) | set(boards.names())) - mentioned == set()
 
 

@@ -46,7 +46,7 @@ def test_the_pooled_spread_is_that_of_all_rows() -> None:
     assert not beside.separated
 
 
-@pytest.mark.parametrize(("degrees", "seeds", "error"), [(8.0, 3.0, 0.05), (30.0, 6.0, 0.005), (400.0, 20.0, 0.01)])
+@pytest.mark.parametrize(("degrees", "seeds", "error"), [(8.0, 3.0, 0.05), (30.0, 6.0, 0.005), (60.0, 20.0, 0.01)])
 def test_the_quantile_is_where_the_bayes_factor_reaches_one_over_the_error(
     degrees: float, seeds: float, error: float
 ) -> None:
@@ -70,12 +70,11 @@ def test_intervals_are_wider_than_those_for_a_fixed_number_of_seeds_but_of_their
     assert anytime_quantile(4.0, 2.0, 0.05 / 10) == math.inf  # so few seeds cannot say that
 
 
-@pytest.mark.parametrize("kind", SPREADS_OF_ROWS)
-@pytest.mark.parametrize("gap", [0.0, 2.0])
+@pytest.mark.parametrize(("gap", "kind"), [*((0.0, kind) for kind in SPREADS_OF_ROWS), (2.0, "unequal")])
 def test_intervals_hold_the_truth_however_often_one_looks_and_whenever_one_stops(gap: float, kind: str) -> None:
-    assert separation_coverage(gap, kind, trials=100) >= 0.95
+    assert separation_coverage(gap, kind, trials=50) >= 0.95
 
 
 def test_intervals_for_a_fixed_number_of_seeds_do_not() -> None:
     """Without a way to fail, the test above would say nothing."""
-    assert separation_coverage(0.0, "equal", trials=100, fixed=True) < 0.85
+    assert separation_coverage(0.0, "equal", trials=50, fixed=True) < 0.9

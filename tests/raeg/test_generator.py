@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ue_bench_raeg import generator as g
+from ue_bench_raeg.encoder_decoder import EncoderDecoder, create
 from ue_bench_raeg.generator import Coupling, Generator, SubNetwork, haar, inverse_haar, same_weights
 
 from .helpers import generator, randomised, unit_images
@@ -145,3 +146,41 @@ def test_padding_mirrors(height: int, width: int) -> None:
     x = torch.arange(float(height * width)).reshape(1, 1, height, width)
     edge = ((0, 0), (0, 0), (0, -height % 8), (0, -width % 8))
     assert np.array_equal(g.pad(x).numpy(), np.pad(x.numpy(), edge, mode="reflect"))
+
+
+class TestEncoderDecoder:
+    def test_both_are_the_identity_at_first(self) -> None:
+        network, x = EncoderDecoder(4), unit_images(2, (16, 24)).float()
+        assert torch.equal(network(x), x)
+        assert torch.equal(network.inverse(x), x)
+
+    def test_each_is_a_network_of_its_own(self) -> None:
+        network, x = EncoderDecoder(4), unit_images(2, (16, 24)).float()
+        with torch.no_grad():
+            network.encoder.last.weight.add_(0.1)
+        assert not torch.equal(network(x), x)
+        assert torch.equal(network.inverse(x), x)
+        weights = [{n: v.clone() for n, v in net.state_dict().items()} for net in (network.encoder, network.decoder)]
+        assert weights[0].keys() == weights[1].keys()
+        assert not torch.equal(weights[0]["down.0.0.weight"], weights[1]["down.0.0.weight"])
+
+    def test_its_weights_make_it_again(self) -> None:
+        network = EncoderDecoder(4, seed=3)
+        with torch.no_grad():
+            network.decoder.last.weight.add_(0.1)
+        again = create(network.settings, spectral=False)
+        again.load_state_dict(network.plain_weights())
+        x = unit_images(1, (8, 16)).float()
+        assert isinstance(again, EncoderDecoder)
+        assert torch.equal(again.inverse(x), network.inverse(x))
+        assert isinstance(create(Generator(2).settings), Generator)
+
+    def test_levels_have_half_the_side_and_twice_the_channels(self) -> None:
+        network = EncoderDecoder(4)
+        shapes: list[tuple[int, ...]] = []
+        for convolutions in (*network.encoder.down, *network.encoder.up):
+            convolutions.register_forward_hook(lambda module, given, out: shapes.append(tuple(out.shape[1:])))
+        network(unit_images(1, (16, 24)).float())
+        assert shapes == [
+            (4, 16, 24), (8, 8, 12), (16, 4, 6), (32, 2, 3), (16, 4, 6), (8, 8, 12), (4, 16, 24),
+        ]  # fmt: skip

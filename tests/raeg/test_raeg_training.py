@@ -16,6 +16,7 @@ from toys import noting
 from ue_bench.api import Context, Diverged, ImageSet, UserError, ValidationError, best_validation, claim_checkpoint
 from ue_bench_raeg import fit as fitting
 from ue_bench_raeg.apply import to_pixels
+from ue_bench_raeg.encoder_decoder import EncoderDecoder
 from ue_bench_raeg.generator import Generator
 from ue_bench_raeg.protector import Raeg
 from ue_bench_raeg.recipe import Recipe
@@ -84,6 +85,23 @@ def test_features_may_be_those_of_a_network_trained_on_the_images(
     monkeypatch.setattr(fitting, "OWN_FEATURES", "resnet9[width=4,blocks=1]")
     _, _, record = fitting.fit(Raeg(**TINY, perceptual="own"), patterned_set(), ctx, tmp_path / "run")
     assert record["achieved"]["per"] > 0
+
+
+def test_an_encoder_and_a_decoder_train_and_protect(ctx: Context) -> None:
+    data = patterned_set(count=60)
+    quick = TINY | {"learning_rate": 0.05, "gamma": 1.0, "schedule": "constant"}
+    method = Raeg(**quick, generator="enc-dec")
+    protected = method.protect(data, ctx)
+    network = method.network(data, ctx)
+    assert isinstance(network, EncoderDecoder)
+    assert network.settings == {"kind": "enc-dec", "width": 2}
+    assert not np.array_equal(protected.images, data.images)
+    keyed = replace(ctx, recovery_key=method.recovery_key(data, ctx))
+    back = method.recover(protected.images, keyed)
+    expected = to_pixels(network.double().inverse(torch.tensor(protected.images).permute(0, 3, 1, 2).double() / 255))
+    assert np.array_equal(back, expected)
+    with pytest.raises(ValueError, match="clamp needs generator=invertible"):
+        Raeg(**TINY, generator="enc-dec", clamp=0.5)
 
 
 def test_a_state_of_other_settings_is_refused(ctx: Context, tmp_path: Path) -> None:

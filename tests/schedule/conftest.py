@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
+from ue_bench.schedule import call
 from ue_bench.schedule.devices import Slot
 from ue_bench.schedule.driver import Driver
 from ue_bench.schedule.executor import Event
@@ -57,6 +60,21 @@ def drive(log: Path) -> Callable[..., Outcome]:
         return outcome
 
     return run
+
+
+@pytest.fixture
+def leaving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """What ``lose_once`` marks, where workers run in this process and must not end it."""
+
+    def end(code: int) -> NoReturn:
+        raise SystemExit(code)
+
+    monkeypatch.setattr(os, "_exit", end)
+    monkeypatch.setattr(call, "LEAVING", 0.1)
+    yield str(tmp_path / "mark")
+    for thread in threading.enumerate():
+        if thread.name == "works":  # of a Ray worker, which must not leave when it can again
+            thread.join()
 
 
 @pytest.fixture

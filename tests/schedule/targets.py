@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ue_bench.errors import Diverged, EnvironmentProblem
+from ue_bench.schedule.call import Report
 from ue_bench.schedule.devices import Slot
-
-Report = Callable[[float, float, str], None]
 
 
 def run(payload: Any, slot: Slot, settings: dict[str, Any], report: Report, attempt: int) -> None:
@@ -69,11 +68,11 @@ def leave(code: int, **_: Any) -> None:
     os._exit(code)
 
 
-def leave_once(code: int, mark: str, **_: Any) -> None:
-    """Leave, the first time of all attempts."""
+def lose_once(mark: str, report: Report, **_: Any) -> None:
+    """Lose the task to another process, the first time of all attempts."""
     if not Path(mark).exists():
         Path(mark).touch()
-        os._exit(code)
+        report.leave()
 
 
 def kill_worker_of(other: str, settings: dict[str, Any], **_: Any) -> None:
@@ -264,7 +263,7 @@ ACTIONS: dict[str, Callable[..., None]] = {
         wait_for,
         die,
         leave,
-        leave_once,
+        lose_once,
         kill_worker_of,
         fork_and_die,
         start_a_process,

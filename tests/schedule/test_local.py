@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from ue_bench.schedule.call import LOST
 from ue_bench.schedule.executor import Event
 from ue_bench.schedule.oom import OutOfMemoryKills
 
@@ -162,7 +161,7 @@ def test_worker_that_dies_three_times_is_a_failure(drive: Drive, bad: Any, how: 
 
 
 def test_worker_that_lost_its_task_to_another_process_has_not_failed(drive: Drive, tmp_path: Path) -> None:
-    outcome = drive([task("a", "leave_once", LOST, str(tmp_path / "mark"))])
+    outcome = drive([task("a", "lose_once", str(tmp_path / "mark"))])
     assert outcome.failed == {}
     assert [(e.kind, e.attempt) for e in outcome.events] == [
         ("started", 1), ("deferred", 1), ("started", 1), ("done", 1)

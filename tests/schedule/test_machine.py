@@ -37,7 +37,6 @@ from ue_bench.grid.stages.base import Stage, StageCost, Stores, Work
 from ue_bench.grid.work import Assignment
 from ue_bench.leases import Leases
 from ue_bench.schedule import local
-from ue_bench.schedule.call import LOST
 from ue_bench.schedule.devices import Slot
 from ue_bench.schedule.driver import Driver
 from ue_bench.schedule.endings import Ending
@@ -111,6 +110,10 @@ class FakeWorker:
     def end(self, ending: Ending, peak: float = 0.0) -> None:
         self.work = None
         self.messages.append(("ended", ending, peak))
+
+    def leave(self) -> None:
+        self.work = None
+        self.messages.append(("lost",))
 
     def give_sign(self) -> None:
         if self.code is None and not self.hangs and not self.messages:
@@ -332,7 +335,7 @@ class Machine(RuleBasedStateMachine):
             case "hang":
                 one.hangs = True
             case "lose" if not held:
-                one.die(LOST)
+                one.leave()
             case "look" if held:
                 one.looked_at_lease = True
 

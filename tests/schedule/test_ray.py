@@ -109,6 +109,13 @@ def test_idle_workers_of_a_lost_node_get_no_job(make: Make) -> None:
     assert [e.kind for e in events] == ["started", "done"]
 
 
+def test_a_worker_that_lost_its_task_to_another_process_has_not_failed(make: Make, leaving: str) -> None:
+    executor = make((1,))
+    assert [e.kind for e in run(executor, job("a", "lose_once", leaving))] == ["started", "deferred"]
+    assert executor.ray.actors[0].dead
+    assert [e.kind for e in run(executor, job("a", "lose_once", leaving))] == ["started", "done"]
+
+
 def test_memory_that_ran_out_is_said(make: Make) -> None:
     [_, failed] = run(make((1,)), job("a", "exhaust"))
     assert (failed.kind, failed.failure) == ("failed", "resource")

@@ -144,6 +144,18 @@ def test_what_a_broken_group_had_not_begun_is_sent_again_without_an_attempt(make
     assert cluster.arrays == [1, 1]
 
 
+def test_a_task_that_another_process_has_taken_over_is_put_off(make: Make, cluster: FakeSlurm, leaving: str) -> None:
+    executor = make(SlurmOptions(group=10.0))
+    executor.submit(job("a", "lose_once", leaving, seconds=1.0))
+    executor.submit(job("b", seconds=1.0))
+    happened(executor)
+    cluster.work()
+    assert kinds(happened(executor))[-1] == ("deferred", "a")
+    happened(executor)
+    cluster.work()
+    assert kinds(happened(executor)) == [("started", "b"), ("done", "b")]
+
+
 def test_a_requeued_group_goes_on_where_it_was(make: Make, cluster: FakeSlurm, log: Path) -> None:
     executor = make(SlurmOptions(group=10.0))
     for name in "ab":

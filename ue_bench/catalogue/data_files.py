@@ -79,8 +79,7 @@ def read_path(path: Path) -> DataFile:
     """Read a user's file; its name is that of the file. Raises UserError in one line when that cannot be done."""
     path = path.expanduser()
     try:
-        with path.open("rb") as file:
-            fields = tomllib.load(file)
+        fields = tomllib.loads(path.read_bytes().decode("utf-8-sig"))  # editors of Windows put a mark before the text
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"no file {path}", "check the path") from None
     except IsADirectoryError:

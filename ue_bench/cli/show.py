@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import click
 
 from ..catalogue import boards, data_files, protocols, tables
 from ..catalogue.describe import describe_property
+from ..catalogue.facts import facts
 from ..catalogue.registry import registry
 from ..contract.registration import KIND_NAMES, PluginRecord
 from ..errors import UserError, did_you_mean
@@ -116,65 +116,37 @@ def _table(name: str, distribution: str) -> dict[str, Any]:
 
 
 def _plugin(record: PluginRecord, selector: str) -> dict[str, Any]:
-    plugin = record.plugin_class
+    from ..contract.plugin import megapixels
+    from ..contract.values import format_value
+
+    known = facts(record, selector)
+    optional: dict[str, Any] = {}
+    if known.clean_images:
+        optional["clean_images"] = known.clean_images
+    if known.largest_image:
+        optional["largest image"] = megapixels(known.largest_image)
     return {
         "name": record.name,
         "kind": record.kind,
         "summary": record.summary,
         "tags": list(record.tags),
-        "paper": plugin.paper,
-        "note": getattr(plugin, "identity_note", ""),
-        **_clean_images(record, selector),
-        **_largest_image(record, selector),
-        "revision": plugin.revision,
+        "paper": known.paper,
+        "note": known.note,
+        **optional,
+        "revision": known.revision,
         "distribution": record.distribution,
-        "cost": _cost(record, selector),
-        "protocol": _asked(record, selector),
-        "text": inspect.getdoc(plugin) or "",
-        "parameters": plugin.model_json_schema().get("properties", {}),
+        "cost": _cost(known.plugin),
+        "protocol": ", ".join(f"{field}={format_value(value)}" for field, value in known.protocol_fields.items()),
+        "text": known.text,
+        "parameters": known.parameters,
     }
 
 
-def _one(record: PluginRecord, selector: str) -> Plugin | None:
-    """Return the plugin of ``selector``, of the kind of ``record``; None for a bare name that needs parameters."""
-    if not record.complete and selector == record.name:
-        return None
-    return registry().one(record.kind, selector)
-
-
-def _clean_images(record: PluginRecord, selector: str) -> dict[str, int]:
-    """Return how many clean training images a countermeasure needs, where it needs any."""
-    from ..contract.plugin import Countermeasure
-
-    plugin = _one(record, selector)
-    return {"clean_images": plugin.clean_images} if isinstance(plugin, Countermeasure) and plugin.clean_images else {}
-
-
-def _largest_image(record: PluginRecord, selector: str) -> dict[str, str]:
-    """Return the largest image that a protector takes."""
-    from ..contract.plugin import Protector, megapixels
-
-    plugin = _one(record, selector)
-    return {"largest image": megapixels(plugin.largest_image)} if isinstance(plugin, Protector) else {}
-
-
-def _asked(record: PluginRecord, selector: str) -> str:
-    """Return the fields of the protocol that a victim changes; empty where there are none."""
-    from ..contract.plugin import Victim
-    from ..contract.values import format_value
-
-    victim = _one(record, selector)
-    if not isinstance(victim, Victim):
-        return ""
-    return ", ".join(f"{field}={format_value(value)}" for field, value in victim.optimizer().items())
-
-
-def _cost(record: PluginRecord, selector: str) -> str:
+def _cost(plugin: Plugin | None) -> str:
     """Return the passes that a protector or a victim's pretraining takes, and their time here; empty where none."""
     from ..contract.plugin import Protector, Victim
     from ..schedule.devices import slots
 
-    plugin = _one(record, selector)
     cost = plugin.cost(IMAGES) if isinstance(plugin, (Protector, Victim)) else None
     if cost is None:
         return ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from typing import Any
 from .. import machine
 from ..errors import Deferred, one_line
 from ..leases import BEATS, Lease, leases_in, patience
-from ..schedule.call import LOST, Report
+from ..schedule.call import Report
 from ..schedule.devices import Slot
 from ..store.running import announced
 from .environment import RunEnvironment
@@ -46,7 +45,7 @@ def run(assignment: Assignment, slot: Slot, settings: dict[str, Any], report: Re
     env = replace(settings["env"], device=slot.device, threads=slot.threads)
     with contextlib.ExitStack() as held:
         lease = assignment.lease or held.enter_context(_own_lease(stage, env))
-        held.enter_context(_watched(lease))
+        held.enter_context(_watched(lease, report))
         said = held.enter_context(announced(lease.path, slot.name, report))
         stage.run(Work(env, said, attempt, report.warn, lease, True, slot.packed))
 
@@ -69,7 +68,7 @@ def _own_lease(stage: Stage, env: RunEnvironment) -> Iterator[Lease]:
 
 
 @contextlib.contextmanager
-def _watched(lease: Lease) -> Iterator[None]:
+def _watched(lease: Lease, report: Report) -> Iterator[None]:
     """End this process when another one has taken the work over, as it does when the driver has stood still.
 
     Going on would cost time, and states of long work would be written that nobody reads.
@@ -79,7 +78,7 @@ def _watched(lease: Lease) -> Iterator[None]:
     def watch() -> None:
         while not over.wait(patience() / BEATS):
             if not lease.held() and not over.is_set():
-                os._exit(LOST)
+                report.leave()
 
     thread = threading.Thread(target=watch, name="watches the lease", daemon=True)
     thread.start()

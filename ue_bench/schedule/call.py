@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pickle
 import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from .devices import Slot
 from .endings import Ending, ending_of, printable
 
 REPORT_EVERY = 0.25  # seconds between progress messages
-LOST = 75  # exit code of a process whose task is another one's by now: the task is put off, and has not failed
+LEAVING = 1.0  # seconds for taking the last message of a process that leaves, and for passing it on
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Call:
 class Report:
     """Tells the driver how far a task is, now and then, until the task is over. Threads may share it.
 
-    ``send`` takes "progress" with a fraction and a text, or "warning" with a text.
+    ``send`` takes "progress" with a fraction and a text, "warning" with a text, or "lost" (see ``leave``).
     """
 
     def __init__(self, send: Callable[..., object]) -> None:
@@ -94,3 +95,12 @@ class Report:
         with self._lock:
             if not self._over:
                 self._send("warning", printable(" ".join(text.split())))
+
+    def leave(self) -> NoReturn:
+        """Say that the task is another process's by now, and end this one: it is put off, and has not failed."""
+        # A driver that stands still may not take the message. The process ends nevertheless.
+        sends = threading.Thread(target=self._send, args=("lost",), name="leaves", daemon=True)
+        sends.start()
+        sends.join(LEAVING)
+        time.sleep(LEAVING)
+        os._exit(1)

@@ -38,6 +38,10 @@ class Ending:
         )  # fmt: skip
 
 
+# Of a task that another process has taken over: this one leaves.
+LOST = Ending("deferred", reusable=False)
+
+
 def ending_of(error: BaseException) -> Ending:
     """Return how a task ended that raised ``error``.
 

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from . import worker
-from .call import LOST
 from .devices import Slot
-from .endings import Ending
+from .endings import LOST, Ending
 from .executor import Event, Job
 from .logs import CellLog, read_available
 from .oom import OutOfMemoryKills
@@ -157,6 +156,8 @@ class LocalExecutor:
         kind, *said = message
         if job is None or kind == "alive":
             return
+        if kind == "lost":
+            kind, said = "ended", [LOST, 0.0]
         if kind != "ended":
             self._events.append(Event.of(job, one.slot.name, kind, *said))
             return
@@ -174,8 +175,6 @@ class LocalExecutor:
             one.process.wait(PATIENCE)
         died = one.dead
         code = self._bury(one, at_once=True)
-        if died and code == LOST:
-            return Ending("deferred")
         how = _ending(code) if died else "it closed its connection"
         if died and code == -signal.SIGKILL:
             hit = self._kills.hit(one.kills)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import EnvironmentProblem
 from .call import Call
-from .endings import Ending, describe
+from .endings import LOST, Ending, describe
 from .executor import Event, FailureClass, Job
 from .ray_worker import NODE_DIGITS, Worker, connect
 
@@ -131,6 +131,8 @@ class RayExecutor:
             ran_out = isinstance(error, self.ray.exceptions.OutOfMemoryError)
             failure: FailureClass = "resource" if ran_out else "infrastructure"
             kind, said = "ended", [Ending("failed", describe(error), str(error), failure, reusable=False)]
+        if kind == "lost":
+            kind, said = "ended", [LOST]
         if kind == "ended":
             actor.job = None
             self._events.append(said[0].event(job, actor.slot))

@@ -13,7 +13,7 @@ from typing import Any
 
 from .call import Call
 from .choice import needed
-from .endings import Ending
+from .endings import LOST, Ending
 
 ENDED = ("done", "failed", "deferred")
 REPORT_EVERY = 15.0  # seconds between two lines of progress: many SLURM jobs write to one file server
@@ -52,6 +52,9 @@ class Group:
         return needed("submitit.helpers", "slurm").DelayedSubmission(Group(self.call, self.jobs, self.events))
 
     def _hear(self, key: str, kind: str, *said: Any) -> None:
+        if kind == "lost":
+            self._say(key, **asdict(LOST), seconds=0.0)
+            return
         if kind == "progress" and time.monotonic() - self._reported < REPORT_EVERY:
             return
         self._reported = time.monotonic()

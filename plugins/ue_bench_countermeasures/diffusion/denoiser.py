@@ -55,8 +55,11 @@ def load(weights: Weights, device: str, variance: Variance) -> Denoiser:
         thresholding=False,
     )
 
+    scale = weights.timestep_scale
+
     def predict(x: Tensor, step: int) -> Tensor:
-        output: Tensor = network(x, step).sample
+        told = step if scale == 1 else torch.tensor(step * scale, device=x.device)
+        output: Tensor = network(x, told).sample
         return output if learned else output[:, :3]
 
     return Denoiser(predict, scheduler)

@@ -49,6 +49,11 @@ def to_levels(x: Tensor) -> Pixels:
     return _pixels(((x + 1) * 127.5).round().clamp(0, 255))
 
 
+def cut_levels(x: Tensor) -> Pixels:
+    """Convert back to levels, clipped and cut towards zero."""
+    return _pixels(((x + 1) * 127.5).floor().clamp(0, 255))
+
+
 def wrapped_levels(x: Tensor) -> Pixels:
     """Convert back to levels, cut towards zero; what lies outside comes in again at the other end of 0..255."""
     return _pixels(((x + 1) / 2 * 255).trunc().remainder(256))
@@ -106,3 +111,14 @@ def euler_maruyama(predict: Predict, scheduler: Any, x: Tensor, steps: Sequence[
         score = -predict(x, step)[:, : x.shape[1]] / (1 - scheduler.alphas_cumprod[step]).sqrt().to(x)
         x = x + (x / 2 + score) * beta + beta.sqrt() * normal(x, random)
     return x
+
+
+def large_variance(scheduler: Any, step: int) -> float:
+    """Return DDPM's large variance of a step: its beta, and for step 0 the variance of the posterior of step 1.
+
+    That of step 0 belongs to no noise, which is not added there, but to what is scaled by it.
+    """
+    if step:
+        return float(scheduler.betas[step])
+    levels = scheduler.alphas_cumprod
+    return float(scheduler.betas[1] * (1 - levels[0]) / (1 - levels[1]))

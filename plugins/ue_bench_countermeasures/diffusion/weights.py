@@ -13,7 +13,7 @@ from typing import Any
 
 from ue_bench.api import EnvironmentProblem, UserError, ValidationError, digest_path, find_input
 
-RECORD = "purifier.json"  # beside weights that were trained here
+RECORD = "purifier.json"  # beside weights that were trained or imported here
 WEIGHTS = "diffusion_pytorch_model"
 SCHEDULERS = ("DDPMScheduler", "DDIMScheduler", "PNDMScheduler")  # they noise images as DDPM does
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -49,7 +49,8 @@ class Weights:
     """A UNet and its scheduler as diffusers stores them.
 
     ``files`` are weights beside the UNet's ``config.json``; ``scheduler`` is that of a DDPM with its defaults where
-    none is stored; ``record`` is that of the training, empty for others' models; ``source`` says where they are from.
+    none is stored; ``record`` is that of the training or import, empty for others' models; ``source`` says where they
+    are from.
     """
 
     files: tuple[Path, ...]
@@ -66,8 +67,20 @@ class Weights:
     def checksum(self) -> str:
         """SHA-256 (first 32 digits) of the weights and of what shapes network and noise."""
         kept = [{k: v for k, v in c.items() if not k.startswith("_")} for c in (self.unet, self.scheduler)]
-        content = [kept, *(digest_path(file) for file in self.files)]
+        content: list[Any] = [kept, *(digest_path(file) for file in self.files)]
+        if self.timestep_scale != 1:
+            content.append({"timestep_scale": self.timestep_scale})
         return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()[:32]
+
+    @property
+    def timestep_scale(self) -> float:
+        """How many times the step the UNet is told."""
+        return float(self.record.get("timestep_scale", 1))
+
+    @property
+    def released(self) -> bool:
+        """Whether they are an imported release, which is used as its authors do."""
+        return "format" in self.record
 
     @property
     def identity(self) -> dict[str, str]:
@@ -117,7 +130,9 @@ def locate(model: Model) -> Weights:
     scheduler = next(filter(None, map(_json, _scheduler_files(root))), {})
     _check(str(model), unet, scheduler)
     record = _json(root / RECORD)
-    if record:
+    if "format" in record:
+        source = f"released for {record['format']}"
+    elif record:
         source = f"trained on {record['data']['fingerprint']}"
     weights = Weights(files, unet, scheduler, record, source)
     if record and record["checksum"] != weights.checksum:

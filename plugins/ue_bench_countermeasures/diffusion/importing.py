@@ -1,0 +1,94 @@
+"""Write a released diffusion model as a folder that diffusers reads, with a record of where it is from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ue_bench.api import UserError
+
+from .conversion import ECLIPSE, IMAGENET, Converted, ddpm, guided, only_tensors
+from .weights import RECORD, diffusers, locate
+
+PROBE_STEP = 10
+
+
+def ema_of_list(content: Any) -> dict[str, Tensor]:
+    """Return the averaged weights of LE-JCDP's checkpoint, a list that ends with them. Raises UserError for others."""
+    if not isinstance(content, list) or len(content) < 2:
+        raise UserError("the file is no checkpoint of LE-JCDP, which is a list", "give a ckpt_*.pth of its release")
+    return only_tensors(content[-1])
+
+
+READERS: dict[str, tuple[Callable[[Any], dict[str, Tensor]], Callable[[Mapping[str, Tensor]], Converted]]] = {
+    "le-jcdp": (ema_of_list, ddpm),
+    "eclipse": (only_tensors, partial(guided, layout=ECLIPSE)),
+    "imagenet256": (only_tensors, partial(guided, layout=IMAGENET)),
+}
+
+
+def read(path: Path) -> Any:
+    """Return what a checkpoint of torch holds. Raises UserError when that is more than tensors and plain values."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever the bytes of the file make of an unpickler
+        raise UserError(
+            f"{path.name} cannot be read as weights ({type(error).__name__})", "download it again"
+        ) from error
+
+
+def convert(content: Any, form: str) -> Converted:
+    """Return the network of a checkpoint in a format of ``READERS``."""
+    reader, converter = READERS[form]
+    return converter(reader(content))
+
+
+def write(converted: Converted, out: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """Fill the folder ``out`` with the model, and return its record, to which ``record`` is added.
+
+    Raises UserError when weights and network do not fit, both ways.
+    """
+    library = diffusers()
+    with torch.device("meta"):  # no weights are drawn that would be overwritten
+        network = library.UNet2DModel(**converted.network)
+    wanted = network.state_dict()
+    for what, names in (
+        ("lacks", [name for name in wanted if name not in converted.weights]),
+        ("has an unknown", [name for name in converted.weights if name not in wanted]),
+        (
+            "has another shape of",
+            [k for k, v in converted.weights.items() if k in wanted and v.shape != wanted[k].shape],
+        ),
+    ):
+        if names:
+            raise UserError(f"the file does not fit the network of this format: it {what} {names[0]}", "choose another")
+    network.load_state_dict(converted.weights, strict=True, assign=True)
+    network.eval().requires_grad_(False)
+    scheduler = library.DDPMScheduler(**converted.scheduler)
+    library.DDPMPipeline(unet=network, scheduler=scheduler).save_pretrained(out)
+    record = {
+        **record,
+        "parameters": sum(value.numel() for value in wanted.values()),
+        "timestep_scale": converted.timestep_scale,
+        "probe": probe(network, converted),
+    }
+    record = {"checksum": replace(locate(out), record=record).checksum, **record}
+    (out / RECORD).write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    return record
+
+
+@torch.no_grad()
+def probe(network: Any, converted: Converted) -> dict[str, float]:
+    """Return mean and deviation of what the network says of a fixed wave, to tell two conversions apart by eye."""
+    side = converted.network["sample_size"]
+    wave = torch.linspace(0, 3, side).sin()
+    x = (wave[:, None] * wave).expand(1, 3, side, side)
+    said = network(x, torch.tensor(PROBE_STEP * converted.timestep_scale)).sample
+    return {"mean": round(float(said.mean()), 6), "deviation": round(float(said.std()), 6)}
