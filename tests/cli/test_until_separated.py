@@ -24,6 +24,7 @@ GRID = [
     *("--precision", "fp32", "--out", "out"),
 ]  # fmt: skip
 SEPARATE = [*GRID, "--until-separated", "--budget"]
+SECONDS: dict[str, float] = {}  # of a training by row, 2 where nothing is given
 MEANS = {"none": 90.0, "noise": 70.0, "noise[mode=class]": 30.0, "ops": 50.0}
 
 
@@ -37,7 +38,8 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     def no_training(cell: Cell, *others: Any) -> tuple[None, Outcome, None]:
         axes = sum(map(ord, cell.protector.selector)), sum(map(ord, cell.countermeasure.name)), cell.seed
         value = means[cell.protector.selector] + 0.5 * np.random.default_rng(axes).normal()
-        return None, Outcome([8.0], [value], [99.0], [0.1], 2.0, 10.0, value), None
+        seconds = SECONDS.get(cell.protector.selector, 2.0)
+        return None, Outcome([8.0], [value], [99.0], [0.1], seconds, 10.0, value), None
 
     monkeypatch.setattr(train, "train_victim", no_training)
     return means
@@ -114,6 +116,16 @@ def test_device_time_is_a_budget_too(ue_bench: Command, computed: list[str], mad
     spent = re.search(r"no further seed of a row, 0:(\d+) of 0:19 of device time spent", done.err)
     assert spent is not None
     assert 18 <= int(spent[1]) <= 19  # three steps of three cells at two seconds, and the protected sets
+
+
+def test_the_row_that_costs_less_gets_more_seeds(
+    ue_bench: Command, computed: list[str], tmp_path: Path, made_up: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SECONDS, "noise", 4000.0)
+    made_up["noise"] = made_up["noise[mode=class]"] + 0.3
+    assert ue_bench("run", *SEPARATE, "24", "--no-table").code == 0
+    given = seeds(tmp_path / "out")
+    assert len(given["noise[mode=class]", "vanilla"]) > len(given["noise", "vanilla"]) >= 2
 
 
 def test_a_row_with_a_failed_cell_gets_no_more_seeds(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from ue_bench.catalogue.registry import registry
 from ue_bench.contract.combination import with_parameters
 from ue_bench.contract.plugin import Countermeasure
 from ue_bench.contract.protocol import Protocol
-from ue_bench.errors import UserError
+from ue_bench.errors import UserError, ValidationError
 from ue_bench.grid.cell import protocol_identity
 
 BASE: dict[str, Any] = {
@@ -288,3 +289,33 @@ def test_nonsense_is_refused(fields: dict[str, Any], reason: str) -> None:
 def test_an_unknown_protocol_gets_the_nearest_name() -> None:
     with pytest.raises(UserError, match=r"no protocol 'papper' \(did you mean paper"):
         protocol("papper")
+
+
+FILE = 'batch = 4\nepochs = 1\nlearning_rate = 0.1\nschedule = "constant"\n'
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        (
+            "[overrides.at]\nparameters = { epz = 1 }",
+            r"overrides.at.parameters: countermeasure 'at' has no parameter 'epz'",
+        ),
+        ("[overrides.at]\nparameters = { eps = 3 }", r"overrides.at.parameters: at\[eps=3\]"),
+        ("[overrides.vit]\nparameters = { width = 3 }", "overrides.vit.parameters: no countermeasure 'vit'"),
+        ("[overrides.vitt]\nepochs = 3", "overrides.vitt: no countermeasure or victim 'vitt'"),
+    ],
+)
+def test_parameters_that_cannot_be_are_refused(tmp_path: Path, more: str, reason: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(FILE + more, encoding="utf-8")
+    with pytest.raises(ValidationError, match=reason):
+        protocol(str(path))
+
+
+def test_a_file_may_set_parameters_and_name_victims(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(FILE + "[overrides.at]\nparameters = { steps = 7 }\n[overrides.vit]\nepochs = 3", encoding="utf-8")
+    recipe = protocol(str(path))
+    assert with_parameters(countermeasure("at"), recipe.overrides).selector == "at[steps=7]"
+    assert recipe.under([], {}, "vit").epochs == 3
