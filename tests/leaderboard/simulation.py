@@ -176,7 +176,7 @@ def cells_table() -> list[list[str]]:
     return lines
 
 
-def draw_separation(path: Path, trials: int = 1_000) -> None:
+def draw_separation(path: Path, trials: int = 300) -> None:
     """Draw how often every interval so far holds the truth, by the number of further seeds: docs/separation.png."""
     from matplotlib.figure import Figure
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
 from ue_bench.errors import UserError
@@ -11,8 +13,8 @@ from .factory import BOARD, grid, result
 CLEAN = {"none": (90.0, 70.0)}
 
 
-def panel(rows: dict[str, tuple[float, ...]], **changes: object) -> Panel:
-    [found] = panels(grid(CLEAN | rows, **changes), BOARD)
+def panel(rows: Mapping[str, tuple[float, ...]], **changes: object) -> Panel:
+    [found] = panels(grid({**CLEAN, **rows}, **changes), BOARD)
     return found
 
 
