@@ -124,7 +124,7 @@ def test_the_harness_has_no_circle_of_imports() -> None:
 def test_modules_can_be_read_at_one_sitting() -> None:
     lines = {p: len(p.read_text(encoding="utf-8").splitlines()) for p in [*HARNESS, *PLUGINS]}
     assert [f"{p.relative_to(ROOT)}: {n}" for p, n in lines.items() if n > 400] == []
-    assert median(lines.values()) <= 110
+    assert median(lines.values()) <= 120
 
 
 LAYERS = {  # room -> rooms that it may know

@@ -36,7 +36,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     assert config.nav is not None
     for section in config.nav:
         if "Boards" in section:
-            section["Boards"] = [{path.parent.name: site_path(path.as_posix())} for path in boards()]
+            over_all = {"all boards": site_path("leaderboards/README.md")}
+            section["Boards"] = [over_all, *({path.parent.name: site_path(path.as_posix())} for path in boards())]
         if "Methods" in section:
             for kind, heading in HEADINGS.items():
                 pages = [{r.name: address(kind, r.name)} for r in registry().of_kind(kind) if _own(r.distribution)]

@@ -27,8 +27,9 @@ class DIPDefend(Preprocessing):
     squares of 32 px with a network each; what is missing to a multiple of 32 is prolonged with the last pixels.
     ``recipe=imagenet`` are the authors' settings for ImageNet: 3, 3 and 4 channels, 1200 iterations.
 
-    For subsets only: a square costs five seconds of a CPU core, all of CIFAR-10 three days. More than ``most`` squares
-    are refused; take a part of the dataset, such as ``cifar10[limit_per_class=20]``.
+    For subsets only: a square costs four to five seconds of a CPU core, all of CIFAR-10 three days; with
+    ``recipe=imagenet`` under one. More than ``most`` squares are refused; take a part of the dataset, such as
+    ``cifar10[limit_per_class=20]``.
 
     Kernels of 3 px, borders by reflection and the order of layers are those of Deep Image Prior. Deviations: the
     smoothed PSNR starts at the first value with a trend of zero, because with the first difference as the trend it

@@ -21,10 +21,13 @@ from .helpers import random_image, write
 # What the loss of a classifier, or the difference to other classes, moves.
 NEED_TWO = [
     "em", "em[mode=class]", "pue", "rem", "hypo", "hypo[goal=adversarial]", "tap", "advin-like", "sep", "tensorclog",
-    "sem", "pil", "aue", "aap", "dune", "gue", "ntga", "deepconfuse",
-    "entf[variant=pull]", "rae-igsm", "rae-cw", "rit-igsm", "raeg", "recovered[of=rae-igsm]",
+    "sem", "pil", "aue", "aap", "dune", "gue", "ntga", "deepconfuse", "entf[variant=pull]", "rae-igsm", "rae-cw",
+    "rit-igsm", "raeg", "recovered[of=rae-igsm]",
 ]  # fmt: skip
-NEED_ONE = ["lsp", "ops", "ar", "cuda", "tue", "noise", "none", "entf[variant=push]", "deephiding", "uc"]
+NEED_ONE = [
+    "lsp", "ops", "ar", "cuda", "tue", "noise", "none", "entf[variant=push]", "deephiding", "uc",
+    "hypo[goal=universal-random]",
+]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

@@ -115,7 +115,7 @@ def test_page_loads_nothing_from_outside() -> None:
     text = render(grid(ROWS), BOARD)["index.html"]
     found = Page(text)
     assert "src" not in {name for _, attributes in found.tags for name in attributes}
-    assert set(found.attributes("href")) == {"data:,", "leaderboard.csv", "README.md"}
+    assert set(found.attributes("href")) == {"data:,", "#panel-1", "leaderboard.csv", "protectors.csv", "README.md"}
     assert not re.search(r"https?:|//\w|url\(|@import", text)
     [policy] = [a["content"] for _, a in found.tags if a.get("http-equiv") == "Content-Security-Policy"]
     assert policy is not None
@@ -127,8 +127,25 @@ def test_page_shows_every_cell_with_its_colour() -> None:
     buttons = [attributes for _, attributes in found.tags if "data-cell" in attributes]
     assert len(buttons) == 6
     labels = {a["aria-label"]: a["class"] for a in buttons}
-    assert labels["em against vanilla: 10.0 %, n = 1"] == "h5"
-    assert labels["em against jpeg[quality=10]: 84.8 %, n = 1"] == "h42"
+    assert labels["em against vanilla: 10.0 %, 0 % recovered, n = 1"] == "h0"
+    assert labels["em against jpeg[quality=10]: 84.8 %, 99 % recovered, n = 1"] == "h49"  # 74.8 of 75.2 points
+    assert labels["ar against jpeg[quality=10]: 20.0 %, 13 % recovered, n = 1"] == "h6"
+
+
+def test_a_column_in_which_clean_training_fails_has_no_colour() -> None:
+    found = page(grid({"none": (94.56, 13.0), "em": (10.04, 12.0)}))
+    classes = {a["aria-label"]: a["class"] for _, a in found.tags if "data-cell" in a}
+    assert classes["em against vanilla: 10.0 %, 0 % recovered, n = 1"] == "h0"
+    assert classes["em against jpeg[quality=10]: 12.0 %, n = 1"] == "hx"
+
+
+def test_headline_rank_and_class_stand_in_the_table() -> None:
+    rows = {"none": (94.56, 85.21), "em": (10.0, 84.8), "cuda": (10.0, 10.0)}
+    results = grid({k: v for k, v in rows.items() if k != "cuda"}) + grid({"cuda": rows["cuda"]}, declared="none")
+    found = page(results)
+    assert "Linf 8/2551 protector" in found.text.replace("\n", "")
+    assert [a["data-class"] for _, a in found.tags if "data-class" in a] == ["reference", "Linf 8/255", "unbounded"]
+    assert "1 of 2" in found.text
 
 
 def test_headers_can_be_sorted_by_keyboard() -> None:
@@ -155,7 +172,8 @@ def test_detail_tells_how_a_cell_was_made() -> None:
 
 
 def test_shared_facts_of_a_panel() -> None:
-    [shared] = json.loads(page(grid(ROWS)).data)["panels"]
+    [panel] = json.loads(page(grid(ROWS)).data)["panels"]
+    shared = panel["facts"]
     assert ["fingerprint", "f" * 32] in shared
     assert ["protocol", "fast, version 1"] in shared
     assert ["precision", "fp32"] in shared

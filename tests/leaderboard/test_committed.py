@@ -1,4 +1,4 @@
-"""The results in this repository: their keys are a promise."""
+"""The results in this repository, whose keys are a promise, and their pages."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from ue_bench.catalogue.boards import board as open_board
 from ue_bench.catalogue.registry import registry
 from ue_bench.contract.plugin import Countermeasure, Dataset, Protector, Victim
 from ue_bench.grid.cell import Cell, Data
+from ue_bench.leaderboard import site
 from ue_bench.leaderboard.board import BoardInfo, board_info
 from ue_bench.leaderboard.versions import obstacle
 from ue_bench.store.schema import LARGEST, Result, record_text
 
-FILES = sorted((Path(__file__).resolve().parents[2] / "leaderboards").glob("*/results/*/*.json"))
+ROOT = Path(__file__).resolve().parents[2]
+FILES = sorted((ROOT / "leaderboards").glob("*/results/*/*.json"))
 
 
 def test_every_result_holds_the_cell_of_its_key_and_is_small() -> None:
@@ -61,3 +63,8 @@ def test_every_result_of_present_revisions_is_found_again() -> None:
         found[current] += 1
         assert (planned(result).key == result.key) == current, path
     assert found[True] > found[False]
+
+
+def test_pages_are_those_of_the_results() -> None:
+    """Else: ``ue-bench leaderboard build --all --out leaderboards``."""
+    assert site.check(ROOT / "leaderboards") == []

@@ -1,99 +1,121 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
-import pytest
-
-from ue_bench.errors import UserError
-from ue_bench.leaderboard.findings import findings, front_page, quantile, replaced
+from ue_bench.leaderboard.findings import findings, main_panel
 from ue_bench.leaderboard.statistics import Panel, panels
+from ue_bench.store.schema import Result
 
 from .factory import BOARD, grid, result
 
-CLEAN = {"none": (90.0, 70.0)}
+THREE = replace(BOARD, countermeasures=("vanilla", "jpeg[quality=10]", "gray"), reference=("none",))
+CLEAN = (90.0, 70.0, 50.0)  # chance is 10: tops of 80, 60 and 40
 
 
-def panel(rows: Mapping[str, tuple[float, ...]], **changes: object) -> Panel:
-    [found] = panels(grid({**CLEAN, **rows}, **changes), BOARD)
+def rows(accuracies: Mapping[str, tuple[float, ...]], **changes: object) -> list[Result]:
+    return [
+        result(protector, column, value, **changes)
+        for protector, values in accuracies.items()
+        for column, value in zip(THREE.countermeasures, values, strict=True)
+    ]
+
+
+def panel(*results: list[Result]) -> Panel:
+    [found] = panels([r for some in results for r in some], THREE)
     return found
 
 
-def test_what_breaks_and_what_survives() -> None:
-    """Of 80 and 60 points above chance, 80 % are 64 and 48: accuracies of 74 and 58."""
-    found = findings(panel({"em": (15.0, 68.0), "ar": (20.0, 30.0), "tap": (85.0, 69.0)}))
-    assert found.broken == {"ar": (), "em": ("jpeg[quality=10]",), "tap": ("vanilla", "jpeg[quality=10]")}
-    assert found.kept == {"ar": ("vanilla", "jpeg[quality=10]"), "em": ("vanilla",), "tap": ()}
-    assert found.sentences() == [
-        "`jpeg[quality=10]` breaks 2 of 3 protectors and certainly not `ar`; "
-        "`vanilla` breaks 1 of 3 protectors and certainly not `ar` and `em`.",
-        "`ar` survives 2 of 2 columns.",
-        "Plain training alone breaks `tap`; 2 of 3 protectors certainly survive it.",
-    ]
+def texts(*results: list[Result]) -> list[str]:
+    return [finding.text for finding in findings(panel(*results))]
 
 
-def test_what_is_near_the_limit_is_neither() -> None:
-    found = findings(panel({"em": (74.5, 30.0)}))
-    assert found.broken == {"em": ()}
-    assert found.kept == {"em": ("jpeg[quality=10]",)}
-    assert found.sentences()[2] == "Plain training breaks none of 1 protectors, and 0 of them certainly survive it."
+def test_what_an_adversary_gets_most_with() -> None:
+    [first, *_] = texts(rows({"none": CLEAN, "em": (10.0, 64.0, 30.0), "ar": (90.0, 70.0, 10.0)}))
+
+    # JPEG: mean accuracy 67, shares 90 and 100 %; vanilla: 50 in the mean
+    assert first.startswith(
+        "An adversary gets most with jpeg[quality=10]: 67.0 % accuracy in the mean of 2 protectors, where clean images "
+        "give 70.0 %. That is a recovered share of 95 % (n = 1; 95 % interval of the test set alone "
+    )
+    assert first.endswith("and breaks 2 of 2.")
 
 
-def test_more_cells_and_fewer_test_images_make_less_certain() -> None:
-    near = {"em": (75.9, 30.0)}
-    assert findings(panel(near)).broken == {"em": ("vanilla",)}
-    assert findings(panel(near, test=1000)).broken == {"em": ()}
-    many = near | {f"ar[seed={i}]": (20.0, 30.0) for i in range(400)}
-    assert findings(panel(many)).broken["em"] == ()
+def test_which_row_with_a_bound_leaves_least_and_an_unbounded_one_never() -> None:
+    best = rows({"em": (10.0, 64.0, 30.0)})
+    unbounded = rows({"cuda": (10.0, 10.0, 10.0)}, declared="none")
+    found = texts(rows({"none": CLEAN, "ar": (90.0, 70.0, 10.0)}), best, unbounded)
+
+    # shares of em: 0, 90 and 50 %
+    assert found[1].startswith(
+        "Of 2 protectors with a bound em (Linf 8/255, PSNR 32.5 dB, rank 1–2 of 2 in its class) leaves an adversary "
+        "least: a recovered share of 47 % (n = 1; "
+    )
+    assert found[1].endswith("in the mean of 3 countermeasures. In the worst one, jpeg[quality=10], it is 90 %.")
 
 
-def test_a_spread_over_seeds_counts() -> None:
-    results = [*grid(CLEAN | {"em": (76.0, 30.0)}, seed=0), *grid(CLEAN | {"em": (79.0, 31.0)}, seed=1)]
-    [spread] = panels(results, BOARD)
-    assert spread.spread_degrees == 4
-    assert findings(spread).broken["em"] == ()
-    assert "counting the spread over seeds" in front_page(spread)
-    assert findings(panel({"em": (77.5, 30.5)})).broken["em"] == ("vanilla",)  # were its error the test set's alone
+def test_none_withstands_all() -> None:
+    found = texts(rows({"none": CLEAN, "em": (10.0, 64.0, 30.0), "ar": (90.0, 70.0, 10.0)}))
 
-
-def test_incomplete_rows_and_references_are_left_out() -> None:
-    results = [*grid(CLEAN | {"noise": (90.0, 70.0)}), result("em", "vanilla", 15.0)]
-    [found] = panels(results, BOARD)
-    assert findings(found).broken == {}
-    assert findings(found).sentences() == []
-    assert "Certain at 95 %" not in front_page(found)
-
-
-def test_rows_with_a_bound_stand_beside_unbounded_ones() -> None:
-    results = [
-        *grid(CLEAN | {"em": (15.0, 68.0)}),
-        *grid({"cuda": (15.0, 20.0)}, declared="none", linf_max=200),
-    ]
-    [found] = panels(results, BOARD)
-    assert findings(found).sentences()[1] == (
-        "`cuda` survives 2 of 2 columns; of those with a bound `em` survives 1 of them, broken by `jpeg[quality=10]`."
+    assert found[2] == (
+        "None of 2 protectors with a bound withstands all 3 countermeasures: each is broken by 1 or more, which give "
+        "back 80 % of the clean accuracy above chance. Most, 2 of 2, are broken by jpeg[quality=10]."
     )
 
 
-def test_quantiles() -> None:
-    assert quantile(0, 0.05) == pytest.approx(1.95996, abs=1e-5)
-    assert quantile(4, 0.05) == pytest.approx(2.776, abs=1e-3)
+def test_those_that_withstand_all_are_named() -> None:
+    found = texts(rows({"none": CLEAN, "em": (10.0, 20.0, 30.0), "ar": (90.0, 70.0, 10.0)}))
 
-
-def test_the_front_page_has_the_columns_that_are_asked_for() -> None:
-    text = front_page(panel({"em": (15.0, 68.0)}), ["jpeg[quality=10]"])
-    assert "| Linf 8/255 | 1 | `em` | 51 % | 1 of 2 | 68.0 | 41.5 | 6.0 | 32.5 |" in text.splitlines()
-    assert "one seed a cell (n=1: the spread over seeds is not known)" in text
-    assert "counting the error of the test set alone" in text
-    with pytest.raises(UserError, match="the board has no column 'jpeg'"):
-        front_page(panel({"em": (15.0, 68.0)}), ["jpeg"])
-
-
-def test_a_page_keeps_what_stands_around_its_summary() -> None:
-    page = "before\n<!-- ue-bench leaderboard summary -->\nold\n<!-- end of summary -->\nafter\n"
-    text = replaced(page, "new\n", "ue-bench leaderboard summary --board x")
-    assert text == (
-        "before\n<!-- ue-bench leaderboard summary --board x -->\n\nnew\n\n<!-- end of summary -->\nafter\n"
+    assert found[2] == (
+        "1 of 2 protectors with a bound withstand all 3 countermeasures: em. No column gives back 80 %."
     )
-    assert replaced(text, "new\n", "ue-bench leaderboard summary --board x") == text
-    with pytest.raises(UserError, match="no place for a summary"):
-        replaced("nothing here", "new", "x")
+
+
+def test_countermeasures_that_break_as_many_are_named_up_to_three() -> None:
+    columns = ("vanilla", "jpeg[quality=10]", "gray", "mean", "median")
+    board = replace(THREE, countermeasures=columns)
+    results = [result(p, c, v) for p, v in (("none", 90.0), ("em", 88.0)) for c in columns]
+
+    [found] = panels(results, board)
+
+    assert findings(found)[2].text.endswith("Most, 1 of 1, are broken by vanilla, jpeg[quality=10], gray and 2 more.")
+
+
+def test_several_seeds_give_an_interval_over_them() -> None:
+    both = [rows({"none": CLEAN, "em": (10.0, 64.0, 30.0 + 2 * seed)}, seed=seed) for seed in (0, 1)]
+
+    found = texts(*both)
+
+    assert " ± " in found[1]
+    assert "(n = 2)" in found[1]
+
+
+def test_references_are_no_findings() -> None:
+    assert texts(rows({"none": CLEAN})) == []
+    assert texts(rows({"none": CLEAN, "em": (10.0, 64.0, 30.0)}))[1].startswith("Of protectors with a bound em (")
+
+
+def test_a_board_that_is_hardly_filled_says_what_it_can() -> None:
+    alone = [result("none", "vanilla", 90.0), result("em", "vanilla", 10.0)]
+
+    [only] = texts(alone)
+
+    assert only.startswith("An adversary gets most with vanilla: 10.0 %")
+    assert texts([result("em", "vanilla", 10.0)]) == []  # no clean row, no shares
+
+
+def test_names_are_told_from_text() -> None:
+    [first, *_] = findings(panel(rows({"none": CLEAN, "em": (10.0, 64.0, 30.0)})))
+
+    assert [text for text, is_name in first.pieces if is_name] == ["jpeg[quality=10]"]
+
+
+def test_the_main_panel_has_most_results() -> None:
+    few = grid({"em": (10.0, 20.0)}, victim="vgg11")
+    many = grid({"none": (90.0, 70.0), "em": (10.0, 20.0)})
+
+    found = main_panel(panels(few + many, BOARD))
+
+    assert found is not None
+    assert found.victim == "resnet18"
+    assert main_panel([]) is None

@@ -146,3 +146,8 @@ def parse(selectors: str | Iterable[str]) -> list[Term]:
         if reader.peek():
             raise reader.fail("',', '+' or the end")
     return terms
+
+
+def plugin_names(selectors: str | Iterable[str]) -> list[str]:
+    """Return the names in selectors, in order: of ``a[p=1]+b`` a and b. Raises UserError when one cannot be read."""
+    return [part.name for term in parse(selectors) for part in term.parts]

@@ -10,7 +10,7 @@ import click
 from ..machine import cache_dir as default_cache
 from .common import cache_option, json_option, print_json, say
 
-KINDS = ("datasets", "protected", "purified", "features", "plugin", "unfinished", "scratch")
+KINDS = ("datasets", "protected", "purified", "features", "networks", "plugin", "unfinished", "scratch")
 
 
 @click.group("cache")

@@ -77,7 +77,8 @@ def command(
     if as_json:
         print_json([plain(r) for r in results])
     else:
-        tables = panels(results, setting(grid.cells), registry().one("countermeasure", grid.board.plain).selector)
+        plain_column = registry().one("countermeasure", grid.board.plain).selector
+        tables = panels(results, plain_column, setting(grid.cells))
         print("\n".join(p.markdown() if markdown else p.text() for p in tables), end="")
     say(f"ue-bench: {len(results)} of {len(grid.cells)} cells have results in {shown(grid.env.out / 'evasion')}")
     return 1 if failed or len(results) < len(grid.cells) else 0

@@ -1,4 +1,4 @@
-"""``ue-bench figures``: draw pictures of protected images."""
+"""``ue-bench figures``: the group of its commands, and ``perturbations``."""
 
 from __future__ import annotations
 
@@ -16,11 +16,17 @@ from .common import (
     say,
     threads_option,
 )
+from .figures_networks import distances, gradcam, processed, tsne
+from .figures_results import board, curves
 
 
 @click.group("figures")
 def command() -> None:
-    """Draw pictures of protected images."""
+    """Draw protected images, what networks make of them, learning curves and boards."""
+
+
+for figure in (board, curves, gradcam, tsne, distances, processed):
+    command.add_command(figure)
 
 
 @command.command("perturbations")

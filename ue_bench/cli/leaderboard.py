@@ -26,6 +26,7 @@ _board = click.option(
     "--board", "board_name", default="demo", show_default=True, help="The board to show, or a TOML file."
 )
 _out = click.option("--out", type=click.Path(path_type=Path), help="Results folder; ue-bench-results/BOARD by default.")
+_all = click.option("--all", "every", is_flag=True, help="All boards in --out, ue-bench-results by default.")
 
 
 def _results(board_name: str, out: Path | None) -> tuple[list[Result], BoardInfo, Path]:
@@ -33,25 +34,51 @@ def _results(board_name: str, out: Path | None) -> tuple[list[Result], BoardInfo
     from ..errors import NothingSelected
     from ..leaderboard.board import board_info
     from ..leaderboard.commands import empty_board_command
+    from ..store.evasion import EvasionStore
     from ..store.results import ResultStore
 
     board = boards.board(board_name)
     folder = out or Path("ue-bench-results") / board.name
     results = ResultStore(folder).results()
     info = board_info(board)
-    if not results:
+    if not results and not EvasionStore(folder).results():
         there = f" --out {shlex.quote(str(out))}" if out else ""
         raise NothingSelected(f"no results in {folder}", f"fill it with '{empty_board_command(info)}{there}'")
     return results, info, folder
 
 
+def _root(out: Path | None) -> Path:
+    """Return the folder of boards. Raises UserError where a board is named, too; says which folders are no boards."""
+    from ..errors import UserError
+    from ..leaderboard.site import find_boards
+
+    source = click.get_current_context().get_parameter_source("board_name")
+    if source is click.core.ParameterSource.COMMANDLINE:
+        raise UserError("--all and --board exclude each other", "--out names the folder that holds the boards")
+    root = out or Path("ue-bench-results")
+    for name in find_boards(root)[1]:
+        say(f"ue-bench: {root / name} holds results, but no board has that name: left out")
+    return root
+
+
 @command.command("build")
 @_board
 @_out
-def build(board_name: str, out: Path | None) -> None:
-    """Write README.md, leaderboard.csv, protectors.csv and index.html beside the results."""
-    from ..leaderboard.build import build as write
+@_all
+@click.option("--methods", is_flag=True, help="With --all: a page for every protector and countermeasure too.")
+def build(board_name: str, out: Path | None, every: bool, methods: bool) -> None:
+    """Write README.md, leaderboard.csv, protectors.csv and index.html beside the results.
 
+    With --all, for every board in a folder of boards, with an index over them.
+    """
+    from ..leaderboard.build import build as write
+    from ..leaderboard.site import write as write_all
+
+    _need_all(methods, every)
+    if every:
+        for path in write_all(_root(out), methods):
+            print(path)
+        return
     results, info, folder = _results(board_name, out)
     for path in write(results, info, folder):
         print(path)
@@ -61,12 +88,14 @@ def build(board_name: str, out: Path | None) -> None:
 @command.command("check")
 @_board
 @_out
+@_all
 @json_option
-def check(board_name: str, out: Path | None, as_json: bool) -> int:
+def check(board_name: str, out: Path | None, every: bool, as_json: bool) -> int:
     """Compare the pages with the results they were built from. Exit code 4 when they differ."""
     from ..leaderboard.build import check as compare
+    from ..leaderboard.site import check as compare_all
 
-    differences = compare(*_results(board_name, out))
+    differences = compare_all(_root(out)) if every else compare(*_results(board_name, out))
     print(
         json.dumps(differences, allow_nan=False) if as_json else "\n".join(differences),
         end="\n" if as_json or differences else "",
@@ -86,7 +115,7 @@ def summary(board_name: str, out: Path | None, columns: str, into: Path | None) 
     """Print the table and what is certain of it, in Markdown for the front page of a project."""
     from ..atomic import write_atomically
     from ..catalogue.registry import registry
-    from ..leaderboard.findings import front_page, replaced
+    from ..leaderboard.front_page import front_page, replaced
     from ..leaderboard.statistics import panels
     from ..leaderboard.submission import badges, submissions
 
@@ -100,6 +129,58 @@ def summary(board_name: str, out: Path | None, columns: str, into: Path | None) 
     words += [word for name, value in (("--out", out), ("--columns", columns)) if value for word in (name, str(value))]
     write_atomically(into, replaced(into.read_text(encoding="utf-8"), text, shlex.join(words)))
     print(into)
+
+
+@command.command("serve")
+@_board
+@_out
+@_all
+@click.option("--methods", is_flag=True, help="With --all: a page for every protector and countermeasure too.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
+@click.option(
+    "--refresh", type=click.IntRange(0), default=15, show_default=True,
+    help="Seconds after which browsers load a page again; 0: never.",
+)  # fmt: skip
+def serve(board_name: str, out: Path | None, every: bool, methods: bool, port: int, refresh: int) -> int:
+    """Serve the pages on 127.0.0.1, made anew when results have come, until Ctrl-C.
+
+    While a run goes on its results appear. Nothing is written, and nobody but this machine is answered.
+
+    \b
+    ue-bench leaderboard serve --board cifar10-micro
+    """
+    from ..catalogue import boards
+    from ..leaderboard import build, site
+    from ..leaderboard.board import board_info
+    from ..leaderboard.serving import Pages, Server
+    from ..store.results import ResultStore
+
+    _need_all(methods, every)
+    if every:
+        root = _root(out)
+        pages = Pages(
+            root, lambda: site.site(root, methods), lambda: [root / name for name in site.find_boards(root)[0]]
+        )
+    else:
+        board = boards.board(board_name)
+        folder, info = out or Path("ue-bench-results") / board.name, board_info(board)
+        store = ResultStore(folder)
+        pages = Pages(folder, lambda: build.render_folder(store.results(), info, folder), lambda: [folder])
+    with Server(pages, port, refresh) as server:
+        print(server.address, flush=True)
+        say(f"ue-bench: pages of {pages.root}; Ctrl-C ends this")
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            say("ue-bench: stopped")
+    return 0
+
+
+def _need_all(methods: bool, every: bool) -> None:
+    from ..errors import UserError
+
+    if methods and not every:
+        raise UserError("--methods needs --all", "pages of methods are linked from the index over all boards")
 
 
 _files = click.argument("files", nargs=-1, type=click.Path(path_type=Path), metavar="FILE...")

@@ -29,7 +29,7 @@ COMMANDS = {
     "recover": "Recover the images behind protected ones.",
     "audit": "Measure what protection changed, and check it.",
     "leaderboard": "Build a board's pages from its results, or check them.",
-    "figures": "Draw pictures of protected images.",
+    "figures": "Draw protected images, what networks make of them, and plots of results.",
     "cache": "Show or clear stored datasets and protected sets.",
     "doctor": "Say what this machine and installation offer.",
 }

@@ -1,4 +1,4 @@
-"""Measure how alike the features are that a trained victim makes of its training images."""
+"""Look into a trained victim: how alike its features are, where it looks, and what it hands its classifier."""
 
 from __future__ import annotations
 
@@ -25,6 +25,10 @@ def last_convolution(network: nn.Module, x: Tensor) -> Tensor:
     That is the last four-dimensional output of a module that holds no pooling to averages, flattening or linear layer;
     a residual block counts as a whole. Raises ValueError when there is none.
     """
+    return _convolution_and_logits(network, x)[0]
+
+
+def _convolution_and_logits(network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     outputs: list[Tensor] = []
     hooks = [
         module.register_forward_hook(lambda _module, _inputs, output: outputs.__setitem__(slice(None), [output]))
@@ -32,13 +36,57 @@ def last_convolution(network: nn.Module, x: Tensor) -> Tensor:
         if not any(isinstance(part, HEAD) for part in module.modules())
     ]
     try:
-        network(x)
+        logits: Tensor = network(x)
     finally:
         for hook in hooks:
             hook.remove()
     if not outputs or outputs[0].dim() != 4:
         raise ValueError("the network has no convolutional features")
-    return outputs[0]
+    return outputs[0], logits
+
+
+@full_float32()
+def grad_cam(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
+    """Return where ``model`` looks to tell the class ``labels`` of images ``x`` in [0, 1]: N x H x W, each in [0, 1].
+
+    The output of the last convolution is summed over channels with the spatial means of the logit's gradient as
+    weights, cut at zero, brought to the size of the images and stretched from its smallest to its largest value. A map
+    that is the same everywhere is zero.
+
+    Source: Selvaraju et al., "Grad-CAM", ICCV 2017, equations 1 and 2; drawn in Deep Hiding, Figure 2.
+    """
+    model.eval()
+    with torch.enable_grad():
+        features, logits = _convolution_and_logits(model, x.detach().requires_grad_())
+        [gradient] = torch.autograd.grad(logits.gather(1, labels[:, None]).sum(), features)
+    maps = (gradient.mean((2, 3), keepdim=True) * features).sum(1, keepdim=True).relu().detach()
+    maps = F.interpolate(maps, x.shape[2:], mode="bilinear", align_corners=False)[:, 0]
+    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    return (maps - low) / (high - low).clamp_min(torch.finfo(maps.dtype).tiny)
+
+
+@torch.no_grad()
+@full_float32()
+def penultimate(model: nn.Module, x: Tensor) -> Tensor:
+    """Return what the last linear layer of ``model`` is given for images ``x`` in [0, 1]: N x D.
+
+    Raises ValueError when it has none.
+    """
+    model.eval()
+    inputs: list[Tensor] = []
+    hooks = [
+        module.register_forward_pre_hook(lambda _module, given: inputs.__setitem__(slice(None), [given[0]]))
+        for module in model.modules()
+        if isinstance(module, nn.Linear)
+    ]
+    try:
+        model(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not inputs:
+        raise ValueError("the network has no linear layer")
+    return inputs[0].flatten(1).float()
 
 
 @torch.no_grad()

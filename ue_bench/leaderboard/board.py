@@ -10,6 +10,7 @@ from typing import cast
 
 from ..catalogue import protocols
 from ..catalogue.registry import registry
+from ..catalogue.selectors import parse
 from ..contract.board import Board
 from ..contract.plugin import Countermeasure
 from ..errors import UserError
@@ -39,6 +40,7 @@ class BoardInfo:
     protocol_versions: Mapping[str, int] = field(default_factory=dict)  # those that this version of ue-bench has
     engine_revision: int | None = None  # that of this version of ue-bench; None: not compared
     revision: Callable[[str, str], int | None] | None = None  # kind, name -> revision of the plugin that is here
+    tags: Callable[[str, str], tuple[str, ...]] | None = None  # kind, selector -> tags of the plugins in it
     notes: tuple[str, ...] = ()
     column_notes: Mapping[str, str] = field(default_factory=dict)  # countermeasure -> why it changes nothing
     clean_images: Mapping[str, int] = field(default_factory=dict)  # countermeasure -> unprotected images it takes
@@ -69,6 +71,7 @@ def board_info(board: Board) -> BoardInfo:
         protocol_versions=_versions() | {recipe.name: recipe.version},
         engine_revision=ENGINE_REVISION,
         revision=cache(_revision),  # asked for every result on a page
+        tags=cache(_tags),
         notes=board.notes,
         column_notes=registry().identity_notes(),
         clean_images={c.selector: c.clean_images for c in columns if c.clean_images},
@@ -90,6 +93,16 @@ def _revision(kind: str, name: str) -> int | None:
         return registry().find(kind, name).plugin_class.revision
     except UserError:
         return None
+
+
+def _tags(kind: str, selector: str) -> tuple[str, ...]:
+    """Return the tags of the plugins in a selector; none of one that is not installed."""
+    tags: set[str] = set()
+    with suppress(UserError):
+        for part in (part for term in parse(selector) for part in term.parts):
+            with suppress(UserError):
+                tags |= {*registry().find(kind, part.name).tags}
+    return tuple(sorted(tags))
 
 
 def _dataset(board: Board) -> str:

@@ -1,29 +1,49 @@
-"""Choose the colours of the heatmap: the stronger the colour, the stronger the protection.
+"""Choose the colours of the heatmap, by recovered share: blue is protected, orange is broken.
 
-Lightness falls or rises all along the ramp, so the order can be read without telling hues apart; between the stops it
-is interpolated in OKLab. On a dark page lightness runs the other way, so that strength stands out from the ground there
-too; blue means protected on both.
+What is protected runs from strong to faint, and lightness rises or falls all along, so that the order can be read
+without telling hues apart; between the stops it is interpolated in OKLab. From the share on that counts as broken there
+is another hue, and a step. On a dark page lightness runs the other way, so that strength stands out from the ground
+there too.
 """
 
 from __future__ import annotations
 
-# Stops at equal distances from accuracy 0 to 100 %; the light ramp runs close to ColorBrewer's YlGnBu, reversed.
-LIGHT = ("#16377f", "#2166ac", "#2f95c0", "#86cdbd", "#d3ebb8", "#fff9d0")
-DARK = ("#9ad6ff", "#57a9e6", "#3180b5", "#2c6573", "#324d42", "#37361f")
-STEP = 2  # percent points a colour stands for
+from dataclasses import dataclass
+
+from .headline import BROKEN
+
+STEP = 2  # percent of the clean accuracy above chance that a colour stands for
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """Colours at equal distances: from a share of 0 to ``BROKEN`` percent, and from there to 100 percent."""
+
+    kept: tuple[str, ...]
+    broken: tuple[str, ...]
+
+
+# The blue part of the light ramp runs close to ColorBrewer's YlGnBu, reversed.
+LIGHT = Ramp(("#16377f", "#2166ac", "#2f95c0", "#86cdbd", "#b2d9bb"), ("#ffcda6", "#ffdcc2"))
+DARK = Ramp(("#9ad6ff", "#57a9e6", "#3180b5", "#2c6573", "#2f5048"), ("#653420", "#522b1c"))
 
 Vector = tuple[float, float, float]
 
 
-def levels(stops: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Return (background, text) for 0, STEP, 2 STEP, ... 100 % accuracy."""
-    colours = [_between(stops, accuracy / 100) for accuracy in range(0, 101, STEP)]
+def levels(ramp: Ramp) -> list[tuple[str, str]]:
+    """Return (background, text) for recovered shares of 0, STEP, 2 STEP, ... 100 %."""
+    colours = [
+        _between(ramp.kept, share / BROKEN)
+        if share < BROKEN
+        else _between(ramp.broken, (share - BROKEN) / (100 - BROKEN))
+        for share in range(0, 101, STEP)
+    ]
     return [(c, text_on(c)) for c in colours]
 
 
-def level(accuracy: float) -> int:
-    """Return the index into ``levels`` of an accuracy in percent."""
-    return round(min(max(accuracy, 0.0), 100.0) / STEP)
+def level(share: float) -> int:
+    """Return the index into ``levels`` of a share in percent: of the step it lies in, so that what is broken shows."""
+    return int(min(max(share, 0.0), 100.0) / STEP)
 
 
 def text_on(background: str) -> str:

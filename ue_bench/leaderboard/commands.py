@@ -7,10 +7,11 @@ import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
-from ue_bench.store.schema import Result
+from ue_bench.store.schema import Measured, Result
 
 from .board import BoardInfo
-from .statistics import CellSummary, Panel
+from .cell_summary import CellSummary
+from .statistics import Panel
 from .versions import obstacle
 
 Seeds = tuple[int, ...]
@@ -23,6 +24,12 @@ def cell_command(board: BoardInfo, cell: CellSummary) -> str:
     The board's reference rows are part of every grid.
     """
     return _command(board, cell.results[0], cell.protector, cell.countermeasure, cell.seeds)
+
+
+def missing_command(board: BoardInfo, panel: Panel, protector: str, countermeasure: str) -> str:
+    """Return the command whose grid holds a cell without a result; empty where the panel's cells have none either."""
+    alike = next((r for r in panel.results if not obstacle(board, r)), None)
+    return _command(board, alike, protector, countermeasure, board.seeds) if alike else ""
 
 
 def board_commands(board: BoardInfo, panel: Panel) -> list[str]:
@@ -39,7 +46,7 @@ def board_commands(board: BoardInfo, panel: Panel) -> list[str]:
         cells = [row.cells[c] for c in panel.columns if c in row.cells]
         if cells:
             rows[_seeds(cells)].append(row.protector)
-    if rows and not _setting(board, first):  # the panel that the board asks for, all of it
+    if rows and not setting_options(board, first):  # the panel that the board asks for, all of it
         rows[board.seeds if board.seeds in rows else max(rows)] += panel.missing
     columns = "all" if board.countermeasures else ",".join(panel.columns)
     lines = [
@@ -73,7 +80,7 @@ def empty_board_command(board: BoardInfo) -> str:
     return f"ue-bench run --board {shlex.quote(board.argument or board.name)} --protector all --countermeasure all"
 
 
-def conditions(result: Result, commands: Iterable[str]) -> str:
+def conditions(result: Measured, commands: Iterable[str]) -> str:
     """Return what has to be there for ``commands`` to compute the cells of the data of ``result``."""
     text = f"The data must be those of fingerprint {result.dataset.fingerprint}: {result.dataset.source}."
     if any(map(_INPUT.search, commands)):
@@ -88,9 +95,9 @@ def _command(board: BoardInfo, result: Result, protectors: str, countermeasures:
     if obstacle(board, result):
         return ""
     words = ["ue-bench run --board", shlex.quote(board.argument or board.name)]
-    words += ["--protector", _quoted(protectors), "--countermeasure", _quoted(countermeasures)]
-    for option, value in _setting(board, result).items():
-        words += [f"--{option}", _quoted(value)]
+    words += ["--protector", quoted(protectors), "--countermeasure", quoted(countermeasures)]
+    for option, value in setting_options(board, result).items():
+        words += [f"--{option}", quoted(value)]
     if seeds != board.seeds:
         words += ["--seeds", ",".join(map(str, seeds))]
     if result.fraction != 1:
@@ -98,7 +105,7 @@ def _command(board: BoardInfo, result: Result, protectors: str, countermeasures:
     return " ".join([*words, "--precision", result.precision])  # by default it is the machine's
 
 
-def _setting(board: BoardInfo, result: Result) -> Mapping[str, str]:
+def setting_options(board: BoardInfo, result: Measured) -> Mapping[str, str]:
     """Return the options for what is not the board's."""
     options = {}
     if result.dataset.selector != board.dataset:
@@ -122,7 +129,7 @@ def _selection(names: Iterable[str], board_rows: set[str], board: BoardInfo) -> 
     return ",".join(chosen or names)  # reference rows come with any others
 
 
-def _quoted(value: str) -> str:
+def quoted(value: str) -> str:
     """Return ``value`` in single quotes: a reader who changes a name to one with brackets needs them."""
     quoted = shlex.quote(value)
     return quoted if value == "all" or quoted.startswith(("'", '"')) else f"'{value}'"

@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,15 @@ def perturbation_map(clean: Picture, protected: Picture) -> Picture:
         return np.full(change.shape, 255 if high else 0, np.uint8)
     stretched: Picture = np.rint((change - low) * (255 / (high - low))).astype(np.uint8)
     return stretched
+
+
+def heat_overlay(image: Picture, heat: NDArray[np.floating[Any]]) -> Picture:
+    """Return an image, H x W x 3, under a map of values from 0 to 1, H x W: blue is low, green between, red high."""
+    # Trapezoids of the three channels, as in the colour map "jet" that papers on Grad-CAM use.
+    ramp = [1.5 - np.abs(4 * heat - centre) for centre in (3, 2, 1)]
+    colours = 255 * np.clip(np.stack(ramp, -1), 0, 1)
+    mixed: Picture = np.rint(0.5 * image + 0.5 * colours).astype(np.uint8)
+    return mixed
 
 
 def picture_grid(

@@ -1,211 +1,148 @@
-"""Say what a panel shows, in sentences that hold at 95 % together, and in a table for the front page of a project.
+"""Say in three sentences what a panel shows: what undoes most, what holds best, and whether anything withstands all.
 
-A sentence names a countermeasure that breaks a protector, or one that does not, only where that is certain: where an
-interval of the recovered share lies on one side of 80 %. All cells of the panel share an error of 5 % (Bonferroni). At
-n = 1 the intervals are of the test set alone, and the sentences say so.
+References count in none of them. A share is the recovered share of :mod:`.headline`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from statistics import fmean
 
-from ..errors import UserError, did_you_mean
 from . import formats
 from .bounds import UNBOUNDED
-from .headline import BROKEN
-from .print_agreement import agreements
-from .ranks import LEVEL
-from .statistics import EARLY, Panel, Row
-from .summary import lines
+from .headline import BROKEN, Column, Recovery, recovery
+from .intervals import Estimate
+from .statistics import Panel, Row
+
+MOST_NAMED = 3  # methods of which the same is said
 
 
 @dataclass(frozen=True)
-class Findings:
-    """What is certain of a panel's rows that are no reference and complete: columns that break them, and that do not.
+class Finding:
+    """A sentence or two, in pieces: each with whether it is the name of a method."""
 
-    Both by row, in the order of the panel's classes.
-    """
+    pieces: tuple[tuple[str, bool], ...]
 
-    panel: Panel
-    broken: Mapping[str, tuple[str, ...]]
-    kept: Mapping[str, tuple[str, ...]]
-
-    @cached_property
-    def columns(self) -> tuple[str, ...]:
-        """The columns that shares are defined in."""
-        return tuple(c for c in self.panel.counted if c not in self.panel.undefined)
-
-    def sentences(self) -> list[str]:
-        """Return what breaks most, what survives most, and what does not protect at all."""
-        if not self.broken:
-            return []
-        return [self._breaking(), self._surviving(), self._plain()]
-
-    def _breaking(self) -> str:
-        """Return which two countermeasures break the most protectors, and which protectors they leave."""
-        total = len(self.broken)
-        counts = {c: sum(c in names for names in self.broken.values()) for c in self.columns}
-        said = []
-        for column in sorted(self.columns, key=lambda c: -counts[c])[:2]:
-            spared = [row for row, names in self.kept.items() if column in names]
-            left = f" and certainly not {_names(spared)}" if spared else ""
-            said.append(f"`{column}` breaks {counts[column]} of {total} protectors{left}")
-        return f"{'; '.join(said)}."
-
-    def _surviving(self) -> str:
-        """Return which protectors survive the most countermeasures, and which of those with a bound."""
-        said = [self._best(list(self.kept), f"of {len(self.columns)} columns")]
-        bounded = [row for row in self.kept if row not in self._unbounded]
-        if bounded and len(bounded) < len(self.kept):
-            said.append(f"of those with a bound {self._best(bounded, 'of them')}")
-        return f"{'; '.join(dict.fromkeys(said))}."
-
-    def _best(self, rows: Sequence[str], what: str) -> str:
-        most = max(len(self.kept[row]) for row in rows)
-        best = [row for row in rows if len(self.kept[row]) == most]
-        text = f"{_names(best)} {'survives' if len(best) == 1 else 'survive'} {most} {what}"
-        breaking = [self.broken[row] for row in best]
-        lost = list(dict.fromkeys(column for columns in breaking for column in columns))
-        if not lost:
-            return text
-        return f"{text}, broken {'' if len(set(map(frozenset, breaking))) == 1 else 'between them '}by {_names(lost)}"
-
-    def _plain(self) -> str:
-        """Return which protectors plain training gets through."""
-        plain, total = self.panel.board.plain, len(self.broken)
-        through = [row for row, names in self.broken.items() if plain in names]
-        held = sum(plain in names for names in self.kept.values())
-        if not through:
-            return f"Plain training breaks none of {total} protectors, and {held} of them certainly survive it."
-        return f"Plain training alone breaks {_names(through)}; {held} of {total} protectors certainly survive it."
+    @classmethod
+    def of(cls, *pieces: str | tuple[str, ...]) -> Finding:
+        """Return a finding of texts and, each in a tuple, names: ``"no ", ("em",), " withstands"``."""
+        return cls(tuple((piece, False) if isinstance(piece, str) else (piece[0], True) for piece in pieces))
 
     @property
-    def _unbounded(self) -> set[str]:
-        return {row.protector for row in self.panel.classes.get(UNBOUNDED, ())}
+    def text(self) -> str:
+        return "".join(text for text, _ in self.pieces)
 
 
-def findings(panel: Panel) -> Findings:
-    """Return what is certain of a panel."""
-    ordered = [row for rows in panel.classes.values() for row in rows if row.complete and row.recovery]
-    cells = sum(len(row.recovery.shares) for row in ordered if row.recovery)
-    bounds = {row.protector: _bounds(row, panel, cells) for row in ordered}
-    return Findings(
-        panel,
-        {name: tuple(c for c, (low, _) in of.items() if low >= BROKEN) for name, of in bounds.items()},
-        {name: tuple(c for c, (_, high) in of.items() if high < BROKEN) for name, of in bounds.items()},
+def main_panel(panels: Sequence[Panel]) -> Panel | None:
+    """Return the panel with most results, the first of equals; None without any."""
+    return max(panels, key=lambda panel: sum(len(row.cells) for row in panel.rows), default=None)
+
+
+def findings(panel: Panel) -> list[Finding]:
+    """Return what there is to say of a panel, at most three findings; fewer of one that is hardly filled."""
+    return list(_findings(panel))
+
+
+def _findings(panel: Panel) -> Iterator[Finding]:
+    rows = [row for row in panel.rows if not row.reference]
+    best = strongest_column(panel, rows)
+    if best is not None:
+        yield _of_column(panel, *best)
+    ranked = [row for row in rows if row.complete and row.recovery is not None]
+    bounded = [row for row in ranked if row.budget.perturbation_class != UNBOUNDED]
+    if not bounded:
+        return
+    yield _of_row(panel, min(bounded, key=lambda row: (_recovery(row).mean.mean, row.protector)), len(bounded))
+    yield _of_all(bounded)
+
+
+def strongest_column(panel: Panel, rows: Sequence[Row]) -> tuple[str, Recovery] | None:
+    """Return the countermeasure under which protected images give the highest mean accuracy, and shares by row.
+
+    Only of columns that every row has, with a clean row above chance; None without any.
+    """
+    shares: dict[str, Recovery] = {}
+    for column in panel.counted:
+        cells = [row.cells[column] for row in rows if column in row.cells]
+        clean = next((row.clean[column] for row in rows if column in row.clean), None)
+        if rows and clean is not None and len(cells) == len(rows):
+            pairs = [Column(cell.protector, cell.by_seed, clean.by_seed) for cell in cells]
+            found = recovery(pairs, panel.chance, panel.dataset.test)
+            if found is not None:
+                shares[column] = found
+    if not shares:
+        return None
+    column = max(shares, key=lambda name: (fmean(row.cells[name].mean for row in rows), name))
+    return column, shares[column]
+
+
+def _of_column(panel: Panel, column: str, found: Recovery) -> Finding:
+    rows = [row for row in panel.rows if row.protector in found.shares]
+    accuracy = fmean(row.cells[column].mean for row in rows)
+    clean = rows[0].clean[column].mean
+    return Finding.of(
+        "An adversary gets most with ", (column,), f": {formats.percent(accuracy)} % accuracy in the mean of "
+        f"{len(rows)} protectors, where clean images give {formats.percent(clean)} %. That is a recovered share of "
+        f"{share(found.mean)}, and breaks {len(found.broken)} of {len(rows)}.",
+    )  # fmt: skip
+
+
+def _of_row(panel: Panel, row: Row, among: int) -> Finding:
+    found = _recovery(row)
+    rank = panel.ranks.get(row.protector)
+    ranked = f", rank {rank.text()} of {rank.rows} in its class" if rank and rank.rows > 1 else ""
+    budget = row.budget
+    return Finding.of(
+        "Of ", f"{among} protectors with a bound " if among > 1 else "protectors with a bound ", (row.protector,),
+        f" ({budget.perturbation_class}, PSNR {formats.psnr(budget.psnr)} dB{ranked}) leaves an adversary least: a "
+        f"recovered share of {share(found.mean)} in the mean of {len(found.shares)} countermeasures. "
+        "In the worst one, ",
+        (found.worst,), f", it is {found.shares[found.worst]:.0f} %.",
+    )  # fmt: skip
+
+
+def _of_all(rows: Sequence[Row]) -> Finding:
+    broken = {row.protector: _recovery(row).broken for row in rows}
+    firm = [name for name, by in broken.items() if not by]
+    columns = len(rows[0].columns)
+    if firm:
+        return Finding.of(
+            f"{len(firm)} of {len(rows)} protectors with a bound withstand all {columns} countermeasures: ",
+            *_listed(firm), f". No column gives back {BROKEN:.0f} %.",
+        )  # fmt: skip
+    by_column = Counter(column for by in broken.values() for column in by)
+    most = max(by_column.values())
+    strongest = [column for column in rows[0].columns if by_column[column] == most]
+    least = min(len(by) for by in broken.values())
+    return Finding.of(
+        f"None of {len(rows)} protectors with a bound withstands all {columns} countermeasures: each is broken by "
+        f"{least} or more, which give back {BROKEN:.0f} % of the clean accuracy above chance. Most, {most} of "
+        f"{len(rows)}, are broken by ", *_listed(strongest), ".",
+    )  # fmt: skip
+
+
+def _listed(names: Sequence[str]) -> Iterator[str | tuple[str, ...]]:
+    """Yield names with commas between them, and how many more there are than are named."""
+    for i, name in enumerate(names[:MOST_NAMED]):
+        yield from [", "] * (i > 0)
+        yield (name,)
+    if len(names) > MOST_NAMED:
+        yield f" and {len(names) - MOST_NAMED} more"
+
+
+def share(value: Estimate) -> str:
+    """Write a share in percent with its interval, and what that is of."""
+    if value.half_width is not None:
+        return f"{value.mean:.0f} ± {value.half_width:.0f} % (n = {value.n})"
+    if value.low is None or value.high is None:
+        return f"{value.mean:.0f} % (n = {value.n})"
+    return (
+        f"{value.mean:.0f} % (n = {value.n}; 95 % interval of the test set alone {value.low:.0f} to {value.high:.0f})"
     )
 
 
-def _bounds(row: Row, panel: Panel, cells: int) -> dict[str, tuple[float, float]]:
-    """Return intervals of a row's recovered shares, in percent, that hold for all ``cells`` together at 95 %.
-
-    The errors of the row and of the clean row count as unrelated, which is wide where both fail on the same images.
-    """
-    factor = quantile(panel.spread_degrees, (1 - LEVEL) / cells)
-    intervals = {}
+def _recovery(row: Row) -> Recovery:
     assert row.recovery is not None
-    for column, share in row.recovery.shares.items():
-        clean = row.clean[column]
-        error = math.hypot(row.error(row.cells[column]), share / 100 * row.error(clean))
-        half = factor * 100 * error / (clean.mean - row.chance)
-        intervals[column] = share - half, share + half
-    return intervals
-
-
-def quantile(degrees: int, error: float) -> float:
-    """Return the two-sided quantile at ``error``: Student's t where a spread is estimated, else the normal one."""
-    from scipy.special import ndtri, stdtrit
-
-    found: float = (stdtrit(degrees, 1 - error / 2) if degrees else ndtri(1 - error / 2)).item()
-    return found
-
-
-def front_page(panel: Panel, columns: Sequence[str] = ()) -> str:
-    """Return Markdown for the front page of a project: setting, table with these ``columns``, agreement, sentences.
-
-    Raises UserError for a column that the panel does not have.
-    """
-    for column in columns:
-        if column not in panel.columns:
-            raise UserError(f"the board has no column {column!r}", did_you_mean(column, panel.columns))
-    parts = [_setting(panel), _table(panel, columns)]
-    parts += [agreement.text for agreement in agreements(panel)]
-    said = findings(panel).sentences()
-    if said:
-        parts.append(f"{_confidence(panel)}\n" + "\n".join(f"- {sentence}" for sentence in said))
-    return "\n\n".join(parts) + "\n"
-
-
-def _setting(panel: Panel) -> str:
-    d = panel.dataset
-    low, high = panel.n
-    seeds = (
-        "one seed a cell (n=1: the spread over seeds is not known)"
-        if high == 1
-        else f"n = {formats.span(low, high)} seeds a cell"
-    )
-    size = f"{d.train:,} training and {d.test:,} test images"
-    return (
-        f"Test accuracy in percent of the victim `{panel.victim}` on clean images, lower is better protection: "
-        f"`{d.selector}` ({d.source}, {size}), protocol `{panel.protocol}` v{panel.protocol_version}, "
-        f"{panel.precision}, {seeds}. *Recovered* is the mean share of the clean accuracy that an adversary gets back, "
-        f"*broken by* the number of columns that give back {BROKEN:.0f} % of it. Rows are ranked within their "
-        "perturbation class, and share a rank where they cannot be told apart. "
-        f"^: an earlier epoch is more than {EARLY:.0f} points better."
-    )
-
-
-def _table(panel: Panel, columns: Sequence[str]) -> str:
-    heads = ["class", "rank", "protector", "recovered", "broken by", *columns, f"mean of {len(panel.counted)}"]
-    heads += ["RMS", "PSNR"]
-    rule = ["---", "---:", "---", *["---:"] * (len(heads) - 3)]
-    body = []
-    for name, row in lines(panel):
-        rank, back = panel.ranks.get(row.protector), row.recovery
-        cells = [formats.cell(row.cells[c]) if c in row.cells else formats.MISSING for c in columns]
-        body.append(
-            [
-                name,
-                rank.text() if rank else formats.MISSING,
-                f"`{row.protector}`",
-                formats.recovered(row),
-                f"{len(back.broken)} of {len(back.shares)}" if back else formats.MISSING,
-                *cells,
-                formats.mean(row),
-                f"{row.budget.rms:.1f}",
-                formats.psnr(row.budget.psnr),
-            ]
-        )
-    return "\n".join(f"| {' | '.join(line)} |" for line in [heads, rule, *body])
-
-
-def _confidence(panel: Panel) -> str:
-    of = "the error of the test set alone" if panel.n[1] == 1 else "the spread over seeds and the error of the test set"
-    return (
-        f"Certain at 95 %, all of it together, counting {of}; a protector is *broken* by what gives back at least "
-        f"{BROKEN:.0f} % of the clean accuracy under the same countermeasure, and *survives* what certainly gives back "
-        "less:"
-    )
-
-
-def _names(names: Sequence[str]) -> str:
-    shown = [f"`{name}`" for name in names]
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
-
-
-BEGIN, END = "<!-- ue-bench leaderboard summary", "<!-- end of summary -->"
-
-
-def replaced(page: str, text: str, command: str) -> str:
-    """Return a page with ``text`` in place of what stands between the two marks; ``command`` stands in the first.
-
-    Raises UserError for a page without them.
-    """
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise UserError("the page has no place for a summary", f"write two lines: {BEGIN} --> and {END}")
-    return f"{before}<!-- {command} -->\n\n{text}\n{END}{after}"
+    return row.recovery

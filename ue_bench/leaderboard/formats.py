@@ -6,8 +6,9 @@ import re
 
 from .badges import REPORTED, REPRODUCED
 from .bounds import PerturbationSummary
+from .cell_summary import CellSummary
 from .intervals import Z975, Estimate
-from .statistics import CellSummary, Panel, Row
+from .statistics import Panel, Row
 
 MISSING = "–"
 ACCURACY = "Accuracy of the victim on clean test images, in percent: lower is better protection."

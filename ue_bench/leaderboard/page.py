@@ -3,160 +3,103 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import files
-from typing import Any
 
 from . import colour, commands, formats, print_agreement, summary
 from .board import BoardInfo
-from .published import beside
-from .statistics import CellSummary, Panel
+from .details import failure_text, gaps
+from .evidence import Evidence
+from .headline import BROKEN, is_defined
+from .page_data import classes, page_data, seconds
+from .print_agreement import PrintAgreement
+from .published import Published, beside
+from .statistics import Panel
 from .tables import PUBLISHED, reproduce
-from .versions import obstacle
+from .templating import render, stylesheet, template
 
-RESULT_LABELS = (
-    "id",
-    "key",
-    "seed",
-    "accuracy, last epoch",
-    "accuracy, peak (epoch chosen on the test set: an oracle)",
-    "accuracy, training batches of the last epoch",
-    "training loss",
-    "Linf of the protected set, mean / max (of 255)",
-    "RMS (of 255) / share of values changed by more than 8",
-    "L2 mean / L0 mean (pixels)",
-    "PSNR / SSIM",
-    "time to protect / to train",
-    "training speed",
-    "peak memory",
-    "device",
-    "versions",
-    "attempts / finished",
-)
+NO_COLOUR = "hx"  # of a number that cannot be placed between chance and clean training
+SCRIPTS = ("base", "filter", "table", "turned", "printed", "charts", "drawer", "compare", "export", "main")
 
 
-def html(board: BoardInfo, panels: Sequence[Panel]) -> str:
-    """Return the whole page as text."""
-    import jinja2
+def html(
+    board: BoardInfo,
+    panels: Sequence[Panel],
+    evidence: Evidence | None = None,
+    evasion: bool = False,
+    beside_it: Sequence[tuple[str, str]] = (),
+) -> str:
+    """Return the whole page as text. ``evasion`` says that there is a page of evasion beside it.
+
+    A page of some rows of a board has links to its overview and to the pages ``beside_it``, each with a label. What is
+    said of all rows together, such as the agreement with print, stands on the overview.
+    """
     from markupsafe import Markup
 
-    environment = jinja2.Environment(
-        autoescape=True,
-        loader=jinja2.FunctionLoader(_template),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template("page.html").render(
+    evidence = evidence or Evidence()
+    published = [] if beside_it else beside(panels)
+    data = page_data(board, panels, evidence)
+    if beside_it:
+        for panel_data in data["panels"]:
+            panel_data["printed"] = []
+    return render(
+        "page.html",
         board=board,
+        evasion=evasion,
+        beside_it=beside_it,
         panels=panels,
+        classes=classes,
         empty_board_command=commands.empty_board_command(board),
-        reproduce=[reproduce(board, panel) for panel in panels],
-        published=beside(panels),
-        agreements=[(panel, found) for panel in panels if (found := print_agreement.agreements(panel))],
+        reproduce=[] if beside_it else [reproduce(board, panel) for panel in panels],
+        published=[(table, _published_heat(table, board, panels)) for table in published],
+        agreements=[] if beside_it else _agreements(panels),
         agreement=print_agreement,
         published_note=PUBLISHED,
         f=formats,
         summary=summary,
-        level=colour.level,
+        heat=heat,
+        seconds=seconds,
+        broken=BROKEN,
         levels=range(len(colour.levels(colour.LIGHT))),
-        details=details(board, panels),
-        css=Markup(_template("page.css") + _heat_css()),
-        js=Markup(_template("page.js")),
+        gaps=[gaps(panel, evidence) for panel in panels],
+        absent=[_absent(panel, evidence) for panel in panels],
+        data=data,
+        css=stylesheet("page.css"),
+        js=Markup("".join(template(f"scripts/{name}.js") for name in SCRIPTS)),
     )
 
 
-def _template(name: str) -> str:
-    return (files("ue_bench.leaderboard") / "templates" / name).read_text(encoding="utf-8")
+def _agreements(panels: Sequence[Panel]) -> list[tuple[Panel, list[PrintAgreement]]]:
+    return [(panel, found) for panel in panels if (found := print_agreement.agreements(panel))]
 
 
-def _heat_css() -> str:
-    """Return one class a level, for light and for dark pages."""
-
-    def rules(stops: tuple[str, ...]) -> str:
-        pairs = enumerate(colour.levels(stops))
-        return "\n".join(f".h{i} {{ background: {ground}; color: {text}; }}" for i, (ground, text) in pairs)
-
-    return f"{rules(colour.LIGHT)}\n@media (prefers-color-scheme: dark) {{\n{rules(colour.DARK)}\n}}\n"
+def heat(panel: Panel, column: str, accuracy: float) -> str:
+    """Return the class of an accuracy's colour, between chance and clean training under the same countermeasure."""
+    return _class(panel.share(column, accuracy))
 
 
-def details(board: BoardInfo, panels: Sequence[Panel]) -> dict[str, Any]:
-    """Return how every cell was made, as plain data: what the page shows behind a click."""
-    cells = {
-        cell.keys[0]: {
-            "protector": cell.protector,
-            "countermeasure": cell.countermeasure,
-            "accuracy": f"{formats.interval(cell.accuracy)} %",
-            "certainty": _certainty(cell),
-            "notes": _notes(panel, cell),
-            "command": (command := commands.cell_command(board, cell)),
-            "needs": obstacle(board, cell.results[0]) or commands.conditions(cell.results[0], [command]),
-            "panel": number,
-            "keys": cell.keys,
-            "results": _results(cell),
-        }
-        for number, panel in enumerate(panels)
-        for row in panel.rows
-        for cell in row.cells.values()
+def _class(share: float | None) -> str:
+    return NO_COLOUR if share is None else f"h{colour.level(share)}"
+
+
+def _published_heat(table: Published, board: BoardInfo, panels: Sequence[Panel]) -> dict[tuple[str, str], str]:
+    """Return the class of every printed number by method and column, between chance and what the same table prints."""
+    chance = next(p.chance for p in panels if table.dataset in (p.dataset.selector.partition("[")[0], board.name))
+    clean = next((row.accuracies for row in table.rows if row.protector == board.clean), {})
+    return {
+        (row.method, column): _class(
+            100 * (accuracy - chance) / (clean[column] - chance)
+            if column in clean and is_defined(clean[column], chance)
+            else None
+        )
+        for row in table.rows
+        for column, accuracy in row.accuracies.items()
     }
-    return {"labels": RESULT_LABELS, "panels": [_shared(panel) for panel in panels], "cells": cells}
 
 
-def _certainty(cell: CellSummary) -> str:
-    interval = f"{cell.accuracy.low:.2f} to {cell.accuracy.high:.2f}"
-    if cell.n == 1:
-        return f"n = 1: nothing is known of the spread over seeds; 95 % interval of the test set alone {interval}"
-    doubt = ", nearly worthless at n = 2" if cell.n == 2 else ""
-    return f"mean of n = {cell.n} seeds; 95 % interval over seeds and test images {interval}{doubt}"
-
-
-def _notes(panel: Panel, cell: CellSummary) -> list[str]:
-    notes = [note for column, note in formats.column_notes(panel) if column == cell.countermeasure]
-    if cell.countermeasure in panel.extra:
-        notes.append("Not on the board: in no mean and no worst case.")
-    if cell.superseded:
-        notes.append(f"{cell.superseded} older result(s) of a seed set aside for a newer one.")
-    return notes
-
-
-def _shared(panel: Panel) -> list[tuple[str, str]]:
-    data = panel.dataset
+def _absent(panel: Panel, evidence: Evidence) -> list[str]:
+    """Return what failed in rows of the board that have no result at all."""
     return [
-        ("dataset", data.selector),
-        ("source", data.source),
-        ("fingerprint", data.fingerprint),
-        ("images", f"{data.train:,} training, {data.test:,} test, {data.classes} classes, {data.width}x{data.height}"),
-        ("victim", panel.victim),
-        ("protocol", f"{panel.protocol}, version {panel.protocol_version}"),
-        ("precision", panel.precision),
-        ("fraction protected", formats.fraction(panel.fraction)),
+        f"{protector} under {column}: {failure_text(failure)}"
+        for protector in panel.missing
+        for column in panel.columns
+        for failure in evidence.failed(panel, protector, column)
     ]
-
-
-def _results(cell: CellSummary) -> list[list[str]]:
-    """Return the values of ``RESULT_LABELS`` for every seed."""
-    rows = []
-    for r in cell.results:
-        m, b, c, e = r.metrics, r.budget, r.cost, r.environment
-        values = [
-            r.id,
-            r.key,
-            str(r.seed),
-            f"{m.accuracy_last:.2f} %",
-            f"{m.accuracy_peak:.2f} % at epoch {m.peak_epoch:g}",
-            "not measured" if m.accuracy_train is None else f"{m.accuracy_train:.2f} %",
-            f"{m.loss_train:.4g}",
-            f"{b.linf_mean:.2f} / {b.linf_max} (declared: {b.declared})",
-            f"{b.rms:.2f} / {100 * b.over_8:.2f} %",
-            f"{b.l2_mean:.3f} / {b.l0_mean:,.0f}",
-            f"{formats.psnr(b.psnr)} dB / {b.ssim:.4f}",
-            f"{c.protect_seconds:,.1f} s / {c.train_seconds:,.1f} s",
-            f"{c.images_per_second:,.0f} images/s",
-            f"{c.peak_memory_mb:,.0f} MB",
-            f"{e.device}, {e.threads} threads",
-            f"ue-bench {e.ue_bench} ({e.commit}), torch {e.torch}, Python {e.python}",
-            f"{r.attempts} / {r.finished}",
-        ]
-        assert len(values) == len(RESULT_LABELS)
-        rows.append(values)
-    return rows

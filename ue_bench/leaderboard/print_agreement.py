@@ -85,7 +85,37 @@ def agreements(panel: Panel) -> list[PrintAgreement]:
     return [agreement for agreement in found if agreement is not None]
 
 
-def _agreement(panel: Panel, table: Table) -> PrintAgreement | None:
+@dataclass(frozen=True)
+class PrintedNumbers:
+    """What a table prints for cells of a panel: accuracies by row and column, and names in print by row.
+
+    ``clean`` are the printed accuracies of unprotected images by column.
+    """
+
+    source: str
+    accuracies: Mapping[str, Mapping[str, float]]
+    names: Mapping[str, str]
+    clean: Mapping[str, float]
+
+
+def printed_numbers(panel: Panel) -> list[PrintedNumbers]:
+    """Return what registered tables print for cells of the panel, references too; tables without any are left out."""
+    found = []
+    for table in published.readable_tables():
+        matches, clean = _matches(panel, table)
+        accuracies = {
+            row.protector: {c: value for c, value in printed.items() if c in (*panel.columns, *panel.extra)}
+            for row, _, printed in matches
+        }
+        names = {row.protector: line.label[-1] for row, line, _ in matches}
+        accuracies = {name: values for name, values in accuracies.items() if values}
+        if accuracies:
+            found.append(PrintedNumbers(table.source, accuracies, names, clean))
+    return found
+
+
+def _matches(panel: Panel, table: Table) -> tuple[list[tuple[Row, Line, dict[str, float]]], dict[str, float]]:
+    """Return rows with their line of the table and what it prints, each once, and what it prints of clean images."""
     names = {panel.dataset.selector.partition("[")[0], panel.board.name, ""}
     matched: dict[str, tuple[Row, Line, dict[str, float]]] = {}
     clean: dict[str, float] = {}
@@ -96,8 +126,14 @@ def _agreement(panel: Panel, table: Table) -> PrintAgreement | None:
             if protector == panel.board.clean:
                 clean |= printed
             row = _row(panel, protector)
-            if row is not None and not row.reference and row.protector not in matched:
+            if row is not None and row.protector not in matched:
                 matched[row.protector] = row, line, printed
+    return list(matched.values()), clean
+
+
+def _agreement(panel: Panel, table: Table) -> PrintAgreement | None:
+    matches, clean = _matches(panel, table)
+    matched = {row.protector: (row, line, printed) for row, line, printed in matches if not row.reference}
     if len(matched) < FEWEST:
         return None
     pairs = {

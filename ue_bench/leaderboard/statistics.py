@@ -20,70 +20,11 @@ from ue_bench.store.schema import DatasetInfo, Result
 from .badges import HERE, REPORTED, REPRODUCED
 from .board import BoardInfo
 from .bounds import UNBOUNDED, PerturbationSummary, measured
+from .cell_summary import CellSummary
 from .headline import Column, Recovery, bias_of_maximum, is_defined, pooled_spread, recovery
-from .intervals import Estimate, accuracy, binomial_error, mean_accuracy
+from .intervals import Estimate, mean_accuracy
 from .ranks import Rank, ranks
 from .versions import obstacle
-
-EARLY = 5.0  # points that an earlier epoch is better by, from which on that is said
-
-
-@dataclass(frozen=True)
-class CellSummary:
-    """The results of one protector against one countermeasure, one a seed, in the order of seeds."""
-
-    protector: str
-    countermeasure: str
-    results: tuple[Result, ...]
-    superseded: int = 0  # older results of a seed that is here with a newer one
-
-    @property
-    def n(self) -> int:
-        return len(self.results)
-
-    @cached_property
-    def accuracy(self) -> Estimate:
-        return accuracy([r.metrics.accuracy_last for r in self.results], self.images)
-
-    @property
-    def mean(self) -> float:
-        return self.accuracy.mean
-
-    @property
-    def half_width(self) -> float | None:
-        return self.accuracy.half_width
-
-    @cached_property
-    def by_seed(self) -> dict[int, float]:
-        return {r.seed: r.metrics.accuracy_last for r in self.results}
-
-    @cached_property
-    def peak(self) -> float:
-        """Mean over seeds of the highest accuracy of any epoch, chosen on the test set: an oracle."""
-        return fmean(r.metrics.accuracy_peak for r in self.results)
-
-    @property
-    def peaks_early(self) -> bool:
-        """Whether an adversary who stopped at the best epoch would have had more than 5 points above the last one."""
-        return self.peak - self.mean > EARLY
-
-    @property
-    def binomial_error(self) -> float:
-        """Binomial standard error from the size of the test set; not an interval over seeds."""
-        return binomial_error(self.mean, self.images)
-
-    @property
-    def images(self) -> int:
-        """Size of the test set."""
-        return self.results[0].dataset.test
-
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        return tuple(r.seed for r in self.results)
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        return tuple(r.key for r in self.results)
 
 
 @dataclass(frozen=True)
@@ -233,10 +174,15 @@ class Panel:
         """The countermeasures that count, each once."""
         return tuple(c for c in self.columns if c not in self.repeated)
 
+    @cached_property
+    def clean_by_column(self) -> dict[str, float]:
+        """Accuracies in percent of training on unprotected images, where they are known."""
+        return {c: cell.mean for row in self.rows for c, cell in row.clean.items()}
+
     @property
     def undefined(self) -> tuple[str, ...]:
         """Columns in which clean training is too near to chance for a share."""
-        clean = {c: cell.mean for row in self.rows for c, cell in row.clean.items()}
+        clean = self.clean_by_column
         return tuple(c for c in self.counted if c in clean and not is_defined(clean[c], self.chance))
 
     @property
@@ -282,6 +228,13 @@ class Panel:
         clean, plain = self.board.clean, self.board.plain
         cells = [row.cells[plain] for row in self.rows if row.protector == clean and plain in row.cells]
         return cells[0].mean if cells else None
+
+    def share(self, column: str, accuracy: float) -> float | None:
+        """Return what an adversary gets back in a column, in percent; None where clean training is not known there."""
+        clean = self.clean_by_column.get(column)
+        if clean is None or not is_defined(clean, self.chance):
+            return None
+        return 100 * (accuracy - self.chance) / (clean - self.chance)
 
     def difference(self, first: str, second: str) -> float | None:
         """Return the largest difference between two columns in any row."""

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from . import commands, formats, summary
 from .board import BoardInfo
+from .cell_summary import CellSummary
 from .print_agreement import HEADS, LEGEND, agreements
 from .published import Published, beside
-from .statistics import CellSummary, Panel, Row
+from .statistics import Panel, Row
 
 if TYPE_CHECKING:
     import pandas
@@ -26,7 +27,7 @@ NAME_WIDTHS = (13, 10, 8)  # names are broken into lines of this width, the narr
 
 def markdown(board: BoardInfo, panels: Sequence[Panel]) -> str:
     """Return the board as a Markdown page for GitHub."""
-    parts = [f"# {_plain(board.title)}", _plain(board.description)]
+    parts = [f"# {plain(board.title)}", plain(board.description)]
     if panels:
         parts += [
             f"{formats.ACCURACY} The worst case is the countermeasure that breaks a protector most.",
@@ -43,9 +44,9 @@ def markdown(board: BoardInfo, panels: Sequence[Panel]) -> str:
     if panels:
         parts.append("## Reproduce")
     for panel in panels:
-        heading = f"{_code(panel.dataset.selector)}, {_plain(formats.setting(panel))}:" if len(panels) > 1 else ""
+        heading = f"{code(panel.dataset.selector)}, {plain(formats.setting(panel))}:" if len(panels) > 1 else ""
         lines, needs = reproduce(board, panel)
-        parts += [heading, "\n".join(["```sh", *lines, "```"]) if lines else "", _plain(needs)]
+        parts += [heading, "\n".join(["```sh", *lines, "```"]) if lines else "", plain(needs)]
     if board.notes:
         parts += ["## Notes", _bullets(board.notes)]
     parts += itertools.chain.from_iterable(_markdown_agreement(panel) for panel in panels)
@@ -63,7 +64,7 @@ def _markdown_panel(panel: Panel) -> list[str]:
     columns = (*panel.columns, *panel.extra)
     noted = dict(formats.column_notes(panel))
     head = ["protector", "mean", "worst case"]
-    head += [_code(c) + (" \\*" if c in noted else "") for c in columns]
+    head += [code(c) + (" \\*" if c in noted else "") for c in columns]
     head += ["n", "declared", "Linf max", "RMS", "PSNR", "SSIM"]
     rows = [_markdown_row(row, columns) for row in panel.rows]
     facts = [
@@ -74,50 +75,50 @@ def _markdown_panel(panel: Panel) -> list[str]:
         *summary.facts(panel),
         *formats.remarks(panel),
     ]
-    notes = [f"\\* {_code(column)}: {_plain(note)}" for column, note in noted.items()]
-    title = f"## {_code(panel.dataset.selector)}: {_plain(formats.setting(panel))}"
+    notes = [f"\\* {code(column)}: {plain(note)}" for column, note in noted.items()]
+    title = f"## {code(panel.dataset.selector)}: {plain(formats.setting(panel))}"
     return [title, _bullets(facts), _markdown_summary(panel), _pipes(head, rows), "\n\n".join(notes)]
 
 
 def _markdown_summary(panel: Panel) -> str:
     rows = []
     for name, row in summary.lines(panel):
-        cells = [f"{text} {_code(of)}" if of else text for text, of in summary.texts(panel, row)]
-        rows.append([_plain(name), _code(row.protector), *cells, formats.span(*row.n)])
+        cells = [f"{text} {code(of)}" if of else text for text, of in summary.texts(panel, row)]
+        rows.append([plain(name), code(row.protector), *cells, formats.span(*row.n)])
     return _pipes(["class", "protector", *summary.HEADS, "n"], rows)
 
 
 def _markdown_row(row: Row, columns: Iterable[str]) -> list[str]:
     budget = row.budget
-    name = _code(row.protector) + (" (reference)" if row.reference else "")
-    worst = formats.worst(row) + (f" {_code(row.worst.countermeasure)}" if row.worst else "")
+    name = code(row.protector) + (" (reference)" if row.reference else "")
+    worst = formats.worst(row) + (f" {code(row.worst.countermeasure)}" if row.worst else "")
     cells = [_accuracy(row.cells.get(c)) for c in columns]
     measured = [formats.linf(budget), f"{budget.rms:.2f}", formats.psnr(budget.psnr), f"{budget.ssim:.3f}"]
-    return [name, formats.mean(row), worst, *cells, formats.span(*row.n), _plain(budget.declared), *measured]
+    return [name, formats.mean(row), worst, *cells, formats.span(*row.n), plain(budget.declared), *measured]
 
 
 def _markdown_agreement(panel: Panel) -> list[str]:
     found = agreements(panel)
     if not found:
         return []
-    title = f"## Agreement with print: {_code(panel.dataset.selector)}, {_plain(formats.setting(panel))}"
-    parts = [title, _plain(LEGEND)]
+    title = f"## Agreement with print: {code(panel.dataset.selector)}, {plain(formats.setting(panel))}"
+    parts = [title, plain(LEGEND)]
     for agreement in found:
-        names = ", ".join(f"{_code(ours)} ({_plain(printed)})" for ours, printed in agreement.rows)
-        parts += [f"{_plain(agreement.text)} Rows: {names}.", _pipes(list(HEADS), agreement.lines())]
+        names = ", ".join(f"{code(ours)} ({plain(printed)})" for ours, printed in agreement.rows)
+        parts += [f"{plain(agreement.text)} Rows: {names}.", _pipes(list(HEADS), agreement.lines())]
     return parts
 
 
 def _markdown_published(table: Published) -> list[str]:
-    head = ["method", "our name", "mean", "worst case", *map(_code, table.columns)]
+    head = ["method", "our name", "mean", "worst case", *map(code, table.columns)]
     rows = []
     for row in table.rows:
-        worst = f"{formats.percent(row.accuracies[row.worst])} {_code(row.worst)}"
+        worst = f"{formats.percent(row.accuracies[row.worst])} {code(row.worst)}"
         cells = [formats.percent(row.accuracies[c]) if c in row.accuracies else formats.MISSING for c in table.columns]
-        rows.append([_plain(row.method), _code(row.protector), formats.percent(row.mean), worst, *cells])
+        rows.append([plain(row.method), code(row.protector), formats.percent(row.mean), worst, *cells])
     notes = [f"{row.method}, {note}" for row in table.rows for note in row.notes]
     label = f"{table.dataset}: {PUBLISHED}"
-    return [f"## {_plain(table.title)}", _plain(label), _pipes(head, rows), _bullets(notes)]
+    return [f"## {plain(table.title)}", plain(label), _pipes(head, rows), _bullets(notes)]
 
 
 PUBLISHED = (
@@ -135,15 +136,20 @@ def _pipes(head: list[str], rows: list[list[str]]) -> str:
 
 
 def _bullets(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {_plain(line)}" for line in lines)
+    return "\n".join(f"- {plain(line)}" for line in lines)
 
 
-def _plain(text: str) -> str:
-    """Escape text so that Markdown and HTML read it as itself."""
-    return re.sub(r"([\\`*<>\[\]|])", r"\\\1", " ".join(text.split())).replace("&", "&amp;")
+def plain(text: str) -> str:
+    """Escape text so that Markdown and HTML read it as itself, in one line."""
+    return escaped(" ".join(text.split()))
 
 
-def _code(text: str) -> str:
+def escaped(text: str) -> str:
+    """Escape text so that Markdown and HTML read it as itself; spaces stay as they are."""
+    return re.sub(r"([\\`*<>\[\]|])", r"\\\1", text).replace("&", "&amp;")
+
+
+def code(text: str) -> str:
     """Return a code span that holds any text, also in a table."""
     text = " ".join(text.split()).replace("|", "\\|")
     ticks = "`" * (max((len(run) for run in re.findall("`+", text)), default=0) + 1)

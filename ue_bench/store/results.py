@@ -110,6 +110,13 @@ class ResultStore:
         """Return the cells that failed when they were last tried. A file that is not a failure is set aside."""
         return records(self.out / "failures", Failure, below=False)
 
+    def curve(self, key: str) -> Curve | None:
+        """Return the curve of the result with that key; None where there is none that can be read."""
+        try:
+            return Curve.model_validate_json((self.out / "curves" / f"{key}.json").read_bytes())
+        except (OSError, ValueError):
+            return None
+
     def write(self, result: Result, curve: Curve) -> None:
         """Record a finished cell; its earlier failure, if any, is forgotten.
 

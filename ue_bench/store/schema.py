@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
-from ..catalogue.selectors import parse
+from ..catalogue.selectors import plugin_names
 from ..errors import UserError
 from ..keys import canonical_json, digest
 
@@ -18,8 +18,21 @@ LARGEST: Final = 2048  # bytes of a result
 VERIFIED: Final = "verified"  # context of a validation: the key was compared with the cell when the file was read
 
 
+_field_names: dict[frozenset[str], set[str]] = {}  # one set of each kind, which records share
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _share_field_names(self) -> Self:
+        """Let records that name the same fields share the set of names: it takes more memory than their values.
+
+        Nothing changes it: records are frozen, and copies of a record get a copy.
+        """
+        names = self.__pydantic_fields_set__
+        object.__setattr__(self, "__pydantic_fields_set__", _field_names.setdefault(frozenset(names), names))
+        return self
 
 
 # Results are rounded to six digits, and single-precision sums pass their limits by rounding errors.
@@ -250,7 +263,7 @@ class Curve(_Record):
 def _names(selector: str) -> list[str]:
     """Return the names of the plugins in a selector. Raises ValueError when it cannot be read."""
     try:
-        return [part.name for term in parse(selector) for part in term.parts]
+        return plugin_names(selector)
     except UserError as error:
         raise ValueError(error.message) from error
 

@@ -41,7 +41,7 @@ def kinds_of(text: str) -> list[str]:
     Raises UserError with the nearest names when it is none.
     """
     names = registry()
-    wanted = [part.name for term in selectors.parse(text) for part in term.parts]
+    wanted = selectors.plugin_names(text)
 
     def known(kind: str, name: str) -> bool:
         records = names.of_kind(kind)

@@ -12,6 +12,7 @@ from ...catalogue.data_files import OURS
 from ...catalogue.registry import registry
 from ...contract import clean_data
 from ...contract.combination import parts, purifiers
+from ...contract.context import Context
 from ...contract.imageset import ImageSet
 from ...contract.plugin import NetworkCost
 from ...errors import Diverged
@@ -132,13 +133,7 @@ def train_victim(cell: Cell, work: Work, saved: SavedState) -> tuple[nn.Module, 
     with work.context(purify.stage_seed) as ctx:
         test = stored_split(work.artifacts, cell.data, "test")
         ctx = protect.with_clean_data(ctx, countermeasure, work.artifacts)
-        if is_cached(countermeasure):
-            train = load_images(purify.folder(work.artifacts))
-        else:
-            train = protect.training_images(cell.fraction, work.artifacts, ctx)
-            if countermeasure.overrides("purify"):
-                train = countermeasure.purify(train, ctx)
-        train = train.first(cell.recipe.images(len(train)))
+        train = purified_images(cell, work, ctx)
         for purifier in purifiers(countermeasure):
             if getattr(purifier, "apply_to_test", False):
                 test = purifier.purify(test, clean_data.with_clean_data(ctx, purifier))
@@ -172,6 +167,21 @@ def train_victim(cell: Cell, work: Work, saved: SavedState) -> tuple[nn.Module, 
             saved.remove()
             raise
     return model, outcome, train
+
+
+def purified_images(cell: Cell, work: Work, ctx: Context) -> ImageSet:
+    """Return the images that the victim of ``cell`` is trained on, which the stages that it needs have stored.
+
+    ``ctx`` has the seed of purification, and the clean data that the countermeasure needs.
+    """
+    countermeasure = cell.applied
+    if is_cached(countermeasure):
+        train = load_images(PurifyStage.of(cell).folder(work.artifacts))
+    else:
+        train = ProtectStage.of(cell).training_images(cell.fraction, work.artifacts, ctx)
+        if countermeasure.overrides("purify"):
+            train = countermeasure.purify(train, ctx)
+    return train.first(cell.recipe.images(len(train)))
 
 
 def _distributions(cell: Cell) -> dict[str, str]:

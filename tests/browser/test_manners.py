@@ -1,0 +1,149 @@
+"""How a page behaves: by keyboard, on paper, on narrow and dark screens, without scripts, for assistive software."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import Open, needed
+from .made_up import COLUMNS, ROWS
+
+ROOT = Path(__file__).resolve().parents[2]
+BOARDS = sorted(path.parent / "index.html" for path in (ROOT / "leaderboards").glob("*/results"))
+TABLE = "#panel-1 table.measured"
+A4_LANDSCAPE = {"width": 1054, "height": 726}  # pixels between margins of 9 mm, 96 an inch
+
+
+@pytest.fixture(scope="session")
+def axe() -> str:
+    found = importlib.util.find_spec("axe_playwright_python")
+    folder = needed(found and found.submodule_search_locations, "axe-playwright-python is not installed")[0]
+    return (Path(folder) / "axe.min.js").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("address", ["", "#view=turned", "#view=scatter", "#view=curves", "#row=em&with=ops", "cell"])
+def test_axe_finds_nothing(visit: Open, axe: str, address: str) -> None:
+    page = visit(hash="" if address == "cell" else address, color_scheme="dark" if address == "cell" else "light")
+    if address == "cell":
+        page.locator("[data-cell]").first.click()
+    page.evaluate(axe)
+    found: dict[str, Any] = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
+    assert [(one["id"], one["impact"], one["nodes"][0]["html"][:200]) for one in found["violations"]] == []
+
+
+def test_axe_finds_nothing_on_a_narrow_screen(visit: Open, axe: str) -> None:
+    page = visit(viewport={"width": 400, "height": 800})
+    page.evaluate(axe)
+    found: dict[str, Any] = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
+    assert [(one["id"], one["nodes"][0]["html"][:200]) for one in found["violations"]] == []
+
+
+@pytest.mark.parametrize("path", BOARDS, ids=lambda path: path.parent.name)
+def test_pages_of_this_repository_open_quickly_and_quietly(visit: Open, path: Path) -> None:
+    page = visit(path)
+    assert page.locator("section.panel:visible").count() >= 1
+    page.locator("[data-cell]").first.click()
+    assert page.is_visible("#detail svg")
+    file = page.get_attribute("#detail .file a", "href")
+    assert file is not None
+    assert (path.parent / file).is_file()
+    assert path.stat().st_size < 1_500_000
+
+
+def test_a_page_is_used_by_keyboard_alone(visit: Open) -> None:
+    page = visit()
+    stops = []
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        stops.append(page.evaluate("document.activeElement.outerHTML.slice(0, 200)"))
+        if stops[-1].startswith("<body"):
+            break
+    stops = [stop for stop in stops if not stop.startswith("<body")]
+    assert len(stops) < 25
+    assert 'class="skip"' in stops[0]
+    assert sum("data-cell" in stop for stop in stops) + sum("data-row" in stop for stop in stops) == 1
+
+    page.locator(f"{TABLE} button[tabindex='0']").focus()
+    focused = "document.activeElement.getAttribute('aria-label') ?? document.activeElement.innerText"
+    for key in ("ArrowDown", *["ArrowRight"] * 2):
+        page.keyboard.press(key)
+    assert page.evaluate(focused).startswith("em against mixup")
+    for key, label in (("End", "em against at"), ("ArrowUp", "none against at"), ("ArrowDown", "em against at")):
+        page.keyboard.press(key)
+        assert page.evaluate(focused).startswith(label)
+    page.keyboard.press("Enter")
+    assert page.inner_text("#detail-title") == "em against at"
+    page.keyboard.press("Escape")
+    assert not page.is_visible("#detail")
+    assert page.evaluate(focused).startswith("em against at")
+    page.keyboard.press("Control+Home")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Enter")
+    assert page.get_attribute(f"{TABLE} th[data-key=name]", "aria-sort") == "ascending"
+
+
+def test_the_skip_link_leads_to_the_table(visit: Open) -> None:
+    page = visit()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "panel-1"
+
+
+def test_head_and_first_column_stay_in_sight(visit: Open) -> None:
+    page = visit(viewport={"width": 760, "height": 360})
+    frame = page.locator("#panel-1 .scroll")
+    frame.scroll_into_view_if_needed()
+    frame.evaluate("box => { box.scrollTop = 150; box.scrollLeft = 500; }")
+    edges = page.evaluate(
+        """() => { const at = (selector) => document.querySelector(selector).getBoundingClientRect();
+        const frame = at('#panel-1 .scroll');
+        return { top: at('#panel-1 thead .heads').bottom - frame.top,
+                 left: at('#panel-1 tr[data-name=cuda] .name').left - frame.left,
+                 scrolled: document.querySelector('#panel-1 .scroll').scrollTop }; }"""
+    )
+    assert edges["scrolled"] > 50
+    assert 0 < edges["top"] < 160
+    assert abs(edges["left"]) <= 2
+
+
+def test_a_narrow_screen_shows_a_list(visit: Open) -> None:
+    page = visit(viewport={"width": 400, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    cells = page.locator(f"{TABLE} tr[data-name=ops] td.cell")
+    assert cells.count() == len(COLUMNS)
+    for i in range(len(COLUMNS)):
+        box = cells.nth(i).bounding_box()
+        assert box is not None
+        assert 0 <= box["x"] < box["x"] + box["width"] <= 400
+    label = cells.last.evaluate("one => getComputedStyle(one, '::before').content")
+    assert label == '"at"'
+
+
+@pytest.mark.parametrize("name", ["one", *BOARDS], ids=["made up", *(path.parent.name for path in BOARDS)])
+def test_paper_holds_every_column_in_colour(visit: Open, tmp_path: Path, name: str | Path) -> None:
+    page = visit(name, viewport=A4_LANDSCAPE, color_scheme="dark")
+    page.emulate_media(media="print", color_scheme="dark")
+    edges = page.eval_on_selector_all("table tr > *", "all => all.map(one => one.getBoundingClientRect().right)")
+    assert max(edges) <= A4_LANDSCAPE["width"] + 1
+    style = page.locator("[data-cell]").first.evaluate(
+        "one => [getComputedStyle(one).printColorAdjust, getComputedStyle(document.body).backgroundColor]"
+    )
+    assert style == ["exact", "rgb(255, 255, 255)"]
+    assert not page.is_visible("#tools")
+    page.pdf(path=tmp_path / "page.pdf", prefer_css_page_size=True)
+    assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_a_dark_screen_is_dark(visit: Open) -> None:
+    page = visit(color_scheme="dark")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(17, 22, 28)"
+
+
+def test_a_page_without_scripts_shows_its_table(visit: Open) -> None:
+    page = visit(java_script_enabled=False)
+    assert not page.is_visible("#tools")
+    assert page.locator(f"{TABLE} tbody tr[data-name]").count() == len(ROWS)
+    assert page.is_visible(f"{TABLE} tr[data-name=em] td[data-label='at']")

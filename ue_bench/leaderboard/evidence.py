@@ -1,0 +1,49 @@
+"""Read what lies beside a board's results: training curves, failures, and which file holds which result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..store.listing import json_files
+from ..store.results import ResultStore
+from ..store.schema import Curve, Failure, Result, cell_id
+from .cell_summary import CellSummary
+from .statistics import Panel
+
+MOST_CURVES = 2000  # results with whose curves a page stays small enough to open; of more it names the files
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Curves by key, failures by the id of their cell, and paths of results by key, relative to the board's folder."""
+
+    curves: Mapping[str, Curve] = field(default_factory=dict)
+    failures: Mapping[str, Failure] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    def failed(self, panel: Panel, protector: str, countermeasure: str) -> list[Failure]:
+        """Return the failures of a cell's seeds that have no result."""
+        rows = [row for row in panel.rows if row.protector == protector]
+        cell: CellSummary | None = rows[0].cells.get(countermeasure) if rows else None
+        names = protector, countermeasure, panel.victim, panel.protocol
+        seeds = [seed for seed in panel.board.seeds if cell is None or seed not in cell.seeds]
+        ids = [cell_id(panel.dataset.selector, *names, seed, panel.fraction) for seed in seeds]
+        return [self.failures[name] for name in ids if name in self.failures]
+
+
+def evidence(out: Path, results: list[Result]) -> Evidence:
+    """Return what lies in the folder of a board; a curve that is missing or cannot be read is left out."""
+    files = {path.rpartition("-")[2].removesuffix(".json"): f"results/{path}" for path in json_files(out / "results")}
+    lengths = {len(digits) for digits in files}
+    paths = {r.key: files[r.key[:n]] for r in results for n in lengths if r.key[:n] in files}
+    curves = {}
+    if len(results) <= MOST_CURVES:
+        for r in results:
+            try:
+                curves[r.key] = Curve.model_validate_json((out / "curves" / f"{r.key}.json").read_bytes())
+            except (OSError, ValueError):
+                continue
+    failures = {failure.id: failure for failure in ResultStore(out).failures()}
+    return Evidence(curves, failures, paths)

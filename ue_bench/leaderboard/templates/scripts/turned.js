@@ -1,0 +1,65 @@
+// The table turned: countermeasures as rows, with what they break.
+
+function turned(section, panel, choice) {
+  const table = element("table", "", "turned");
+  const source = section.querySelector("table.measured");
+  const rows = bodyRows(source).filter((row) => !row.hidden);
+  const heads = headers(source);
+
+  const head = table.createTHead().insertRow();
+  head.className = "heads";
+  const addHead = (key, label, kind, className, title = "") => {
+    const made = element("th", "", className);
+    made.scope = "col";
+    made.dataset.key = key;
+    made.dataset.kind = kind;
+    made.setAttribute("aria-sort", "none");
+    const control = element("button");
+    control.type = "button";
+    if (title) control.title = title;
+    control.append(label);
+    made.append(control);
+    head.append(made);
+  };
+  addHead("name", "Countermeasure", "text", "name");
+  addHead("breaks", "Breaks", "number", "broken", `protectors of which it recovers at least ${data.broken} %`);
+  addHead("share", "Recovers", "number", "share", "mean share over the protectors shown, references apart");
+  for (const row of rows) addHead(`p:${row.dataset.name}`, named(row.dataset.name), "number", "cm");
+
+  const body = table.createTBody();
+  heads.forEach((original, i) => {
+    const column = panel.columns.find((one) => `cm:${one.name}` === original.dataset.key);
+    if (!column || original.hidden) return;
+    const line = body.insertRow();
+    line.dataset.name = column.name;
+    const label = element("th", "", "name");
+    label.scope = "row";
+    label.dataset.v = column.name;
+    label.append(named(column.name));
+    line.append(label);
+    const shares = rows.map((row) => rowOf(panel, row.dataset.name)).filter((row) => !row.reference)
+      .map((row) => cellOf(panel, row, column.name)?.share ?? null).filter((share) => share !== null);
+    const broken = shares.filter((share) => share >= data.broken).length;
+    const addCell = (text, value, className, title) => {
+      const made = element("td", text, className);
+      made.dataset.v = value;
+      made.dataset.label = title;
+      line.append(made);
+    };
+    addCell(shares.length ? `${broken} of ${shares.length}` : "–", shares.length ? broken : "", "broken", "breaks");
+    addCell(shares.length ? `${mean(shares).toFixed(0)} %` : "–", shares.length ? mean(shares) : "", "share", "recovers");
+    for (const row of rows) {
+      const copy = row.cells[i].cloneNode(true);
+      copy.classList.remove("worst");
+      copy.dataset.label = row.dataset.name;
+      line.append(copy);
+    }
+  });
+  sortTable(table, "share", true); // what breaks most comes first
+  sorts(table, sortBy);
+  grid(table);
+  const frame = element("div", "", "scroll");
+  table.setAttribute("aria-label", "Countermeasures as rows");
+  frame.append(table);
+  return [frame];
+}
