@@ -15,10 +15,11 @@ from functools import cached_property
 from ..errors import UserError, did_you_mean
 from . import formats
 from .bounds import UNBOUNDED
+from .cell_summary import EARLY
 from .headline import BROKEN
 from .print_agreement import agreements
 from .ranks import LEVEL
-from .statistics import EARLY, Panel, Row
+from .statistics import Panel, Row
 from .summary import lines
 
 
