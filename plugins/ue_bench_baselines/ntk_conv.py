@@ -17,7 +17,7 @@ from .ntk import BIASES, WEIGHTS
 
 KERNEL, STRIDE, CONVOLUTIONS, DENSE = 5, 2, 2, 3
 SAME_ANGLE = 1e-12  # cosines nearer to 1 are those of one image with itself
-MAP_BYTES = 2**25  # of one map of all pairs at a time
+MAP_BYTES = 2**21  # of one map of pairs at a time; larger ones leave the cache
 
 
 def ntk_conv(left: Tensor, right: Tensor) -> Tensor:
@@ -26,22 +26,35 @@ def ntk_conv(left: Tensor, right: Tensor) -> Tensor:
     Parts are computed again when gradients go back, so that maps of all pairs are never in memory together. Their size
     moves nothing but the last bits.
     """
-    positions = math.prod(-(-side // STRIDE) for side in left.shape[2:])
-    columns = max(1, MAP_BYTES // (8 * positions * len(left)))
+    size = (-(-left.shape[2] // STRIDE), -(-left.shape[3] // STRIDE))
+    columns = max(1, MAP_BYTES // (8 * math.prod(size) * len(left)))
+    patches, variances = _patches(left), _variances(left)
     parts: list[Tensor] = [
-        checkpoint(_kernel, left, part, use_reentrant=False, preserve_rng_state=False) for part in right.split(columns)
+        checkpoint(_kernel, patches, of_part, variances, own, size, use_reentrant=False, preserve_rng_state=False)
+        for of_part, own in zip(_patches(right).split(columns, dim=1), _variances(right).split(columns), strict=True)
     ]
     return torch.cat(parts, dim=1)
 
 
-def _kernel(left: Tensor, right: Tensor) -> Tensor:
-    """Return the kernel of all images at once.
+def _patches(x: Tensor) -> Tensor:
+    """Return what the first convolution sees of N x 3 x H x W: positions x N x 75."""
+    return F.unfold(_padded(x), KERNEL, stride=STRIDE).permute(2, 0, 1).contiguous()
 
-    Only covariances between the same positions of two images count: the flattening adds up those alone. A convolution
-    averages them over its window, with zeros outside the image among what is averaged.
+
+def _variances(x: Tensor) -> Tensor:
+    """Return windowed mean squares of N x 3 x H x W: N x positions."""
+    return _windowed(x.square().mean(1, keepdim=True)).flatten(1)
+
+
+def _kernel(left: Tensor, right: Tensor, rows: Tensor, columns: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return the kernel of images whose patches are ``left`` and ``right``, and their variances ``rows``, ``columns``.
+
+    ``size`` are height and width of the positions. Only covariances between the same positions of two images count: the
+    flattening adds up those alone. A convolution averages them over its window, with zeros outside the image among what
+    is averaged: the first one by products of patches, as a map of the pixels of all pairs would be four times as large.
     """
-    pairs, size = _first(left, right)
-    rows, columns = (_windowed(x.square().mean(1, keepdim=True)).flatten(1) for x in (left, right))
+    count, other = left.shape[1], right.shape[1]
+    pairs = torch.bmm(left, right.transpose(1, 2)).permute(1, 2, 0) / left.shape[2]
     pairs, rows, columns = (WEIGHTS * v + BIASES for v in (pairs, rows, columns))
     tangent = pairs
     for layer in range(CONVOLUTIONS):
@@ -49,8 +62,7 @@ def _kernel(left: Tensor, right: Tensor) -> Tensor:
             shape = (-1, 1, *size)
             pairs, rows, columns = (WEIGHTS * _windowed(v.reshape(shape)) + BIASES for v in (pairs, rows, columns))
             tangent = pairs + WEIGHTS * _windowed(tangent.reshape(shape))
-            size = (pairs.shape[2], pairs.shape[3])
-            pairs, tangent = (v.reshape(len(left), len(right), -1) for v in (pairs, tangent))
+            pairs, tangent = (v.reshape(count, other, -1) for v in (pairs, tangent))
             rows, columns = rows.flatten(1), columns.flatten(1)
         # ReLU (Cho and Saul, "Kernel Methods for Deep Learning", NeurIPS 2009). An angle of 0 has no derivative, and
         # none is missing: only one image with itself has it, however it changes.
@@ -67,17 +79,6 @@ def _kernel(left: Tensor, right: Tensor) -> Tensor:
         pairs = WEIGHTS * pairs + BIASES
         tangent = pairs + WEIGHTS * tangent
     return tangent
-
-
-def _first(left: Tensor, right: Tensor) -> tuple[Tensor, tuple[int, int]]:
-    """Return windowed mean products of all pairs, N x M x positions, and the height and width of the positions.
-
-    By products of patches: a map of the pixels of all pairs would be four times as large.
-    """
-    height, width = (-(-side // STRIDE) for side in left.shape[2:])
-    patches = [F.unfold(_padded(x), KERNEL, stride=STRIDE).permute(2, 0, 1) for x in (left, right)]
-    products = torch.bmm(patches[0], patches[1].transpose(1, 2)) / (KERNEL**2 * left.shape[1])
-    return products.permute(1, 2, 0), (height, width)
 
 
 def _windowed(maps: Tensor) -> Tensor:

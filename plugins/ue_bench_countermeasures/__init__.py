@@ -96,6 +96,7 @@ def ue_bench_register(register: Register) -> None:
         "take out what a linear classifier finds in the images",
         "purifier",
     )
+    add("sdaan", "sdaan:Sdaan", "noise against a classifier of pixels, then strong random views", "purifier")
     add("d-vae", "dvae:DVAE", "an auto-encoder that learns to tell images from perturbations", "purifier")
     add(
         "comdefend",
@@ -125,6 +126,23 @@ def ue_bench_register(register: Register) -> None:
         "diffusion",
         "needs-clean-data",
     )
+    paired = ("needs-clean-data", "needs-pairs")
+    add(
+        "bridgepure",
+        "bridgepure:BridgePure",
+        "a diffusion bridge fitted to pairs of clean and protected images",
+        "purifier",
+        "diffusion",
+        *paired,
+    )
+    add(
+        "bridgepure-lite",
+        "bridgepure:BridgePureLite",
+        "one pass of a small network fitted to pairs",
+        "purifier",
+        *paired,
+    )
+    add("dilution", "bridgepure:Dilution", "some images as they were: the control of pairs", "control", *paired)
     for name, (members, summary) in SETS.items():
         register.set("countermeasure", name, members, summary)
 
@@ -132,9 +150,11 @@ def ue_bench_register(register: Register) -> None:
 @hookimpl
 def ue_bench_commands(group: click.Group) -> None:
     from .comdefend_commands import comdefend
+    from .detect_commands import detect
     from .import_commands import import_weights
     from .purifier_commands import purifier
 
     purifier.add_command(comdefend)
     purifier.add_command(import_weights)
     group.add_command(purifier)
+    group.add_command(detect)

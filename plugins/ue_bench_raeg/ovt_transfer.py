@@ -53,7 +53,7 @@ class Transfer:
     margin: int  # predictions nearer than this to 0 or 255 leave too little room: such pixels stay
 
 
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=256)  # some 0.4 MB each
 def transfer(scale: int, temperature: int) -> Transfer:
     """Return the transfer between a host of ``SCALES[scale]`` and what it becomes at ``TEMPERATURES[temperature]``."""
     ratio = SCALES[scale] / (1 + SCALES[scale])

@@ -17,6 +17,8 @@ VICTIMS = [
     ("senet18", "senet:SENet18", "ResNet-18 that weighs its channels, 11.3 M parameters"),
     ("vit", "vit:ViT", "Vision transformer of width 192, trained by AdamW, 2.7 M parameters"),
     ("linear-probe", "probe:LinearProbe", "One linear layer on frozen ImageNet features of a network"),
+    ("probe", "hub_probe:HubProbe", "A pretrained network at 224 px: one linear layer on it, or fine-tuning"),
+    ("timm", "timm_victim:Timm", "Any network of timm, fresh or with its weights"),
     ("simclr", "simclr:SimCLR", "Features learnt without labels (SimCLR), then one linear layer on them"),
     ("linear", "linear:Linear", "One linear layer on the pixels"),
     ("mlp", "linear:MLP", "Fully connected layers with ReLU, 2.4 M parameters at 32 px"),

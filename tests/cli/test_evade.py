@@ -117,7 +117,7 @@ class TestEvade:
             (["-C", "cutmix"], "cutmix trains networks"),
             (["-C", "orthogonal-projection"], "orthogonal-projection trains networks"),
             (["-C", "gray+deep-feature-reweighting[clean=30]"], "trains networks"),
-            (["-V", "simclr"], "learns without labels first"),
+            (["-V", "simclr"], "learns something of its own first"),
             (["--json", "--markdown"], "exclude each other"),
         ],
     )

@@ -35,7 +35,7 @@ def registered() -> Registry:
 
 
 ENTRIES = registered().of_kind("countermeasure")
-TRAINING_ONLY = {"pca", "purifier"}
+TRAINING_ONLY = {"pca", "purifier", "control"}
 TEST_TOO = {"comdefend", "dipdefend"}  # of the purifiers
 
 
@@ -44,7 +44,8 @@ FURTHER = [
     *("early-stopping", "deep-feature-reweighting"),
     *("diffpure", "avatar", "le-jcdp", "eclipse", "orthogonal-projection", "d-vae"),
     *("comdefend", "dipdefend"),
-    *("colour-space", "n-fgsm", "at-l2"),
+    *("colour-space", "n-fgsm", "at-l2", "sdaan"),
+    *("bridgepure", "bridgepure-lite", "dilution"),
 ]
 
 
@@ -102,7 +103,7 @@ class TestEveryEntry:
             for method in ("purify", "augment", "loss", "selection_score", "after_training")
             if found.overrides(method)
         ]
-        assert len(methods) == {"vanilla": 0, "eclipse": 2}.get(entry.name, 1)
+        assert len(methods) == {"vanilla": 0, "eclipse": 2, "sdaan": 2}.get(entry.name, 1)
         # what most of them learn belongs to the training set, so that test images cannot be treated alike
         assert issubclass(found, Preprocessing) == (
             "purify" in methods and (entry.name in TEST_TOO or not {entry.name, *entry.tags} & TRAINING_ONLY)
@@ -127,10 +128,21 @@ GROUPS = {
         "wavelet",
     ],
     "training": ["at", "at-l2", "fgsm-rs", "n-fgsm", "ueraser"],
-    "diffusion": ["avatar", "diffpure", "eclipse", "le-jcdp"],
+    "diffusion": ["avatar", "bridgepure", "diffpure", "eclipse", "le-jcdp"],
+    "needs-pairs": ["bridgepure", "bridgepure-lite", "dilution"],
     "purifier": [
-        *("avatar", "comdefend", "d-vae", "diffpure", "dipdefend", "eclipse", "le-jcdp"),
-        "orthogonal-projection",
+        *(
+            "avatar",
+            "bridgepure",
+            "bridgepure-lite",
+            "comdefend",
+            "d-vae",
+            "diffpure",
+            "dipdefend",
+            "eclipse",
+            "le-jcdp",
+        ),
+        *("orthogonal-projection", "sdaan"),
     ],
 }
 
@@ -186,6 +198,8 @@ def test_groups(tag: str) -> None:
         "eclipse[model=a/b,preset=micro]",
         "orthogonal-projection[epochs=0]",
         "d-vae[rate=-1]",
+        "sdaan[eps=-1]",
+        "sdaan[width=0]",
         "d-vae[width=1]",
         "d-vae[preset=small]",
         "comdefend[noise=-1]",

@@ -70,7 +70,7 @@ def victim_row(entry: PluginRecord) -> list[str]:
     """Name and parameters at 32 px and 10 classes, and at 224 px and 1,000; the page says the rest in words."""
     import torch
 
-    given = {"features": "random"} if entry.name == "linear-probe" else {}  # in place of downloaded weights
+    given = {"features": "random"} if entry.name in ("linear-probe", "probe") else {}  # in place of downloaded weights
     counts = []
     for size, classes in ((32, 10), (224, 1000)):
         with torch.device("meta"):

@@ -182,6 +182,7 @@ class TestProtocolsAndBoards:
 
     def test_victims(self, names: Registry) -> None:
         torchvision_module("torchvision")  # which the large ones are made of
+        pytest.importorskip("timm", reason="pip install 'ue-bench[pretrained]'", exc_type=ImportError)
         documented = [row[:3] for row in rows(section(self.text, "## Victims")) if len(row) == 4]
         own = [e for e in names.of_kind("victim") if e.distribution.startswith("ue-bench ")]
         assert sorted(documented) == sorted(victim_row(e) for e in own)

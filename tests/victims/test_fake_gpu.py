@@ -8,15 +8,15 @@ from fake_cuda import FakeGpu
 
 from ue_bench.engine.loop import ShiftedInput
 
-from .helpers import offline, victim
+from .helpers import here, offline, victim
 
 FAMILIES = [
     "resnet9", "resnet18", "resnet50", "vgg16", "densenet121", "mobilenetv2", "senet18", "vit", "mlp", "linear",
-    "linear-probe", "simclr",
+    "linear-probe", "simclr", "probe", "timm",
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", here(FAMILIES))
 def test_a_pass_may_be_recorded(name: str, fake_gpu: FakeGpu) -> None:
     with fake_gpu():
         model = ShiftedInput(victim(offline(name)).build(10, (32, 32)), 0.5).to("cuda").train()

@@ -17,9 +17,10 @@ from ue_bench_victims.mobilenet_layers import InvertedResidual
 from ue_bench_victims.senet_layers import PreActivationBlock, SqueezeExcite
 from ue_bench_victims.vit_layers import VisionTransformer
 
-from .helpers import offline, on_meta, victim
+from .helpers import here, offline, on_meta, victim
 
-NAMES = [offline(e.name) for e in registry().of_kind("victim") if e.distribution.startswith("ue-bench ")]
+OWN = [e.name for e in registry().of_kind("victim") if e.distribution.startswith("ue-bench ")]
+NAMES = [offline(name) for name in here(OWN)]
 BUILT = ["resnet34", "resnet50", "vgg16", "densenet121", "mobilenetv2", "senet18"]
 ONE_A_FAMILY = [*BUILT, "vit", "mlp", "linear"]
 SMALL = ["vit[width=12,depth=2]", "mlp[width=8]", "linear"]

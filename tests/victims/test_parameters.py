@@ -8,9 +8,9 @@ import pytest
 
 from ue_bench.catalogue.registry import registry
 
-from .helpers import PARAMETERS, offline, on_meta, parameters
+from .helpers import PARAMETERS, here, offline, on_meta, parameters
 
-NAMES = [e.name for e in registry().of_kind("victim") if e.distribution.startswith("ue-bench ")]
+NAMES = here([e.name for e in registry().of_kind("victim") if e.distribution.startswith("ue-bench ")])
 
 # Counted by hand, layer by layer, at 32 px and 10 classes.
 OWN = {

@@ -300,7 +300,7 @@ class TestVictim:
     def test_a_surrogate_refuses_it_in_one_line(self, tmp_path: Path) -> None:
         from ue_bench.catalogue.protocols import protocol
 
-        with pytest.raises(UserError, match="simclr learns without labels first"):
+        with pytest.raises(UserError, match="simclr learns something of its own first"):
             surrogate(context(tmp_path), noise(), "simclr", protocol("smoke"), "vanilla")
 
 

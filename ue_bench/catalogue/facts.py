@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ..contract.registration import PluginRecord
 
 # A paragraph that begins so, in a docstring, is about that; see "Parameters" in docs/plugins.md.
+PAIRS = "the adversary knows which training images its clean ones are"  # said of what ``needs_pairs``
 BEGINNINGS = {
     "deviations": re.compile(r"(Further )?[Dd]eviations?\b"),
     "expected": re.compile(r"(Expect|Published|No published|No paper publishes|Reported)\b"),
@@ -95,6 +96,13 @@ class Facts:
         from ..contract.plugin import Countermeasure
 
         return self.plugin.clean_images if isinstance(self.plugin, Countermeasure) else 0
+
+    @property
+    def needs_pairs(self) -> bool:
+        """Whether the adversary must know which training images the clean ones are."""
+        from ..contract.plugin import Countermeasure
+
+        return isinstance(self.plugin, Countermeasure) and self.plugin.needs_pairs
 
     @property
     def passes(self) -> float:

@@ -42,9 +42,11 @@ def draw(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
 
 
 def with_clean_data(ctx: L, countermeasure: Countermeasure) -> L:
-    """Return ``ctx`` with as many of its clean images as ``countermeasure`` asks for."""
-    count, clean = countermeasure.clean_images, ctx.clean
+    """Return ``ctx`` with as many of its clean images as ``countermeasure`` asks for, and their rows if it does."""
+    count, clean, rows = countermeasure.clean_images, ctx.clean, ctx.rows
+    if not countermeasure.needs_pairs and rows is not None:
+        rows, ctx = None, replace(ctx, rows=None)
     if clean is None or count == len(clean):
         return ctx
     fewer = replace(clean, images=clean.images[:count], labels=clean.labels[:count])
-    return replace(ctx, clean=fewer if count else None)
+    return replace(ctx, clean=fewer if count else None, rows=None if rows is None else rows[:count])

@@ -41,6 +41,10 @@ class Combination(Countermeasure):
     def clean_images(self) -> int:
         return max(m.clean_images for m in self.members)  # each member has the first of the same ones
 
+    @property
+    def needs_pairs(self) -> bool:
+        return any(m.needs_pairs for m in self.members)
+
     def purify(self, data: ImageSet, ctx: Context) -> ImageSet:
         for member in purifiers(self):
             data = member.purify(data, with_clean_data(ctx, member))
@@ -118,7 +122,10 @@ def has(countermeasure: Countermeasure, method: str) -> bool:
 
 
 def combine(first: Plugin, second: Plugin) -> Combination:
-    """Return ``first+second``. Raises UserError when both are training procedures, or both choose an evaluation."""
+    """Return ``first+second``.
+
+    Raises UserError when both are training procedures, choose an evaluation, or go by rows of the training set.
+    """
     assert isinstance(first, Countermeasure)
     assert isinstance(second, Countermeasure)
     members = parts(first) + parts(second)
@@ -129,5 +136,8 @@ def combine(first: Plugin, second: Plugin) -> Combination:
         rivals = [m.selector for m in members if m.overrides(method)]
         if len(rivals) > 1:
             raise UserError(f"{' and '.join(rivals)} {what}", "combine at most one of them")
+    paired = [m.selector for m in members if m.needs_pairs]
+    if len(paired) > 1:  # the first may leave rows out
+        raise UserError(f"{' and '.join(paired)} both go by rows of the training set", "combine at most one of them")
     procedures = [m for m in members if m.overrides("loss")]
     return (CombinedProcedure if procedures else Combination)(members=members)

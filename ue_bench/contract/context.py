@@ -63,6 +63,17 @@ class CleanDataAccess:
     """A context that gives access to clean data of the adversary, as those of purification and training do."""
 
     clean: ImageSet | None = field(default=None, repr=False)
+    rows: NDArray[np.int64] | None = field(default=None, repr=False)
+
+    @property
+    def clean_rows(self) -> NDArray[np.int64]:
+        """Where in the training set the protected versions of ``clean_data`` are, in its order.
+
+        Raises RuntimeError where they were not asked for with ``needs_pairs``.
+        """
+        if self.rows is None:
+            raise RuntimeError("no rows of clean data here: a countermeasure says with needs_pairs that it needs them")
+        return self.rows
 
     @property
     def clean_data(self) -> ImageSet:

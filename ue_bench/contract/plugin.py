@@ -233,6 +233,14 @@ class Countermeasure(Plugin):
         """How many training images the adversary must own unprotected: the context's ``clean_data``."""
         return 0
 
+    @property
+    def needs_pairs(self) -> bool:
+        """Whether the adversary must know which protected images the clean ones belong to: ``clean_rows``.
+
+        Then ``purify`` may leave these rows out, where others return all images in their order.
+        """
+        return False
+
     def purify(self, data: ImageSet, ctx: Context) -> ImageSet:
         """Clean the stored images, once, before training."""
         raise NotImplementedError
@@ -292,6 +300,14 @@ class Victim(Plugin):
     def cost(self, images: int) -> NetworkCost | None:
         """Return what ``pretrain`` on so many images asks of a network, for ``plan``; None where it does nothing."""
         return None
+
+    @property
+    def trained_by_protocol(self) -> bool:
+        """Whether the protocol trains the network. Where not, ``pretrain`` learns all there is, and it is measured.
+
+        Of the protocol the shift alone then counts, and countermeasures that act on batches or in training are refused.
+        """
+        return True
 
     def optimizer(self) -> dict[str, Any]:
         """Return protocol fields that this architecture needs otherwise, such as ``{"learning_rate": 0.01}``.

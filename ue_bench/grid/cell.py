@@ -11,7 +11,7 @@ from itertools import product
 from typing import Any, overload
 
 from ..contract import clean_data
-from ..contract.combination import parts, with_parameters
+from ..contract.combination import has, parts, with_parameters
 from ..contract.plugin import Countermeasure, Dataset, Protector, Victim
 from ..contract.protocol import Protocol
 from ..errors import UserError
@@ -218,12 +218,26 @@ def cells(
 ) -> Cells:
     """Return the whole grid, in the order in which a reader expects its rows.
 
-    Raises UserError when a countermeasure needs more clean images than there are, or ``fraction`` has more digits than
-    a result keeps, which would name another cell.
+    Raises UserError when a countermeasure needs more clean images than there are, or acts in a training that a victim
+    does not have, or ``fraction`` has more digits than a result keeps, which would name another cell.
     """
     if fraction != float(kept := f"{fraction:.6g}"):
         raise UserError(f"the fraction {fraction!r} has more than six digits", f"give {kept}")
-    columns = list(countermeasures)
+    columns, networks = list(countermeasures), list(victims)
     for countermeasure in columns:
         clean_data.check(countermeasure, data.info.train)
-    return Cells(data, list(protectors), columns, list(victims), protocol, list(seeds), fraction, precision)
+    for victim in networks:
+        if not victim.trained_by_protocol:
+            _check_stored_images_alone(victim, columns)
+    return Cells(data, list(protectors), columns, networks, protocol, list(seeds), fraction, precision)
+
+
+def _check_stored_images_alone(victim: Victim, countermeasures: Sequence[Countermeasure]) -> None:
+    """Raise UserError when a countermeasure acts in the training that ``victim`` does not have."""
+    for countermeasure in countermeasures:
+        acting = [m for m in ("augment", "loss", "selection_score", "after_training") if has(countermeasure, m)]
+        if acting:
+            raise UserError(
+                f"{countermeasure.selector} acts in training, and no protocol trains {victim.selector}",
+                "choose countermeasures on stored images, or another victim",
+            )

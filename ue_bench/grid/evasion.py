@@ -43,7 +43,7 @@ class EvasionCell(Cell):
                 "choose what changes images alone; 'ue-bench list countermeasures' names sets of them",
             )
         if type(cell.victim).pretrain is not Victim.pretrain:
-            raise UserError(f"{cell.victim.selector} learns without labels first", "choose another classifier")
+            raise UserError(f"{cell.victim.selector} learns something of its own first", "choose another classifier")
         if images is not None and images > test:
             raise UserError(f"{images:,} test images are wanted, there are {test:,}", "ask for fewer")
         chosen = None if images == test else images

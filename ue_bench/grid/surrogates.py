@@ -119,7 +119,7 @@ def _trained(
     if any(purifiers(training)):
         raise UserError(f"{countermeasure} changes stored images", "a surrogate is trained on them as they are")
     if type(net).pretrain is not Victim.pretrain:
-        raise UserError(f"{net.selector} learns without labels first", "a surrogate is trained with them alone")
+        raise UserError(f"{net.selector} learns something of its own first", "a surrogate learns by its recipe alone")
     if training.clean_images:
         raise UserError(f"{countermeasure} needs clean data beside the training set", "a surrogate has none")
     recipe = recipe.under([training.name], net.optimizer(), net.name)

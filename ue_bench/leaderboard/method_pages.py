@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..catalogue.describe import describe_property
-from ..catalogue.facts import Facts, facts
+from ..catalogue.facts import PAIRS, Facts, facts
 from ..catalogue.loading import Problem
 from ..catalogue.registry import registry
 from ..catalogue.selectors import plugin_names
@@ -98,6 +98,7 @@ def _glance(method: Facts) -> Iterator[tuple[str, str]]:
         ("largest image", megapixels(method.largest_image) if method.largest_image else ""),
         ("network passes an image", f"{method.passes:.3g}, where plain training has 1" if method.passes > 1 else ""),
         ("clean images it needs", f"{method.clean_images:,}" if method.clean_images else ""),
+        ("what it must know", PAIRS if method.needs_pairs else ""),
         ("tags", ", ".join(record.tags)),
         ("comes with", record.distribution.partition(" ")[0]),
         ("revision", str(method.revision)),

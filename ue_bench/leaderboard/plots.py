@@ -159,7 +159,7 @@ def distances(rows: Mapping[str, Mapping[str, tuple[float, float]]], series: Seq
                 axes.plot(within, y + shift, "o", color=shade, markersize=4.5)
                 axes.plot(between, y + shift, "o", color=shade, markersize=4.5, markerfacecolor="white")
     axes.set_yticks(range(len(rows)), [_name(row) for row in rows])
-    axes.invert_yaxis()
+    axes.set_ylim(len(rows) - 0.4, -0.6)  # the first row on top
     axes.set_xlabel("mean cosine: disc, feature and the mean of its class; ring, mean of a class and mean of all")
     axes.grid(color="#e4e4e4", linewidth=0.5, axis="x")
     axes.set_axisbelow(True)

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..contract import clean_data
 from ..contract.combination import has, purifiers
@@ -39,11 +40,12 @@ def check_countermeasure(
     findings = Findings()
     _declared(findings, countermeasure)
     clean_data.check(countermeasure, len(data))
-    owned = sample(data, countermeasure.clean_images, derive(seed, "clean images"))
-    some = sample(data, images, derive(seed, "sample"))
+    some = sample(data, max(images, 2 * countermeasure.clean_images if countermeasure.needs_pairs else 0),
+                  derive(seed, "sample"))  # fmt: skip
+    owned = _owned(countermeasure, data, some, seed)
 
     def context(run: int) -> Context:
-        return fresh(ctx, run, owned if countermeasure.clean_images else None)
+        return fresh(ctx, run, *owned)
 
     steps: list[tuple[str, Callable[[], None]]] = [
         ("purify", lambda: _check_purify(findings, countermeasure, some, context, seed)),
@@ -66,6 +68,26 @@ def check_countermeasure(
     return findings.collected
 
 
+def _owned(
+    countermeasure: Countermeasure, data: ImageSet, purified: ImageSet, seed: int
+) -> tuple[ImageSet | None, NDArray[np.int64] | None]:
+    """Return the clean images that ``countermeasure`` asks for, and where they are in what is purified, if it does."""
+    if not countermeasure.clean_images:
+        return None, None
+    if not countermeasure.needs_pairs:
+        return sample(data, countermeasure.clean_images, derive(seed, "clean images")), None
+    rows = clean_data.draw(purified.labels, countermeasure.clean_images, derive(seed, "clean images"))
+    return ImageSet(purified.images[rows], purified.labels[rows], purified.class_names, purified.source), rows
+
+
+def _expected(countermeasure: Countermeasure, data: ImageSet, purified: object, ctx: Context) -> ImageSet:
+    """Return the images that ``purified`` ones are versions of: ``data``, or what is left without those of pairs."""
+    if not countermeasure.needs_pairs or not isinstance(purified, ImageSet) or len(purified) == len(data):
+        return data
+    rest = np.setdiff1d(np.arange(len(data)), ctx.clean_rows)
+    return ImageSet(data.images[rest], data.labels[rest], data.class_names, data.source)
+
+
 def _declared(findings: Findings, countermeasure: Countermeasure) -> None:
     """Note what the class says of itself."""
     findings.stage = "declares"
@@ -74,7 +96,8 @@ def _declared(findings: Findings, countermeasure: Countermeasure) -> None:
     if countermeasure.uses_labels:
         says.append("labels are read or changed")
     if countermeasure.clean_images:
-        says.append(f"needs {countermeasure.clean_images:,} clean images")
+        known = ", and which images of the set they are" if countermeasure.needs_pairs else ""
+        says.append(f"needs {countermeasure.clean_images:,} clean images{known}")
     findings.note("methods", "; ".join(says), methods=methods)
     if countermeasure.identity_note:
         findings.note("identity", countermeasure.identity_note)
@@ -91,11 +114,12 @@ def _check_purify(
     first = trial(lambda: purify(data, seed), device, 1, findings)
     purified = first.result
     watch.check(findings)
-    if not check_set(findings, data, purified):
+    kept = _expected(countermeasure, data, purified, context(seed))
+    if not check_set(findings, kept, purified):
         return
-    changed = note_change(findings, np.asarray(data.images), np.asarray(purified.images))
+    changed = note_change(findings, np.asarray(kept.images), np.asarray(purified.images))
     if changed:
-        check_order(findings, np.asarray(data.images), np.asarray(purified.images))
+        check_order(findings, np.asarray(kept.images), np.asarray(purified.images))
     again = trial(lambda: purify(data, seed), device, 2, findings)
     other = trial(lambda: purify(data, seed + 1), device, 2, findings)
     same = np.array_equal(purified.images, again.result.images)
@@ -109,8 +133,8 @@ def _check_purify(
         findings.check("blind", blind, "labels make no difference" if blind else "reads labels without uses_labels")
     [seconds] = [again.seconds] if again.seconds > LONG_SECONDS else shortest(device, lambda: purify(data, seed))
     note_cost(findings, seconds, max(again.memory_mb, other.memory_mb), len(data), device)
-    kept = any(part.cache_purified for part in purifiers(countermeasure))
-    if 1000 * seconds / len(data) > SLOW_MILLISECONDS and not kept:
+    stored = any(part.cache_purified for part in purifiers(countermeasure))
+    if 1000 * seconds / len(data) > SLOW_MILLISECONDS and not stored:
         findings.note("slow", "purified sets are not kept, and made for every cell: set cache_purified = True")
 
 
@@ -121,10 +145,10 @@ def check_odd_countermeasure(
 
     def run(data: ImageSet, found: Findings) -> None:
         clean_data.check(countermeasure, len(data))
-        owned = sample(data, countermeasure.clean_images, derive(seed, "clean images"))
         if has(countermeasure, "purify"):
-            of = fresh(ctx, seed, owned if countermeasure.clean_images else None)
-            check_set(found, data, trial(lambda: countermeasure.purify(data, of), ctx.device, 1, found).result)
+            of = fresh(ctx, seed, *_owned(countermeasure, data, data, seed))
+            result = trial(lambda: countermeasure.purify(data, of), ctx.device, 1, found).result
+            check_set(found, _expected(countermeasure, data, result, of), result)
         if has(countermeasure, "augment"):
             _check_odd_augment(found, countermeasure, data, ctx, seed)
 

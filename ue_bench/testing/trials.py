@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import machine
 from ..contract.context import Context
@@ -40,11 +41,11 @@ class Stop(Exception):
     """A trial failed, which the findings say: no more can be learned of it."""
 
 
-def fresh(base: Context, seed: int, clean: ImageSet | None = None) -> Context:
+def fresh(base: Context, seed: int, clean: ImageSet | None = None, rows: NDArray[np.int64] | None = None) -> Context:
     """Return ``base`` with another seed and with no artifacts, so that what a plugin keeps is made again."""
     folder = Path(tempfile.mkdtemp(dir=base.scratch))
     (folder / "scratch").mkdir()
-    return replace(base, seed=seed, scratch=folder / "scratch", artifacts=folder / "artifacts", clean=clean)
+    return replace(base, seed=seed, scratch=folder / "scratch", artifacts=folder / "artifacts", clean=clean, rows=rows)
 
 
 @contextlib.contextmanager

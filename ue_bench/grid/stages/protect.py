@@ -122,4 +122,5 @@ class ProtectStage(ArtifactStage):
         where = clean_data.draw(train.labels, countermeasure.clean_images, derive(self.seed, "clean images"))
         parts = (train.images[where[start : start + 500]] for start in range(0, len(where), 500))
         images = ctx.store_images((len(where), *train.images.shape[1:]), parts)
-        return replace(ctx, clean=ImageSet(images, train.labels[where], train.class_names, train.source))
+        clean = ImageSet(images, train.labels[where], train.class_names, train.source)
+        return replace(ctx, clean=clean, rows=where if countermeasure.needs_pairs else None)

@@ -107,7 +107,7 @@ def training_cost(cell: Cell) -> StageCost:
 
 def _training_cost(cell: Cell) -> StageCost:
     images = cell.data.info.train
-    passes = cell.applied.passes * epochs(cell.recipe, images)
+    passes = cell.applied.passes * epochs(cell.recipe, images) if cell.victim.trained_by_protocol else 0.0
     before = cell.victim.cost(images)
     networks = (NetworkCost(cell.victim.selector, passes), *([before] if before else []))
     victim, countermeasure = cell.victim.selector, cell.countermeasure.selector
@@ -127,7 +127,7 @@ def train_victim(cell: Cell, work: Work, saved: SavedState) -> tuple[nn.Module, 
     A training that was killed continues from ``saved``; whoever stores the outcome removes it. One that diverged would
     do so again, and leaves nothing to continue from.
     """
-    from ...engine import loop
+    from ...engine import loop, measure
 
     protect, purify, countermeasure = ProtectStage.of(cell), PurifyStage.of(cell), cell.applied
     with work.context(purify.stage_seed) as ctx:
@@ -137,7 +137,7 @@ def train_victim(cell: Cell, work: Work, saved: SavedState) -> tuple[nn.Module, 
         for purifier in purifiers(countermeasure):
             if getattr(purifier, "apply_to_test", False):
                 test = purifier.purify(test, clean_data.with_clean_data(ctx, purifier))
-        alone = replace(ctx, seed=derive(cell.seed, "pretrain"), precision=cell.precision, clean=None)
+        alone = replace(ctx, seed=derive(cell.seed, "pretrain"), precision=cell.precision, clean=None, rows=None)
         pretrained = cell.victim.pretrain(train, alone)
 
         def build() -> nn.Module:
@@ -147,6 +147,10 @@ def train_victim(cell: Cell, work: Work, saved: SavedState) -> tuple[nn.Module, 
                 raise ValueError(f"{cell.victim.selector} learnt {unknown[0]}, which its network does not have")
             return network
 
+        if not cell.victim.trained_by_protocol:
+            shift, seed = cell.recipe.shift, derive(cell.seed, "train")
+            model, outcome = measure.measure(build, train, test, shift, work.env.device, cell.precision, seed)
+            return model, outcome, train
         try:
             model, outcome = loop.train(
                 build,
