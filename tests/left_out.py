@@ -11,7 +11,7 @@ import pytest
 REASONS = {
     "slow": "minutes: pytest -m slow",
     "gpu": "a CUDA device: pytest -m gpu",
-    "browser": "a browser: pytest -m browser",
+    "browser": "a Chromium: pytest -m browser",
 }
 KEY = pytest.StashKey[Counter[str]]()
 NAME = "ue_bench_left_out"  # among what a worker of xdist hands to the process that prints

@@ -73,7 +73,7 @@ def test_commands_are_completed() -> None:
 
 def test_tox_has_the_environments_of_the_contributors_page() -> None:
     known = re.findall(r"^\[testenv:(.+)\]$", read("tox.ini"), flags=re.M)
-    assert {"lint", "types", "unit", "docs", "downstream", "cluster", "lowest"} <= set(known)
+    assert {"lint", "types", "unit", "docs", "downstream", "browser", "cluster", "lowest"} <= set(known)
     assert [name for name in known if f"`{name}`" not in read("CONTRIBUTING.md")] == []
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import shutil
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -69,6 +70,16 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     where = repository_path(here)
     pieces[::2] = [LINK.sub(lambda m: f"]({moved(m.group(1), where, here)})", piece) for piece in pieces[::2]]
     return "".join(pieces)
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """Put the rest of the boards beside their pages: single results, curves, and tables as the repository has them."""
+    there = Path(config.site_dir) / "leaderboards"
+    for path in (ROOT / "leaderboards").rglob("*"):
+        target = there / path.relative_to(ROOT / "leaderboards")
+        if path.is_file() and not path.name.startswith(".") and not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
 
 
 def moved(target: str, where: str, here: str) -> str:

@@ -90,6 +90,19 @@ def ue_bench_register(register: Register) -> None:
     )
     register(
         "protector",
+        "spots",
+        f"{package}.spots:Spots",
+        "small striped spots, one code a class, and decoys for one class (this project's own)",
+        ("surrogate-free",),
+    )
+    register(
+        "countermeasure",
+        "spot-removal",
+        f"{package}.spot_removal:SpotRemoval",
+        "takes off what spots adds, for who knows the method (this project's own)",
+    )
+    register(
+        "protector",
         "ntga",
         f"{package}.ntga:NTGA",
         "neural tangent generalization attacks (Yuan & Wu, ICML 2021)",

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from ue_bench.api import Context, ImageSet, InputPath, NetworkCost, Protector, Ratio, derive
 
-from .quantise import budget, keep_linf, perturb
+from .quantise import budget
 
 if TYPE_CHECKING:
     from .gue_rounds import Stackelberg
@@ -100,8 +100,8 @@ class GUE(Protector):
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         import torch
 
+        from .deepconfuse_rounds import with_noise
         from .gue_rounds import protected
-        from .pgd import to_levels, to_unit
 
         generator = self.generator(data, ctx)
         if self.weights is not None:
@@ -110,9 +110,7 @@ class GUE(Protector):
 
         @torch.no_grad()
         def change(images: NDArray[np.uint8], where: slice) -> NDArray[np.uint8]:
-            x = to_unit(images, ctx.device)
-            noise = to_levels(protected(generator, x, self.eps, ctx) - x)
-            return keep_linf(perturb(images, noise), images, self.eps)
+            return with_noise(images, lambda x: protected(generator, x, self.eps, ctx), self.eps, ctx.device)
 
         return ctx.map_images(data, change, "add noise", max(1, min(500, PIXELS // (height * width))))
 

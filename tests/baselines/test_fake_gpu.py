@@ -27,7 +27,7 @@ SELECTORS = [
     "tap[preset=micro]", "advin-like[preset=micro]", "entf[preset=micro]",
     "sep[preset=micro]", "hypo[preset=micro]", "tue[passes=1,steps=1,batch=12]", "ntga[validation=12,block=3]",
     "tensorclog[preset=micro]",
-    "lsp", "ar", "ops", "cuda", "noise",
+    "lsp", "ar", "ops", "cuda", "noise", "spots",
     "rae-igsm", "rit-igsm",
 ]  # fmt: skip
 

@@ -39,6 +39,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "pue": ON_A_SURROGATE | {"max_rounds": 1, "train_steps": 1},
     "rem": ON_A_SURROGATE | {"train_steps": 2, "steps": 1, "adv_steps": 1},
     "sem": ON_A_SURROGATE | {"train_steps": 2, "steps": 1, "adv_steps": 1},
+    "spots": {},
     "sep": TRAINED | {"iterations": 1, "checkpoints": 2, "inner": 1},
     "tap": TRAINED | {"iterations": 2},
     "tensorclog": TRAINED | {"iterations": 2, "rate": 1},

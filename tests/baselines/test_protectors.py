@@ -22,6 +22,7 @@ from ue_bench_baselines.lsp import LSP
 from ue_bench_baselines.noise import Noise
 from ue_bench_baselines.none import NoProtection
 from ue_bench_baselines.ops import OPS
+from ue_bench_baselines.spots import Spots
 
 from .helpers import difference, image_set, random_set
 
@@ -35,8 +36,10 @@ ALL = [
     AR(p="inf"),
     OPS(),
     OPS(sparsity=3),
+    Spots(),
+    Spots(color="gray"),
 ]
-SEEDED = [Noise(), Noise(mode="class"), AR()]
+SEEDED = [Noise(), Noise(mode="class"), AR(), Spots()]
 
 each = pytest.mark.parametrize("protector", ALL, ids=lambda p: p.selector)
 
@@ -159,6 +162,8 @@ def test_linf_budgets_hold_after_rounding_and_are_used(protector: Protector, lev
         (AR(p="inf", eps="4/255"), "linf 4/255"),
         (OPS(), "pixels 1"),
         (OPS(sparsity=3), "pixels 3"),
+        (Spots(), "rms 8/255"),
+        (Spots(eps="6/255"), "rms 6/255"),
     ],
     ids=lambda value: getattr(value, "selector", value),
 )
@@ -198,7 +203,7 @@ def _registered() -> Registry:
     return registry
 
 
-@pytest.mark.parametrize("name", ["none", "noise", "lsp", "ar", "ops", "precomputed"])
+@pytest.mark.parametrize("name", ["none", "noise", "lsp", "ar", "ops", "spots", "precomputed"])
 def test_registered_under_its_own_name(name: str) -> None:
     assert _registered().find("protector", name).plugin_class.name == name
 
@@ -229,6 +234,9 @@ def test_parameters_as_written_in_selectors(selector: str, parameter: str, value
         "lsp[patch=0]",
         "noise[eps=0]",
         "ops[sparsity=0]",
+        "spots[eps=0]",
+        "spots[color=blue]",
+        "spots[rest=none]",
         "precomputed[path=a,linf=2]",
     ],
 )
@@ -244,7 +252,7 @@ def test_selectors_name_the_same_protector_again(protector: Protector) -> None:
 
 def test_importing_the_modules_imports_neither_torch_nor_sklearn() -> None:
     code = (
-        "import sys; from ue_bench_baselines import none, noise, lsp, ar, ar_search, ops, precomputed; "
+        "import sys; from ue_bench_baselines import none, noise, lsp, ar, ar_search, ops, spots, precomputed; "
         "assert not {'torch', 'sklearn', 'PIL', 'safetensors'} & set(sys.modules)"
     )
 

@@ -14,6 +14,7 @@ from ue_bench_baselines.cuda import CUDA
 from ue_bench_baselines.lsp import LSP
 from ue_bench_baselines.noise import Noise
 from ue_bench_baselines.ops import OPS, class_sums, score
+from ue_bench_baselines.spots import Spots
 
 from .helpers import difference, image_set, random_set
 from .test_odd_sets import QUICK, odd
@@ -123,5 +124,5 @@ def test_what_chooses_by_the_whole_set_takes_one_size() -> None:
         found = registry().create("protector", "deephiding", {"hidden": hidden})
         assert isinstance(found, Protector)
         assert found.one_size == one_size
-    for method in (LSP, CUDA, AR):
+    for method in (LSP, CUDA, AR, Spots):
         assert not method().one_size

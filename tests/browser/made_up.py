@@ -9,7 +9,7 @@ from typing import Any
 from leaderboard.factory import BOARD as TINY
 from leaderboard.factory import result
 
-from ue_bench.leaderboard.evidence import Evidence
+from ue_bench.leaderboard.evidence import Evidence, picture_name
 from ue_bench.store.schema import Curve, Failure, Result, cell_id
 
 COLUMNS = ("vanilla", "mixup", "jpeg[quality=10]", "jpeg[quality=30]", "jpeg[quality=50]", "at")
@@ -63,6 +63,7 @@ def results(protectors: tuple[str, ...] = tuple(ROWS), **changes: Any) -> list[R
 
 
 RESULTS = results()
+PICTURE = picture_name(next(r for r in RESULTS if r.protector == "em"))
 FAILURE = Failure(
     key="f" * 32,
     id=cell_id("cifar10", "ar", "mixup", "resnet18", "fast", 0, 1.0),
@@ -83,6 +84,7 @@ EVIDENCE = Evidence(
         for r in RESULTS
     },
     failures={FAILURE.id: FAILURE},
+    pictures=frozenset({PICTURE}),
     files={r.key: f"results/{r.protector}/{r.key[:16]}.json" for r in RESULTS},
 )
 

@@ -9,12 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from leaderboard.factory import result
 from numpy.typing import NDArray
 from PIL import Image
 
 from ue_bench.catalogue import boards
 from ue_bench.errors import UserError
+from ue_bench.grid.grid import Request, resolve
 from ue_bench.leaderboard import figures
+from ue_bench.store.results import ResultStore
+from ue_bench.store.schema import Curve
 
 from .conftest import Command
 
@@ -131,6 +135,38 @@ def test_a_protector_that_fails_leaves_no_figure(
     assert failed.err.splitlines()[-1] == "ue-bench: no figure without these sets"
     assert "Traceback" not in failed.err
     assert not (tmp_path / "new.png").exists()
+
+
+def test_pages_show_pictures_of_the_protected_sets_that_are_there(
+    ue_bench: Command, computed: list[str], clean: Picture, tmp_path: Path
+) -> None:
+    made, missing = ADDED, "lsp"
+    assert ue_bench(*DRAW, "-P", made).code == 0
+    store = ResultStore(tmp_path / "ue-bench-results" / "demo")
+    request = Request(protectors=[made, missing], countermeasures=["vanilla"], dataset=DRAW[3], devices="cpu")
+    grid = resolve(dataclasses.replace(request, reference=False))
+    for cell in grid.cells:
+        one = result(cell.protector.selector, protocol="smoke", victim="resnet9[blocks=1]")
+        one = one.model_copy(update={"dataset": grid.data.info})
+        curve = Curve(key=one.key, epoch=[1.0], accuracy_test=[20.0], accuracy_train=[20.0], loss_train=[1.0])
+        store.write(one, curve)
+
+    built = ue_bench("leaderboard", "build", "--pictures")
+
+    assert built.code == 0, built.err
+    assert "no picture of lsp: its protected set is not in the cache" in built.err
+    [path] = (store.out / "pictures").iterdir()
+    assert str(path.relative_to(tmp_path)) in built.out
+    picture = read(path)
+    assert picture.shape == (3 * HEIGHT + 4, 4 * WIDTH + 6, 3)
+    for left in range(0, 4 * WIDTH + 6, WIDTH + 2):
+        before, after, change = (picture[t : t + HEIGHT, left : left + WIDTH] for t in range(0, 3 * HEIGHT, HEIGHT + 2))
+        assert any(np.array_equal(before, image) for image in clean)
+        assert np.array_equal(after, before + LEVELS)
+        assert np.array_equal(change, 128 + 10 * LEVELS)
+    assert f"pictures/{path.name}" in (store.out / "index.html").read_text(encoding="utf-8")
+    assert ue_bench("leaderboard", "check").code == 0
+    assert ue_bench("leaderboard", "build", "--pictures", "--all").code == 2
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ NEED_TWO = [
     "rit-igsm", "raeg", "recovered[of=rae-igsm]",
 ]  # fmt: skip
 NEED_ONE = [
-    "lsp", "ops", "ar", "cuda", "tue", "noise", "none", "entf[variant=push]", "deephiding", "uc",
+    "lsp", "ops", "spots", "ar", "cuda", "tue", "noise", "none", "entf[variant=push]", "deephiding", "uc",
     "hypo[goal=universal-random]",
 ]  # fmt: skip
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .common import json_option, print_json, say
+from .common import cache_option, data_dir_option, json_option, print_json, say
 
 if TYPE_CHECKING:
     from ..leaderboard.board import BoardInfo
@@ -66,23 +66,52 @@ def _root(out: Path | None) -> Path:
 @_out
 @_all
 @click.option("--methods", is_flag=True, help="With --all: a page for every protector and countermeasure too.")
-def build(board_name: str, out: Path | None, every: bool, methods: bool) -> None:
+@click.option("--pictures", is_flag=True,
+              help="Small pictures of protected sets in the cache, for index.html; not with --all.")  # fmt: skip
+@data_dir_option
+@cache_option
+def build(
+    board_name: str,
+    out: Path | None,
+    every: bool,
+    methods: bool,
+    pictures: bool,
+    data_dir: Path | None,
+    cache_dir: Path | None,
+) -> None:
     """Write README.md, leaderboard.csv, protectors.csv and index.html beside the results.
 
     With --all, for every board in a folder of boards, with an index over them.
     """
+    from ..errors import UserError
     from ..leaderboard.build import build as write
     from ..leaderboard.site import write as write_all
 
     _need_all(methods, every)
+    if pictures and every:
+        raise UserError("--pictures and --all exclude each other", "draw the pictures of one board, then build all")
     if every:
         for path in write_all(_root(out), methods):
             print(path)
         return
     results, info, folder = _results(board_name, out)
+    if pictures:
+        _draw(board_name, results, folder, data_dir, cache_dir)
     for path in write(results, info, folder):
         print(path)
     say(f"ue-bench: pages of {len(results)} results")
+
+
+def _draw(board: str, results: list[Result], folder: Path, data_dir: Path | None, cache_dir: Path | None) -> None:
+    from ..grid.grid import Request
+    from ..leaderboard.pictures import write_pictures
+
+    request = Request(board=board, devices="cpu", data_dir=data_dir, cache_dir=cache_dir)
+    paths, left_out = write_pictures(request, results, folder)
+    for path in paths:
+        print(path)
+    for line in left_out:
+        say(f"ue-bench: no picture of {line}")
 
 
 @command.command("check")

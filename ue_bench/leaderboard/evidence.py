@@ -1,27 +1,33 @@
-"""Read what lies beside a board's results: training curves, failures, and which file holds which result."""
+"""Read what lies beside a board's results: curves, failures, pictures, and which file holds which result."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..keys import digest
 from ..store.listing import json_files
-from ..store.results import ResultStore
+from ..store.results import ResultStore, slug
 from ..store.schema import Curve, Failure, Result, cell_id
 from .cell_summary import CellSummary
 from .statistics import Panel
 
 MOST_CURVES = 2000  # results with whose curves a page stays small enough to open; of more it names the files
+PICTURES = "pictures"  # folder beside results
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Curves by key, failures by the id of their cell, and paths of results by key, relative to the board's folder."""
+    """Curves by key, failures by the id of their cell, and paths of results by key, relative to the board's folder.
+
+    ``pictures`` are the names of files in the folder of that name, see ``picture_name``.
+    """
 
     curves: Mapping[str, Curve] = field(default_factory=dict)
     failures: Mapping[str, Failure] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
+    pictures: frozenset[str] = frozenset()
 
     def failed(self, panel: Panel, protector: str, countermeasure: str) -> list[Failure]:
         """Return the failures of a cell's seeds that have no result."""
@@ -46,4 +52,16 @@ def evidence(out: Path, results: list[Result]) -> Evidence:
             except (OSError, ValueError):
                 continue
     failures = {failure.id: failure for failure in ResultStore(out).failures()}
-    return Evidence(curves, failures, paths)
+    return Evidence(curves, failures, paths, _pictures(out / PICTURES, results))
+
+
+def picture_name(r: Result) -> str:
+    """Return the name of the file with a picture of the protected images that a result is of."""
+    return f"{slug(r.protector)}-{digest([r.dataset.fingerprint, r.protector])[:8]}.png"
+
+
+def _pictures(folder: Path, results: Iterable[Result]) -> frozenset[str]:
+    if not folder.is_dir():
+        return frozenset()
+    first = {(r.dataset.fingerprint, r.protector): r for r in results}
+    return frozenset(name for name in map(picture_name, first.values()) if (folder / name).is_file())

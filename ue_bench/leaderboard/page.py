@@ -36,10 +36,6 @@ def html(
 
     evidence = evidence or Evidence()
     published = [] if beside_it else beside(panels)
-    data = page_data(board, panels, evidence)
-    if beside_it:
-        for panel_data in data["panels"]:
-            panel_data["printed"] = []
     return render(
         "page.html",
         board=board,
@@ -61,7 +57,7 @@ def html(
         levels=range(len(colour.levels(colour.LIGHT))),
         gaps=[gaps(panel, evidence) for panel in panels],
         absent=[_absent(panel, evidence) for panel in panels],
-        data=data,
+        data=page_data(board, panels, evidence, with_printed=not beside_it),
         css=stylesheet("page.css"),
         js=Markup("".join(template(f"scripts/{name}.js") for name in SCRIPTS)),
     )

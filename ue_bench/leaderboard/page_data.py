@@ -11,7 +11,7 @@ from .board import BoardInfo
 from .bounds import UNBOUNDED
 from .colour import STEP
 from .details import RESULT_LABELS, Texts, cells, facts, gaps
-from .evidence import Evidence
+from .evidence import PICTURES, Evidence, picture_name
 from .families import families
 from .headline import BROKEN, LEAST
 from .intervals import t_quantile
@@ -21,8 +21,10 @@ from .statistics import Panel, Row
 MOST_DEGREES = 30  # of freedom, from which on columns add little to the factor of an interval
 
 
-def page_data(board: BoardInfo, panels: Sequence[Panel], evidence: Evidence) -> dict[str, Any]:
-    """Return all that the scripts of a page know."""
+def page_data(
+    board: BoardInfo, panels: Sequence[Panel], evidence: Evidence, with_printed: bool = True
+) -> dict[str, Any]:
+    """Return all that the scripts of a page know; ``with_printed`` with the numbers of papers beside them."""
     texts = Texts()
     shown = cells(board, panels, evidence, texts)
     return {
@@ -33,7 +35,7 @@ def page_data(board: BoardInfo, panels: Sequence[Panel], evidence: Evidence) -> 
         "step": STEP,
         "labels": RESULT_LABELS,
         "quantiles": [round(t_quantile(degrees), 4) for degrees in range(1, MOST_DEGREES + 1)],
-        "panels": [_panel(panel, evidence) for panel in panels],
+        "panels": [_panel(panel, evidence, with_printed) for panel in panels],
         "cells": shown,
         "texts": texts.all(),
     }
@@ -49,7 +51,7 @@ def seconds(row: Row) -> float:
     return fmean(sorted({r.cost.protect_seconds for cell in row.cells.values() for r in cell.results}))
 
 
-def _panel(panel: Panel, evidence: Evidence) -> dict[str, Any]:
+def _panel(panel: Panel, evidence: Evidence, with_printed: bool) -> dict[str, Any]:
     columns = [*panel.columns, *panel.extra]
     return {
         "title": formats.setting(panel),
@@ -61,13 +63,13 @@ def _panel(panel: Panel, evidence: Evidence) -> dict[str, Any]:
         "chance": panel.chance,
         "images": panel.dataset.test,
         "columns": [_column(panel, column) for column in columns],
-        "rows": [_row(panel, row) for row in panel.rows],
+        "rows": [_row(panel, row, evidence) for row in panel.rows],
         "gaps": list(gaps(panel, evidence).values()),
         "families": [
             {"name": f.name, "parameter": f.parameter, "points": [[v, columns.index(c)] for v, c in f.points]}
             for f in families(columns)
         ],
-        "printed": [_printed(panel, numbers) for numbers in printed_numbers(panel)],
+        "printed": [_printed(panel, numbers) for numbers in printed_numbers(panel)] if with_printed else [],
     }
 
 
@@ -82,7 +84,7 @@ def _column(panel: Panel, name: str) -> dict[str, Any]:
     }
 
 
-def _row(panel: Panel, row: Row) -> dict[str, Any]:
+def _row(panel: Panel, row: Row, evidence: Evidence) -> dict[str, Any]:
     back, rank, budget = row.recovery, panel.ranks.get(row.protector), row.budget
     devices = sorted({r.environment.device for cell in row.cells.values() for r in cell.results})
     return {
@@ -100,8 +102,13 @@ def _row(panel: Panel, row: Row) -> dict[str, Any]:
         "psnr": budget.psnr,
         "seconds": seconds(row),
         "devices": devices,
+        "picture": f"{PICTURES}/{picture}" if (picture := _picture_name(row)) in evidence.pictures else "",
         "cells": {c: row.cells[c].keys[0] for c in (*panel.columns, *panel.extra) if c in row.cells},
     }
+
+
+def _picture_name(row: Row) -> str:
+    return picture_name(next(iter(row.cells.values())).results[0])
 
 
 def _printed(panel: Panel, numbers: PrintedNumbers) -> dict[str, Any]:

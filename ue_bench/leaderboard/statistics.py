@@ -177,13 +177,12 @@ class Panel:
     @cached_property
     def clean_by_column(self) -> dict[str, float]:
         """Accuracies in percent of training on unprotected images, where they are known."""
-        return {c: cell.mean for row in self.rows for c, cell in row.clean.items()}
+        return {c: cell.mean for row in self.rows[:1] for c, cell in row.clean.items()}
 
     @property
     def undefined(self) -> tuple[str, ...]:
         """Columns in which clean training is too near to chance for a share."""
-        clean = self.clean_by_column
-        return tuple(c for c in self.counted if c in clean and not is_defined(clean[c], self.chance))
+        return tuple(c for c in self.counted if c in self.clean_by_column and self.share(c, self.chance) is None)
 
     @property
     def spread(self) -> float | None:
@@ -225,16 +224,12 @@ class Panel:
     @property
     def clean(self) -> float | None:
         """Accuracy of plain training on unprotected data, where the panel has it."""
-        clean, plain = self.board.clean, self.board.plain
-        cells = [row.cells[plain] for row in self.rows if row.protector == clean and plain in row.cells]
-        return cells[0].mean if cells else None
+        return self.clean_by_column.get(self.board.plain)
 
     def share(self, column: str, accuracy: float) -> float | None:
         """Return what an adversary gets back in a column, in percent; None where clean training is not known there."""
-        clean = self.clean_by_column.get(column)
-        if clean is None or not is_defined(clean, self.chance):
-            return None
-        return 100 * (accuracy - self.chance) / (clean - self.chance)
+        clean = self.clean_by_column.get(column, self.chance)
+        return 100 * (accuracy - self.chance) / (clean - self.chance) if is_defined(clean, self.chance) else None
 
     def difference(self, first: str, second: str) -> float | None:
         """Return the largest difference between two columns in any row."""

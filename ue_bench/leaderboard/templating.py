@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import colour
+
+if TYPE_CHECKING:
+    import jinja2
 
 
 def template(name: str) -> str:
@@ -13,11 +17,11 @@ def template(name: str) -> str:
     return (files("ue_bench.leaderboard") / "templates" / name).read_text(encoding="utf-8")
 
 
-def render(name: str, **values: Any) -> str:
-    """Return the page that the template of that name gives. A value that is missing is an error."""
+@cache
+def _environment() -> jinja2.Environment:
     import jinja2
 
-    environment = jinja2.Environment(
+    return jinja2.Environment(
         autoescape=True,
         loader=jinja2.FunctionLoader(template),
         undefined=jinja2.StrictUndefined,
@@ -25,9 +29,14 @@ def render(name: str, **values: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    return environment.get_template(name).render(**values)
 
 
+def render(name: str, **values: Any) -> str:
+    """Return the page that the template of that name gives. A value that is missing is an error."""
+    return _environment().get_template(name).render(**values)
+
+
+@cache
 def stylesheet(*names: str) -> Any:
     """Return these stylesheets in one, with a class ``h0``, ``h1`` ... for each colour of the heatmap, as markup."""
     from markupsafe import Markup

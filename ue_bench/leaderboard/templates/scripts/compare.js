@@ -129,6 +129,7 @@ function rowDetails(panel, row) {
   return [
     select,
     list(facts),
+    ...pictureOf(row),
     ...(broken.length ? [element("h3", `Broken by ${broken.length}: recovered share`), links(broken)] : []),
     ...(holds.length ? [element("h3", `Holds against ${holds.length}`), links(holds)] : []),
   ];

@@ -53,6 +53,15 @@ function trainingCurve(curve, chance) {
   return [picture, element("p", said, "small")];
 }
 
+// Training images of a row: clean, protected, and ten times the difference, where the board was built with pictures.
+function pictureOf(row) {
+  if (!row?.picture) return [];
+  const image = element("img");
+  image.src = row.picture;
+  image.alt = `Training images under ${row.name}: clean, protected, and ten times their difference around gray`;
+  return [element("h3", "Training images"), image, element("p", "Above: clean. Middle: protected. Below: ten times the difference, around gray.", "small")];
+}
+
 function shareLine(share) {
   const made = element("p", "", "recovers");
   const mark = element("span", share >= data.broken ? "broken" : "holds", share >= data.broken ? "bad" : "good");
@@ -73,6 +82,7 @@ function cellDetails(cell) {
   ];
   const curve = cell.curves.findIndex(Boolean);
   if (curve >= 0) parts.push(element("h3", `Training${cell.keys.length > 1 ? `, seed ${Object.keys(cell.seeds)[curve]}` : ""}`), ...trainingCurve(cell.curves[curve], panel.chance));
+  parts.push(...pictureOf(rowOf(panel, cell.protector)));
   parts.push(element("h3", "What was measured"));
   parts.push(list([["protector", cell.protector], ["countermeasure", cell.countermeasure], ...panel.facts]));
   if (cell.parameters.length) parts.push(element("h3", "Parameters"), list(cell.parameters.map(([kind, text]) => [kind, data.texts[text]])));
