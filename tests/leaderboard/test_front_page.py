@@ -61,6 +61,8 @@ def test_incomplete_rows_and_references_are_left_out() -> None:
     assert certain(found).broken == {}
     assert certain(found).sentences() == []
     assert "Certain at 95 %" not in front_page(found)
+    assert "`noise`" in front_page(found)
+    assert "`em`" not in front_page(found)
 
 
 def test_rows_with_a_bound_stand_beside_unbounded_ones() -> None:

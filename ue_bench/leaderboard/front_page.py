@@ -160,11 +160,14 @@ def _setting(panel: Panel) -> str:
 
 
 def _table(panel: Panel, columns: Sequence[str]) -> str:
+    """Return the table of complete rows."""
     heads = ["class", "rank", "protector", "recovered", "broken by", *columns, f"mean of {len(panel.counted)}"]
     heads += ["RMS", "PSNR"]
     rule = ["---", "---:", "---", *["---:"] * (len(heads) - 3)]
     body = []
     for name, row in lines(panel):
+        if not row.complete:
+            continue
         rank, back = panel.ranks.get(row.protector), row.recovery
         cells = [formats.cell(row.cells[c]) if c in row.cells else formats.MISSING for c in columns]
         body.append(
