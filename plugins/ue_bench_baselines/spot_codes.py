@@ -17,7 +17,7 @@ SYMBOLS = ((1, 0), (-1, 0), (0, 1), (0, -1))  # amounts of horizontal and of ver
 
 def words(places: int, weight: int) -> int:
     """Return how many code words have ``weight`` symbols on that many places."""
-    return math.comb(places, weight) * len(SYMBOLS) ** weight
+    return math.comb(places, weight) * int(len(SYMBOLS) ** weight)
 
 
 def smallest(classes: int) -> tuple[int, int]:

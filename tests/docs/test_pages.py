@@ -94,7 +94,8 @@ class TestPlugins:
     def test_context_is_documented(self) -> None:
         names = (*Context.__dataclass_fields__, *vars(Context), *vars(Context.__base__))
         public = {n for n in names if not n.startswith("_")}
-        private = {"artifacts", "report", "open_dataset", "clean", "networks", "defers"}  # what the methods are made of
+        # What the methods are made of.
+        private = {"artifacts", "report", "open_dataset", "clean", "rows", "networks", "defers"}
         table = " ".join(row[0] for row in rows(section(PLUGINS, "## Context")))
         assert {n for n in public - private if not re.search(rf"`{n}\b", table)} == set()
 
