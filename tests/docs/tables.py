@@ -27,6 +27,23 @@ def protocol_row(p: Protocol) -> list[str]:
     ]
 
 
+def release_row(p: Protocol) -> list[str]:
+    """What released codes do and our own protocols do not: last batch, rates by epoch, rows, colors, rotation."""
+    colors = "none" if p.mean is None or p.std is None else f"{_numbers(p.mean)} / {_numbers(p.std)}"
+    return [
+        f"`{p.name}`",
+        "dropped" if p.drop_last else "kept",
+        p.rate_changes,
+        "all" if p.rows is None else f"the first {p.rows:,}",
+        colors,
+        f"{p.rotation:g}",
+    ]
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{v:g}" for v in values)
+
+
 def _schedule(p: Protocol) -> str:
     if p.schedule == "multistep":
         return f"x{p.factor:g} at {', '.join(f'{m:g}' for m in p.milestones)}"

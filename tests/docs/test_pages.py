@@ -31,7 +31,7 @@ from ue_bench.store import schema
 from ue_bench.store.perturbation import check
 
 from .helpers import EXAMPLE, PAGES, ROOT, blocks, label, page, rows, section, spans
-from .tables import board_row, protocol_row, victim_row
+from .tables import board_row, protocol_row, release_row, victim_row
 
 PLUGINS = page("docs/plugins.md")
 BOARD_KEYS = {field.name for field in dataclasses.fields(Board)} - {"name", "argument"}
@@ -163,6 +163,10 @@ class TestProtocolsAndBoards:
     def test_protocols(self) -> None:
         documented = [row for row in rows(self.text) if len(row) == 12]
         assert documented == [protocol_row(protocols.protocol(n)) for n in protocols.names()]
+
+    def test_what_released_codes_do_beside(self) -> None:
+        documented = [row for row in rows(section(self.text, "## Protocols")) if len(row) == 6]
+        assert documented == [release_row(protocols.protocol(n)) for n in protocols.names()]
 
     def test_sources(self) -> None:
         text = section(self.text, "## Protocols")

@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+
+from ue_bench.cli.main import cli
 
 from .helpers import PAGES, ROOT, blocks, label, page, prose
 
@@ -92,6 +96,21 @@ def test_ci_fails_with_any_of_its_parts_and_ends_with_the_tests(
 
 def test_ci_stops_where_nothing_can_be_installed(ci: Callable[[str], tuple[int, list[str]]]) -> None:
     assert ci("pip") == (3, ["python3 -m venv .venv", "pip install -e .[test]"])
+
+
+def test_results_are_those_of_the_board(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The table, the agreement with print and the sentences are what the command in the first mark prints."""
+    monkeypatch.chdir(ROOT)
+    marks = r"<!-- (ue-bench leaderboard summary [^\n]*) -->\n\n(.*)\n<!-- end of summary -->"
+    found = re.search(marks, page("README.md"), re.S)
+    assert found is not None
+    ran = CliRunner().invoke(cli, shlex.split(found[1])[1:])
+    assert ran.exit_code == 0, ran.output
+    assert ran.stdout == found[2]
+    old = tmp_path / "README.md"
+    old.write_text(page("README.md").replace(found[2], "of last year\n"), encoding="utf-8")
+    assert CliRunner().invoke(cli, [*shlex.split(found[1])[1:], "--into", str(old)]).exit_code == 0
+    assert old.read_text(encoding="utf-8") == page("README.md")
 
 
 @pytest.mark.parametrize("path", PAGES, ids=label)

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor
 
-from ue_bench.engine.crops import cut_pixels, cut_rows, padded_crop, resized_crop, to_unit
+from ue_bench.engine.crops import cut_pixels, cut_rows, padded_crop, resized_crop, rotated, to_unit
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -154,3 +156,22 @@ def test_to_unit_is_channels_first_in_0_to_1() -> None:
     images = torch.tensor([[[[0, 51, 255]]]], dtype=torch.uint8)
     assert to_unit(images).shape == (1, 3, 1, 1)
     assert torch.allclose(to_unit(images).flatten(), torch.tensor([0.0, 0.2, 1.0]))
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (20, 31)])
+def test_a_rotation_is_that_of_the_image_library(height: int, width: int) -> None:
+    """But for pixels whose source lies between two: either neighbour is the nearest to within rounding."""
+    smooth = torch.arange(height * width * 3).view(1, height, width, 3).remainder(251).add(1).to(torch.uint8)
+    images = smooth.repeat(8, 1, 1, 1)
+    turned = rotated(images, 20, generator(5))
+    angles = ((2 * torch.rand(8, generator=generator(5)) - 1) * 20).tolist()
+    assert max(map(abs, angles)) > 10
+    for image, after, angle in zip(images, turned, angles, strict=True):
+        expected = np.asarray(Image.fromarray(image.numpy()).rotate(angle))
+        assert (after.numpy() == expected).all(-1).mean() > 0.97
+    assert (turned == 0).any()  # beyond the edge
+
+
+def test_no_rotation_leaves_pixels_as_they_are() -> None:
+    images = pictures(4, 9, 7)
+    assert torch.equal(rotated(images, 1e-9, generator()), images)

@@ -92,7 +92,8 @@ def test_replays_end_in_the_same_bits(selector: str, record: Record) -> None:
 @pytest.mark.parametrize(
     "recipe",
     [{"crop": "resized"}, {"optimizer": "adam"}, {"optimizer": "adamw", "clip": 0.1}, {"momentum": 0.0},
-     {"nesterov": True, "schedule": "onecycle"}, {"eval_every": 3}],
+     {"nesterov": True, "schedule": "onecycle"}, {"eval_every": 3}, {"drop_last": False, "optimizer": "adam"},
+     {"rotation": 20.0, "rate_changes": "epoch"}, {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4)}],
     ids=str,
 )  # fmt: skip
 def test_replays_follow_the_recipe(recipe: dict[str, Any], record: Record) -> None:
@@ -101,6 +102,13 @@ def test_replays_follow_the_recipe(recipe: dict[str, Any], record: Record) -> No
     model, outcome = Training(**recipe).run()
     assert weights(model) == weights(direct)
     assert curve(outcome) == curve(expected)
+
+
+def test_a_smaller_batch_is_recorded_on_its_own(record: Record) -> None:
+    record()
+    Training(drop_last=False).run()
+    [recorder] = Repeated.made
+    assert (recorder.recorded, recorder.replayed) == (2, 12)
 
 
 @pytest.mark.parametrize(("before", "after"), [(True, True), (True, False), (False, True)])

@@ -106,7 +106,13 @@ def test_killed_after_random_steps(selector: str, precision: str, tmp_path: Path
 @pytest.mark.parametrize("step", range(1, 8))
 @pytest.mark.parametrize(
     "recipe",
-    [{"crop": "resized"}, {"optimizer": "adamw"}, {"epochs": None, "steps": 7}, {"schedule": "onecycle", "clip": 0.1}],
+    [
+        {"crop": "resized"},
+        {"optimizer": "adamw"},
+        {"epochs": None, "steps": 7},
+        {"schedule": "onecycle", "clip": 0.1},
+        {"drop_last": False, "rotation": 20.0, "rate_changes": "epoch"},
+    ],
     ids=str,
 )
 def test_killed_after_every_step(recipe: dict[str, Any], step: int, tmp_path: Path) -> None:

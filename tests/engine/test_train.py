@@ -191,7 +191,7 @@ class Descends(Countermeasure):
         return 1 * weight
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "multistep", "onecycle"])
+@pytest.mark.parametrize("schedule", ["cosine", "multistep", "onecycle", "constant"])
 @pytest.mark.parametrize("clip", [None, 0.5])
 def test_each_step_takes_the_rate_of_the_protocol(schedule: str, clip: float | None) -> None:
     recipe = longer(schedule=schedule, milestones=(0.5,), momentum=0, weight_decay=0, clip=clip)
@@ -200,6 +200,59 @@ def test_each_step_takes_the_rate_of_the_protocol(schedule: str, clip: float | N
     path = np.array([*descends._weights, model.get_parameter("network.weight").item()])
     steps = (path[:-1] - path[1:]) / (clip or 1)
     assert steps == pytest.approx([recipe.rate(step, 8) for step in range(8)], rel=1e-3)
+
+
+class Counts(Countermeasure):
+    """Takes note of the size of every batch, and of what is in it."""
+
+    _sizes: list[int] = PrivateAttr(default_factory=list)
+    _labels: list[int] = PrivateAttr(default_factory=list)
+
+    def augment(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        self._sizes.append(len(x))
+        self._labels += y.tolist()
+        return x, y
+
+
+def test_the_last_batch_of_an_epoch_is_kept_where_the_protocol_says_so() -> None:
+    counts, data = Counts(), colours(39)
+    _, outcome = run(data, longer(drop_last=False), counts)
+    assert counts._sizes == [16, 16, 7] * 4
+    assert sorted(counts._labels) == sorted(data.labels.tolist() * 4)
+    assert outcome.epochs == [1.0, 2.0, 3.0, 4.0]
+    assert outcome.accuracy_train[-1] is not None
+    assert (outcome.accuracy_train[-1] * 39 / 100) % 1 == pytest.approx(0, abs=1e-3)  # of 39 images
+    assert outcome.images_per_second * outcome.train_seconds == pytest.approx(4 * 39)
+    dropped = Counts()
+    run(data, RECIPE, dropped)
+    assert dropped._sizes == [16, 16] * 4
+
+
+def test_the_rate_changes_once_an_epoch_where_the_protocol_says_so() -> None:
+    recipe = longer(rate_changes="epoch", momentum=0, weight_decay=0)
+    descends = Descends()
+    model, _ = run(recipe=recipe, countermeasure=descends, build=Only)
+    path = np.array([*descends._weights, model.get_parameter("network.weight").item()])
+    per_epoch = [0.1 * (1 + np.cos(np.pi * epoch / 4)) / 2 for epoch in range(4)]
+    assert path[:-1] - path[1:] == pytest.approx(np.repeat(per_epoch, 2), rel=1e-3)
+
+
+def test_only_the_first_rows_are_trained_on() -> None:
+    counts, data = Counts(), colours(60)
+    run(data, longer(rows=32, epochs=1), counts)
+    assert sorted(counts._labels) == sorted(data.labels[:32].tolist())
+
+
+def test_colors_are_brought_to_mean_and_deviation() -> None:
+    mean, std = (0.5, 0.25, 0.125), (0.5, 0.25, 0.125)
+    model = ShiftedInput.under(longer(mean=mean, std=std), nn.Identity())
+    x = torch.rand(2, 3, 4, 4)
+    expected = (x - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    assert torch.equal(model(x), expected)
+    assert not model.state_dict()  # weights are those of the network alone
+    trained, _ = run(recipe=longer(mean=mean, std=std))
+    plain, _ = run()
+    assert weights(trained) != weights(plain)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])

@@ -1,18 +1,23 @@
 """Simulate boards whose true numbers are known, to count how often an interval holds the truth.
 
-``python -m tests.leaderboard.simulation`` prints the tables of docs/results.md.
+``python -m tests.leaderboard.simulation`` prints the tables of docs/results.md; with a file it draws the figure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 from ue_bench.leaderboard.headline import Column, recovery
 from ue_bench.leaderboard.intervals import Estimate, accuracy, estimate, mean_accuracy
 from ue_bench.leaderboard.ranks import ranks
+from ue_bench.leaderboard.separation import Pair, separate
 
 SPREADS = (0.3, 1.0, 2.0, 5.0)  # standard deviation over seeds, in points
 SEEDS = (2, 3, 5, 8)
@@ -79,6 +84,73 @@ def rank_coverage(gap: float, spread: float, seeds: int, trials: int = 60) -> fl
     return held / (6 * trials)
 
 
+SPREADS_OF_ROWS = ("equal", "unequal", "one row unstable")  # of five rows
+
+
+def _spreads(kind: str, rng: np.random.Generator) -> Array:
+    """Return standard deviations over seeds of five rows' means: 1, or 0.3 to 3, or 0.3 and one of 5."""
+    if kind == "equal":
+        return np.ones(5)
+    return np.exp(rng.uniform(math.log(0.3), math.log(3), 5)) if kind == "unequal" else np.array([0.3] * 4 + [5.0])
+
+
+def separation_coverage(
+    gap: float, kind: str, further: int = 30, trials: int = 400, *, fixed: bool = False, normal: bool = True
+) -> float:
+    """Return in how many trials all intervals of five rows' differences hold the truth at every look.
+
+    Rows begin with two seeds; then the one that gains most gets the next, until all are apart or ``further`` seeds are
+    spent, and all intervals are looked at after each. True means are ``gap`` apart. ``fixed``: with intervals for a
+    number of seeds that was fixed beforehand. Not ``normal``: errors of the same spread with a long tail to one side.
+    """
+    return 1 - len(separation_misses(gap, kind, further, trials, fixed=fixed, normal=normal)) / trials
+
+
+def separation_misses(
+    gap: float, kind: str, further: int, trials: int, *, fixed: bool = False, normal: bool = True
+) -> list[int]:
+    """Return after how many further seeds an interval first missed the truth, of the trials in which one did."""
+    rng = np.random.default_rng([int(10 * gap), SPREADS_OF_ROWS.index(kind)])
+    missed: list[int] = []
+    truth: Array = gap * np.arange(5.0)
+    for _ in range(trials):
+        spreads = _spreads(kind, rng)
+
+        def drawn(row: int, spreads: Array = spreads) -> float:
+            error = rng.normal() if normal else rng.exponential() - 1
+            return float(truth[row] + spreads[row] * error)
+
+        rows = {str(row): [drawn(row), drawn(row)] for row in range(5)}
+        missed += [spent for spent, held in enumerate(_looks(rows, truth, drawn, further, fixed)) if not held][:1]
+    return missed
+
+
+def _looks(
+    rows: dict[str, list[float]], truth: Array, drawn: Callable[[int], float], further: int, fixed: bool
+) -> Iterator[bool]:
+    """Yield after every seed whether all intervals hold the truth."""
+    for spent in range(further + 1):
+        found = separate(rows, list(rows))
+        yield all(_holds(pair, truth, rows, len(found.pairs), fixed) for pair in found.pairs)
+        if not found.open or spent == further:
+            return
+        gains = found.gains()
+        chosen = max(rows, key=lambda row: (gains[row], -len(rows[row])))
+        rows[chosen].append(drawn(int(chosen)))
+
+
+def _holds(pair: Pair, truth: Array, rows: dict[str, list[float]], comparisons: int, fixed: bool) -> bool:
+    true = truth[int(pair.first.name)] - truth[int(pair.second.name)]
+    assert pair.difference is not None
+    half = pair.difference.half_width
+    if fixed:  # Welch's interval
+        a, b = (float(np.var(rows[p.name], ddof=1)) / p.n for p in (pair.first, pair.second))
+        degrees = (a + b) ** 2 / (a**2 / (pair.first.n - 1) + b**2 / (pair.second.n - 1))
+        half = math.sqrt(a + b) * float(stdtrit(degrees, 1 - 0.025 / comparisons))
+    assert half is not None
+    return bool(abs(pair.difference.mean - true) <= half)
+
+
 def share_coverage(truths: Sequence[float], spread: float, seeds: int, images: int, trials: int = 500) -> float:
     """Return how often the interval of a mean recovered share holds the true one; clean rows are at 70 %."""
     rng = np.random.default_rng([len(truths), int(10 * spread), seeds, images, 1])
@@ -104,7 +176,29 @@ def cells_table() -> list[list[str]]:
     return lines
 
 
+def draw_separation(path: Path, trials: int = 300) -> None:
+    """Draw how often every interval so far holds the truth, by the number of further seeds: docs/separation.png."""
+    from matplotlib.figure import Figure
+
+    figure = Figure((6.4, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for kind, style in zip(SPREADS_OF_ROWS, ("-", "--", ":"), strict=True):
+        for fixed, color, name in ((False, "C0", "valid at any seed"), (True, "C1", "for a fixed number of seeds")):
+            missed = separation_misses(0.0, kind, 30, trials, fixed=fixed)
+            held = [100 * (1 - sum(at <= spent for at in missed) / trials) for spent in range(31)]
+            axes.plot(range(31), held, style, color=color, label=f"{name}, {kind}")
+    axes.axhline(95, color="gray", linewidth=0.8)
+    axes.set(
+        xlabel="further seeds given to five rows that are alike", ylabel="all looks so far right (%)", ylim=(40, 101)
+    )
+    axes.legend(fontsize=7, loc="lower left")
+    figure.savefig(path, dpi=110)
+
+
 if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        draw_separation(Path(sys.argv[1]))
+        sys.exit()
     print("| test images | sd over seeds | n = 2 | n = 3 | n = 5 | n = 8 |\n|---:|---:|---:|---:|---:|---:|")
     for line in cells_table():
         print(f"| {' | '.join(line)} |")
@@ -113,5 +207,9 @@ if __name__ == "__main__":
         settings = [(spread, n, images) for images in IMAGES for spread in SPREADS]
         print(f"n = {n}, rows:", [row_coverage(row, *setting) for setting in settings])
         print(f"n = {n}, shares:", [share_coverage(row, *setting) for setting in settings])
+    for gap in (0.0, 2.0):
+        for kind in SPREADS_OF_ROWS:
+            looked = [separation_coverage(gap, kind), separation_coverage(gap, kind, normal=False)]
+            print(f"separation, {gap} apart, {kind}:", looked, separation_coverage(gap, kind, fixed=True))
     for gap in (0.1, 2.0, 6.0, 15.0):
         print(f"ranks, {gap} apart:", [rank_coverage(gap, spread, n) for spread in (0.3, 5.0) for n in (1, *SEEDS)])

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from ue_bench.catalogue import boards
+from ue_bench.catalogue import boards, protocols
 from ue_bench.cli.main import main
+from ue_bench.grid.cell import protocol_identity
 from ue_bench.keys import digest
 from ue_bench.leaderboard.board import board_info
 from ue_bench.leaderboard.build import build
@@ -88,7 +89,7 @@ FORGED: dict[str, tuple[str, str]] = {
     "accuracy below 0": (changed(metrics__accuracy_last=-1.0), "metrics.accuracy_last"),
     "accuracy that no count of images gives": (changed(metrics__accuracy_last=19.505), "no whole number of 10,000"),
     "peak below last": (changed(metrics__accuracy_peak=11.0), "accuracy_peak 11 is below"),
-    "peak after the end": (changed(metrics__peak_epoch=900.0), "its peak is in epoch 900 of 7.9"),
+    "peak after the end": (changed(metrics__peak_epoch=900.0), "its peak is in epoch 900 of 8"),
     "not a number": (text('"accuracy_last": 19', '"accuracy_last": NaN, "x": 19'), "it holds NaN"),
     "infinite": (text('"loss_train": ', '"loss_train": Infinity, "x": '), "it holds Infinity"),
     "infinite in digits": (text('"loss_train": ', '"loss_train": 1e999, "x": '), "too large"),
@@ -211,6 +212,24 @@ def test_forged_results_are_refused_by_name(run: Run, tmp_path: Path, name: str)
     path = tmp_path / "forged.json"
     path.write_text(content, encoding="utf-8")
     assert why in refused(run, path)
+
+
+def under_iss23(parameters: Plain) -> str:
+    """A result of ``at`` under that protocol, with these parameters in its cell."""
+    fields, recipe = plain(countermeasure="at"), protocols.protocol("iss23")
+    fields["cell"]["countermeasure"]["parameters"] = parameters
+    fields["cell"]["protocol"] = protocol_identity(recipe.under(["at"], {}, "resnet9"))
+    fields |= {"protocol": recipe.name, "protocol_version": recipe.version, "key": digest(fields["cell"])}
+    fields["id"] = fields["id"].replace("/micro/", "/iss23/")
+    return json.dumps(fields)
+
+
+def test_parameters_that_a_protocol_sets_are_in_the_cell(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "at.json"
+    path.write_text(under_iss23({}), encoding="utf-8")
+    assert "its countermeasure is called at, and its cell holds another one" in refused(run, path)
+    path.write_text(under_iss23({"eps": 0.031, "start": "gauss", "step_size": 0.007}), encoding="utf-8")
+    assert "there is no clean reference" in refused(run, path)  # else it is sound
 
 
 def test_what_is_no_small_text_file_is_refused(run: Run, tmp_path: Path) -> None:

@@ -81,11 +81,11 @@ def _of_file(path: Path) -> Protocol:
     whole = data_files.DataFile(file.name, file.label, fields, file.folder)
     recipe = data_files.validated(Protocol, whole, {"name": path.name})
     _check_overrides(file.label, recipe)
+    known = [record.name for kind in ("countermeasure", "victim") for record in registry().of_kind(kind)]
     for name in recipe.overrides:
-        known = [record.name for record in registry().of_kind("countermeasure")]
         if name not in known:
             raise ValidationError(
-                f"{file.label}: overrides.{name}: no countermeasure {name!r}", did_you_mean(name, known)
+                f"{file.label}: overrides.{name}: no countermeasure or victim {name!r}", did_you_mean(name, known)
             )
     content = recipe.model_dump(mode="json", exclude={"name", "summary", "source"})
     return recipe.model_copy(update={"name": f"{path.name}#{digest(content)[:8]}"})
@@ -95,11 +95,20 @@ def _check_overrides(label: str, recipe: Protocol) -> None:
     """Raise ValidationError for fields that differ under a countermeasure and cannot be so."""
     from pydantic import ValidationError as PydanticError
 
+    from ..contract.protocol import PARAMETERS
+
     keys = {k: v for k, v in type(recipe).model_json_schema()["properties"].items() if k not in ABOUT}
     for name, fields in recipe.overrides.items():
         where = f"{label}: overrides.{name}"
-        data_files.refuse_unknown(where, fields, keys)
+        parameters = fields.get(PARAMETERS, {})
+        data_files.refuse_unknown(where, fields, {**keys, PARAMETERS: ""})
         try:
             recipe.under([name], {})
         except PydanticError as error:
             raise data_files.problem(where, error, keys) from None
+        if not parameters:
+            continue
+        try:
+            registry().create("countermeasure", name, parameters)
+        except UserError as error:
+            raise ValidationError(f"{where}.{PARAMETERS}: {error.message}", error.hint) from None

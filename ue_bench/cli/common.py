@@ -17,6 +17,7 @@ from ..errors import UserError
 
 if TYPE_CHECKING:
     from ..grid.grid import Grid, Request
+    from ..grid.separating import Budget
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -97,6 +98,12 @@ FILL_OPTIONS = [
 ]  # fmt: skip
 
 
+SEPARATION_OPTIONS = [
+    click.option("--until-separated", is_flag=True,
+                 help="Give further seeds to rows until those of one class are told apart."),
+    click.option("--budget", callback=lambda ctx, option, text: _budget(text), metavar="N|TIME",
+                 help="Of further seeds: cells, such as 200, or device time, such as 90m or 8h."),
+]  # fmt: skip
 EXECUTOR_OPTIONS = [
     click.option("--executor", type=click.Choice(["local", "ray", "slurm"]), default="local", show_default=True,
                  help="What computes stages: this machine, a Ray cluster, or SLURM."),
@@ -134,6 +141,36 @@ def fill_options(command: F) -> F:
         return command(*args, fill=how, **others)
 
     return apply_options(FILL_OPTIONS, cast(F, called))
+
+
+def separation_options(command: F) -> F:
+    """Add the options that give seeds to rows: the command is called with ``budget``, None where that is not wanted."""
+
+    @functools.wraps(command)
+    def called(*args: Any, until_separated: bool, budget: Budget | None, **others: Any) -> Any:
+        if until_separated and budget is None:
+            raise UserError(
+                "rows that are alike are never told apart: --until-separated needs a budget",
+                "give --budget 200 for so many cells of further seeds, or --budget 8h of device time",
+            )
+        if budget is not None and not until_separated:
+            raise UserError("--budget is that of --until-separated", "give both, or neither")
+        return command(*args, budget=budget, **others)
+
+    return apply_options(SEPARATION_OPTIONS, cast(F, called))
+
+
+def _budget(text: str | None) -> Budget | None:
+    """Read the value of --budget. Raises UserError."""
+    from ..grid.separating import Budget
+
+    if text is None:
+        return None
+    if text.isdecimal() and int(text):
+        return Budget(cells=int(text))
+    if not re.fullmatch(r"(\d+(?:\.\d*)?)[smhd]", text.strip()):
+        raise UserError(f"cannot read the budget {text!r}", "write 200 for cells, or 90m or 8h of device time")
+    return Budget(seconds=_seconds(text))
 
 
 def _pack(text: str | None) -> int | str | None:

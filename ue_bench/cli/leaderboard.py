@@ -134,6 +134,32 @@ def check(board_name: str, out: Path | None, every: bool, as_json: bool) -> int:
     return 4 if differences else 0
 
 
+@command.command("summary")
+@_board
+@_out
+@click.option("--columns", default="", help="Countermeasures to show beside means, such as 'vanilla,at'.")
+@click.option("--into", type=click.Path(path_type=Path, dir_okay=False, exists=True),
+              help="A page in which the last summary is replaced.")  # fmt: skip
+def summary(board_name: str, out: Path | None, columns: str, into: Path | None) -> None:
+    """Print the table and what is certain of it, in Markdown for the front page of a project."""
+    from ..atomic import write_atomically
+    from ..catalogue.registry import registry
+    from ..leaderboard.front_page import front_page, replaced
+    from ..leaderboard.statistics import panels
+    from ..leaderboard.submission import badges, submissions
+
+    results, info, folder = _results(board_name, out)
+    shown = [plugin.selector for plugin in registry().resolve("countermeasure", columns)] if columns else []
+    text = "\n".join(front_page(panel, shown) for panel in panels(results, info, badges(submissions(folder))))
+    if into is None:
+        print(text, end="")
+        return
+    words = ["ue-bench", "leaderboard", "summary", "--board", board_name]
+    words += [word for name, value in (("--out", out), ("--columns", columns)) if value for word in (name, str(value))]
+    write_atomically(into, replaced(into.read_text(encoding="utf-8"), text, shlex.join(words)))
+    print(into)
+
+
 @command.command("serve")
 @_board
 @_out

@@ -10,12 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import given_grid_options, grid_options, jobs_option, json_option, print_json, resolved, shard_option
+from ..errors import UserError
+from .common import (
+    given_grid_options,
+    grid_options,
+    jobs_option,
+    json_option,
+    print_json,
+    resolved,
+    separation_options,
+    shard_option,
+)
 
 if TYPE_CHECKING:
     from ..grid.grid import Grid
     from ..grid.planner import Planned
     from ..grid.prediction import Forecast
+    from ..grid.separating import Budget
     from ..schedule.devices import Slot
 
 FORMATS = ("text", "json", "jsonl")
@@ -25,16 +36,23 @@ FORMATS = ("text", "json", "jsonl")
 @grid_options
 @shard_option
 @jobs_option
+@separation_options
 @click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True,
               help="jsonl: one stage a line, with the command that computes it.")  # fmt: skip
 @json_option
-def command(as_json: bool, form: str, jobs: int | None, **options: Any) -> int:
+def command(as_json: bool, form: str, jobs: int | None, budget: Budget | None, **options: Any) -> int:
     """Show what 'run' would compute, without computing it, and how long that will take here.
 
     Loads the dataset, because its fingerprint is part of every cell's key. What this machine has not computed before is
     predicted from some passes through its networks, and from what protectors and purifiers do to a few images.
     """
+    if budget is not None and form == "jsonl":
+        raise UserError(
+            "stages that depend on results are not known beforehand", "plan --until-separated has no --format jsonl"
+        )
     grid = resolved(**options)
+    if budget is not None:
+        return show_separation(grid, budget, as_json or form == "json", jobs)
     if form == "jsonl":
         return show_lines(grid, grid.missing(), jobs, given_grid_options(grid.precision))
     return show(grid, grid.missing(), as_json or form == "json", jobs)
@@ -58,6 +76,29 @@ def show(grid: Grid, planned: list[Planned], as_json: bool, jobs: int | None = N
     print(
         f"{missing} of {len(grid.targets)} cells to compute, {len(planned)} stages in all{_summary(expected, workers)}"
     )
+    return 0
+
+
+def show_separation(grid: Grid, budget: Budget, as_json: bool, jobs: int | None = None) -> int:
+    """Print the stages of the grid that are missing, or else those of the next seed, and how far rows are apart."""
+    from ..grid.separating import Separating
+
+    separating = Separating(grid, budget)
+    planned = grid.missing()
+    if planned:
+        show(grid, planned, as_json, jobs)
+        if not as_json:
+            print(f"then further seeds of rows until they are apart, at most {budget.limit}")
+        return 0
+    results = separating.results()
+    step = separating.next_step(results)
+    next_grid = separating.grid_of(step) if step else grid
+    show(next_grid, next_grid.missing(), as_json, jobs)
+    if not as_json:
+        for state in separating.classes(results):
+            print(state.text())
+        spent = budget.text(separating.spent(results))
+        print(f"next: seed {step.seed} of {step.place[0]}; {spent} spent" if step else separating.verdict(results))
     return 0
 
 

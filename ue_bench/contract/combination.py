@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
@@ -10,6 +10,7 @@ from pydantic import Field
 from ..errors import UserError
 from .clean_data import with_clean_data
 from .plugin import Countermeasure, Plugin
+from .protocol import PARAMETERS
 
 if TYPE_CHECKING:
     import torch
@@ -79,6 +80,29 @@ class CombinedProcedure(Combination):
 def parts(countermeasure: Countermeasure) -> tuple[Countermeasure, ...]:
     """Return the members of a combination, or the countermeasure itself."""
     return countermeasure.members if isinstance(countermeasure, Combination) else (countermeasure,)
+
+
+def with_parameters(countermeasure: Countermeasure, overrides: Mapping[str, Mapping[str, Any]]) -> Countermeasure:
+    """Return ``countermeasure`` with the parameters that a protocol's ``overrides`` name for it or for its members.
+
+    They take the place of defaults: a parameter with another value stays. Raises pydantic's ValidationError for values
+    that cannot be.
+    """
+    members = [
+        _with_parameters(part, overrides.get(part.name, {}).get(PARAMETERS, {})) for part in parts(countermeasure)
+    ]
+    if all(new is old for new, old in zip(members, parts(countermeasure), strict=True)):
+        return countermeasure
+    if not isinstance(countermeasure, Combination):
+        return members[0]
+    return type(countermeasure)(members=tuple(members))
+
+
+def _with_parameters(part: Countermeasure, parameters: Mapping[str, Any]) -> Countermeasure:
+    changed = part.changed()
+    if parameters.keys() <= changed.keys():
+        return part
+    return type(part).model_validate({**parameters, **changed})
 
 
 def purifiers(countermeasure: Countermeasure) -> list[Countermeasure]:

@@ -95,6 +95,12 @@ class ImageSet:
         digest.update(np.ascontiguousarray(self.labels).data)
         return digest.hexdigest()[:32]
 
+    def first(self, count: int) -> ImageSet:
+        """Return the first ``count`` images; all of them are the set itself."""
+        if count >= len(self):
+            return self
+        return replace(self, images=self.images[:count], labels=self.labels[:count])
+
     def with_images(self, images: NDArray[np.uint8]) -> ImageSet:
         """Return the same labels with other pixels of the same shape."""
         if images.shape != self.images.shape:

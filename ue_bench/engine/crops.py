@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -73,3 +74,20 @@ def resized_crop(images: Tensor, flip: bool, generator: torch.Generator) -> Tens
     grid = F.affine_grid(theta, [n, 3, height, width], align_corners=False)
     cut = F.grid_sample(images.permute(0, 3, 1, 2).float(), grid, "bilinear", "reflection", align_corners=False)
     return cut.round_().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def rotated(images: Tensor, degrees: float, generator: torch.Generator) -> Tensor:
+    """Rotate each image about its centre by a random angle of ``degrees`` at most to either side.
+
+    uint8 N x H x W x 3 in and out. The nearest pixel, black beyond the edge, as torchvision's RandomRotation.
+    """
+    n, height, width, _ = images.shape
+    angle = (2 * torch.rand(n, device=images.device, generator=generator) - 1) * math.radians(degrees)
+    cos, sin = angle.cos(), angle.sin()
+    theta = torch.zeros(n, 2, 3, device=images.device)
+    # in units of half a side, which differ where images are not square
+    theta[:, 0, 0], theta[:, 0, 1] = cos, -sin * (height / width)
+    theta[:, 1, 0], theta[:, 1, 1] = sin * (width / height), cos
+    grid = F.affine_grid(theta, [n, 3, height, width], align_corners=False)
+    turned = F.grid_sample(images.permute(0, 3, 1, 2).float(), grid, "nearest", "zeros", align_corners=False)
+    return turned.to(torch.uint8).permute(0, 2, 3, 1)

@@ -24,11 +24,11 @@ from ..contract.combination import has, not_replayable
 from ..contract.context import TrainContext
 from ..contract.imageset import ImageSet, release
 from ..contract.plugin import Countermeasure
-from ..contract.protocol import Protocol
+from ..contract.protocol import Color, Protocol
 from ..errors import Diverged
 from ..seeds import derive
 from .batches import evaluation_batches
-from .crops import padded_crop, resized_crop, to_unit
+from .crops import padded_crop, resized_crop, rotated, to_unit
 from .divergence import DivergenceCheck
 from .generators import leaves_generators_alone, own_generator
 from .numerics import full_float32
@@ -62,13 +62,26 @@ class Outcome:
 
 
 class ShiftedInput(nn.Module):
-    """A network that takes pixels in [0, 1] and shifts them as its protocol says."""
+    """A network that takes pixels in [0, 1] and shifts them as its protocol says, or brings colors to mean and std."""
 
-    def __init__(self, network: nn.Module, shift: float) -> None:
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, shift: float, colors: tuple[Color, Color] | None = None) -> None:
         super().__init__()
-        self.network, self.shift = network, shift
+        self.network, self.shift, self.scales = network, shift, colors is not None
+        for name, values in zip(("mean", "std"), colors or (), strict=False):
+            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
+
+    @classmethod
+    def under(cls, protocol: Protocol, network: nn.Module) -> ShiftedInput:
+        """Return ``network`` with what ``protocol`` does to pixels."""
+        colors = None if protocol.mean is None or protocol.std is None else (protocol.mean, protocol.std)
+        return cls(network, protocol.shift, colors)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.scales:
+            x = (x - self.mean) / self.std
         logits: Tensor = self.network(x - self.shift if self.shift else x)
         return logits
 
@@ -215,10 +228,11 @@ def train(
     looked at once an epoch, so that no step waits for them.
     """
     on = torch.device(device)
+    train_set = train_set.first(protocol.images(len(train_set)))
     train_pixels = Pixels(train_set, on)
     test_pixels = Pixels(test_set, on) if test_set is not None else None
     torch.manual_seed(derive(seed, "initial weights"))
-    model = ShiftedInput(build(), protocol.shift).to(on).to(memory_format=torch.channels_last)
+    model = ShiftedInput.under(protocol, build()).to(on).to(memory_format=torch.channels_last)
 
     def autocast() -> torch.autocast:
         return torch.autocast(on.type, torch.bfloat16, enabled=precision == "bf16")
@@ -230,7 +244,7 @@ def train(
     optimizer = make_optimizer(model, protocol, recorded=recorder is not None)
 
     batch = min(protocol.batch, len(train_set))
-    steps_per_epoch = len(train_set) // batch  # the last, smaller batch is dropped
+    steps_per_epoch = protocol.steps_per_epoch(len(train_set))
     total = protocol.length(steps_per_epoch)
     epochs = -(-total // steps_per_epoch)
     augments, has_loss = countermeasure.overrides("augment"), countermeasure.overrides("loss")
@@ -239,6 +253,7 @@ def train(
     outcome = Outcome()
     # steps that are replayed find them where they are: they are only ever changed in place
     loss_sum, right, seen, step, first = torch.zeros((), device=on), torch.zeros((), device=on), 0, 0, 0
+    shown = 0  # images in the steps that were seen since the last evaluation
     order: Tensor | None = None  # of the images in this epoch
     generators = (shuffling, cropping, countermeasure_rng, own_generator(on))
     divergence = DivergenceCheck(total)
@@ -251,6 +266,8 @@ def train(
             images = padded_crop(images, protocol.pad, protocol.flip, cropping)
         else:
             images = resized_crop(images, protocol.flip, cropping)
+        if protocol.rotation:
+            images = rotated(images, protocol.rotation, cropping)
         x = to_unit(images)
         if augments:
             x, y = countermeasure.augment(x, y, countermeasure_rng)
@@ -284,7 +301,7 @@ def train(
             "version": VERSION, "model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch,
             "step": step, "order": order, "losses": divergence.pending(), "outcome": asdict(outcome),
             "generators": [generator.get_state() for generator in generators],
-            "loss_sum": loss_sum, "right": right, "seen": seen, **({"best": best} if scores else {}),
+            "loss_sum": loss_sum, "right": right, "seen": seen, "shown": shown, **({"best": best} if scores else {}),
         }  # fmt: skip
 
     def seconds_since(started: float) -> float:
@@ -301,6 +318,7 @@ def train(
         outcome = Outcome(**state["outcome"])
         loss_sum.copy_(state["loss_sum"])
         right.copy_(state["right"])
+        shown = state.get("shown", state["seen"] * batch)  # older states are of trainings without smaller batches
         seen, step, first, order = state["seen"], state["step"], state["epoch"], state["order"]
         divergence.losses = list(state["losses"])
         best = state["best"] if scores else None
@@ -314,9 +332,10 @@ def train(
         model.train()
         begun = epoch * steps_per_epoch
         for start in range((step - begun) * batch, min(steps_per_epoch, total - begun) * batch, batch):
-            loss = run_step(order[start : start + batch], protocol.rate(step, total), phase)
+            where = order[start : start + batch]
+            loss = run_step(where, protocol.rate(step, total, steps_per_epoch), phase)
             divergence.add(loss)
-            step, seen = step + 1, seen + 1
+            step, seen, shown = step + 1, seen + 1, shown + len(where)
             if step % 10 == 0:
                 report(step, total, f"epoch {epoch + 1}/{epochs}")
             if due is not None and save is not None and due():
@@ -338,15 +357,15 @@ def train(
             outcome.epochs.append(round(step / steps_per_epoch, 3))
             outcome.accuracy_test.append(measure(test_pixels))
             outcome.loss_train.append(loss_sum.item() / seen)
-            outcome.accuracy_train.append(None if has_loss else 100 * right.item() / (seen * batch))
-            seen = 0
+            outcome.accuracy_train.append(None if has_loss else 100 * right.item() / shown)
+            seen = shown = 0
             loss_sum.zero_()
             right.zero_()
         order = None
         if save is not None:
             save(whole_state(epoch + 1))
     outcome.eager = run_step.eager
-    outcome.images_per_second = total * batch / outcome.train_seconds
+    outcome.images_per_second = protocol.passes(len(train_set)) * len(train_set) / outcome.train_seconds
     if best is not None:
         model.load_state_dict(best["model"])
     if finishes:

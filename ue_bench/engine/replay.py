@@ -89,34 +89,35 @@ class StepRunner:
     ) -> None:
         self.step, self.network, self.optimizer, self.sums, self.generators = step, network, optimizer, sums, generators
         self.recorder, self.eager = recorder, eager
-        self.where: Tensor | None = None
-        self.rate: Tensor | None = None
-        self.recorded: dict[Hashable, Recorded] = {}
+        self.buffers: dict[int, tuple[Tensor, Tensor]] = {}  # of indices and rate, by the size of the batch
+        self.recorded: dict[tuple[Hashable, int], Recorded] = {}
 
     def __call__(self, where: Tensor, rate: float, phase: Hashable = None) -> Tensor:
-        """Take one step on the images at ``where``; return its loss. All batches have one size."""
+        """Take one step on the images at ``where``; return its loss. Steps of every size are recorded on their own."""
         if self.recorder is None:
             return self.step(where, rate)
         where_buffer, rate_buffer = self.fill(where, rate)
-        if phase not in self.recorded:
+        kind = phase, len(where)
+        if kind not in self.recorded:
             try:
-                self.recorded[phase] = self.record(self.recorder, lambda: self.step(where_buffer, rate_buffer))
+                self.recorded[kind] = self.record(self.recorder, lambda: self.step(where_buffer, rate_buffer))
             except RuntimeError as error:
                 reason = (str(error).strip().splitlines() or ["no reason given"])[0]
                 log.warning("ue-bench: steps are not recorded as a CUDA graph: %s", reason)
                 self.recorder, self.eager = None, "failed"
                 return self.step(where, rate)
-        return self.recorded[phase]().clone()  # the next replay writes over it
+        return self.recorded[kind]().clone()  # the next replay writes over it
 
     def fill(self, where: Tensor, rate: float) -> tuple[Tensor, Tensor]:
         """Write indices and rate into the buffers that recorded steps read; return these."""
-        if self.where is None or self.rate is None:
+        if len(where) not in self.buffers:
             # fused optimizers on a GPU read a rate in float32; on a CPU it is the number that it was
             wide = torch.float32 if where.device.type == "cuda" else torch.float64
-            self.where, self.rate = where.clone(), torch.zeros((), dtype=wide, device=where.device)
-        self.where.copy_(where)
-        self.rate.fill_(rate)
-        return self.where, self.rate
+            self.buffers[len(where)] = where.clone(), torch.zeros((), dtype=wide, device=where.device)
+        buffers = self.buffers[len(where)]
+        buffers[0].copy_(where)
+        buffers[1].fill_(rate)
+        return buffers
 
     def record(self, recorder: Recorder, step: Recorded) -> Recorded:
         """Warm up and record; network, optimizer, sums and generators are afterwards as they were before."""

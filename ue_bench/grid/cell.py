@@ -11,7 +11,7 @@ from itertools import product
 from typing import Any, overload
 
 from ..contract import clean_data
-from ..contract.combination import has, parts
+from ..contract.combination import has, parts, with_parameters
 from ..contract.plugin import Countermeasure, Dataset, Protector, Victim
 from ..contract.protocol import Protocol
 from ..errors import UserError
@@ -33,8 +33,7 @@ def protocol_identity(recipe: Protocol) -> dict[str, Any]:
 
 def epochs(recipe: Protocol, images: int) -> float:
     """Return the passes of ``recipe`` over a training set of so many images."""
-    batch = min(recipe.batch, images)
-    return recipe.length(images // batch) * batch / images
+    return recipe.passes(images)
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,16 @@ class Cell:
         return self.shared.once("recipe", axes, (), self._recipe)
 
     def _recipe(self) -> Protocol:
-        return self.protocol.under([c.name for c in parts(self.countermeasure)], self.victim.optimizer())
+        names = [c.name for c in parts(self.countermeasure)]
+        return self.protocol.under(names, self.victim.optimizer(), self.victim.name)
+
+    @property
+    def applied(self) -> Countermeasure:
+        """The countermeasure with the parameters that the protocol has for it."""
+        axes = self.protocol, self.countermeasure
+        return self.shared.once(
+            "applied", axes, (), lambda: with_parameters(self.countermeasure, self.protocol.overrides)
+        )
 
     @cached_property
     def id(self) -> str:
@@ -90,7 +98,7 @@ class Cell:
             "train": shared.scalar(self.data.train_fingerprint),
             "test": shared.scalar(self.data.test_fingerprint),
             "protector": shared.identity(self.protector),
-            "countermeasure": shared.identity(self.countermeasure),
+            "countermeasure": shared.identity(self.applied),
             "victim": shared.identity(self.victim),
             "protocol": shared.once("protocol", axes, (), lambda: spell(protocol_identity(self.recipe))),
             "seed": shared.scalar(self.seed),

@@ -55,7 +55,7 @@ class EvasionCell(Cell):
     def _recipe(self) -> Protocol:
         """Return how the classifier is trained, under the name that surrogates have: it is the same network."""
         named = self.protocol.model_copy(update={"name": "surrogate", "version": 1, "eval_every": 1})
-        return named.under([registry().one("countermeasure", "@plain").name], self.victim.optimizer())
+        return named.under([registry().one("countermeasure", "@plain").name], self.victim.optimizer(), self.victim.name)
 
     @property
     def recipe(self) -> Protocol:

@@ -122,7 +122,7 @@ def _trained(
         raise UserError(f"{net.selector} learns something of its own first", "a surrogate learns by its recipe alone")
     if training.clean_images:
         raise UserError(f"{countermeasure} needs clean data beside the training set", "a surrogate has none")
-    recipe = recipe.under([training.name], net.optimizer())
+    recipe = recipe.under([training.name], net.optimizer(), net.name)
     key = artifact(data.fingerprint, net, recipe, training, ctx.seed, ctx.precision)
     key |= {"after epochs": sorted(early)} if early else {}
 
@@ -155,7 +155,7 @@ def _trained(
     found: list[nn.Module] = []
     for file in [*early.values(), LAST]:
         with torch.random.fork_rng(devices=[]):  # what build draws is overwritten
-            model = loop.ShiftedInput(build(), recipe.shift)
+            model = loop.ShiftedInput.under(recipe, build())
         model.load_state_dict(torch.load(folder / file, map_location="cpu"))
         found.append(model.to(ctx.device).to(memory_format=torch.channels_last).eval().requires_grad_(False))
     return found

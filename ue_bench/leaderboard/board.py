@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
+from typing import cast
 
 from ..catalogue import protocols
 from ..catalogue.registry import registry
 from ..catalogue.selectors import parse
 from ..contract.board import Board
+from ..contract.plugin import Countermeasure
 from ..errors import UserError
 from ..grid.cell import ENGINE_REVISION
 
@@ -41,6 +43,7 @@ class BoardInfo:
     tags: Callable[[str, str], tuple[str, ...]] | None = None  # kind, selector -> tags of the plugins in it
     notes: tuple[str, ...] = ()
     column_notes: Mapping[str, str] = field(default_factory=dict)  # countermeasure -> why it changes nothing
+    clean_images: Mapping[str, int] = field(default_factory=dict)  # countermeasure -> unprotected images it takes
 
 
 def board_info(board: Board) -> BoardInfo:
@@ -50,11 +53,12 @@ def board_info(board: Board) -> BoardInfo:
         return tuple(p.selector for p in registry().resolve(kind, texts))
 
     recipe = protocols.protocol(board.protocol)
+    columns = cast(list[Countermeasure], registry().resolve("countermeasure", board.countermeasures))
     return BoardInfo(
         name=board.name,
         title=board.title,
         description=board.description,
-        countermeasures=selectors("countermeasure", board.countermeasures),
+        countermeasures=tuple(c.selector for c in columns),
         protectors=selectors("protector", board.protectors),
         reference=selectors("protector", board.reference),
         clean=registry().one("protector", board.clean).selector,
@@ -70,6 +74,7 @@ def board_info(board: Board) -> BoardInfo:
         tags=cache(_tags),
         notes=board.notes,
         column_notes=registry().identity_notes(),
+        clean_images={c.selector: c.clean_images for c in columns if c.clean_images},
     )
 
 

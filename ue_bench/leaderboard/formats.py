@@ -142,6 +142,13 @@ def remarks(panel: Panel) -> list[str]:
         lines.append(f"No result yet: {', '.join(panel.missing)}.")
     if panel.extra:
         lines.append(f"Not on the board, in no mean and no worst case: {', '.join(panel.extra)}.")
+    owned = panel.board.clean_images
+    if owned:
+        shown = ", ".join(f"{column} ({count:,})" for column, count in owned.items())
+        lines.append(
+            f"In these columns the adversary has so many of the {panel.dataset.train:,} training images unprotected "
+            f"too: {shown}."
+        )
     over = [row.protector for row in panel.rows if row.budget.exceeds]
     if over:
         lines.append(f"Measured Linf exceeds the declared budget: {', '.join(over)}.")

@@ -12,11 +12,11 @@ from typing import Any, cast
 from ..catalogue import protocols
 from ..catalogue.registry import registry
 from ..catalogue.selectors import parse
-from ..contract.combination import parts
+from ..contract.combination import parts, with_parameters
 from ..contract.plugin import Countermeasure, Protector, Victim
 from ..contract.protocol import Protocol
 from ..errors import UserError
-from ..grid.cell import ENGINE_REVISION, epochs, protocol_identity
+from ..grid.cell import ENGINE_REVISION, protocol_identity
 from ..keys import canonical_json
 from ..store.schema import Result
 from .bounds import measured
@@ -173,6 +173,7 @@ def _revision(kind: str, part: dict[str, Any]) -> str:
 def _identities(result: Result) -> Iterator[str]:
     """Yield where a selector is not what the cell holds, and where the recipe is not the protocol's."""
     cell = result.cell or {}
+    protocol = protocols.protocol(result.protocol)
     plugins = {}
     for kind in KINDS:
         selector = getattr(result, kind)
@@ -183,18 +184,19 @@ def _identities(result: Result) -> Iterator[str]:
         except UserError as error:
             yield f"its {kind} {printable(selector)} cannot be: {printable(error.message)}"
             return
+        if kind == "countermeasure":
+            identity = canonical_json(with_parameters(plugins[kind], protocol.overrides).identity())
         if canonical_json(cell[kind]) != identity:
             yield f"its {kind} is called {printable(selector)}, and its cell holds another one"
             return
         if plugins[kind].selector != selector:
             yield f"its {kind} {printable(selector)} is written {plugins[kind].selector}"
     victim, countermeasure = cast(Victim, plugins["victim"]), cast(Countermeasure, plugins["countermeasure"])
-    protocol = protocols.protocol(result.protocol)
-    recipe = protocol.under([part.name for part in parts(countermeasure)], victim.optimizer())
+    recipe = protocol.under([part.name for part in parts(countermeasure)], victim.optimizer(), victim.name)
     if canonical_json(cell["protocol"]) != canonical_json(protocol_identity(recipe)):
         yield f"the training recipe in its cell is not that of protocol {protocol.name} v{protocol.version}"
-    length = epochs(recipe, result.dataset.train) if result.dataset.train else 0.0
-    if result.metrics.peak_epoch > math.ceil(length):  # the last one is cut to whole batches
+    length = recipe.total_epochs(result.dataset.train)
+    if result.metrics.peak_epoch > math.ceil(length):  # a length in steps ends within an epoch
         yield f"its peak is in epoch {result.metrics.peak_epoch:g} of {length:g}"
     declared = cast(Protector, plugins["protector"]).budget
     if result.budget.declared != declared:

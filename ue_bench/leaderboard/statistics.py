@@ -104,17 +104,17 @@ class Row:
     def worst_bias(self) -> float:
         """Points by which the accuracy of the worst case is expected to be too high, being the largest of several."""
         cells = [self.cells[c] for c in self.columns if c in self.cells]
-        return bias_of_maximum([cell.mean for cell in cells], [self._error(cell) for cell in cells]) if cells else 0.0
+        return bias_of_maximum([cell.mean for cell in cells], [self.error(cell) for cell in cells]) if cells else 0.0
 
     @cached_property
     def recovery_bias(self) -> float:
         """Percent by which the largest recovered share is expected to be too high."""
         if self.recovery is None or self._is_clean:
             return 0.0
-        errors = [100 * self._error(self.cells[c]) / (self.clean[c].mean - self.chance) for c in self.recovery.shares]
+        errors = [100 * self.error(self.cells[c]) / (self.clean[c].mean - self.chance) for c in self.recovery.shares]
         return bias_of_maximum(list(self.recovery.shares.values()), errors)
 
-    def _error(self, cell: CellSummary) -> float:
+    def error(self, cell: CellSummary) -> float:
         """Return the standard error of a cell's mean."""
         return math.hypot((self.spread or 0.0) / math.sqrt(cell.n), cell.binomial_error)
 
@@ -188,6 +188,11 @@ class Panel:
     def spread(self) -> float | None:
         """Standard deviation over seeds that the cells have in common; None where no cell has two seeds."""
         return self.rows[0].spread
+
+    @property
+    def spread_degrees(self) -> int:
+        """Degrees of freedom of ``spread``; 0 where no cell has two seeds."""
+        return sum(cell.n - 1 for row in self.rows for cell in row.cells.values())
 
     @cached_property
     def classes(self) -> dict[str, list[Row]]:

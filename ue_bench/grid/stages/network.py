@@ -70,7 +70,7 @@ class NetworkStage(ArtifactStage):
         data = self.cell.data.info
         with torch.random.fork_rng(devices=[]):  # what build draws is overwritten
             network = self.cell.victim.build(data.classes, (data.height, data.width))
-        model = loop.ShiftedInput(network, self.cell.recipe.shift)
+        model = loop.ShiftedInput.under(self.cell.recipe, network)
         model.load_state_dict(load_file(self.folder(work.artifacts) / WEIGHTS))
         return model.to(work.env.device).eval()
 
@@ -82,5 +82,5 @@ class NetworkStage(ArtifactStage):
     def images(self, work: Work) -> ImageSet:
         """Return the images that the network was trained on: protected, and purified where that is done."""
         with work.context(PurifyStage.of(self.cell).stage_seed) as ctx:
-            ctx = ProtectStage.of(self.cell).with_clean_data(ctx, self.cell.countermeasure, work.artifacts)
+            ctx = ProtectStage.of(self.cell).with_clean_data(ctx, self.cell.applied, work.artifacts)
             return purified_images(self.cell, work, ctx)

@@ -44,7 +44,7 @@ class PurifyStage(ArtifactStage):
     @classmethod
     def of(cls, cell: Cell) -> PurifyStage:
         """Return the stage that purifies the training images of ``cell``."""
-        protect, countermeasure = ProtectStage.of(cell), cell.countermeasure
+        protect, countermeasure = ProtectStage.of(cell), cell.applied
         return cell.shared.once(
             "purify",
             (protect, countermeasure),
@@ -55,7 +55,7 @@ class PurifyStage(ArtifactStage):
     @classmethod
     def needed(cls, cell: Cell) -> bool:
         """Return whether the victim of ``cell`` is trained on images that this stage keeps."""
-        countermeasure = cell.countermeasure
+        countermeasure = cell.applied
         return cell.shared.once("is cached", (countermeasure,), (), lambda: is_cached(countermeasure))
 
     @cached_property

@@ -107,7 +107,7 @@ def training_cost(cell: Cell) -> StageCost:
 
 def _training_cost(cell: Cell) -> StageCost:
     images = cell.data.info.train
-    passes = cell.countermeasure.passes * epochs(cell.recipe, images) if cell.victim.trained_by_protocol else 0.0
+    passes = cell.applied.passes * epochs(cell.recipe, images) if cell.victim.trained_by_protocol else 0.0
     before = cell.victim.cost(images)
     networks = (NetworkCost(cell.victim.selector, passes), *([before] if before else []))
     victim, countermeasure = cell.victim.selector, cell.countermeasure.selector
@@ -129,12 +129,12 @@ def train_victim(cell: Cell, work: Work, saved: SavedState) -> tuple[nn.Module, 
     """
     from ...engine import loop, measure
 
-    protect, purify = ProtectStage.of(cell), PurifyStage.of(cell)
+    protect, purify, countermeasure = ProtectStage.of(cell), PurifyStage.of(cell), cell.applied
     with work.context(purify.stage_seed) as ctx:
         test = stored_split(work.artifacts, cell.data, "test")
-        ctx = protect.with_clean_data(ctx, cell.countermeasure, work.artifacts)
+        ctx = protect.with_clean_data(ctx, countermeasure, work.artifacts)
         train = purified_images(cell, work, ctx)
-        for purifier in purifiers(cell.countermeasure):
+        for purifier in purifiers(countermeasure):
             if getattr(purifier, "apply_to_test", False):
                 test = purifier.purify(test, clean_data.with_clean_data(ctx, purifier))
         alone = replace(ctx, seed=derive(cell.seed, "pretrain"), precision=cell.precision, clean=None, rows=None)
@@ -157,7 +157,7 @@ def train_victim(cell: Cell, work: Work, saved: SavedState) -> tuple[nn.Module, 
                 train,
                 test,
                 cell.recipe,
-                cell.countermeasure,
+                countermeasure,
                 work.env.device,
                 cell.precision,
                 derive(cell.seed, "train"),
@@ -178,10 +178,14 @@ def purified_images(cell: Cell, work: Work, ctx: Context) -> ImageSet:
 
     ``ctx`` has the seed of purification, and the clean data that the countermeasure needs.
     """
-    if is_cached(cell.countermeasure):
-        return load_images(PurifyStage.of(cell).folder(work.artifacts))
-    train = ProtectStage.of(cell).training_images(cell.fraction, work.artifacts, ctx)
-    return cell.countermeasure.purify(train, ctx) if cell.countermeasure.overrides("purify") else train
+    countermeasure = cell.applied
+    if is_cached(countermeasure):
+        train = load_images(PurifyStage.of(cell).folder(work.artifacts))
+    else:
+        train = ProtectStage.of(cell).training_images(cell.fraction, work.artifacts, ctx)
+        if countermeasure.overrides("purify"):
+            train = countermeasure.purify(train, ctx)
+    return train.first(cell.recipe.images(len(train)))
 
 
 def _distributions(cell: Cell) -> dict[str, str]:
