@@ -99,3 +99,10 @@ def test_a_wheel_has_the_addresses_that_the_release_gives() -> None:
     assert found["Issues"] == "https://example.org/a/ue-bench/issues"
     assert found["Documentation"] == "https://example.org/b"
     assert "UE_BENCH_REPOSITORY" in read(".github/workflows/release.yml")
+
+
+def test_coverage_has_a_floor_and_counts_branches() -> None:
+    settings = PROJECT["tool"]["coverage"]
+    assert settings["report"]["fail_under"] >= 50
+    assert settings["run"]["branch"]
+    assert "--cov" in read("tox.ini")

@@ -54,7 +54,7 @@ def detect(
         "bound": BOUND, "protected": accuracy > BOUND,
     }  # fmt: skip
     if as_json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(found, indent=1, allow_nan=False))
     else:
         verdict = "protected" if accuracy > BOUND else "not detected"
         print(

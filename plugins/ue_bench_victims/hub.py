@@ -44,7 +44,7 @@ class HubFiles:
     def checksum(self) -> str:
         """SHA-256 (first 32 digits) of the configuration and of the weights."""
         content = [self.config, self.normalisation, *(digest_path(file) for file in self.weights)]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+        return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()[:32]
 
     @property
     def identity(self) -> dict[str, str]:

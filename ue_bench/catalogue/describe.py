@@ -32,7 +32,7 @@ def describe_property(spec: dict[str, Any]) -> str:
     low = next((body[k] for k in ("minimum", "exclusiveMinimum", "ge", "gt") if k in body), None)
     high = next((body[k] for k in ("maximum", "exclusiveMaximum", "le", "lt") if k in body), None)
     if low is not None or high is not None:
-        text += f" {'' if low is None else low}..{'' if high is None else high}"
+        text += f" {_bound(low)}..{_bound(high)}"
     if "default" in spec:
         from ..contract.values import format_value
 
@@ -40,3 +40,10 @@ def describe_property(spec: dict[str, Any]) -> str:
         shown = default if isinstance(default, str) else format_value(default, body.get("format") == "ratio")
         text += f", default {shown}"
     return text
+
+
+def _bound(value: float | None) -> str:
+    """Write a bound as it was given: older versions of pydantic make 0.0 of the 0 of a float."""
+    if value is None:
+        return ""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

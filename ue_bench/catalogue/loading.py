@@ -115,8 +115,8 @@ def load() -> Loaded:
 def _faults(manager: pluggy.PluginManager, module: Any, name: str) -> Iterator[str]:
     """Yield what looks like a hook in a module and is none."""
     for hook in HOOKS:
-        unmarked = manager.parse_hookimpl_opts(module, hook) is None
-        if unmarked and callable(getattr(module, hook, None)):
+        # In this order: pluggy 1.5 raises for a module that has no such name.
+        if callable(getattr(module, hook, None)) and manager.parse_hookimpl_opts(module, hook) is None:
             yield f"{hook} is not marked with @hookimpl"
         for implementation in _implementations(manager, hook):
             if implementation.plugin_name == name and _fault(implementation):

@@ -116,7 +116,7 @@ def fitted(clean: ImageSet, protected: ImageSet, recipe: BridgeRecipe, ctx: Cont
     def make(folder: Path) -> None:
         kept = ctx.checkpoint_dir(key)
         weights = fit(clean, protected, recipe, ctx, kept / "state.pt")
-        save_file(weights, folder / "bridge.safetensors", {"recipe": json.dumps(asdict(recipe))})
+        save_file(weights, folder / "bridge.safetensors", {"recipe": json.dumps(asdict(recipe), allow_nan=False)})
         shutil.rmtree(kept)
 
     folder = ctx.cached(key, make)
