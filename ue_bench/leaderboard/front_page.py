@@ -152,7 +152,8 @@ def _setting(panel: Panel) -> str:
     return (
         f"Test accuracy in percent of the victim `{panel.victim}` on clean images, lower is better protection: "
         f"`{d.selector}` ({d.source}, {size}), protocol `{panel.protocol}` v{panel.protocol_version}, "
-        f"{panel.precision}, {seeds}. *Recovered* is the mean share of the clean accuracy that an adversary gets back, "
+        f"{panel.precision}, {seeds}. The *recovered share* is the mean share of the clean accuracy that an adversary "
+        "gets back, "
         f"*broken by* the number of columns that give back {BROKEN:.0f} % of it. Rows are ranked within their "
         "perturbation class, and share a rank where they cannot be told apart. "
         f"^: an earlier epoch is more than {EARLY:.0f} points better."
@@ -161,7 +162,7 @@ def _setting(panel: Panel) -> str:
 
 def _table(panel: Panel, columns: Sequence[str]) -> str:
     """Return the table of complete rows."""
-    heads = ["class", "rank", "protector", "recovered", "broken by", *columns, f"mean of {len(panel.counted)}"]
+    heads = ["class", "rank", "protector", "recovered share", "broken by", *columns, f"mean of {len(panel.counted)}"]
     heads += ["RMS", "PSNR"]
     rule = ["---", "---:", "---", *["---:"] * (len(heads) - 3)]
     body = []
