@@ -149,7 +149,7 @@ class TestPairs:
         assert fewer.clean_rows.tolist() == given.clean_rows[:4].tolist()
         assert len(fewer.clean_data) == 4
         [stopping] = registry().resolve("countermeasure", "early-stopping[clean=10]")
-        other: Any = clean_data.with_clean_data(given, stopping)  # type: ignore[arg-type]
+        other: Any = clean_data.with_clean_data(given, stopping)  # type: ignore[arg-type]  # resolve says Plugin
         with pytest.raises(RuntimeError, match="needs_pairs"):
             _ = other.clean_rows
 

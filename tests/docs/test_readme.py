@@ -19,7 +19,7 @@ RUN_LINE = (
     "python3 -m venv .venv && .venv/bin/pip install -e . && "
     ".venv/bin/ue-bench run --protector deephiding --countermeasure all"
 )
-TEST_LINE = "python3 -m venv .venv && .venv/bin/pip install -e '.[test]' && .venv/bin/python -m pytest"
+TEST_LINE = "python3 -m venv .venv && .venv/bin/pip install -e '.[test]' && .venv/bin/python -m pytest -n auto"
 
 
 def lines_of_code() -> list[str]:
@@ -81,7 +81,7 @@ def test_ci_installs_checks_and_then_tests(ci: Callable[[str], tuple[int, list[s
         "ruff check",
         "ruff format --check",
         "mypy ",
-        "python -m pytest",
+        "python -m pytest -n auto",
     ]
 
 
@@ -90,7 +90,7 @@ def test_ci_fails_with_any_of_its_parts_and_ends_with_the_tests(
     ci: Callable[[str], tuple[int, list[str]]], failing: str, ends: int
 ) -> None:
     code, said = ci(failing)
-    assert (code, said[-1]) == (ends, "python -m pytest")
+    assert (code, said[-1]) == (ends, "python -m pytest -n auto")
     assert ("failed: mypy" in said) == (failing == "mypy")
 
 
