@@ -60,8 +60,9 @@ class Spots(Protector):
     Raises UserError for more classes than there are words, some hundred thousand.
 
     Measured on the board cifar10-micro (10,000 CIFAR-10 images, a small residual net, n=1): 10.0 % test accuracy under
-    plain training, 17.0 % under JPEG 10; its other columns are not measured. Whoever knows the method undoes it
-    (``spot-removal``), and so does the red channel alone, save with ``color=gray``.
+    plain training and ``at``, 17.0 % under JPEG 10, 32.3 % under cutmix, the most of its columns. Orthogonal projection
+    undoes it (60.9 %, clean 66.4 %), whoever knows the method does (``spot-removal``), and so does the red channel
+    alone, save with ``color=gray``.
     """
 
     name: ClassVar[str] = "spots"
