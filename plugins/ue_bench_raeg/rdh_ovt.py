@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -145,6 +146,22 @@ def _embedded(planes: list[Plane], size: tuple[int, int], payload: int, temperat
     return Attempt(planes, state, used, scales) if state.bit_length() <= STATE and used < 1 << USED else None
 
 
+def _decoded(state: int, counts: Sequence[int], total: int) -> tuple[int, int]:
+    """Take a symbol out of an asymmetric numeral system with those frequencies; return it and what is left."""
+    above, rest = divmod(state, total)
+    place = 0
+    while rest >= counts[place]:
+        rest -= counts[place]
+        place += 1
+    return place, above * counts[place] + rest
+
+
+def _encoded(state: int, counts: Sequence[int], total: int, place: int) -> int:
+    """Put a symbol back, the inverse of ``_decoded``."""
+    above, rest = divmod(state, counts[place])
+    return above * total + sum(counts[:place]) + rest
+
+
 def _given(errors: Errors, tables: list[Transfer], state: int) -> tuple[int, NDArray[np.int32]]:
     """Let pixels take their marked errors out of ``state``, and put back what recovery needs; until little is left."""
     marked: list[int] = []
@@ -157,16 +174,10 @@ def _given(errors: Errors, tables: list[Transfer], state: int) -> tuple[int, NDA
             marked.append(x)
             continue
         values, counts, total = _possible(rows[context][x + REACH], low)
-        above, rest = divmod(state, total)
-        place = 0
-        while rest >= counts[place]:
-            rest -= counts[place]
-            place += 1
-        y, state = values[place], above * counts[place] + rest
+        place, state = _decoded(state, counts, total)
+        y = values[place]
         values, counts, total = _possible(columns[context][y + REACH], low)
-        place = values.index(x)
-        above, rest = divmod(state, counts[place])
-        state = above * total + sum(counts[:place]) + rest
+        state = _encoded(state, counts, total, values.index(x))
         marked.append(y)
         if state.bit_length() <= STATE:
             break
@@ -185,18 +196,12 @@ def _taken(errors: Errors, tables: list[Transfer], state: int, count: int) -> tu
             originals[index] = y
             continue
         values, counts, total = _possible(columns[context][y + REACH], low)
-        above, rest = divmod(state, total)
-        place = 0
-        while rest >= counts[place]:
-            rest -= counts[place]
-            place += 1
-        x, state = values[place], above * counts[place] + rest
+        place, state = _decoded(state, counts, total)
+        x = values[place]
         values, counts, total = _possible(rows[context][x + REACH], low)
         if y not in values:
             raise nothing()
-        place = values.index(y)
-        above, rest = divmod(state, counts[place])
-        state = above * total + sum(counts[:place]) + rest
+        state = _encoded(state, counts, total, values.index(y))
         originals[index] = x
     return state, originals
 

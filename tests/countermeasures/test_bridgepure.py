@@ -22,8 +22,8 @@ from ue_bench_countermeasures.diffusion.process import streams
 pytest.importorskip("diffusers", exc_type=ImportError)
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-from ue_bench_countermeasures.bridge import training  # noqa: E402
-from ue_bench_countermeasures.bridge.training import Bridge, BridgeRecipe, fit  # noqa: E402
+from ue_bench_countermeasures.bridge import training  # noqa: E402  need diffusers
+from ue_bench_countermeasures.bridge.training import Bridge, BridgeRecipe, fit  # noqa: E402  need diffusers
 
 # Level: factors on the image kept, on output and input, and weight, computed with the release's formulas.
 GOLDEN = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,16 +10,14 @@ from pathlib import Path
 from ...keys import digest
 from ...store.artifacts import read_json
 from ...store.schema import json_text
-from ..cell import Cell
-from .base import ArtifactStage, Stage, StageCost, Stores, Work
-from .train import saved_state, train_victim, training_cost, training_needs
+from .base import Stores, Work
+from .train import saved_state, train_victim
+from .trained_artifact import TrainedArtifactStage
 
 
 @dataclass(frozen=True)
-class FeatureStage(ArtifactStage):
+class FeatureStage(TrainedArtifactStage):
     """Train a cell's victim, and keep how alike the features of its training images are."""
-
-    cell: Cell
 
     kind = "features"
     keeps_failure = True
@@ -31,16 +29,6 @@ class FeatureStage(ArtifactStage):
     @property
     def label(self) -> str:
         return f"features {self.cell.id}"
-
-    def needs(self) -> Sequence[Stage]:
-        return training_needs(self.cell)
-
-    def cost(self) -> StageCost:
-        return training_cost(self.cell)
-
-    def run(self, work: Work) -> None:
-        super().run(work)
-        saved_state(self, work).remove()
 
     def fill(self, folder: Path, work: Work) -> None:
         from ...engine import features

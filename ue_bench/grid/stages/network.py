@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,11 +13,11 @@ from numpy.typing import NDArray
 from ...contract.imageset import ImageSet
 from ...keys import digest
 from ...store.artifacts import load_images
-from ..cell import Cell
-from .base import ArtifactStage, Stage, StageCost, Work
+from .base import Work
 from .protect import ProtectStage
 from .purify import PurifyStage
-from .train import purified_images, saved_state, train_victim, training_cost, training_needs
+from .train import purified_images, saved_state, train_victim
+from .trained_artifact import TrainedArtifactStage
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,10 +26,8 @@ WEIGHTS = "weights.safetensors"
 
 
 @dataclass(frozen=True)
-class NetworkStage(ArtifactStage):
+class NetworkStage(TrainedArtifactStage):
     """Train a cell's victim and keep its weights. It is the network that the cell's result is of."""
-
-    cell: Cell
 
     kind = "networks"
 
@@ -41,16 +38,6 @@ class NetworkStage(ArtifactStage):
     @property
     def label(self) -> str:
         return f"network {self.cell.id}"
-
-    def needs(self) -> Sequence[Stage]:
-        return training_needs(self.cell)
-
-    def cost(self) -> StageCost:
-        return training_cost(self.cell)
-
-    def run(self, work: Work) -> None:
-        super().run(work)
-        saved_state(self, work).remove()
 
     def fill(self, folder: Path, work: Work) -> None:
         from safetensors.torch import save_file
