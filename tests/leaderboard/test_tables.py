@@ -35,7 +35,7 @@ def written(results: list[Result], board: BoardInfo = BOARD) -> str:
 
 
 def test_markdown_reads_back() -> None:
-    summary, measured, published = tables_in(written(grid(ROWS)))
+    summary, measured, *_, published = tables_in(written(grid(ROWS)))
     assert measured["protector"].tolist() == ["`none` (reference)", "`ar`", "`em`"]
     assert measured["`vanilla`"].astype(float).tolist() == [94.6, 13.3, 10.0]
     assert measured["mean"].astype(float).tolist() == [89.9, 16.7, 47.4]
@@ -76,7 +76,7 @@ def test_markdown_without_results_says_so() -> None:
 
 def test_markdown_keeps_hostile_names_in_their_cell() -> None:
     name = "a|b`c<b>\n| x"
-    [_, measured, _] = tables_in(written([result(name, "vanilla", 10.0)], replace(BOARD, title="<b>*title*</b>")))
+    [_, measured, *_] = tables_in(written([result(name, "vanilla", 10.0)], replace(BOARD, title="<b>*title*</b>")))
     assert measured["protector"].tolist() == [r"`` a\|b`c<b> \| x ``"]
     assert "# \\<b\\>\\*title\\*\\</b\\>" in written([], replace(BOARD, title="<b>*title*</b>"))
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from . import commands, formats, summary
 from .board import BoardInfo
 from .cell_summary import CellSummary
-from .print_agreement import HEADS, LEGEND, agreements
+from .print_agreement import AMONG, HEADS, LEGEND, agreements, among_prints
 from .published import Published, beside
 from .statistics import Panel, Row
 
@@ -106,6 +106,8 @@ def _markdown_agreement(panel: Panel) -> list[str]:
     for agreement in found:
         names = ", ".join(f"{code(ours)} ({plain(printed)})" for ours, printed in agreement.rows)
         parts += [f"{plain(agreement.text)} Rows: {names}.", _pipes(list(HEADS), agreement.lines())]
+    if prints := among_prints(panel):
+        parts += [plain(AMONG), _bullets([agreement.text for agreement in prints])]
     return parts
 
 
@@ -115,7 +117,8 @@ def _markdown_published(table: Published) -> list[str]:
     for row in table.rows:
         worst = f"{formats.percent(row.accuracies[row.worst])} {code(row.worst)}"
         cells = [formats.percent(row.accuracies[c]) if c in row.accuracies else formats.MISSING for c in table.columns]
-        rows.append([plain(row.method), code(row.protector), formats.percent(row.mean), worst, *cells])
+        ours = code(row.protector) if row.protector else formats.MISSING
+        rows.append([plain(row.method), ours, formats.percent(row.mean), worst, *cells])
     notes = [f"{row.method}, {note}" for row in table.rows for note in row.notes]
     label = f"{table.dataset}: {PUBLISHED}"
     return [f"## {plain(table.title)}", plain(label), _pipes(head, rows), _bullets(notes)]
