@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,11 +34,11 @@ MEASURED = {
 }
 
 
-def table(number: int = 9, **asked: object) -> Table:
+def table(number: int = 9, **asked: Any) -> Table:
     """Return a printed table; of numbers other than 9 with accuracies that differ in their means."""
     printed = PRINTED if number == 9 else {name: (a, b - a / 10) for name, (a, b) in PRINTED.items()}
     lines = tuple(
-        Line((name,), dict(zip(COLUMNS, row, strict=True)), {c: Ask(name, (c,), **asked) for c in COLUMNS})  # type: ignore[arg-type]  # of the test
+        Line((name,), dict(zip(COLUMNS, row, strict=True)), {c: Ask(name, (c,), **asked) for c in COLUMNS})
         for name, row in printed.items()
     )
     return Table("t", "a title", f"A paper, Table {number}", ("method",), lines)
