@@ -14,7 +14,7 @@ from ..contract.context import Context
 from ..contract.imageset import ImageSet
 from ..contract.plugin import Protector, check_size
 from ..errors import UserError
-from ..owner.audit import Audit, Batch, read_bound
+from ..owner.audit import Audit, Batch, over_by_rounding, read_bound
 from ..seeds import derive
 from ..store.perturbation import Measurement
 from .findings import Finding, Findings
@@ -89,6 +89,10 @@ def _check_budget(findings: Findings, protector: Protector, clean: ImageSet, pro
     text = f"declares {protector.budget}, measured {measured}"
     if verdict.broken.count:
         text += f", broken by {verdict.broken.count} of {len(clean)} images"
+    if not verdict.kept and over_by_rounding(bound, verdict.measured or 0.0, math.prod(clean.images.shape[1:])):
+        findings.note("budget", f"{text}: no more than rounding to whole gray levels may add",
+                      declared=protector.budget, measured=verdict.measured)  # fmt: skip
+        return
     findings.check("budget", verdict.kept, text, declared=protector.budget, measured=verdict.measured)
 
 
