@@ -18,7 +18,7 @@ from ..owner.audit import Audit, Batch, over_by_rounding, read_bound
 from ..seeds import derive
 from ..store.perturbation import Measurement
 from .findings import Finding, Findings
-from .odd_sets import Usual, check_odd_sets
+from .odd_sets import Usual, check_odd_sets, is_refusal
 from .pictures import pictures, sample
 from .resuming import check_resuming
 from .sets import check_order, check_set, note_change
@@ -147,8 +147,15 @@ def check_odd_protector(findings: Findings, protector: Protector, ctx: Context, 
         if untried:
             found.note("time", untried)
         else:
-            with contextlib.suppress(Stop):
+            try:
                 step(found)
+            except Stop:
+                pass
+            except UserError as error:
+                if is_refusal(error):
+                    found.note("images", f"refused: {error.message}")
+                else:
+                    found.check("valid", False, error.message)
         findings.collected += [f for f in found.collected if f.state != "ok" or f.check not in REPEATED]
 
 
