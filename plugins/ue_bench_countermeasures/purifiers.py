@@ -7,8 +7,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field
 
 from ue_bench.api import Context, Countermeasure, ImageSet
+from ue_bench_victims.hub_ids import Model, folder_or_id
 
-from .diffusion.weights import Model, Weights, folder_or_id, locate
+from .diffusion.weights import Weights, locate
 
 CIFAR = "google/ddpm-cifar10-32"
 DiffusionModel = Annotated[Model, AfterValidator(folder_or_id)]

@@ -241,6 +241,15 @@ class Countermeasure(Plugin):
         """
         return False
 
+    @property
+    def control_selector(self) -> str:
+        """Return the selector of its control, empty where it has none.
+
+        The control has the same clean data and learns nothing from protected images: what is not above it is no feature
+        of theirs. Boards say how the two compare.
+        """
+        return ""
+
     def purify(self, data: ImageSet, ctx: Context) -> ImageSet:
         """Clean the stored images, once, before training."""
         raise NotImplementedError

@@ -4,32 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ue_bench.api import EnvironmentProblem, UserError, ValidationError, digest_path, find_input
+from ue_bench.api import EnvironmentProblem, UserError, ValidationError, digest_path
+from ue_bench_victims.hub_ids import HUB_ID, Model, folder_or_id
 
 RECORD = "purifier.json"  # beside weights that were trained or imported here
 WEIGHTS = "diffusion_pytorch_model"
 SCHEDULERS = ("DDPMScheduler", "DDIMScheduler", "PNDMScheduler")  # they noise images as DDPM does
 CONTINUOUS = "DdpmPlusPlus"  # our class for a network in continuous time
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 HINT = "give model=FOLDER, as 'ue-bench purifier train' writes them, or a hub id and a network"
-
-Model = Path | str
-
-
-def folder_or_id(model: Model) -> Model:
-    """Return a path where ``model`` is a folder, else ``model``: the id of a repository on the Hugging Face hub.
-
-    Raises UserError when it names a folder by its content, as in ``micro#3f2a91bc``, and there is none.
-    """
-    path = find_input(Path(model).expanduser())
-    return path if path.is_dir() else model
 
 
 def diffusers() -> ModuleType:
