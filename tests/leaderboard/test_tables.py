@@ -258,12 +258,13 @@ class TestCleanData:
         columns = page_data(board, [panel], Evidence())["panels"][0]["columns"]
         assert [column["owned"] for column in columns] == ["", "10 % clean", "1 % in pairs", "10 % clean"]
 
-    def test_remarks_compare_with_the_control(self, results: list[Result], board: BoardInfo) -> None:
+    def test_remarks_compare_protected_rows_with_the_control(self, results: list[Result], board: BoardInfo) -> None:
         remarks = formats.remarks(panels(results, board)[0])
         assert (
-            f"refit is 13.0 to 34.0 points above its control {self.CONTROL}, which has the same clean images and "
-            "learns nothing from protected ones, over 2 rows."
+            f"refit less its control {self.CONTROL}, which has the same clean images, in points: em +13.0."
         ) in remarks
+        [panel] = panels([r for r in results if r.protector == "none"], board)
+        assert any(remark.endswith("in points: none +34.0.") for remark in formats.remarks(panel))
         assert "paired has a control that is not measured here: other." in remarks
         owners = f"refit (5,000), paired (500), {self.CONTROL} (5,000)"
         assert any(f"of the 50,000 training images unprotected too: {owners}" in remark for remark in remarks)

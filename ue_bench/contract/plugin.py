@@ -245,8 +245,8 @@ class Countermeasure(Plugin):
     def control_selector(self) -> str:
         """Return the selector of its control, empty where it has none.
 
-        The control has the same clean data and learns nothing from protected images: what is not above it is no feature
-        of theirs. Boards say how the two compare.
+        The control has the same clean data without the method, or without what the method learns from protected images:
+        a countermeasure that is not above it owes its accuracy to the data. Boards say how the two compare.
         """
         return ""
 

@@ -23,7 +23,7 @@ class CleanData:
 
     images: int = 0
     pairs: bool = False  # it knows which training images they are
-    control: str = ""  # the countermeasure that has the same and learns nothing from protected images
+    control: str = ""  # the countermeasure that has the same without the method
 
 
 @dataclass(frozen=True)

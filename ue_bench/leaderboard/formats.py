@@ -123,17 +123,20 @@ def owned(panel: Panel, column: str) -> str:
 
 
 def controls(panel: Panel) -> list[str]:
-    """Return how columns with clean data compare with their controls, which have the same and learn nothing else."""
+    """Return how columns with clean data compare with their controls, which have the same without the method.
+
+    Of protected rows; of reference rows where there are no others.
+    """
     lines = []
     for column in (*panel.columns, *panel.extra):
         control = panel.clean_data(column).control
-        rows = [row.cells for row in panel.rows if column in row.cells and control in row.cells]
+        both = [row for row in panel.rows if column in row.cells and control in row.cells]
+        rows = [row for row in both if not row.reference] or both
         if rows:
-            above = [cells[column].mean - cells[control].mean for cells in rows]
-            lines.append(
-                f"{column} is {percent(min(above))} to {percent(max(above))} points above its control {control}, which "
-                f"has the same clean images and learns nothing from protected ones, over {len(rows)} rows."
+            shown = ", ".join(
+                f"{row.protector} {row.cells[column].mean - row.cells[control].mean:+.1f}" for row in rows
             )
+            lines.append(f"{column} less its control {control}, which has the same clean images, in points: {shown}.")
         elif control:
             lines.append(f"{column} has a control that is not measured here: {control}.")
     return lines
