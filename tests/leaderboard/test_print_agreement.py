@@ -72,7 +72,7 @@ def test_agreement_by_column_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "asked", [{"fraction": 0.5}, {"victim": "vgg11"}, {"of": "evasion"}], ids=lambda asked: next(iter(asked))
 )
-def test_numbers_of_other_things_are_not_compared(monkeypatch: pytest.MonkeyPatch, asked: dict[str, object]) -> None:
+def test_numbers_of_other_things_are_not_compared(monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any]) -> None:
     use(monkeypatch, table(**asked))
     [panel] = panels(grid(MEASURED), BOARD)
     assert agreements(panel) == []

@@ -64,7 +64,7 @@ def _markdown_panel(panel: Panel) -> list[str]:
     columns = (*panel.columns, *panel.extra)
     noted = dict(formats.column_notes(panel))
     head = ["protector", "mean", "worst case"]
-    head += [code(c) + (" \\*" if c in noted else "") for c in columns]
+    head += [code(c) + (" \\*" if c in noted else "") + _brackets(formats.owned(panel, c)) for c in columns]
     head += ["n", "declared", "Linf max", "RMS", "PSNR", "SSIM"]
     rows = [_markdown_row(row, columns) for row in panel.rows]
     facts = [
@@ -183,7 +183,7 @@ CSV: dict[str, Callable[[Panel, Row, CellSummary], Any]] = {
     "ci95_of": lambda p, r, c: "test set" if c.n == 1 else "seeds and test set",
     "peak": lambda p, r, c: round(c.peak, 4),
     "peak_epoch": lambda p, r, c: " ".join(f"{x.metrics.peak_epoch:g}" for x in c.results),
-    "clean_images": lambda p, r, c: p.board.clean_images.get(c.countermeasure, 0),
+    "clean_images": lambda p, r, c: p.clean_data(c.countermeasure).images,
     "binomial_error": lambda p, r, c: _rounded(c.binomial_error),
     "declared": lambda p, r, c: r.budget.declared,
     "linf_max": lambda p, r, c: r.budget.linf_max,
@@ -267,7 +267,8 @@ def _width(text: str) -> int:
 def _labels(panel: Panel) -> list[str]:
     """What the lines of a block are called."""
     noted = dict(formats.column_notes(panel))
-    names = [c + (" *" if c in noted else "") for c in (*panel.columns, *panel.extra)]
+    columns = (*panel.columns, *panel.extra)
+    names = [c + (" *" if c in noted else "") + _brackets(formats.owned(panel, c)) for c in columns]
     return [
         *names,
         "mean",
@@ -310,6 +311,10 @@ def _block(labels: Sequence[str], columns: Sequence[Sequence[str]]) -> str:
     body[-10:-10] = [SEPARATING_LINE]
     align = ["left", *["right"] * len(columns)]
     return str(tabulate(body, headers=head, tablefmt="simple", disable_numparse=True, colalign=align))
+
+
+def _brackets(text: str) -> str:
+    return f" ({text})" if text else ""
 
 
 def _accuracy(cell: CellSummary | None) -> str:
