@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,3 +145,12 @@ def test_one_table_is_not_compared_with_itself(monkeypatch: pytest.MonkeyPatch) 
     [panel] = panels(grid(MEASURED), BOARD)
     assert among_prints(panel) == []
     assert among_prints_text(panel) == ""
+
+
+def test_of_two_rows_of_a_plugin_the_boards_own_stands_for_the_bare_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, table())
+    rows = MEASURED | {"em[preset=micro,eps=4/255]": (50.0, 50.0)}
+    [panel] = panels(grid(rows), replace(BOARD, protectors=()))
+    assert agreements(panel) == []  # three rows are too few
+    [panel] = panels(grid(rows), replace(BOARD, protectors=("em[preset=micro]",)))
+    assert dict(agreements(panel)[0].rows)["em[preset=micro]"] == "em"

@@ -1,7 +1,8 @@
 """Say how far a panel agrees with papers' tables: in the order of rows, and in what breaks what.
 
 A row of the panel stands for a printed one where both are the same selector. Where the paper's method is asked for by
-its bare name, the panel's row may also be the only one of that plugin, such as one with cheaper settings.
+its bare name, the panel's row may also be the only one of that plugin, such as one with cheaper settings; of several, it
+is the one that the board asks for.
 """
 
 from __future__ import annotations
@@ -237,7 +238,8 @@ def _is_of(panel: Panel, ask: Ask) -> bool:
 def _row(panel: Panel, protector: str) -> Row | None:
     exact = [row for row in panel.rows if row.protector == protector]
     alike = [row for row in panel.rows if row.protector.partition("[")[0] == protector]
-    return exact[0] if exact else alike[0] if len(alike) == 1 else None
+    of_board = [row for row in alike if row.protector in panel.board.protectors]
+    return next((rows[0] for rows in (exact, alike, of_board) if len(rows) == 1), None)
 
 
 def _signs(chance: float, pairs: Sequence[tuple[float, float]], *tops: float | None) -> list[tuple[bool, bool]]:
