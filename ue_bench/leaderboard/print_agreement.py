@@ -1,8 +1,8 @@
 """Say how far a panel agrees with papers' tables: in the order of rows, and in what breaks what.
 
 A row of the panel stands for a printed one where both are the same selector. Where the paper's method is asked for by
-its bare name, the panel's row may also be the only one of that plugin, such as one with cheaper settings; of several, it
-is the one that the board asks for.
+its bare name, the panel's row may also be the only one of that plugin, such as one with cheaper settings; of several,
+it is the one that the board asks for.
 """
 
 from __future__ import annotations
