@@ -64,9 +64,7 @@ def exceeds(declared: str, measured: dict[str, Any]) -> bool:
         return False
     rms = measured["rms"] / 255
     reached = {"linf": measured["linf_max"] / 255, "rms": rms, "mse": rms**2}
-    if bound.kind not in reached or reached[bound.kind] <= _upper(bound):
-        return False
-    return not over_by_rounding(bound, reached[bound.kind])
+    return bound.kind in reached and reached[bound.kind] > _upper(bound)
 
 
 def over_by_rounding(bound: Bound, reached: float, values: int = 1) -> bool:
