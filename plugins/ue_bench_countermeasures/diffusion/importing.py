@@ -105,7 +105,7 @@ def _save_in_time(network: nn.Module, converted: Converted, folder: Path) -> Non
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True)
-    shape = json.dumps({"_class_name": CONTINUOUS, **converted.network}, indent=1)
+    shape = json.dumps({"_class_name": CONTINUOUS, **converted.network}, indent=1, allow_nan=False)
     (folder / "config.json").write_text(shape + "\n", encoding="utf-8")
     save_file({k: v.contiguous() for k, v in network.state_dict().items()}, folder / f"{WEIGHTS}.safetensors")
 
