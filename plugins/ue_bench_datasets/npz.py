@@ -41,8 +41,7 @@ LABELS = {
     "test": ("y_test", "Y_test", "test_y", "test_labels", "test_targets"),
 }
 NAMES = ("class_names", "label_names", "classes")
-# Of an archive; the last two are methods of packing that zipfile lacks, and passwords.
-DAMAGED = (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError)
+DAMAGED = (zipfile.BadZipFile, zlib.error, OSError, EOFError)  # an archive, not the header of an array in it
 
 
 class Member(NamedTuple):
@@ -71,16 +70,17 @@ class Npz(StoredDataset):
     def load(self, split: str, ctx: Context) -> ImageSet:
         check_split(split)
         with _archive(self.path) as archive:
-            labels = {s: _labels(archive, self._find(archive, LABELS[s])) for s in SPLITS}
-            names = self._class_names(archive, labels)
+            with _reading(self.path):
+                labels = {s: _labels(archive, self._find(archive, LABELS[s])) for s in SPLITS}
+                names = self._class_names(archive, labels)
+                members = {s: self._find(archive, IMAGES[s]) for s in SPLITS}
             for part, values in labels.items():
                 check_labels(values, names, f"{self.path.name} {part}")
-            members = {s: self._find(archive, IMAGES[s]) for s in SPLITS}
             for part, member in members.items():
                 _check_images(member, labels[part])
             member = members[split]
             rows = first_per_class(labels[split], self.limit(split))
-            parts = chosen(_pieces(archive, member), rows)
+            parts = chosen(_pieces(archive, member, self.path), rows)
             images = store_arrays(parts, len(rows), self.size, ctx, f"reading {self.path.name} {split}")
         return ImageSet(images, labels[split][rows], names, self.path.stem)
 
@@ -106,15 +106,26 @@ class Npz(StoredDataset):
 
 @contextmanager
 def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Open the archive; say whatever is wrong with it in one line."""
+    """Open the archive. Raises UserError in one line when that cannot be done."""
     check_file(path)
     if not path.is_file():
         raise UserError(f"{path} is a folder", "give the .npz file in it")
+    with _reading(path):
+        archive = zipfile.ZipFile(path)
+    with archive:
+        yield archive
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Say in one line whatever is wrong with an archive that is read here, and nothing else: not a full disk."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            yield archive
-    except DAMAGED as error:
-        raise ValidationError(f"cannot read {path}: {error}", "it is damaged or not an .npz file") from error
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # zipfile raises what damaged archives lead it to, UnicodeDecodeError among it
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValidationError(f"cannot read {path}: {reason}", "it is damaged or not an .npz file") from error
 
 
 def _header(archive: zipfile.ZipFile, name: str) -> Member:
@@ -179,17 +190,21 @@ def _check_images(member: Member, labels: Labels) -> None:
         )
 
 
-def _pieces(archive: zipfile.ZipFile, member: Member) -> Iterator[Pixels]:
+def _pieces(archive: zipfile.ZipFile, member: Member, path: Path) -> Iterator[Pixels]:
     """Yield the images, N x H x W x 3, some at a time."""
     if member.fortran:  # such an array is not stored image after image
-        yield rgb(_read(archive, member))
+        with _reading(path):
+            whole = _read(archive, member)
+        yield rgb(whole)
         return
-    each = int(np.prod(member.shape[1:]))
+    each = math.prod(member.shape[1:])
+    step = max(1, CHUNK_BYTES // max(each, 1))
     with archive.open(f"{member.name}.npy") as file:
         _read_header(file, member.name)
-        for start in range(0, member.shape[0], step := max(1, CHUNK_BYTES // max(each, 1))):
+        for start in range(0, member.shape[0], step):
             count = min(step, member.shape[0] - start)
-            data = file.read(count * each)
+            with _reading(path):
+                data = file.read(count * each)
             if len(data) != count * each:
                 raise ValidationError(
                     f"array {member.name} ends after image {start + len(data) // each}", "write the file again"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import struct
 import tracemalloc
@@ -77,6 +78,26 @@ def test_an_archive(changes: dict[str, bytes], message: str, tmp_path: Path, ctx
     dataset = write_npz(tmp_path / "set.npz", **changes)
     with refused(message):
         dataset.load("train", ctx)
+
+
+def test_an_archive_whose_names_are_no_text(tmp_path: Path, ctx: Context) -> None:
+    dataset = write_npz(tmp_path / "set.npz")
+    content = bytearray(dataset.path.read_bytes())
+    content[6:8], content[30] = b"\x00\x08", 0x93  # a name of the first member that says it is UTF-8
+    dataset.path.write_bytes(content)
+    with refused("cannot read .*set.npz: 'utf-8' codec"):
+        dataset.load("train", ctx)
+
+
+def test_a_disk_that_is_full_is_not_taken_for_a_damaged_archive(
+    tmp_path: Path, ctx: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Context, "store_images", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_npz(tmp_path / "set.npz").load("train", ctx)
 
 
 @pytest.mark.parametrize("shape", [(4, 2**32 - 1, 2**32 - 1), (4, 2**32 - 1, 2**31), (4, 65536, 65536)], ids=str)
