@@ -121,6 +121,19 @@ def test_the_harness_has_no_circle_of_imports() -> None:
     assert circles(import_graph(HARNESS)) == []
 
 
+def test_packages_of_plugins_have_no_circle_of_imports() -> None:
+    """What two of them share lies in the one that the other may know."""
+    paths = {p.relative_to(ROOT / "plugins").parts[0]: list[Path]() for p in PLUGINS}
+    for path in PLUGINS:
+        paths[path.relative_to(ROOT / "plugins").parts[0]].append(path)
+    graph = {
+        package: {name.split(".")[0] for path in of_it for _, name in imported(path)} & paths.keys() - {package}
+        for package, of_it in paths.items()
+    }
+    assert graph["ue_bench_raeg"]
+    assert circles(graph) == []
+
+
 def test_modules_can_be_read_at_one_sitting() -> None:
     lines = {p: len(p.read_text(encoding="utf-8").splitlines()) for p in [*HARNESS, *PLUGINS]}
     assert [f"{p.relative_to(ROOT)}: {n}" for p, n in lines.items() if n > 400] == []

@@ -43,7 +43,7 @@ def test_workflows_call_environments_that_there_are() -> None:
     workflows = "".join(read(f".github/workflows/{name}.yml") for name in ("test", "release"))
     named = {e for names in re.findall(r"tox run -e ([a-z,-]+)", workflows) for e in names.split(",")}
     [matrix] = re.findall(r"environment: \[(.+)\]", workflows)
-    assert named | set(matrix.split(", ")) <= known
+    assert named | set(matrix.split(", ")) == known - {"bench"}
     assert "downstream" in named
 
 
@@ -75,6 +75,13 @@ def test_tox_has_the_environments_of_the_contributors_page() -> None:
     known = re.findall(r"^\[testenv:(.+)\]$", read("tox.ini"), flags=re.M)
     assert {"lint", "types", "unit", "docs", "downstream", "browser", "cluster", "lowest"} <= set(known)
     assert [name for name in known if f"`{name}`" not in read("CONTRIBUTING.md")] == []
+
+
+def test_style_is_checked_without_installing_what_is_checked() -> None:
+    lint = re.search(r"^\[testenv:lint\]$.*?^commands", read("tox.ini"), flags=re.M | re.S)
+    assert lint is not None
+    [ruff] = [d for d in PROJECT["project"]["optional-dependencies"]["checks"] if d.startswith("ruff")]
+    assert f"skip_install = true\ndeps = {ruff}\n" in lint[0]
 
 
 def test_the_oldest_dependencies_that_are_tried_are_those_that_are_allowed() -> None:

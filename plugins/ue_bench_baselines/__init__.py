@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from ue_bench.api import Register, hookimpl
 
+TABLES = (
+    ("apbench-cifar10", "apbench", "APBench's leaderboard for CIFAR-10"),
+    ("iss-cifar10", "iss", "Image Shortcut Squeezing, README: plain training, gray and JPEG on CIFAR-10"),
+    ("eclipse-cifar10", "eclipse", "ECLIPSE: accuracy under ten countermeasures on CIFAR-10"),
+)
+
 
 @hookimpl
 def ue_bench_register(register: Register) -> None:
@@ -194,3 +200,5 @@ def ue_bench_register(register: Register) -> None:
     )
     register("protector", "precomputed", f"{package}.precomputed:Precomputed", "protected images made elsewhere")
     register.set("protector", "reference", ["none", "noise"], "rows that every board has unless it names its own")
+    for name, target, summary in TABLES:
+        register.table(name, f"{package}.tables.comparisons:{target}", summary)

@@ -19,8 +19,22 @@ STRANGER = 0.7  # a pair must differ less than this share of what an image and a
 CHUNK = 500
 
 
-class WithPairs(Countermeasure):
-    """Base of countermeasures that know some training images as they were and as they are: their rows, too."""
+class LeakedImages(Countermeasure):
+    """Base of countermeasures that have some training images unprotected, too, and know which rows they are."""
+
+    clean: int = Field(500, ge=1, description="training images that the adversary has unprotected")
+
+    @property
+    def clean_images(self) -> int:
+        return self.clean
+
+    @property
+    def needs_pairs(self) -> bool:
+        return True
+
+
+class WithPairs(LeakedImages):
+    """Base of countermeasures that learn from images as they were and as they are."""
 
     uses_labels: ClassVar[bool] = True  # pairs must have the same
 
@@ -30,12 +44,8 @@ class WithPairs(Countermeasure):
     )
 
     @property
-    def clean_images(self) -> int:
-        return self.clean
-
-    @property
-    def needs_pairs(self) -> bool:
-        return True
+    def control_selector(self) -> str:
+        return Dilution(clean=self.clean).selector
 
     def others(self, data: ImageSet, ctx: Context) -> Rows:
         """Return the rows that are purified, in order."""
@@ -223,7 +233,7 @@ class BridgePureLite(OfBridge):
         return bridge.denoise(protected, protected, TOP)
 
 
-class Dilution(Countermeasure):
+class Dilution(LeakedImages):
     """Some training images as they were, and nothing else: the control of countermeasures that have pairs.
 
     The rows of ``clean`` images get their unprotected versions; all others stay protected.
@@ -232,15 +242,6 @@ class Dilution(Countermeasure):
     name: ClassVar[str] = "dilution"
     revision: ClassVar[int] = 1
     paper: ClassVar[str] = "control of BridgePure: Limited Protection Leakage Can Break Black-Box Data Protection, 2025"
-    clean: int = Field(500, ge=1, description="training images that the adversary has unprotected")
-
-    @property
-    def clean_images(self) -> int:
-        return self.clean
-
-    @property
-    def needs_pairs(self) -> bool:
-        return True
 
     def purify(self, data: ImageSet, ctx: Context) -> ImageSet:
         own = {int(row): i for i, row in enumerate(ctx.clean_rows)}

@@ -12,7 +12,7 @@ import click
 
 from ue_bench.api import EnvironmentProblem, UserError, check_file, check_output
 
-FILES = {"comdefend": 2, "le-jcdp": 1, "eclipse": 1, "imagenet256": 1}
+FILES = {"comdefend": 2, "le-jcdp": 1, "eclipse": 1, "imagenet256": 1, "avatar": 1}
 
 
 @click.command("import")
@@ -24,10 +24,11 @@ FILES = {"comdefend": 2, "le-jcdp": 1, "eclipse": 1, "imagenet256": 1}
 def import_weights(form: str, sources: tuple[Path, ...], out: Path) -> None:
     """Convert weights that the authors of a purifier released, as they lie in their files.
 
-    FORMAT is comdefend (enc20_0.0001.npy and dec20_0.0001.npy), le-jcdp (ckpt_*.pth), eclipse (ema_0.9999_250000.pt) or
-    imagenet256 (256x256_diffusion_uncond.pt of guided diffusion). Nothing in a file is run; every weight must have a
-    place, and every place a weight. The digest of the source is kept. Use the result with comdefend[weights=OUT],
-    le-jcdp[model=OUT], eclipse[model=OUT], or avatar[model=OUT].
+    FORMAT is comdefend (enc20_0.0001.npy and dec20_0.0001.npy), le-jcdp (ckpt_*.pth), eclipse (ema_0.9999_250000.pt),
+    imagenet256 (256x256_diffusion_uncond.pt of guided diffusion) or avatar (checkpoint_8.pth of score-based models,
+    which DiffPure has too). Nothing in a file is run; every weight must have a place, and every place a weight. The
+    digest of the source is kept. Use the result with comdefend[weights=OUT], le-jcdp[model=OUT], eclipse[model=OUT], or
+    avatar[model=OUT,reverse=vp-sde].
 
     \b
     ue-bench purifier import comdefend enc20_0.0001.npy dec20_0.0001.npy --out comdefend.safetensors

@@ -7,14 +7,15 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field
 
 from ue_bench.api import Context, Countermeasure, ImageSet
+from ue_bench_victims.hub_ids import Model, folder_or_id
 
-from .diffusion.weights import Model, Weights, folder_or_id, locate
+from .diffusion.weights import Weights, locate
 
 CIFAR = "google/ddpm-cifar10-32"
 DiffusionModel = Annotated[Model, AfterValidator(folder_or_id)]
 """A folder, or the id of a repository on the Hugging Face hub. The weights enter the key, not the folder's name."""
 
-Reverse = Literal["sde", "ddpm", "ddpm-small"]
+Reverse = Literal["sde", "vp-sde", "ddpm", "ddpm-small"]
 
 
 class NoiseAndDenoise(Countermeasure):
@@ -29,8 +30,9 @@ class NoiseAndDenoise(Countermeasure):
     )
     reverse: Reverse = Field(
         "ddpm",
-        description="how noise is taken away: Euler-Maruyama on the SDE, or ancestral sampling with variance beta or, "
-        "better for few steps, that of the posterior",
+        description="how noise is taken away: Euler-Maruyama on the SDE, step by step of the network or, as released, "
+        "in continuous time (vp-sde), or ancestral sampling with variance beta or, better for few steps, that of the "
+        "posterior",
     )
 
     def weights(self) -> Weights:
@@ -51,7 +53,8 @@ class NoiseAndDenoise(Countermeasure):
         weights = self.weights()
         size = denoiser.check(weights, self.t, data.size, self.selector)
         loaded = denoiser.load(weights, ctx.device, "small" if self.reverse == "ddpm-small" else "large")
-        sample = process.euler_maruyama if self.reverse == "sde" else process.ancestral
+        samplers = {"sde": process.euler_maruyama, "vp-sde": process.euler_maruyama_in_time}
+        sample = samplers.get(self.reverse, process.ancestral)
         down = process.steps_down(self.t, self.steps)
 
         def clean(x: Any, random: process.Streams) -> Any:
@@ -75,10 +78,11 @@ class DiffPure(NoiseAndDenoise):
     in the release. Its t for CIFAR-10 is 100 for the Linf ball of 8/255 and 75 for the L2 ball, 150 for ImageNet.
 
     The paper purifies inputs at test time; here it is the training set that is purified, and the test set is left
-    alone. Deviation: the release has the score of a continuous-time DDPM++ network; here it is that of a discrete DDPM,
-    by default the one of the Hugging Face hub for CIFAR-10, which is fetched when first asked for. That model saw the
-    clean training images: an adversary who has it has seen them, too. Images smaller than the network's are enlarged
-    and reduced again, bilinear, larger ones are refused.
+    alone. The release has the score of a DDPM++ network in continuous time: ``reverse=vp-sde``, with a ``model`` that
+    ``ue-bench purifier import avatar`` makes of its checkpoint_8.pth. Deviation: by default it is that of a discrete
+    DDPM, the one of the Hugging Face hub for CIFAR-10, which is fetched when first asked for. Both saw the clean
+    training images: an adversary who has one has seen them, too. Images smaller than the network's are enlarged and
+    reduced again, bilinear, larger ones are refused.
 
     Raises EnvironmentProblem when diffusers or the weights cannot be had, UserError for images or ``t`` beyond the
     network.
@@ -94,12 +98,17 @@ class DiffPure(NoiseAndDenoise):
 class Avatar(NoiseAndDenoise):
     """Noise of ``t`` steps is added in one jump, and ancestral sampling of a DDPM takes it away; clipped and rounded.
 
-    As ``diffpure``, but by ``DDPMScheduler.step`` from step t - 1 to 0, whose estimates of the image are clipped to
-    its range. The release has t = 100 for CIFAR-10, APBench 60.
+    As ``diffpure``, but by default by ``DDPMScheduler.step`` from step t - 1 to 0, whose estimates of the image are
+    clipped to its range.
 
-    The release multiplies by 255 and casts to 8 bits, so that what is outside [0, 1] wraps around and fractions are
-    cut; ``legacy_wrap`` does that. Deviation: APBench feeds the network [0, 2] in place of [-1, 1], which is out of its
-    range; its numbers are not to be expected here. Model, size of images and errors are those of ``diffpure``.
+    The release solves the SDE of DiffPure with its network, t = 100 for CIFAR-10: ``reverse=vp-sde``, with a ``model``
+    that ``ue-bench purifier import avatar`` makes of its checkpoint_8.pth, 107 million parameters. It multiplies by 255
+    and casts to 8 bits, so that what is outside [0, 1] wraps around and fractions are cut: ``legacy_wrap``. The
+    protocol avatar24 sets both. Deviation: the release's solver adds up time in single precision; here it is exact.
+
+    APBench has the same solver and network with t = 60, and rounds. Deviation: it feeds the network [0, 2] in place of
+    [-1, 1], which is out of its range; its numbers are not to be expected here. Size of images and errors are those of
+    ``diffpure``.
 
     Published with ResNet-18 on CIFAR-10, t = 60 (APBench): LSP 76.90 %, EM 75.62 %, AR 88.60 %, OPS 66.16 %.
     """

@@ -35,7 +35,7 @@ APBENCH = (
     "gray",
     "jpeg[quality=10]",
     "ueraser[variant=max,plasma=1.0,trivial=batch]",
-    "avatar[t=60]",
+    "avatar[t=60,reverse=vp-sde]",
     "at[start=gauss]",
 )
 ISS = ("gray", "jpeg[quality=10]", "bdr", "gray+jpeg[quality=10]", "bdr+gray+jpeg[quality=10]")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 import zlib
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from .common import (
     check_labels,
     check_split,
     chosen,
+    count_classes,
     first_per_class,
     numbered,
     rgb,
@@ -51,7 +53,7 @@ class _InFolder(StoredDataset):
         raise NotImplementedError
 
     def names(self, labels: dict[str, Labels]) -> tuple[str, ...]:
-        return numbered(1 + max(int(values.max(initial=-1)) for values in labels.values()))
+        return numbered(count_classes(labels.values(), self.path.name))
 
     def load(self, split: str, ctx: Context) -> ImageSet:
         check_split(split)
@@ -122,7 +124,7 @@ class Idx(_InFolder):
 
     def names(self, labels: dict[str, Labels]) -> tuple[str, ...]:
         """Return names without gaps: some sets of letters count from 1."""
-        return tuple(str(label) for label in range(1 + max(int(v.max(initial=-1)) for v in labels.values())))
+        return tuple(map(str, range(count_classes(labels.values(), self.path.name))))
 
     @staticmethod
     def _header(file: BinaryIO, path: Path, rank: int) -> tuple[int, ...]:
@@ -195,19 +197,20 @@ class Svhn(_InFolder):
 
     def labels_of(self, split: str) -> Labels:
         labels = self._arrays(split, "y")
-        if labels.dtype.kind not in "iuf" or (len(labels) and (labels.min() < 1 or labels.max() > 10)):
+        if labels.dtype.kind not in "iuf" or not np.isin(labels, np.arange(1, 11)).all():
             raise ValidationError(f"{self._file(split).name} has labels outside 1..10", "fetch it again")
         digits: Labels = labels.ravel().astype(np.int64) % 10
         return digits
 
     def pieces_of(self, split: str, count: int) -> Iterator[Pixels]:
         images = self._arrays(split, "X")
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[2] != 3 or images.shape[3] != count:
+        shape = images.shape
+        if images.dtype != np.uint8 or len(shape) != 4 or not all(shape) or shape[2:] != (3, count):
             raise ValidationError(
-                f"X of {self._file(split).name} is {images.dtype} {images.shape}, not uint8 H x W x 3 x {count}",
+                f"X of {self._file(split).name} is {images.dtype} {shape}, not uint8 H x W x 3 x {count}",
                 "fetch it again",
             )
-        step = max(1, CHUNK_BYTES // int(np.prod(images.shape[:3])))
+        step = max(1, CHUNK_BYTES // math.prod(shape[:3]))
         for start in range(0, count, step):
             yield np.ascontiguousarray(images[..., start : start + step].transpose(3, 0, 1, 2))
 
@@ -224,7 +227,7 @@ class Svhn(_InFolder):
         except Exception as error:  # readers of damaged files raise whatever these lead them to
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ValidationError(f"cannot read {path.name}: {reason}", "fetch it again") from error
-        if name not in stored:
+        if not isinstance(stored.get(name), np.ndarray):  # not there, or sparse
             raise ValidationError(f"{path.name} has no array {name}", "take the cropped digits, format 2")
         return stored[name]
 
@@ -233,10 +236,12 @@ def _opened(path: Path) -> BinaryIO:
     return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]  # GzipFile
 
 
-def _exactly(file: BinaryIO, count: int, path: Path) -> bytes:
+def _exactly(file: BinaryIO, count: int, path: Path) -> bytearray:
     """Read so many bytes. Raises ValidationError when the file has fewer, or is damaged."""
+    data = bytearray()
     try:
-        data = file.read(count)
+        while len(data) < count and (piece := file.read(min(count - len(data), CHUNK_BYTES))):
+            data += piece  # memory for what there is, whatever a damaged header says
     except DAMAGED as error:
         raise ValidationError(f"cannot read {path.name}: {error}", "fetch it again") from error
     if len(data) != count:
@@ -246,7 +251,7 @@ def _exactly(file: BinaryIO, count: int, path: Path) -> bytes:
 
 def _pieces(file: BinaryIO, path: Path, count: int, shape: tuple[int, ...]) -> Iterator[Pixels]:
     """Yield ``count`` images of ``shape``, H x W or 3 x H x W, as N x H x W x 3."""
-    each = int(np.prod(shape))
+    each = math.prod(shape)
     step = max(1, CHUNK_BYTES // each)
     for start in range(0, count, step):
         here = min(step, count - start)

@@ -27,6 +27,7 @@ Rows = NDArray[np.intp]
 
 SPLITS = ("train", "test")
 CHUNK_BYTES = 32 * 2**20  # decoded pictures held at a time
+FEW_CLASSES = 1000  # can be named before it is known which of them have images
 
 
 class Picture(NamedTuple):
@@ -122,6 +123,19 @@ def check_same_classes(train: Sequence[str], test: Sequence[str], where: str) ->
 def numbered(count: int) -> tuple[str, ...]:
     """Return names for classes that have none."""
     return tuple(f"class_{label}" for label in range(count))
+
+
+def count_classes(labels: Iterable[Labels], where: str) -> int:
+    """Return how many classes there are, counted from 0 to the highest of ``labels``, which are those of all splits.
+
+    Raises ValidationError for a label far above the number of images: the names alone might fill the memory.
+    """
+    labels = list(labels)
+    highest = max(int(values.max(initial=-1)) for values in labels)
+    images = sum(map(len, labels))
+    if highest >= max(images, FEW_CLASSES):
+        raise ValidationError(f"{where} has the label {highest}, but only {images} images", "count classes from 0")
+    return highest + 1
 
 
 def first_per_class(labels: Labels, limit: int | None) -> Rows:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ue_bench.api import UserError, ValidationError, check_file
 
-from .common import Labels, Picture, Rows, numbered
+from .common import Labels, Picture, Rows, count_classes, numbered
 
 TRAIN = ("train",)
 TEST = ("test", "validation", "valid", "val")  # the first of them that exists
@@ -90,7 +90,7 @@ class Table:
         """Return what the hub says of the columns; nothing where it says nothing."""
         try:
             features = json.loads(self._schema.metadata[b"huggingface"])["info"]["features"]
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, RecursionError):
             return {}
         return features if isinstance(features, dict) else {}
 
@@ -158,7 +158,7 @@ class Table:
             return tuple(map(str, names))
         if self._has_strings:
             return tuple(sorted(map(str, self._values.unique().to_pylist())))
-        return numbered(int(np.max(self._values.to_numpy(), initial=-1)) + 1)
+        return numbered(count_classes([np.asarray(self._values.to_numpy(), dtype=np.int64)], self.files[0].name))
 
     @property
     def _has_strings(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from .common import (
     check_labels,
     check_split,
     chosen,
+    count_classes,
     first_per_class,
     numbered,
     rgb,
@@ -39,6 +41,8 @@ LABELS = {
     "test": ("y_test", "Y_test", "test_y", "test_labels", "test_targets"),
 }
 NAMES = ("class_names", "label_names", "classes")
+# Of an archive; the last two are methods of packing that zipfile lacks, and passwords.
+DAMAGED = (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError)
 
 
 class Member(NamedTuple):
@@ -90,8 +94,14 @@ class Npz(StoredDataset):
     def _class_names(self, archive: zipfile.ZipFile, labels: dict[str, Labels]) -> tuple[str, ...]:
         for name in NAMES:
             if f"{name}.npy" in archive.namelist():
-                return tuple(map(str, _read(archive, _header(archive, name)).ravel()))
-        return numbered(1 + max(int(values.max(initial=-1)) for values in labels.values()))
+                member, images = _header(archive, name), sum(map(len, labels.values()))
+                if math.prod(member.shape) > images:
+                    raise ValidationError(
+                        f"array {name} of {self.path.name} has {math.prod(member.shape)} names for {images} images",
+                        "give one name a class",
+                    )
+                return tuple(map(str, _read(archive, member).ravel()))
+        return numbered(count_classes(labels.values(), self.path.name))
 
 
 @contextmanager
@@ -103,14 +113,20 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
-    # The last two are methods of packing that zipfile lacks, and passwords.
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+    except DAMAGED as error:
         raise ValidationError(f"cannot read {path}: {error}", "it is damaged or not an .npz file") from error
 
 
 def _header(archive: zipfile.ZipFile, name: str) -> Member:
+    """Read what an array is. Raises ValidationError where it is not as long as it says: memory is taken for that."""
     with archive.open(f"{name}.npy") as file:
-        return Member(name, *_read_header(file, name))
+        member = Member(name, *_read_header(file, name))
+        stored = archive.getinfo(f"{name}.npy").file_size - file.tell()
+    if stored != math.prod(member.shape) * member.dtype.itemsize:
+        raise ValidationError(
+            f"array {name} is damaged: {stored:,} bytes are no {member.dtype} {member.shape}", "write the file again"
+        )
+    return member
 
 
 def _read_header(file: Any, name: str) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
@@ -118,10 +134,11 @@ def _read_header(file: Any, name: str) -> tuple[tuple[int, ...], np.dtype[Any], 
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(file)
-    except ValueError as error:
-        raise ValidationError(
-            f"array {name} is damaged: {str(error).splitlines()[0]}", "write the file again"
-        ) from error
+    except DAMAGED:
+        raise
+    except Exception as error:  # NumPy parses the header as Python: damaged ones fail in many ways
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValidationError(f"array {name} is damaged: {reason}", "write the file again") from error
     if dtype.hasobject:
         raise ValidationError(f"array {name} holds Python objects", "save it as plain numbers")
     return shape, dtype, fortran

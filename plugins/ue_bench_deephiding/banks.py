@@ -194,7 +194,7 @@ def decode(picture: Picture, blend: bool = True) -> NDArray[np.uint8]:
                     return np.asarray(layer.convert("RGB"))
                 return np.asarray(Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB"))
             pixels = np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow's decoders raise whatever damaged data leads them to
         raise UserError(f"{picture.name} is not a readable image", "remove it") from error
     if deep:  # Pillow would clip them
         raise UserError(f"{picture.name} has more than 8 bits a channel", "save it with 8")

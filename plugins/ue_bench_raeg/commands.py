@@ -18,7 +18,7 @@ def raeg() -> None:
 
 @raeg.command("train")
 @training_options("New file NAME.safetensors.")
-@click.option("-P", "--protector", default="raeg", show_default=True,
+@click.option("-P", "--protector", default="raeg[preset=paper]", show_default=True,
               help="The settings, such as 'raeg[preset=micro]'; 'ue-bench show raeg' has them all.")  # fmt: skip
 def train(training: TrainingOptions, protector: str) -> None:
     """Train a generator, and write its weights and a record beside them.
@@ -40,8 +40,8 @@ def train(training: TrainingOptions, protector: str) -> None:
     with open_protector(protector, training.dataset, training.seed, *folders, report) as (method, data, ctx):
         from .protector import Raeg
 
-        if not isinstance(method, Raeg) or method.weights is not None:
-            raise UserError(f"{protector!r} is no raeg to train", "write raeg[...] without weights")
+        if not isinstance(method, Raeg) or method.file is not None:
+            raise UserError(f"{protector!r} is no raeg to train", "write raeg[preset=micro], or preset=paper")
         from .fit import fit
         from .keys import write_generator
 

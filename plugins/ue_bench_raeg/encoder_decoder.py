@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .generator import LEVELS, Generator, TwoWay
+from .generator import LEVELS, Generator, TwoWay, at_zero
 
 KIND = "enc-dec"
 
@@ -29,9 +29,7 @@ class UNet(nn.Module):
         channels = [width * 2**level for level in range(LEVELS + 1)]
         self.down = nn.ModuleList(_pair(a, b) for a, b in zip([3, *channels[:-1]], channels, strict=True))
         self.up = nn.ModuleList(_pair(a + 2 * a, a) for a in reversed(channels[:-1]))
-        self.last = nn.Conv2d(width, 3, 1)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]  # it has one
+        self.last = at_zero(nn.Conv2d(width, 3, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         given: list[Tensor] = []

@@ -58,6 +58,13 @@ def inverse_haar(z: Tensor, order: str = "band") -> Tensor:
     return cells.permute(0, 1, 2, 4, 3, 5).reshape(n, channels // 4, 2 * height, 2 * width)
 
 
+def at_zero(convolution: nn.Conv2d) -> nn.Conv2d:
+    """Set all weights of ``convolution`` to zero, and return it: what it is added to starts as the identity."""
+    for values in convolution.parameters():
+        nn.init.zeros_(values)
+    return convolution
+
+
 class Haar(nn.Module):
     """The transform as a step of the network: down, or up where ``up``."""
 
@@ -79,9 +86,7 @@ class SubNetwork(nn.Module):
         super().__init__()
         hidden = [nn.Conv2d(inputs if i == 0 else width, width, 3, padding=1) for i in range(depth)]
         self.hidden = nn.ModuleList(parametrizations.spectral_norm(c) if spectral else c for c in hidden)
-        self.last = nn.Conv2d(width + inputs, outputs, 3, padding=1)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]  # it has one
+        self.last = at_zero(nn.Conv2d(width + inputs, outputs, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
         h = x

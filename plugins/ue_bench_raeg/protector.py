@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from ue_bench.api import Context, ImageSet, InputPath, NetworkCost, Protector
+from ue_bench.api import Context, ImageSet, InputPath, NetworkCost, Protector, digest_path
 
 if TYPE_CHECKING:
     from .generator import TwoWay
     from .recipe import Recipe
 
+SHIPPED = Path(__file__).with_name("generator.safetensors")
 PIXELS = 2**18  # of the images in a batch; how many does not matter to the result
 ATTACK = "(noise|blur|scaling|crop|jpeg)"
 
@@ -26,10 +28,15 @@ class Raeg(Protector):
     inverse brings the originals back: the weights are the key. Inference uses no labels. Nothing bounds the change; the
     paper's images are at 24 to 31 dB. An attack on fixed classifiers, like ``tap``, not on training itself.
 
-    ``weights`` is a generator of ``ue-bench raeg train``. Without it one is trained on the images to protect, which
-    takes hours: first the ``targets``, which other protectors share, then the generator. ``preset=paper`` has the
-    paper's settings, for one week on a GPU at 256 px; ``preset=micro`` fits a CPU core for 32 px. A null parameter
-    takes the preset's value. Images of any size: sides are mirrored up to multiples of 8.
+    ``preset=shipped`` uses a small generator that comes with this package, so that images are protected at once; how it
+    was trained is in ``generator.json`` beside it. It is known to everybody, and so is the way back. ``weights`` is one
+    of yours, of ``ue-bench raeg train``. ``preset=paper`` and ``preset=micro`` train one on the images to protect,
+    which takes hours: first the ``targets``, which other protectors share, then the generator. ``paper`` has the
+    paper's settings, for one week on a GPU at 256 px; ``micro`` fits a CPU core for 32 px. A null parameter takes the
+    preset's value. Images of any size: sides are mirrored up to multiples of 8.
+
+    ``generator=enc-dec``, ``gan=off``, ``perceptual=off`` and a single one of the ``targets`` are the ablations of the
+    paper's Table 4.
 
     Recovery loses what clamping and rounding to 8 bits take, times what the inverse makes of it: 38 to 48 dB in the
     paper. With ``sidecars`` it is exact.
@@ -49,6 +56,7 @@ class Raeg(Protector):
     """
 
     name: ClassVar[str] = "raeg"
+    revision: ClassVar[int] = 2
     paper: ClassVar[str] = "Invertible Image Dataset Protection, ICME 2022, arXiv 2112.14420"
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {
@@ -72,8 +80,10 @@ class Raeg(Protector):
         },
     }  # fmt: skip
 
-    preset: Literal["paper", "micro"] = Field(
-        "paper", description="what parameters are unless given: the paper's, or for a CPU core"
+    preset: Literal["shipped", "paper", "micro"] = Field(
+        "shipped",
+        description="the generator that is shipped, or one to train, whose parameters are the paper's, or for a CPU "
+        "core, unless given",
     )
     weights: InputPath | None = Field(None, description="a generator of 'ue-bench raeg train', which has all else")
     targets: str | None = Field(
@@ -150,6 +160,10 @@ class Raeg(Protector):
         if self.weights is not None and given > {"weights"}:
             others = ", ".join(sorted(given - {"weights"}))
             raise ValueError(f"weights are of a trained generator: {others} would do nothing")
+        if self.file is not None:
+            if others := ", ".join(sorted(given - {"weights", "preset"})):
+                raise ValueError(f"the shipped generator is trained: {others} needs preset=paper or preset=micro")
+            return self
         for field, condition, needed in [
             ("cls_cap", self.setting("cls_form") == "cap", "cls_form=cap"),
             ("gan_width", self.gan != "off", "gan"),
@@ -174,8 +188,18 @@ class Raeg(Protector):
             raise ValueError("scaling_low is above scaling_high")
         return self
 
+    @property
+    def file(self) -> Path | None:
+        """Return the file of a trained generator, ``weights`` or the one that is shipped; None where one is trained."""
+        return SHIPPED if self.weights is None and self.preset == "shipped" else self.weights
+
+    def identity(self) -> dict[str, Any]:
+        """Return the parameters, and the shipped weights where they are used: other weights, other images."""
+        shipped = {"weights": digest_path(SHIPPED)} if self.file == SHIPPED else {}
+        return {**super().identity(), **shipped}
+
     def setting(self, name: str) -> Any:
-        """Return the parameter ``name`` as given, else that of the preset."""
+        """Return the parameter ``name`` as given, else that of the preset, which is one to train by."""
         value = getattr(self, name)
         return self.PRESETS[self.preset].get(name) if value is None else value
 
@@ -213,18 +237,18 @@ class Raeg(Protector):
     @property
     def classes_needed(self) -> int:
         """Return 2 where the generator has to be trained against classifiers."""
-        return 2 if self.weights is None else 1
+        return 2 if self.file is None else 1
 
     @property
     def uses_networks(self) -> bool:
-        return self.weights is None  # protection itself is in float32, always
+        return self.file is None  # protection itself is in float32, always
 
     def cost(self, images: int) -> NetworkCost | None:
         """Estimate the first target's passes alone: its training, and three images a step. The generator is no victim.
 
         For ``preset=micro`` the generator takes most of the time, about a second for a batch on one core.
         """
-        if self.weights is not None:
+        if self.file is not None:
             return None
         seen = self.length(images) * self.setting("batch") / max(1, images)
         return NetworkCost(self.target_names[0], len(self.target_names) * (self.targets_recipe["epochs"] + 3 * seen))
@@ -249,7 +273,7 @@ class Raeg(Protector):
     def recover(self, images: NDArray[np.uint8], ctx: Context) -> NDArray[np.uint8]:
         """Return the originals as the inverse generator sees them, in float64: no batch or device changes a pixel.
 
-        The generator is that of ``ctx.recovery_key``, or of ``weights``. Raises UserError when there is neither.
+        The generator is that of ``ctx.recovery_key``, else that of ``file``. Raises UserError when there is neither.
         """
         from .apply import recover
 
@@ -279,23 +303,23 @@ class Raeg(Protector):
         return restore(network, images, sidecars, batch)
 
     def inverse_network(self, ctx: Context) -> TwoWay:
-        """Return the generator that a key holds, else the one in ``weights``, in double precision."""
+        """Return the generator that a key holds, else the one in ``file``, in double precision."""
         from ue_bench.api import UserError
 
         from .keys import from_arrays, load_generator
 
         if ctx.recovery_key:
             return from_arrays(ctx.recovery_key).double().to(ctx.device)
-        if self.weights is None:
+        if self.file is None:
             raise UserError("recovery needs the generator", "give the key, or weights=FILE")
-        return load_generator(self.weights).double().to(ctx.device)
+        return load_generator(self.file).double().to(ctx.device)
 
     def network(self, data: ImageSet, ctx: Context) -> TwoWay:
         """Return the trained generator in eval mode, float32."""
         from .keys import load_generator
 
-        if self.weights is not None:
-            return load_generator(self.weights)
+        if self.file is not None:
+            return load_generator(self.file)
         from .fit import FILE, train_on
 
         data, ctx = ctx.learning(data)

@@ -6,6 +6,7 @@ from ue_bench.api import Register, hookimpl
 
 VICTIMS = [
     ("resnet9", "resnet:ResNet9", "Small residual net for CPUs, 0.5 M parameters"),
+    ("resnet10", "resnet:ResNet10", "Narrow ResNet at full resolution for CPUs, 0.3 M parameters"),
     ("resnet18", "resnet:ResNet18", "ResNet-18, CIFAR stem below 64 px, ImageNet stem above, 11.2 M parameters"),
     ("resnet34", "resnet:ResNet34", "ResNet-34, stems as resnet18, 21.3 M parameters"),
     ("resnet50", "resnet:ResNet50", "ResNet-50, stems as resnet18, 23.5 M parameters"),

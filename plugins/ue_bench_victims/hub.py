@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ue_bench.api import EnvironmentProblem, UserError, digest_path
-from ue_bench_countermeasures.diffusion.weights import HUB_ID, folder_or_id
 
-Model = Path | str
+from .hub_ids import HUB_ID, Model, folder_or_id
+
 EXTRA = "pip install 'ue-bench[pretrained]'"
 # Of transformers: what is told apart by ``model_type``, and whether it is a transformer.
 TYPES = {"vit": True, "dinov2": True, "clip": True, "clip_vision_model": True, "resnet": False}

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from ue_bench.api import Context, ImageSet, Victim, load_arrays, save_arrays
-from ue_bench_countermeasures.diffusion.weights import folder_or_id
 
-from .hub import HubFiles, Model, locate
+from .hub import HubFiles, locate
+from .hub_ids import Model, folder_or_id
 from .pretrained import Pretrained, checksum
 from .probe import backbone
 
@@ -124,7 +124,7 @@ class HubProbe(Victim):
             return {}
         import torch
 
-        from ue_bench_countermeasures.logistic import solve
+        from .logistic import solve
 
         with torch.random.fork_rng():
             torch.manual_seed(ctx.seed)

@@ -56,16 +56,17 @@ class Bottleneck(nn.Module):
         return out
 
 
-def stem(small: bool) -> nn.Sequential:
-    """Build the first layers to 64 channels: at full resolution for small images, at a quarter of it for large ones."""
+def stem(small: bool, width: int = 64) -> nn.Sequential:
+    """Build the first layers: at full resolution for small images, at a quarter of it for large ones."""
     if small:
-        return conv_bn(3, 64)
+        return conv_bn(3, width)
     return nn.Sequential(
-        nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)
+        nn.Conv2d(3, width, 7, 2, 3, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)
     )
 
 
 RESNETS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
+    10: (BasicBlock, (1, 1, 1, 1)),
     18: (BasicBlock, (2, 2, 2, 2)),
     34: (BasicBlock, (3, 4, 6, 3)),
     50: (Bottleneck, (3, 4, 6, 3)),
@@ -73,16 +74,20 @@ RESNETS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, in
 }
 
 
-def resnet(depth: int, num_classes: int, small_stem: bool) -> nn.Sequential:
-    """Build stem, four stages of blocks, global average pooling and a linear layer. He et al. (2016), table 1."""
+def resnet(depth: int, num_classes: int, small_stem: bool, width: int = 64) -> nn.Sequential:
+    """Build stem, four stages of blocks, global average pooling and a linear layer. He et al. (2016), table 1.
+
+    ``width`` is that of the first stage; each of the others has twice the channels of the one before.
+    """
     block, counts = RESNETS[depth]
-    parts: list[tuple[str, nn.Module]] = [("stem", stem(small_stem))]
-    inputs = 64
-    for number, (count, width) in enumerate(zip(counts, (64, 128, 256, 512), strict=True), start=1):
+    parts: list[tuple[str, nn.Module]] = [("stem", stem(small_stem, width))]
+    inputs = width
+    for number, count in enumerate(counts, start=1):
+        channels = width * 2 ** (number - 1)
         blocks = []
         for index in range(count):
-            blocks.append(block(inputs, width, 2 if index == 0 and number > 1 else 1))
-            inputs = block.expansion * width
+            blocks.append(block(inputs, channels, 2 if index == 0 and number > 1 else 1))
+            inputs = block.expansion * channels
         parts.append((f"stage{number}", nn.Sequential(*blocks)))
     head = [("pool", nn.AdaptiveAvgPool2d(1)), ("flatten", nn.Flatten()), ("linear", nn.Linear(inputs, num_classes))]
     return nn.Sequential(OrderedDict([*parts, *head]))

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import AfterValidator, Field
 
 from ue_bench.api import UserError, Victim
-from ue_bench_countermeasures.diffusion.weights import folder_or_id
 
-from .hub import TRANSFORMERS, HubFiles, Model, locate, timm_library
+from .hub import TRANSFORMERS, HubFiles, locate, timm_library
+from .hub_ids import Model, folder_or_id
 
 if TYPE_CHECKING:
     from torch import nn

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from ue_bench.api import ImageSet
 
@@ -23,3 +26,11 @@ def random_set(
 
 def difference(protected: ImageSet, clean: ImageSet) -> NDArray[np.int64]:
     return protected.images.astype(np.int64) - clean.images
+
+
+def weights_of(network: nn.Module) -> dict[str, Tensor]:
+    return copy.deepcopy(network.state_dict())
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)

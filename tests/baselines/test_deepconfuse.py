@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError as BadParameters
 from sets import corners
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,24 +20,15 @@ from ue_bench_baselines.deepconfuse import DeepConfuse
 from ue_bench_baselines.deepconfuse_rounds import Confusion, lookahead, split
 from ue_bench_baselines.pgd import to_unit
 from ue_bench_baselines.presets import MICRO_NETWORK
-from ue_bench_baselines.released_unet import load_released
 from ue_bench_baselines.unet import UNet
 
-from .helpers import difference, image_set, random_set
+from .helpers import difference, image_set, random_set, same, weights_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NET = "resnet9[width=4,blocks=1]"
 QUICK: dict[str, Any] = {
     "preset": "trial", "surrogate": NET, "width": 2, "rounds": 2, "interval": 1, "judge_epochs": 1, "batch": 12,
 }  # fmt: skip
-
-
-def weights_of(network: nn.Module) -> dict[str, Tensor]:
-    return copy.deepcopy(network.state_dict())
-
-
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return all(torch.equal(one[name], other[name]) for name in one)
 
 
 class TestGenerator:
@@ -78,92 +67,6 @@ class TestGenerator:
         assert torch.allclose(parts, whole, atol=1e-6)
         game.wide = 7
         assert (np.abs(difference(game.shown, data) - whole.permute(0, 2, 3, 1).numpy() * 255) < 0.51).all()
-
-
-class Smooth(nn.Module):
-    """A small classifier without kinks, with batch normalisation."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            self.layers = nn.Sequential(
-                nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Tanh(), nn.Conv2d(4, 5, 3), nn.Tanh(),
-                nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 3),
-            )  # fmt: skip
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.layers(x)
-        return out
-
-
-class TestLookahead:
-    x = torch.rand(6, 3, 7, 6, generator=torch.Generator().manual_seed(1)).double()
-    seen = (x + 0.03 * torch.randn(x.shape, generator=torch.Generator().manual_seed(2))).detach()
-    y = torch.tensor([0, 1, 2, 0, 1, 1])
-
-    def stepped(self, network: nn.Module, seen: Tensor, x: Tensor, rate: float) -> float:
-        """By an optimizer, on a copy."""
-        moved = copy.deepcopy(network)
-        optimizer = torch.optim.SGD(moved.parameters(), rate)
-        F.cross_entropy(moved(seen), self.y).backward()
-        optimizer.step()
-        return F.cross_entropy(moved(x), self.y).item()
-
-    @pytest.mark.parametrize("rate", [0.01, 0.5])
-    def test_it_is_the_loss_after_a_step(self, rate: float, ctx: Context) -> None:
-        net = Smooth().double()
-        found = lookahead(net, self.seen, self.x, self.y, rate).item()
-        assert found == pytest.approx(self.stepped(net, self.seen, self.x, rate), abs=1e-12)
-        assert found != pytest.approx(F.cross_entropy(net(self.x), self.y).item(), abs=1e-6)
-
-    def test_it_is_that_of_a_victim_too(self, ctx: Context) -> None:
-        victim = ctx.network(corners(), NET)
-        seen, x = (F.interpolate(images.float(), (16, 12)) for images in (self.seen, self.x))
-        found = lookahead(victim, seen, x, self.y, 0.1).item()
-        assert found == pytest.approx(self.stepped(victim, seen, x, 0.1), abs=1e-5)
-
-    def test_its_gradient_is_that_of_finite_differences(self) -> None:
-        net = Smooth().double()
-        seen = self.seen.clone().requires_grad_()
-        [gradient] = torch.autograd.grad(lookahead(net, seen, self.x, self.y, 0.5), seen)
-        for number in range(4):
-            way = torch.randn(seen.shape, generator=torch.Generator().manual_seed(number)).double()
-            up, down = (self.stepped(net, self.seen + h * way, self.x, 0.5) for h in (1e-5, -1e-5))
-            assert (gradient * way).sum().item() == pytest.approx((up - down) / 2e-5, rel=1e-5, abs=1e-9)
-
-    def test_the_generators_gradient_is_that_of_finite_differences(self, ctx: Context) -> None:
-        """From the loss after the step back to the weights that made the noise."""
-        net, generator = Smooth().double(), UNet(2).double()
-        for module in generator.modules():
-            if isinstance(module, nn.ReLU):
-                module.inplace = False
-        last = generator.head[0]
-        assert isinstance(last, nn.Conv2d)
-        weight = last.weight  # the last one: no kink lies behind it
-
-        def objective() -> Tensor:
-            return lookahead(net, (self.x + 0.05 * generator(self.x)).clamp(-9, 9), self.x, self.y, 0.5)
-
-        [gradient] = torch.autograd.grad(objective(), weight)
-        way = torch.randn(weight.shape, generator=torch.Generator().manual_seed(3)).double()
-        values = []
-        for h in (1e-5, -2e-5):  # on from where the first one went
-            with torch.no_grad():
-                weight += h * way
-            values.append(objective().item())
-        assert (gradient * way).sum().item() == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-4)
-
-    def test_the_network_is_left_alone(self) -> None:
-        net = Smooth().double()
-        before = weights_of(net)
-        lookahead(net, self.seen.clone().requires_grad_(), self.x, self.y, 0.5).backward()
-        assert same(net.state_dict(), before)
-
-    def test_without_a_step_there_is_no_gradient(self) -> None:
-        seen = self.seen.clone().requires_grad_()
-        [gradient] = torch.autograd.grad(lookahead(Smooth().double(), seen, self.x, self.y, 0.0), seen)
-        assert not gradient.any()
 
 
 class TestSplit:
@@ -459,145 +362,3 @@ def test_a_judge_that_diverges_does_not_find_its_generator_the_best(
         DeepConfuse(**QUICK).protect(corners(), ctx)
     assert caught.value.step is not None
     assert (caught.value.step > 3) is judge
-
-
-def released(width: int = 4, seed: int = 0, prefix: str = "") -> dict[str, Tensor]:
-    """A state dict with random weights under the names of the release, statistics of an earlier life included."""
-    generator = torch.Generator().manual_seed(seed)
-    chain = [3, width, 2 * width, 4 * width, 8 * width]
-    blocks = {f"dconv_down{k}": (chain[k - 1], chain[k]) for k in (1, 2, 3, 4)}
-    blocks |= {f"dconv_up{k}": (chain[k] + chain[k + 1], chain[k]) for k in (3, 2, 1)}
-    weights: dict[str, Tensor] = {}
-
-    def convolution(name: str, inputs: int, outputs: int, kernel: int) -> None:
-        weights[f"{name}.weight"] = torch.randn(outputs, inputs, kernel, kernel, generator=generator) / inputs**0.5
-        weights[f"{name}.bias"] = torch.randn(outputs, generator=generator)
-
-    def normalisation(name: str, channels: int) -> None:
-        for part in ("weight", "bias", "running_mean"):
-            weights[f"{name}.{part}"] = torch.randn(channels, generator=generator)
-        weights[f"{name}.running_var"] = torch.rand(channels, generator=generator) + 0.5
-        weights[f"{name}.num_batches_tracked"] = torch.tensor(7)
-
-    for name, (inputs, outputs) in blocks.items():
-        for place, before in ((0, inputs), (3, outputs)):
-            convolution(f"{name}.{place}", before, outputs, 3)
-            normalisation(f"{name}.{place + 1}", outputs)
-    convolution("conv_last.0", width, 3, 1)
-    normalisation("conv_last.1", 3)
-    return {prefix + name: value for name, value in weights.items()}
-
-
-class ReleasedNet(nn.Module):
-    """The network as the release names and joins it."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-
-        def double(inputs: int, outputs: int) -> nn.Sequential:
-            layers: list[nn.Module] = []
-            for before in (inputs, outputs):
-                layers += [nn.Conv2d(before, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()]
-            return nn.Sequential(*layers)
-
-        self.dconv_down1, self.dconv_down2 = double(3, width), double(width, 2 * width)
-        self.dconv_down3, self.dconv_down4 = double(2 * width, 4 * width), double(4 * width, 8 * width)
-        self.dconv_up3, self.dconv_up2 = double(12 * width, 4 * width), double(6 * width, 2 * width)
-        self.dconv_up1 = double(3 * width, width)
-        self.conv_last = nn.Sequential(nn.Conv2d(width, 3, 1), nn.BatchNorm2d(3))
-        self.pool = nn.AvgPool2d(2)
-        self.up = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        one = self.dconv_down1(x)
-        two = self.dconv_down2(self.pool(one))
-        three = self.dconv_down3(self.pool(two))
-        x = self.dconv_down4(self.pool(three))
-        x = self.dconv_up3(torch.cat([self.up(x), three], 1))
-        x = self.dconv_up2(torch.cat([self.up(x), two], 1))
-        x = self.dconv_up1(torch.cat([self.up(x), one], 1))
-        noise: Tensor = self.conv_last(x).tanh()
-        return noise
-
-
-class TestReleasedGenerator:
-    def file(self, tmp_path: Path, weights: Any, old: bool = False) -> Path:
-        path = tmp_path / "atk.pth"
-        torch.save(weights, path, _use_new_zipfile_serialization=not old)
-        return path
-
-    def test_names_and_shapes_are_those_of_the_release(self) -> None:
-        """105 entries and 7,794,334 numbers, as the released file is described."""
-        weights = released(64)
-        assert len(weights) == 105
-        assert sum(value.numel() for value in weights.values()) == 7_794_334
-        assert set(weights) == set(ReleasedNet(64).state_dict())
-
-    def test_it_gives_what_the_released_network_gives(self, tmp_path: Path) -> None:
-        theirs = ReleasedNet(4)
-        theirs.load_state_dict(released())
-        ours = load_released(self.file(tmp_path, released()))
-        x = torch.rand(3, 3, 16, 24, generator=torch.Generator().manual_seed(5))
-        with torch.no_grad():
-            found = ours(x)
-            assert torch.equal(found, theirs.eval()(x))
-        assert 0.1 < float(found.abs().max()) <= 1
-
-    @pytest.mark.parametrize("old", [False, True], ids=["zip", "old format"])
-    def test_other_ways_to_store_it_are_taken(self, old: bool, tmp_path: Path) -> None:
-        plain = load_released(self.file(tmp_path, released()))
-        bare = {name: v for name, v in released(prefix="module.").items() if "num_batches" not in name}
-        found = load_released(self.file(tmp_path, bare, old))
-        x = torch.rand(2, 3, 8, 8)
-        assert torch.equal(found(x), plain(x))
-
-    def test_images_get_its_noise_and_no_more(self, tmp_path: Path, ctx: Context) -> None:
-        path = self.file(tmp_path, released())
-        data = random_set(9, size=(16, 8))
-        protector = DeepConfuse(weights=path, eps="8/255")
-        protected = protector.protect(data, replace(ctx, networks=None))
-        x = to_unit(data.images, "cpu")
-        with torch.no_grad():
-            wanted = (x + 8 / 255 * load_released(path)(x)).clamp(0, 1).permute(0, 2, 3, 1).numpy() * 255
-        assert np.abs(protected.images - wanted).max() < 0.51
-        assert 4 < np.abs(difference(protected, data)).max() <= 8
-        alone = protector.protect(image_set(data.images[3:5], data.labels[3:5], 4), ctx)
-        assert np.array_equal(alone.images, protected.images[3:5])
-        assert np.array_equal(protector.protect(data, replace(ctx, seed=1)).images, protected.images)
-        other = DeepConfuse(weights=self.file(tmp_path, released(seed=1)))
-        assert not np.array_equal(other.protect(data, ctx).images, protected.images)
-
-    def test_any_size_is_protected(self, tmp_path: Path, ctx: Context) -> None:
-        data = random_set(3, size=(13, 22))
-        protector = DeepConfuse(weights=self.file(tmp_path, released()))
-        assert np.abs(difference(protector.protect(data, ctx), data)).max() <= 8
-        assert not protector.uses_networks
-        assert not protector.one_size
-        assert protector.classes_needed == 1
-        assert protector.cost(10) is None
-
-    def test_what_would_be_ignored_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(BadParameters, match="rounds, width would do nothing"):
-            DeepConfuse(weights=self.file(tmp_path, released()), width=3, rounds=4)
-
-    @pytest.mark.parametrize(
-        ("change", "message"),
-        [
-            (lambda w: {"state_dict": w}, "is no state dict"),
-            (lambda w: {"encoder.weight": torch.zeros(2)}, "it has no dconv_down1.0.weight"),
-            (lambda w: {n: v for n, v in w.items() if n != "conv_last.0.bias"}, "it has no head.0.bias"),
-            (lambda w: w | {"extra.weight": torch.zeros(1)}, "extra.weight is none of its weights"),
-            (lambda w: w | {"dconv_up2.3.bias": torch.zeros(5)}, r"up.1.3.bias has the shape \(5,\), not \(8,\)"),
-            (lambda w: w | {"dconv_up2.3.bias": torch.full((8,), torch.nan)}, "up.1.3.bias is not finite"),
-        ],
-    )  # fmt: skip
-    def test_other_files_are_refused(self, change: Any, message: str, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match=message):
-            load_released(self.file(tmp_path, change(released())))
-
-    @pytest.mark.parametrize("content", [b"", b"not weights", b"PK\x03\x04"])
-    def test_what_is_no_file_of_weights_is_one_line(self, content: bytes, tmp_path: Path) -> None:
-        path = tmp_path / "odd.pth"
-        path.write_bytes(content)
-        with pytest.raises(UserError, match=r"odd\.pth cannot be read as weights"):
-            load_released(path)

@@ -28,11 +28,6 @@ TRAINED: dict[str, Any] = {"preset": "micro", "surrogate": NET, "surrogate_epoch
 QUICK: dict[str, Any] = TRAINED | {"iterations": 4, "step": "2/255", "images": 8}
 
 
-@pytest.fixture(scope="module")
-def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("artifacts")
-
-
 @pytest.fixture
 def ctx(ctx: Context, artifacts: Path) -> Context:
     """All tests share one surrogate."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from ue_bench.api import Context, UserError
+from ue_bench.owner.audit import read_bound
 from ue_bench_baselines.lsp import LSP, assign
 
 from .helpers import difference, image_set, random_set
@@ -140,6 +142,17 @@ def test_truncation_darkens_by_half_a_level_and_rounding_does_not(ctx: Context) 
     assert np.abs(rounded - exact).max() <= 0.5 + 1e-4
     norms = np.sqrt((truncated.astype(float) ** 2).sum(axis=(1, 2, 3))) / 255
     assert norms.mean() == pytest.approx(1.309, abs=0.01)  # of 1.304; 500 images, and their classes' own mean noise
+
+
+@pytest.mark.parametrize("rounding", ["truncate", "round"])
+def test_the_declared_budget_holds_for_every_stored_image(rounding: Literal["truncate", "round"], ctx: Context) -> None:
+    lsp = LSP(rounding=rounding)
+    gray = image_set(np.full((200, 32, 32, 3), 128, np.uint8), np.arange(200) % 10, 10)
+
+    rms = np.sqrt((difference(lsp.protect(gray, ctx), gray).astype(float) ** 2).mean(axis=(1, 2, 3)))
+
+    assert 6 < rms.max() < 6.5  # over the nominal 6, as in the release
+    assert rms.max() <= 255 * read_bound(lsp.budget).limit
 
 
 def test_the_mth_image_of_a_class_takes_its_mth_point() -> None:

@@ -49,11 +49,6 @@ QUICK: dict[str, dict[str, Any]] = {
 each = pytest.mark.parametrize("name", QUICK)
 
 
-@pytest.fixture(scope="module")
-def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("artifacts")
-
-
 @pytest.fixture
 def ctx(ctx: Context, artifacts: Path) -> Context:
     """Most of them share a surrogate for each set."""

@@ -22,7 +22,7 @@ from .test_odd_sets import QUICK, odd
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 DEEP_HIDING = {"deephiding": {}, "deephiding sample": {"mode": "sample", "bank_size": 4}}
-# The others need weights of hours of training (raeg), or are made of protectors that are here (recovered, precomputed).
+# The others have a generator that all know (raeg), or are made of protectors that are here (recovered, precomputed).
 SETTINGS = QUICK | DEEP_HIDING | {"noise": {}, "rit-igsm": {"preset": "micro", "surrogate_epochs": 1}}
 
 

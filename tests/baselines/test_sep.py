@@ -30,11 +30,6 @@ QUICK: dict[str, Any] = {
 each = pytest.mark.parametrize("variant", ["sep", "fa", "fa-vr"])
 
 
-@pytest.fixture(scope="module")
-def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("artifacts")
-
-
 @pytest.fixture
 def ctx(ctx: Context, artifacts: Path) -> Context:
     """All tests share one surrogate."""

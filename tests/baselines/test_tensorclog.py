@@ -30,11 +30,6 @@ NET = "resnet9[width=4,blocks=1]"
 QUICK: dict[str, Any] = {"preset": "micro", "surrogate": NET, "surrogate_epochs": 10, "iterations": 12}
 
 
-@pytest.fixture(scope="module")
-def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("artifacts")
-
-
 @pytest.fixture
 def ctx(ctx: Context, artifacts: Path) -> Context:
     """All tests share one surrogate."""

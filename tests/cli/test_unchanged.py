@@ -22,10 +22,10 @@ from .helpers import random_image, write
 NEED_TWO = [
     "em", "em[mode=class]", "pue", "rem", "hypo", "hypo[goal=adversarial]", "tap", "advin-like", "sep", "tensorclog",
     "sem", "pil", "aue", "aap", "dune", "gue", "ntga", "deepconfuse", "entf[variant=pull]", "rae-igsm", "rae-cw",
-    "rit-igsm", "raeg", "recovered[of=rae-igsm]",
+    "rit-igsm", "raeg[preset=micro]", "recovered[of=rae-igsm]",
 ]  # fmt: skip
 NEED_ONE = [
-    "lsp", "ops", "spots", "ar", "cuda", "tue", "noise", "none", "entf[variant=push]", "deephiding", "uc",
+    "lsp", "ops", "spots", "ar", "cuda", "tue", "noise", "none", "entf[variant=push]", "deephiding", "uc", "raeg",
     "hypo[goal=universal-random]",
 ]  # fmt: skip
 

@@ -7,6 +7,7 @@ that a first pass makes a checkpoint.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -156,3 +157,81 @@ class Guided(Network):
         h = torch.einsum("nij,ncj->nci", weights, v).reshape(count, channels, -1)
         kernel = self.get(f"{name}.proj_out.weight", channels, channels, 1)
         return x + F.conv1d(h, kernel, self.get(f"{name}.proj_out.bias", channels)).view_as(x)
+
+
+class InTime:
+    """DDPM++ as its authors compute it, on a list of weights in their order; those that are missing are drawn."""
+
+    def __init__(self, weights: Sequence[Tensor] = (), seed: int = 0) -> None:
+        self.given, self.used = list(weights), list[Tensor]()
+        self.random = torch.Generator().manual_seed(seed)
+
+    def take(self, *shape: int, around: float = 0.0) -> Tensor:
+        place = len(self.used)
+        if place == len(self.given):
+            fan_in = math.prod(shape[1:]) if len(shape) != 2 else shape[0]
+            scale = 0.3 if len(shape) == 1 else fan_in**-0.5
+            self.given.append(around + scale * torch.randn(shape, generator=self.random))
+        self.used.append(self.given[place])
+        assert self.used[-1].shape == shape
+        return self.used[-1]
+
+    def __call__(self, x: Tensor, t: float, first: int, multipliers: Sequence[int], layers: int) -> Tensor:
+        """``t`` in (0, 1]. Sides of 16 have attention; the modules of a level come one after the other."""
+        self.used.clear()
+        frequencies = torch.exp(-math.log(10000) * torch.arange(first // 2) / (first // 2 - 1))
+        embedding = torch.cat([(999 * t * frequencies).sin(), (999 * t * frequencies).cos()])[None]
+        self.temb = F.silu(self.linear(F.silu(self.linear(embedding, 4 * first)), 4 * first))
+        h = self.conv(x, first)
+        kept, top = [h], len(multipliers) - 1
+        for level, multiplier in enumerate(multipliers):
+            for _ in range(layers):
+                h = self.block(kept[-1], first * multiplier)
+                kept.append(self.attention(h) if h.shape[-1] == 16 else h)
+            if level < top:
+                kept.append(self.block(kept[-1], first * multiplier, "down"))
+        h = self.block(kept[-1], kept[-1].shape[1])
+        h = self.block(self.attention(h), h.shape[1])
+        for level in reversed(range(len(multipliers))):
+            for _ in range(layers + 1):
+                h = self.block(torch.cat([h, kept.pop()], 1), first * multipliers[level])
+            if h.shape[-1] == 16:
+                h = self.attention(h)
+            if level:
+                h = self.block(h, h.shape[1], "up")
+        assert not kept
+        return self.conv(F.silu(self.norm(h)), 3)
+
+    def linear(self, x: Tensor, outputs: int) -> Tensor:
+        return F.linear(x, self.take(outputs, x.shape[1]), self.take(outputs))
+
+    def conv(self, x: Tensor, outputs: int, kernel: int = 3) -> Tensor:
+        return F.conv2d(x, self.take(outputs, x.shape[1], kernel, kernel), self.take(outputs), padding=kernel // 2)
+
+    def norm(self, x: Tensor) -> Tensor:
+        channels = x.shape[1]
+        return F.group_norm(x, min(channels // 4, 32), self.take(channels, around=1.0), self.take(channels), 1e-6)
+
+    def block(self, x: Tensor, outputs: int, resize: str = "") -> Tensor:
+        h, same = F.silu(self.norm(x)), x.shape[1] == outputs and not resize
+        if resize == "up":
+            h, x = (v.repeat_interleave(2, 2).repeat_interleave(2, 3) for v in (h, x))
+        elif resize == "down":
+            h, x = (F.avg_pool2d(v, 2) for v in (h, x))
+        h = self.conv(h, outputs)
+        h = h + self.linear(self.temb, outputs)[:, :, None, None]
+        h = self.conv(F.silu(self.norm(h)), outputs)
+        return ((x if same else self.conv(x, outputs, 1)) + h) / math.sqrt(2)
+
+    def attention(self, x: Tensor) -> Tensor:
+        h, channels = self.norm(x), x.shape[1]
+        maps = ((self.take(channels, channels), self.take(channels)) for _ in range(4))
+
+        def mixed(x: Tensor, maps: Iterator[tuple[Tensor, Tensor]] = maps) -> Tensor:
+            weight, bias = next(maps)  # inputs by outputs
+            return torch.einsum("ncyx,cd->ndyx", x, weight) + bias[:, None, None]
+
+        q, k, v = mixed(h), mixed(h), mixed(h)
+        affinity = torch.einsum("ncyx,ncij->nyxij", q, k) / math.sqrt(channels)
+        affinity = affinity.flatten(3).softmax(3).view_as(affinity)
+        return (x + mixed(torch.einsum("nyxij,ncij->ncyx", affinity, v))) / math.sqrt(2)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ue_bench.api import Diverged, UserError
 from ue_bench_countermeasures.exploiters import DeepFeatureReweighting, initialise_anew, last_features
-from ue_bench_countermeasures.logistic import solve
+from ue_bench_victims.logistic import solve
 
 from .test_exploiters import blobs, classifier, context, last_layer, loss_of, overlapping, untrained
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -9,11 +10,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ue_bench.errors import UserError
+
 T = TypeVar("T")
 
 many = pytest.mark.parametrize(
     "examples", [30, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
 )
+
+
+def users(call: Callable[[], object]) -> None:
+    """Call it; an error that the user can put right is an answer too."""
+    with contextlib.suppress(UserError):
+        call()
 
 
 def fuzz(check: Callable[[T], object], values: st.SearchStrategy[T], examples: int) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,7 +10,7 @@ from ue_bench.catalogue import boards
 from ue_bench.contract.table import Ask, Line, Table
 from ue_bench.leaderboard import published
 from ue_bench.leaderboard.board import board_info
-from ue_bench.leaderboard.print_agreement import agreements
+from ue_bench.leaderboard.print_agreement import agreements, among_prints, among_prints_text
 from ue_bench.leaderboard.statistics import panels
 from ue_bench.leaderboard.tables import markdown
 from ue_bench.store.results import ResultStore
@@ -33,12 +35,14 @@ MEASURED = {
 }
 
 
-def table(**asked: object) -> Table:
+def table(number: int = 9, **asked: Any) -> Table:
+    """Return a printed table; of numbers other than 9 with accuracies that differ in their means."""
+    printed = PRINTED if number == 9 else {name: (a, b - a / 10) for name, (a, b) in PRINTED.items()}
     lines = tuple(
-        Line((name,), dict(zip(COLUMNS, row, strict=True)), {c: Ask(name, (c,), **asked) for c in COLUMNS})  # type: ignore[arg-type]  # of the test
-        for name, row in PRINTED.items()
+        Line((name,), dict(zip(COLUMNS, row, strict=True)), {c: Ask(name, (c,), **asked) for c in COLUMNS})
+        for name, row in printed.items()
     )
-    return Table("t", "a title", "A paper, Table 9", ("method",), lines)
+    return Table("t", "a title", f"A paper, Table {number}", ("method",), lines)
 
 
 def use(monkeypatch: pytest.MonkeyPatch, *tables: Table) -> None:
@@ -69,7 +73,7 @@ def test_agreement_by_column_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "asked", [{"fraction": 0.5}, {"victim": "vgg11"}, {"of": "evasion"}], ids=lambda asked: next(iter(asked))
 )
-def test_numbers_of_other_things_are_not_compared(monkeypatch: pytest.MonkeyPatch, asked: dict[str, object]) -> None:
+def test_numbers_of_other_things_are_not_compared(monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any]) -> None:
     use(monkeypatch, table(**asked))
     [panel] = panels(grid(MEASURED), BOARD)
     assert agreements(panel) == []
@@ -99,8 +103,54 @@ def test_the_committed_board_agrees_with_table_1_as_an_outside_check_found() -> 
     folder = ROOT / "leaderboards" / "cifar10-micro"
     board = board_info(boards.board("cifar10-micro"))
     [panel] = panels((r for r in ResultStore(folder).results() if r.seed == 0), board)
-    [found] = agreements(panel)
+    [found] = [a for a in agreements(panel) if a.source.endswith("Table 1")]
     taus = {c.column: round(c.tau or 0, 2) for c in found.columns}
     expected = {"vanilla": 0.5, "cutout": 0.59, "gray": 0.78, "at": 0.33, "jpeg[quality=10]": -0.17}
     assert {c: taus[c] for c in expected} == expected
     assert len(found.rows) == 9
+
+
+def test_prints_are_compared_with_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = {"none": (95.0, 90.0), "em": (20.0, 60.0), "ops": (10.0, 80.0), "ar": (30.0, 50.0), "lsp": (90.0, 20.0)}
+    lines = tuple(
+        Line((name.upper(),), dict(zip(COLUMNS, row, strict=True)), {c: Ask(name, (c,)) for c in COLUMNS})
+        for name, row in other.items()
+    )
+    second = Table("u", "a title", "Another paper, Table 2", ("method",), lines)
+    use(monkeypatch, table(), second)
+    [panel] = panels(grid(MEASURED), BOARD)
+    [found] = among_prints(panel)
+    assert found.source == "A paper, Table 9 against Another paper, Table 2"
+    assert [name for name, _ in found.rows] == ["em[preset=micro]", "ops", "ar", "lsp"]  # no reference
+    # First column: em and ops change places, of six pairs five agree.
+    assert found.columns[0].tau == pytest.approx(4 / 6)
+    # Half is recovered from 50 and 52.5 on: of the first table by none, of the second by lsp.
+    assert (found.columns[0].alike, found.columns[0].signs) == (3, 4)
+    assert found.summary[0].n == 4
+    assert found.summary[0].tau is None  # the first table's means are all 40
+    assert among_prints_text(panel) == ""
+
+
+def test_prints_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, table(number=3), table(number=2))
+    [panel] = panels(grid(MEASURED), BOARD)
+    said = among_prints_text(panel)
+    assert said == (
+        "Printed tables among themselves (one pair, n = 4 rows): Kendall's tau of the mean over columns +1.00 to +1.00."
+    )
+
+
+def test_one_table_is_not_compared_with_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, table())
+    [panel] = panels(grid(MEASURED), BOARD)
+    assert among_prints(panel) == []
+    assert among_prints_text(panel) == ""
+
+
+def test_of_two_rows_of_a_plugin_the_boards_own_stands_for_the_bare_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, table())
+    rows = MEASURED | {"em[preset=micro,eps=4/255]": (50.0, 50.0)}
+    [panel] = panels(grid(rows), replace(BOARD, protectors=()))
+    assert agreements(panel) == []  # three rows are too few
+    [panel] = panels(grid(rows), replace(BOARD, protectors=("em[preset=micro]",)))
+    assert dict(agreements(panel)[0].rows)["em[preset=micro]"] == "em"

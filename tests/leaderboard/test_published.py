@@ -66,7 +66,8 @@ def test_nothing_for_other_datasets() -> None:
 
 def test_a_parameter_of_the_dataset_does_not_hide_the_table() -> None:
     found = beside(panels([result(selector="cifar10[subset=1000]"), result(selector="cifar10")], BOARD))
-    assert [table.dataset for table in found] == ["cifar10"]
+    assert {table.dataset for table in found} == {"cifar10"}
+    assert len({table.title for table in found}) == len(found)  # each once
 
 
 def test_a_board_of_a_folder_is_known_by_its_name() -> None:

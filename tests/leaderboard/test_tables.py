@@ -8,8 +8,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from ue_bench.catalogue import boards
 from ue_bench.leaderboard import formats, tables
-from ue_bench.leaderboard.board import BoardInfo
+from ue_bench.leaderboard.board import BoardInfo, CleanData, board_info
+from ue_bench.leaderboard.evidence import Evidence
+from ue_bench.leaderboard.page_data import page_data
 from ue_bench.leaderboard.statistics import Panel, panels
 from ue_bench.leaderboard.tables import csv, markdown, terminal
 from ue_bench.store.schema import Result
@@ -35,7 +38,7 @@ def written(results: list[Result], board: BoardInfo = BOARD) -> str:
 
 
 def test_markdown_reads_back() -> None:
-    summary, measured, published = tables_in(written(grid(ROWS)))
+    summary, measured, *_, published = tables_in(written(grid(ROWS)))
     assert measured["protector"].tolist() == ["`none` (reference)", "`ar`", "`em`"]
     assert measured["`vanilla`"].astype(float).tolist() == [94.6, 13.3, 10.0]
     assert measured["mean"].astype(float).tolist() == [89.9, 16.7, 47.4]
@@ -76,7 +79,7 @@ def test_markdown_without_results_says_so() -> None:
 
 def test_markdown_keeps_hostile_names_in_their_cell() -> None:
     name = "a|b`c<b>\n| x"
-    [_, measured, _] = tables_in(written([result(name, "vanilla", 10.0)], replace(BOARD, title="<b>*title*</b>")))
+    [_, measured, *_] = tables_in(written([result(name, "vanilla", 10.0)], replace(BOARD, title="<b>*title*</b>")))
     assert measured["protector"].tolist() == [r"`` a\|b`c<b> \| x ``"]
     assert "# \\<b\\>\\*title\\*\\</b\\>" in written([], replace(BOARD, title="<b>*title*</b>"))
 
@@ -222,3 +225,59 @@ def test_time_of_a_table_grows_with_its_rows(monkeypatch: pytest.MonkeyPatch) ->
     terminal(panel)
     assert made["columns"] <= 3 * 2 * 300  # three widths of names; the first that does not fit is drawn again
     assert made["notes"] <= 2
+
+
+class TestCleanData:
+    """Columns whose adversary has some of the training images unprotected."""
+
+    CONTROL = "refit[control=true]"
+
+    @pytest.fixture
+    def board(self) -> BoardInfo:
+        owned = {"refit": CleanData(5000, control=self.CONTROL), "paired": CleanData(500, pairs=True, control="other")}
+        owned[self.CONTROL] = CleanData(5000)
+        return replace(
+            BOARD, countermeasures=("vanilla", "refit", "paired"), clean_data=lambda c: owned.get(c, CleanData())
+        )
+
+    @pytest.fixture
+    def results(self) -> list[Result]:
+        accuracies = {"none": (94, 64, 90, 30), "em": (10, 42, 50, 29)}
+        columns = ("vanilla", "refit", "paired", self.CONTROL)
+        return [result(p, c, a) for p, row in accuracies.items() for c, a in zip(columns, row, strict=True)]
+
+    def test_headings_show_the_share(self, results: list[Result], board: BoardInfo) -> None:
+        measured = tables_in(written(results, board))[1]
+        heads = ["`vanilla`", "`refit` (10 % clean)", "`paired` (1 % in pairs)", f"`{self.CONTROL}` (10 % clean)"]
+        assert measured.columns[3:7].tolist() == heads
+
+    def test_a_terminal_and_a_page_show_it(self, results: list[Result], board: BoardInfo) -> None:
+        [panel] = panels(results, board)
+        assert "\nrefit (10 % clean)" in terminal(panel)
+        assert "\nvanilla  " in terminal(panel)
+        columns = page_data(board, [panel], Evidence())["panels"][0]["columns"]
+        assert [column["owned"] for column in columns] == ["", "10 % clean", "1 % in pairs", "10 % clean"]
+
+    def test_remarks_compare_protected_rows_with_the_control(self, results: list[Result], board: BoardInfo) -> None:
+        remarks = formats.remarks(panels(results, board)[0])
+        assert (
+            f"refit less its control {self.CONTROL}, which has the same clean images, in points: em +13.0."
+        ) in remarks
+        [panel] = panels([r for r in results if r.protector == "none"], board)
+        assert any(remark.endswith("in points: none +34.0.") for remark in formats.remarks(panel))
+        assert "paired has a control that is not measured here: other." in remarks
+        owners = f"refit (5,000), paired (500), {self.CONTROL} (5,000)"
+        assert any(f"of the 50,000 training images unprotected too: {owners}" in remark for remark in remarks)
+
+    def test_csv_counts_the_images_off_the_board_too(self, results: list[Result], board: BoardInfo) -> None:
+        lines = tables.frame(panels(results, board))
+        assert set(lines[lines.countermeasure == self.CONTROL].clean_images) == {5000}
+        assert set(lines[lines.countermeasure == "vanilla"].clean_images) == {0}
+
+    def test_installed_countermeasures_say_it(self) -> None:
+        known = board_info(boards.board("cifar10-micro-wide")).clean_data
+        assert known is not None
+        assert known("deep-feature-reweighting") == CleanData(5000, control="deep-feature-reweighting[control=true]")
+        assert known("deep-feature-reweighting[control=true]").control == ""
+        assert known("bridgepure-lite[clean=300]") == CleanData(300, True, "dilution[clean=300]")
+        assert known("jpeg") == known("nobody-knows-it") == CleanData()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ue_bench.errors import UserError, ValidationError
-from ue_bench.owner.audit import Audit, AuditReport, Batch, Names, read_bound, text
+from ue_bench.owner.audit import Audit, AuditReport, Batch, Names, exceeds, read_bound, text
 from ue_bench.owner.pairs import of_arrays, of_folders
 from ue_bench.store.image_readers import open_stored
 
@@ -49,6 +49,21 @@ class TestBounds:
         found = read_bound(declared)
         assert (found.kind, found.text) == (kind, declared.strip())
         assert found.limit == pytest.approx(limit)
+
+    @pytest.mark.parametrize(
+        ("declared", "rms", "linf_max", "over"),
+        [
+            ("rms 6/255", 6.0, 17, False),
+            ("rms 6/255", 6.1, 17, True),
+            ("mse (6/255)^2", 6.0, 17, False),
+            ("mse (6/255)^2", 6.1, 17, True),
+            ("linf 8/255", 6.0, 8, False),
+            ("linf 8/255", 6.0, 9, True),
+            ("l2 0.1", 6.6, 17, False),  # which needs the images
+        ],
+    )
+    def test_are_exceeded(self, declared: str, rms: float, linf_max: int, over: bool) -> None:
+        assert exceeds(declared, {"rms": rms, "linf_max": linf_max}) == over
 
     @pytest.mark.parametrize(
         "declared", ["", "none", "linf", "linf 8", "linf -1", "linf 8/0", "linf 1.2.3", "rms 6", "l3 1"]

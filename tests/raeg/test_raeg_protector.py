@@ -16,7 +16,9 @@ from pydantic import ValidationError as BadParameters
 from ue_bench.api import Context, ImageSet, UserError, ValidationError
 from ue_bench.catalogue.registry import registry
 from ue_bench.store.perturbation import check
+from ue_bench_raeg import generator
 from ue_bench_raeg import protector as module
+from ue_bench_raeg.fit import weights_checksum
 from ue_bench_raeg.generator import Generator
 from ue_bench_raeg.keys import load_generator, write_generator
 from ue_bench_raeg.protector import Raeg
@@ -138,13 +140,13 @@ def test_the_key_recovers_without_the_file(trained: Raeg, ctx: Context) -> None:
     data = as_set(smooth_images(3))
     protected = trained.protect(data, ctx).images
     arrays = trained.recovery_key(data, ctx)
-    with_key = Raeg().recover(protected, replace(ctx, recovery_key=arrays))
+    with_key = Raeg(preset="micro").recover(protected, replace(ctx, recovery_key=arrays))
     assert np.array_equal(with_key, trained.recover(protected, ctx))
     assert trained.recovery_key(as_set(smooth_images(1, (8, 8))), ctx).keys() == arrays.keys()
     with pytest.raises(UserError, match="recovery needs the generator"):
-        Raeg().recover(protected, ctx)
+        Raeg(preset="micro").recover(protected, ctx)
     with pytest.raises(UserError, match="this key holds no generator"):
-        Raeg().recover(protected, replace(ctx, recovery_key={"bank": arrays["settings"]}))
+        Raeg(preset="micro").recover(protected, replace(ctx, recovery_key={"bank": arrays["settings"]}))
 
 
 def test_files_hold_half_precision_and_settings(tmp_path: Path) -> None:
@@ -191,15 +193,16 @@ def test_without_weights_one_is_trained_and_kept(ctx: Context, one_thread: None)
     [
         ("weights=x,gamma=1.0", "gamma would do nothing"),
         ("weights=x,preset=micro", "preset would do nothing"),
-        ("cls_form=log,cls_cap=5", "cls_cap needs cls_form=cap"),
-        ("gan=off,delta=0.1", "delta needs gan"),
-        ("gan=off,gan_width=8", "gan_width needs gan"),
+        ("gamma=1.0,steps=3", "the shipped generator is trained: gamma, steps needs preset=paper or preset=micro"),
+        ("preset=paper,cls_form=log,cls_cap=5", "cls_cap needs cls_form=cap"),
+        ("preset=paper,gan=off,delta=0.1", "delta needs gan"),
+        ("preset=paper,gan=off,gan_width=8", "gan_width needs gan"),
         ("preset=micro,alpha=0.1", "alpha needs perceptual"),
-        ("attacks=blur,noise_sigma=0.1", "noise_sigma needs attacks=noise"),
-        ("attacks=blur,jpeg_mask=mbrs", "jpeg_mask needs attacks=jpeg"),
-        ("steps=5,epochs=2", "epochs needs steps=null"),
-        ("attacks=blur,scaling_low=0.4", "scaling_low needs attacks=scaling"),
-        ("scaling_low=0.9,scaling_high=0.8", "scaling_low is above"),
+        ("preset=paper,attacks=blur,noise_sigma=0.1", "noise_sigma needs attacks=noise"),
+        ("preset=paper,attacks=blur,jpeg_mask=mbrs", "jpeg_mask needs attacks=jpeg"),
+        ("preset=paper,steps=5,epochs=2", "epochs needs steps=null"),
+        ("preset=paper,attacks=blur,scaling_low=0.4", "scaling_low needs attacks=scaling"),
+        ("preset=paper,scaling_low=0.9,scaling_high=0.8", "scaling_low is above"),
         ("attacks=blurr", "String should match pattern"),
     ],
 )
@@ -209,25 +212,59 @@ def test_parameters_that_would_be_ignored_are_refused(parameters: str, message: 
 
 
 def test_presets_and_lengths() -> None:
-    paper, micro = Raeg().recipe(54_000, 0), Raeg(preset="micro").recipe(50_000, 0)
+    paper, micro = Raeg(preset="paper").recipe(54_000, 0), Raeg(preset="micro").recipe(50_000, 0)
     assert paper.steps == 50 * ((54_000 - 256) // 8)
     assert (paper.alpha, paper.beta, paper.gamma, paper.delta, paper.eps) == (0.01, 1, 0.005, 0.01, 2)
     assert (paper.batch, paper.learning_rate, paper.width) == (8, 1e-4, 64)
-    assert Raeg().target_names == ["vgg16", "resnet50", "resnet101", "densenet121"]
+    assert Raeg(preset="paper").target_names == ["vgg16", "resnet50", "resnet101", "densenet121"]
     assert micro.steps == Raeg.PRESETS["micro"]["steps"]
     assert Raeg(preset="micro", epochs=2).recipe(1256, 0).steps == 2 * (1000 // micro.batch)
-    assert Raeg(steps=7).recipe(1256, 0).steps == 7
+    assert Raeg(preset="paper", steps=7).recipe(1256, 0).steps == 7
     assert Raeg(preset="micro", targets="linear+resnet9[blocks=1]").target_names == ["linear", "resnet9[blocks=1]"]
     with pytest.raises(BadParameters):
-        Raeg(clamp=0)
+        Raeg(preset="paper", clamp=0)
 
 
 def test_it_declares_no_bound_and_says_what_it_needs(trained: Raeg) -> None:
     assert trained.budget == "none"
     assert not trained.uses_networks
     assert trained.cost(1000) is None
-    assert Raeg().uses_networks
+    assert Raeg(preset="paper").uses_networks
+    assert not Raeg().uses_networks
     cost = Raeg(preset="micro", steps=100, batch=10).cost(1000)
     assert cost is not None
     assert (cost.victim, cost.passes) == ("resnet9[blocks=1]", 2 * (8 + 3))
     assert Raeg.recovers()
+
+
+class TestShipped:
+    """The generator that comes with the package; whole, not the small one of these tests."""
+
+    @pytest.fixture(autouse=True)
+    def four_blocks(self, one_block: None, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(generator, "BLOCKS", 4)
+
+    def test_images_are_protected_at_once_and_come_back(self, ctx: Context) -> None:
+        data = as_set((smooth_images(6, (32, 32)) * 0.6 + 50).astype(np.uint8))
+        raeg = Raeg()
+        assert (raeg.classes_needed, raeg.uses_networks, raeg.one_size, raeg.cost(9)) == (1, False, False, None)
+        protected = raeg.protect(data, replace(ctx, networks=None))
+        assert 15 < difference(protected.images, data.images) < 40
+        assert difference(raeg.recover(protected.images, ctx), data.images) > 35
+        keyed = replace(ctx, recovery_key=raeg.recovery_key(data, ctx))
+        assert np.array_equal(raeg.recover(protected.images, keyed), raeg.recover(protected.images, ctx))
+
+    def test_the_file_is_small_and_says_how_it_was_made(self) -> None:
+        assert module.SHIPPED.stat().st_size < 8_000_000
+        record = json.loads(module.SHIPPED.with_suffix(".json").read_text(encoding="utf-8"))
+        network = load_generator(module.SHIPPED)
+        assert record["checksum"] == weights_checksum(network.state_dict())
+        assert record["recipe"]["width"] == network.settings["width"]
+        assert record["command"].startswith("ue-bench raeg train")
+        assert str(Path.home()) not in module.SHIPPED.with_suffix(".json").read_text(encoding="utf-8")
+
+    def test_its_weights_are_in_the_identity(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        before = Raeg().identity()
+        assert before != Raeg(preset="micro").identity()
+        monkeypatch.setattr(module, "SHIPPED", file_of(tmp_path, 0.002))
+        assert Raeg().identity() != before

@@ -58,16 +58,17 @@ WEIGHTS = ["x.safetensors", "a, b.safetensors"]
 
 @pytest.mark.parametrize("weights", WEIGHTS)
 def test_a_preset_of_what_is_not_trained_is_refused(weights: str) -> None:
-    with pytest.raises(UserError, match="preset has no part in raeg-table2"):
-        lines("raeg-table2", preset="paper", weights=weights)
+    for preset in ("micro", "paper"):
+        with pytest.raises(UserError, match="preset has no part in raeg-table2"):
+            lines("raeg-table2", preset=preset, weights=weights)
 
 
 @pytest.mark.parametrize(
     ("name", "preset", "weights"),
     [
         (name, preset, weights)
-        for name, preset, weights in product(NAMES, ["micro", "paper"], [None, *WEIGHTS])
-        if name != "raeg-table2" or preset == "micro" or weights is None
+        for name, preset, weights in product(NAMES, ["shipped", "micro", "paper"], [None, *WEIGHTS])
+        if name != "raeg-table2" or preset == "shipped" or weights is None
     ],
 )
 def test_what_is_measured_is_built(name: str, preset: str, weights: str | None) -> None:
@@ -86,7 +87,7 @@ def test_what_is_measured_is_built(name: str, preset: str, weights: str | None) 
 
 def test_a_row_for_every_question() -> None:
     asked = {label: ask(line) for label, line in lines("raeg-table4", unseen="vgg16").items()}
-    whole = "raeg[preset=micro]"
+    whole = "raeg"
     plain = ("vanilla",)
     assert asked["Full Implementation", "acc_protected"] == Ask(whole, plain, of="evasion")
     assert asked["Full Implementation", "acc_transfer"] == Ask(whole, plain, of="evasion", victim="vgg16")
@@ -107,7 +108,7 @@ def test_a_row_for_every_question() -> None:
         "raeg[preset=micro,steps=600]", plain, of="evasion"
     )
     full = lines("raeg-table4", preset="paper")
-    assert ask(full["w/o VGG loss", "acc_protected"]) == Ask("raeg[perceptual=off]", plain, of="evasion")
+    assert ask(full["w/o VGG loss", "acc_protected"]) == Ask("raeg[preset=paper,perceptual=off]", plain, of="evasion")
 
 
 def test_transfer_needs_an_unseen_victim() -> None:
@@ -122,10 +123,11 @@ def test_transfer_needs_an_unseen_victim() -> None:
 def test_what_is_trained_has_the_preset() -> None:
     small, large = (ask(lines("raeg-table3", preset=p)["protected_then_ComDefend",]) for p in ("micro", "paper"))
     assert small == Ask("raeg[preset=micro]", ("comdefend[preset=micro]",))
-    assert large == Ask("raeg", ("comdefend",))
+    assert large == Ask("raeg[preset=paper]", ("comdefend",))
+    assert ask(lines("raeg-table3")["protected_then_ComDefend",]) == Ask("raeg", ("comdefend[preset=micro]",))
     hiding = {found.protector for line in lines("raeg-table1").values() if (found := ask(line))}
     assert hiding == {
-        "none", "raeg[preset=micro]", "rae-igsm[preset=micro,rdh=ovt]", "rae-cw[preset=micro,rdh=ovt]",
+        "none", "raeg", "rae-igsm[preset=micro,rdh=ovt]", "rae-cw[preset=micro,rdh=ovt]",
         "rit-igsm[preset=micro,rdh=ovt]",
     }  # fmt: skip
     with pytest.raises(UserError, match="no preset 'tiny'"):

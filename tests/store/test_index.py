@@ -21,7 +21,7 @@ from ue_bench.store.results import ResultStore, fresh_path
 from ue_bench.store.schema import Failure, Result, record_text
 from ue_bench.temporaries import clock_of
 
-from .test_results import CELL, plugin, result
+from .helpers import CELL, plugin, result
 
 COUNT = 40
 WORTH = 20

@@ -12,7 +12,7 @@ from ue_bench.store import records
 from ue_bench.store.listing import SETTLED, files_of, json_files
 from ue_bench.store.results import ResultStore
 
-from .test_results import CURVE, result
+from .helpers import CURVE, result
 
 KEY = "0123456789abcdef" * 2
 

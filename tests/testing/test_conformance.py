@@ -65,6 +65,10 @@ def test_what_is_not_its_own_is_left_alone(fault: str, check: str, ctx: Context,
 def test_refusals_are_noted(ctx: Context, data: ImageSet) -> None:
     findings = check_plugin(Dotted(fault="refuses"), data, ctx, seconds=None)
     assert found(findings, "sets", "1x50/3").text == "refused: dotted takes square images"
+    findings = check_plugin(Dotted(fault="small"), data, ctx, seconds=None)
+    assert failures(findings) == []
+    assert found(findings, "large", "images").text == "refused: dotted takes small images"
+    assert "secret" in {f.stage for f in findings}
 
 
 @pytest.mark.parametrize(

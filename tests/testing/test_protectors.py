@@ -76,6 +76,7 @@ def test_one_that_keeps_the_rules(ctx: Context, data: ImageSet) -> None:
         ({"levels": 9}, {"protect budget"}),
         ({"levels": 9, "declared": "linf 9/255"}, set()),
         ({"declared": "l2 0.1"}, {"protect budget"}),
+        ({"declared": "rms 5/255"}, {"protect budget"}),
         ({"declared": "pixels 100"}, {"protect budget"}),
         ({"declared": "none"}, set()),
         ({"declared": "a little"}, set()),
@@ -87,6 +88,14 @@ def test_one_that_keeps_the_rules(ctx: Context, data: ImageSet) -> None:
 )
 def test_faults(changes: dict[str, Any], faults: set[str], ctx: Context, data: ImageSet) -> None:
     assert broken(check_protector(Lifting(**changes), data, ctx)) == faults
+
+
+@pytest.mark.parametrize("declared", ["rms 5.2/255", "mse (5.2/255)^2", "l2 0.43"])
+def test_a_norm_that_rounding_may_exceed(declared: str, ctx: Context, data: ImageSet) -> None:
+    """Half of the values are lifted by 8 levels, a root mean square of some 5.6."""
+    findings = check_protector(Lifting(declared=declared), data, ctx)
+    assert broken(findings) == set()
+    assert found(findings, "protect", "budget").text.endswith("no more than rounding to whole gray levels may add")
 
 
 def test_without_a_seed(ctx: Context, data: ImageSet) -> None:

@@ -51,6 +51,8 @@ class Dotted(Protector):
             raise IndexError("palette index out of range")
         if self.fault == "refuses" and height != width:
             raise UserError("dotted takes square images")
+        if self.fault == "small" and height > 500:
+            raise UserError("dotted takes small images")
         if self.fault == "gray" and (data.images[..., 0] == data.images[..., 1]).all():
             return ImageSet(data.images[:, ::-1], np.roll(data.labels, 1), data.class_names)
         self.spoil(data)

@@ -13,6 +13,7 @@ from ue_bench.contract.plugin import Victim
 
 # Of the common CIFAR re-implementations (pytorch-cifar), which the field's released codes share, at 10 classes.
 PARAMETERS = {
+    "resnet10": 308_826,
     "resnet18": 11_173_962,
     "resnet34": 21_282_122,
     "resnet50": 23_520_842,

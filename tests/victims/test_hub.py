@@ -238,7 +238,7 @@ class TestLinear:
         assert not model.training
 
     def test_the_layer_is_the_minimum_for_the_features_of_all_images(self, probe: HubProbe, ctx: Context) -> None:
-        from ue_bench_countermeasures.logistic import solve
+        from ue_bench_victims.logistic import solve
 
         data = colours(40, 0, 16)
         ours: Any = probe.build(3, (16, 16)).eval()

@@ -22,7 +22,18 @@ from .helpers import here, offline, on_meta, parameters, victim
 OWN = {e.name: e for e in registry().of_kind("victim") if e.distribution.startswith("ue-bench ")}
 ENTRIES = [OWN[name] for name in here([*OWN])]
 WITHOUT_TORCHVISION = [e for e in ENTRIES if e.name != "timm"]
-WITH_STEM = ["resnet18", "resnet34", "resnet50", "resnet101", "vgg16", "vgg19", "densenet121", "mobilenetv2", "senet18"]
+WITH_STEM = [
+    "resnet10",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "vgg16",
+    "vgg19",
+    "densenet121",
+    "mobilenetv2",
+    "senet18",
+]
 OWN_SOURCE = {"resnet9", "linear"}
 
 

@@ -241,6 +241,15 @@ class Countermeasure(Plugin):
         """
         return False
 
+    @property
+    def control_selector(self) -> str:
+        """Return the selector of its control, empty where it has none.
+
+        The control has the same clean data without the method, or without what the method learns from protected images:
+        a countermeasure that is not above it owes its accuracy to the data. Boards say how the two compare.
+        """
+        return ""
+
     def purify(self, data: ImageSet, ctx: Context) -> ImageSet:
         """Clean the stored images, once, before training."""
         raise NotImplementedError

@@ -18,6 +18,15 @@ from ..grid.cell import ENGINE_REVISION
 
 
 @dataclass(frozen=True)
+class CleanData:
+    """What the adversary of a countermeasure has unprotected of the training set."""
+
+    images: int = 0
+    pairs: bool = False  # it knows which training images they are
+    control: str = ""  # the countermeasure that has the same without the method
+
+
+@dataclass(frozen=True)
 class BoardInfo:
     """The rows and columns that a board wants, and what its cells are unless something else is asked for.
 
@@ -43,7 +52,7 @@ class BoardInfo:
     tags: Callable[[str, str], tuple[str, ...]] | None = None  # kind, selector -> tags of the plugins in it
     notes: tuple[str, ...] = ()
     column_notes: Mapping[str, str] = field(default_factory=dict)  # countermeasure -> why it changes nothing
-    clean_images: Mapping[str, int] = field(default_factory=dict)  # countermeasure -> unprotected images it takes
+    clean_data: Callable[[str], CleanData] | None = None  # countermeasure -> what its adversary has unprotected
 
 
 def board_info(board: Board) -> BoardInfo:
@@ -74,7 +83,7 @@ def board_info(board: Board) -> BoardInfo:
         tags=cache(_tags),
         notes=board.notes,
         column_notes=registry().identity_notes(),
-        clean_images={c.selector: c.clean_images for c in columns if c.clean_images},
+        clean_data=cache(_clean_data),
     )
 
 
@@ -103,6 +112,14 @@ def _tags(kind: str, selector: str) -> tuple[str, ...]:
             with suppress(UserError):
                 tags |= {*registry().find(kind, part.name).tags}
     return tuple(sorted(tags))
+
+
+def _clean_data(selector: str) -> CleanData:
+    """Return what the adversary of a countermeasure has unprotected; nothing where it is not installed."""
+    with suppress(UserError):
+        for plugin in cast(list[Countermeasure], registry().resolve("countermeasure", selector)):
+            return CleanData(plugin.clean_images, plugin.needs_pairs, plugin.control_selector)
+    return CleanData()
 
 
 def _dataset(board: Board) -> str:

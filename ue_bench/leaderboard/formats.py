@@ -120,6 +120,33 @@ def recipe(panel: Panel) -> str:
     return f"{made}, {fraction(panel.fraction)} of the training set protected"
 
 
+def owned(panel: Panel, column: str) -> str:
+    """Write the share of training images that the adversary of a column has unprotected; empty where there is none."""
+    clean = panel.clean_data(column)
+    share = f"{100 * clean.images / panel.dataset.train:.3g} %"
+    return f"{share} {'in pairs' if clean.pairs else 'clean'}" if clean.images else ""
+
+
+def controls(panel: Panel) -> list[str]:
+    """Return how columns with clean data compare with their controls, which have the same without the method.
+
+    Of protected rows; of reference rows where there are no others.
+    """
+    lines = []
+    for column in (*panel.columns, *panel.extra):
+        control = panel.clean_data(column).control
+        both = [row for row in panel.rows if column in row.cells and control in row.cells]
+        rows = [row for row in both if not row.reference] or both
+        if rows:
+            shown = ", ".join(
+                f"{row.protector} {row.cells[column].mean - row.cells[control].mean:+.1f}" for row in rows
+            )
+            lines.append(f"{column} less its control {control}, which has the same clean images, in points: {shown}.")
+        elif control:
+            lines.append(f"{column} has a control that is not measured here: {control}.")
+    return lines
+
+
 def column_notes(panel: Panel) -> list[tuple[str, str]]:
     """Return (countermeasure, note) for every column that changes nothing, with how far it is from plain training."""
     plain = panel.board.plain
@@ -147,13 +174,14 @@ def remarks(panel: Panel) -> list[str]:
         lines.append(f"No result yet: {', '.join(panel.missing)}.")
     if panel.extra:
         lines.append(f"Not on the board, in no mean and no worst case: {', '.join(panel.extra)}.")
-    owned = panel.board.clean_images
-    if owned:
-        shown = ", ".join(f"{column} ({count:,})" for column, count in owned.items())
+    images = {column: panel.clean_data(column).images for column in (*panel.columns, *panel.extra)}
+    if any(images.values()):
+        shown = ", ".join(f"{column} ({count:,})" for column, count in images.items() if count)
         lines.append(
             f"In these columns the adversary has so many of the {panel.dataset.train:,} training images unprotected "
             f"too: {shown}."
         )
+    lines += controls(panel)
     over = [row.protector for row in panel.rows if row.budget.exceeds]
     if over:
         lines.append(f"Measured Linf exceeds the declared budget: {', '.join(over)}.")

@@ -17,7 +17,7 @@ from . import formats
 from .bounds import UNBOUNDED
 from .cell_summary import EARLY
 from .headline import BROKEN
-from .print_agreement import agreements
+from .print_agreement import agreements, among_prints_text
 from .ranks import LEVEL
 from .statistics import Panel, Row
 from .summary import lines
@@ -134,6 +134,8 @@ def front_page(panel: Panel, columns: Sequence[str] = ()) -> str:
             raise UserError(f"the board has no column {column!r}", did_you_mean(column, panel.columns))
     parts = [_setting(panel), _table(panel, columns)]
     parts += [agreement.text for agreement in agreements(panel)]
+    if among := among_prints_text(panel):
+        parts.append(among)
     said = certain(panel).sentences()
     if said:
         parts.append(f"{_confidence(panel)}\n" + "\n".join(f"- {sentence}" for sentence in said))

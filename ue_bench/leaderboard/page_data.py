@@ -80,6 +80,7 @@ def _column(panel: Panel, name: str) -> dict[str, Any]:
     clean = panel.clean_by_column.get(name)
     return {
         "name": name,
+        "owned": formats.owned(panel, name),
         "tags": _tags(panel.board, "countermeasure", name),
         "counts": name in panel.counted,
         "clean": clean,

@@ -1,7 +1,8 @@
 """Say how far a panel agrees with papers' tables: in the order of rows, and in what breaks what.
 
 A row of the panel stands for a printed one where both are the same selector. Where the paper's method is asked for by
-its bare name, the panel's row may also be the only one of that plugin, such as one with cheaper settings.
+its bare name, the panel's row may also be the only one of that plugin, such as one with cheaper settings; of several,
+it is the one that the board asks for.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import combinations
 from statistics import fmean
 
 from ..catalogue.registry import registry
 from ..contract.table import Ask, Line, Table
 from ..errors import UserError
-from . import published
+from . import formats, published
 from .headline import is_defined
 from .statistics import Panel, Row
 
@@ -27,6 +29,8 @@ LEGEND = (
     "by column, and in how many cells both say alike whether at least half of the clean accuracy above chance is "
     "recovered."
 )
+AMONG = "How far printed tables agree with each other, over the rows and columns of this panel that both have:"
+Accuracies = Mapping[str, Mapping[str, float]]  # by row and column
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ class PrintedNumbers:
     """
 
     source: str
-    accuracies: Mapping[str, Mapping[str, float]]
+    accuracies: Accuracies
     names: Mapping[str, str]
     clean: Mapping[str, float]
 
@@ -133,21 +137,68 @@ def _matches(panel: Panel, table: Table) -> tuple[list[tuple[Row, Line, dict[str
 
 def _agreement(panel: Panel, table: Table) -> PrintAgreement | None:
     matches, clean = _matches(panel, table)
-    matched = {row.protector: (row, line, printed) for row, line, printed in matches if not row.reference}
+    printed = {row.protector: cells for row, _, cells in matches if not row.reference}
+    measured = {row.protector: {c: cell.mean for c, cell in row.cells.items()} for row, _, _ in matches}
+    here = {c: cell.mean for row in panel.rows for c, cell in row.clean.items()}
+    names = {row.protector: line.label[-1] for row, line, _ in matches}
+    return _compared(panel, table.source, (printed, clean), (measured, here), names)
+
+
+def among_prints(panel: Panel) -> list[PrintAgreement]:
+    """Return how far registered tables agree with each other in four rows and two columns of the panel, or more."""
+    references = {row.protector for row in panel.rows if row.reference}
+    found = []
+    for first, second in combinations(printed_numbers(panel), 2):
+        sides = [
+            ({name: cells for name, cells in numbers.accuracies.items() if name not in references}, numbers.clean)
+            for numbers in (first, second)
+        ]
+        agreement = _compared(panel, f"{first.source} against {second.source}", sides[0], sides[1], first.names)
+        if agreement is not None and agreement.summary:
+            found.append(agreement)
+    return found
+
+
+def among_prints_text(panel: Panel) -> str:
+    """Return in one sentence how far printed tables agree in the order of rows; nothing without two of them."""
+    found = [(a, a.summary[0].tau) for a in among_prints(panel)]
+    taus = [tau for _, tau in found if tau is not None]
+    if not taus:
+        return ""
+    rows = [len(a.rows) for a, _ in found]
+    pairs = "one pair" if len(found) == 1 else f"{len(found)} pairs"
+    return (
+        f"Printed tables among themselves ({pairs}, n = {formats.span(min(rows), max(rows))} rows): Kendall's tau of "
+        f"the mean over columns {_number(min(taus))} to {_number(max(taus))}."
+    )
+
+
+def _compared(
+    panel: Panel,
+    source: str,
+    first: tuple[Accuracies, Mapping[str, float]],
+    second: tuple[Accuracies, Mapping[str, float]],
+    names: Mapping[str, str],
+) -> PrintAgreement | None:
+    """Compare accuracies, each with those of clean images, over rows and columns that both have; None if too few."""
+    matched = [name for name in first[0] if name in second[0]]
     if len(matched) < FEWEST:
         return None
     pairs = {
         column: {
-            name: (printed[column], row.cells[column].mean)
-            for name, (row, _, printed) in matched.items()
-            if column in printed and column in row.cells
+            name: (first[0][name][column], second[0][name][column])
+            for name in matched
+            if column in first[0][name] and column in second[0][name]
         }
         for column in panel.counted
     }
     pairs = {column: rows for column, rows in pairs.items() if len(rows) >= FEWEST}
     if not pairs:
         return None
-    signs = {column: _signs(panel, column, list(rows.values()), clean) for column, rows in pairs.items()}
+    signs = {
+        column: _signs(panel.chance, list(rows.values()), first[1].get(column), second[1].get(column))
+        for column, rows in pairs.items()
+    }
     columns = tuple(_correlated(column, list(rows.values()), signs[column]) for column, rows in pairs.items())
     whole = [name for name in matched if all(name in rows for rows in pairs.values())]
     summary = []
@@ -156,8 +207,8 @@ def _agreement(panel: Panel, table: Table) -> PrintAgreement | None:
         summary.append(_correlated(MEAN, [(fmean(a), fmean(b)) for a, b in sides], ()))
         summary.append(_correlated(WORST, [(max(a), max(b)) for a, b in sides], ()))
     every = [sign for of_column in signs.values() for sign in of_column]
-    rows = tuple((name, line.label[-1]) for name, (_, line, _) in matched.items())
-    return PrintAgreement(table.source, rows, tuple(summary), columns, _kappa(every))
+    rows = tuple((name, names[name]) for name in matched)
+    return PrintAgreement(source, rows, tuple(summary), columns, _kappa(every))
 
 
 def _printed(panel: Panel, line: Line) -> dict[str, dict[str, float]]:
@@ -187,19 +238,17 @@ def _is_of(panel: Panel, ask: Ask) -> bool:
 def _row(panel: Panel, protector: str) -> Row | None:
     exact = [row for row in panel.rows if row.protector == protector]
     alike = [row for row in panel.rows if row.protector.partition("[")[0] == protector]
-    return exact[0] if exact else alike[0] if len(alike) == 1 else None
+    of_board = [row for row in alike if row.protector in panel.board.protectors]
+    return next((rows[0] for rows in (exact, alike, of_board) if len(rows) == 1), None)
 
 
-def _signs(
-    panel: Panel, column: str, pairs: Sequence[tuple[float, float]], printed_clean: Mapping[str, float]
-) -> list[tuple[bool, bool]]:
-    """Return whether half is recovered in print and here, for every row of a column."""
-    here = {c: cell.mean for row in panel.rows for c, cell in row.clean.items()}
-    tops = printed_clean.get(column), here.get(column)
-    if tops[0] is None or tops[1] is None or not all(is_defined(top, panel.chance) for top in tops if top is not None):
+def _signs(chance: float, pairs: Sequence[tuple[float, float]], *tops: float | None) -> list[tuple[bool, bool]]:
+    """Return whether half of the clean accuracies ``tops`` is recovered on either side, for every row of a column."""
+    known = [top for top in tops if top is not None and is_defined(top, chance)]
+    if len(known) < len(tops):
         return []
-    limits = [panel.chance + HALF * (top - panel.chance) for top in (tops[0], tops[1])]
-    return [(printed >= limits[0], measured >= limits[1]) for printed, measured in pairs]
+    limits = [chance + HALF * (top - chance) for top in known]
+    return [(first >= limits[0], second >= limits[1]) for first, second in pairs]
 
 
 def _correlated(
@@ -210,8 +259,8 @@ def _correlated(
         return ColumnAgreement(column, len(pairs), None, None, alike, len(signs))
     from scipy.stats import kendalltau, spearmanr
 
-    printed, measured = zip(*pairs, strict=True)
-    tau, rho = kendalltau(printed, measured).statistic, spearmanr(printed, measured).statistic
+    first, second = zip(*pairs, strict=True)
+    tau, rho = kendalltau(first, second).statistic, spearmanr(first, second).statistic
     return ColumnAgreement(column, len(pairs), float(tau), float(rho), alike, len(signs))
 
 

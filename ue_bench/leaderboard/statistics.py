@@ -18,7 +18,7 @@ from ue_bench.errors import ValidationError
 from ue_bench.store.schema import DatasetInfo, Result
 
 from .badges import HERE, REPORTED, REPRODUCED
-from .board import BoardInfo
+from .board import BoardInfo, CleanData
 from .bounds import UNBOUNDED, PerturbationSummary, measured
 from .cell_summary import CellSummary
 from .headline import Column, Recovery, bias_of_maximum, is_defined, pooled_spread, recovery
@@ -168,6 +168,10 @@ class Panel:
         """Smallest and largest number of seeds of a cell."""
         counts = [row.n for row in self.rows]
         return min(low for low, _ in counts), max(high for _, high in counts)
+
+    def clean_data(self, column: str) -> CleanData:
+        """Return what the adversary of a column has unprotected of the training set."""
+        return self.board.clean_data(column) if self.board.clean_data else CleanData()
 
     @property
     def counted(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from . import commands, formats, summary
 from .board import BoardInfo
 from .cell_summary import CellSummary
-from .print_agreement import HEADS, LEGEND, agreements
+from .print_agreement import AMONG, HEADS, LEGEND, agreements, among_prints
 from .published import Published, beside
 from .statistics import Panel, Row
 
@@ -64,7 +64,7 @@ def _markdown_panel(panel: Panel) -> list[str]:
     columns = (*panel.columns, *panel.extra)
     noted = dict(formats.column_notes(panel))
     head = ["protector", "mean", "worst case"]
-    head += [code(c) + (" \\*" if c in noted else "") for c in columns]
+    head += [code(c) + (" \\*" if c in noted else "") + _brackets(formats.owned(panel, c)) for c in columns]
     head += ["n", "declared", "Linf max", "RMS", "PSNR", "SSIM"]
     rows = [_markdown_row(row, columns) for row in panel.rows]
     facts = [
@@ -106,6 +106,8 @@ def _markdown_agreement(panel: Panel) -> list[str]:
     for agreement in found:
         names = ", ".join(f"{code(ours)} ({plain(printed)})" for ours, printed in agreement.rows)
         parts += [f"{plain(agreement.text)} Rows: {names}.", _pipes(list(HEADS), agreement.lines())]
+    if prints := among_prints(panel):
+        parts += [plain(AMONG), _bullets([agreement.text for agreement in prints])]
     return parts
 
 
@@ -115,7 +117,8 @@ def _markdown_published(table: Published) -> list[str]:
     for row in table.rows:
         worst = f"{formats.percent(row.accuracies[row.worst])} {code(row.worst)}"
         cells = [formats.percent(row.accuracies[c]) if c in row.accuracies else formats.MISSING for c in table.columns]
-        rows.append([plain(row.method), code(row.protector), formats.percent(row.mean), worst, *cells])
+        ours = code(row.protector) if row.protector else formats.MISSING
+        rows.append([plain(row.method), ours, formats.percent(row.mean), worst, *cells])
     notes = [f"{row.method}, {note}" for row in table.rows for note in row.notes]
     label = f"{table.dataset}: {PUBLISHED}"
     return [f"## {plain(table.title)}", plain(label), _pipes(head, rows), _bullets(notes)]
@@ -184,7 +187,7 @@ CSV: dict[str, Callable[[Panel, Row, CellSummary], Any]] = {
     "ci95_of": lambda p, r, c: "test set" if c.n == 1 else "seeds and test set",
     "peak": lambda p, r, c: round(c.peak, 4),
     "peak_epoch": lambda p, r, c: " ".join(f"{x.metrics.peak_epoch:g}" for x in c.results),
-    "clean_images": lambda p, r, c: p.board.clean_images.get(c.countermeasure, 0),
+    "clean_images": lambda p, r, c: p.clean_data(c.countermeasure).images,
     "binomial_error": lambda p, r, c: _rounded(c.binomial_error),
     "declared": lambda p, r, c: r.budget.declared,
     "linf_max": lambda p, r, c: r.budget.linf_max,
@@ -268,7 +271,8 @@ def _width(text: str) -> int:
 def _labels(panel: Panel) -> list[str]:
     """What the lines of a block are called."""
     noted = dict(formats.column_notes(panel))
-    names = [c + (" *" if c in noted else "") for c in (*panel.columns, *panel.extra)]
+    columns = (*panel.columns, *panel.extra)
+    names = [c + (" *" if c in noted else "") + _brackets(formats.owned(panel, c)) for c in columns]
     return [
         *names,
         "mean",
@@ -311,6 +315,10 @@ def _block(labels: Sequence[str], columns: Sequence[Sequence[str]]) -> str:
     body[-10:-10] = [SEPARATING_LINE]
     align = ["left", *["right"] * len(columns)]
     return str(tabulate(body, headers=head, tablefmt="simple", disable_numparse=True, colalign=align))
+
+
+def _brackets(text: str) -> str:
+    return f" ({text})" if text else ""
 
 
 def _accuracy(cell: CellSummary | None) -> str:

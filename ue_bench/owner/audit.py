@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -19,6 +20,7 @@ from .pictures import digest
 Kind = Literal["linf", "l2", "pixels", "rms", "mse", "psnr", "ssim"]
 FORMS = "linf 8/255, l2 1.0, pixels 1, rms 6/255, mse (8/255)^2, psnr 30, ssim 0.9"
 SHOWN = 10  # names in a line
+ROUNDING = 1 / (255 * math.sqrt(3))  # root mean square of fractions of a gray level, all of them equally frequent
 ONE_SIDED = 0.05  # of the changed values move the other way, or fewer
 
 
@@ -63,6 +65,21 @@ def exceeds(declared: str, measured: dict[str, Any]) -> bool:
     rms = measured["rms"] / 255
     reached = {"linf": measured["linf_max"] / 255, "rms": rms, "mse": rms**2}
     return bound.kind in reached and reached[bound.kind] > _upper(bound)
+
+
+def over_by_rounding(bound: Bound, reached: float, values: int = 1) -> bool:
+    """Return whether what exceeds a bound on the norm of ``values`` values may all come from rounding them.
+
+    Papers give the norm of what is added; cutting off the fractions of gray levels adds up to ROUNDING to a root mean
+    square. False for other bounds, which a protector can keep whatever it rounds.
+    """
+    if bound.kind not in ("l2", "rms", "mse"):
+        return False
+
+    def rms(norm: float) -> float:
+        return {"l2": norm / math.sqrt(values), "rms": norm, "mse": math.sqrt(norm)}[bound.kind]
+
+    return rms(reached) <= rms(bound.limit) + ROUNDING
 
 
 @dataclass(frozen=True)

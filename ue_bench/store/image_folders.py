@@ -164,5 +164,8 @@ def read_image(path: Path) -> NDArray[np.uint8]:
             return np.asarray(image.convert("RGB"))
     except FileNotFoundError:
         raise broken_link(path) or absent(path, "file") from None
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow's ways of saying that a file is broken
-        raise ValidationError(f"cannot read {label}: {error}", "check that the file is whole") from error
+    except UserError:
+        raise
+    except Exception as error:  # Pillow's decoders raise whatever damaged data leads them to
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValidationError(f"cannot read {label}: {reason}", "check that the file is whole") from error

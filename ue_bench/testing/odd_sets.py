@@ -45,6 +45,11 @@ class Usual:
         return f"not tried: some {expected:.0f} s, of which {left:.0f} are left" if expected > left else ""
 
 
+def is_refusal(error: UserError) -> bool:
+    """Return whether a plugin says that it does not take such images, not that something is no set of images."""
+    return not isinstance(error, ValidationError) or isinstance(error, Diverged)
+
+
 def check_odd_sets(findings: Findings, run: Callable[[ImageSet, Findings], None], usual: Usual) -> None:
     """Let ``run(data, findings)`` check each of the sets; what it finds wrong is a line a set.
 
@@ -61,7 +66,7 @@ def check_odd_sets(findings: Findings, run: Callable[[ImageSet, Findings], None]
         except Stop:
             pass
         except UserError as error:
-            if not isinstance(error, ValidationError) or isinstance(error, Diverged):
+            if is_refusal(error):
                 findings.note(name, f"refused: {error.message}")
                 continue
             found.check("valid", False, error.message)  # what it returned is no set of images

@@ -14,11 +14,11 @@ from ..contract.context import Context
 from ..contract.imageset import ImageSet
 from ..contract.plugin import Protector, check_size
 from ..errors import UserError
-from ..owner.audit import Audit, Batch, read_bound
+from ..owner.audit import Audit, Batch, over_by_rounding, read_bound
 from ..seeds import derive
 from ..store.perturbation import Measurement
 from .findings import Finding, Findings
-from .odd_sets import Usual, check_odd_sets
+from .odd_sets import Usual, check_odd_sets, is_refusal
 from .pictures import pictures, sample
 from .resuming import check_resuming
 from .sets import check_order, check_set, note_change
@@ -89,6 +89,10 @@ def _check_budget(findings: Findings, protector: Protector, clean: ImageSet, pro
     text = f"declares {protector.budget}, measured {measured}"
     if verdict.broken.count:
         text += f", broken by {verdict.broken.count} of {len(clean)} images"
+    if not verdict.kept and over_by_rounding(bound, verdict.measured or 0.0, math.prod(clean.images.shape[1:])):
+        findings.note("budget", f"{text}: no more than rounding to whole gray levels may add",
+                      declared=protector.budget, measured=verdict.measured)  # fmt: skip
+        return
     findings.check("budget", verdict.kept, text, declared=protector.budget, measured=verdict.measured)
 
 
@@ -143,8 +147,15 @@ def check_odd_protector(findings: Findings, protector: Protector, ctx: Context, 
         if untried:
             found.note("time", untried)
         else:
-            with contextlib.suppress(Stop):
+            try:
                 step(found)
+            except Stop:
+                pass
+            except UserError as error:
+                if is_refusal(error):
+                    found.note("images", f"refused: {error.message}")
+                else:
+                    found.check("valid", False, error.message)
         findings.collected += [f for f in found.collected if f.state != "ok" or f.check not in REPEATED]
 
 

@@ -2,13 +2,14 @@
 
 Names go strictly both ways: a released weight without a place, or a place without a weight, is an error. Sources are
 the public code of DDPM in PyTorch (LE-JCDP's checkpoints) and of guided diffusion (ECLIPSE's, and OpenAI's for
-ImageNet), whose networks compute the same as diffusers' ``UNet2DModel`` with these arguments.
+ImageNet), whose networks compute the same as diffusers' ``UNet2DModel`` with these arguments; and of score-based models
+in continuous time, whose averaged weights have no names: they go into ``DdpmPlusPlus`` in their order.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from ue_bench.api import UserError
 
+from .ddpmpp import DdpmPlusPlus
 from .recipe import Recipe
 
 Weights = Mapping[str, Tensor]
@@ -26,13 +28,15 @@ Weights = Mapping[str, Tensor]
 class Converted:
     """Weights under diffusers' names, arguments of ``UNet2DModel`` and of the scheduler, and what steps are called.
 
-    ``timestep_scale``: the network is told so many times the step.
+    ``timestep_scale``: the network is told so many times the step. ``continuous``: names and arguments are those of
+    ``DdpmPlusPlus``, which is told a time.
     """
 
     weights: dict[str, Tensor]
     network: dict[str, Any]
     scheduler: dict[str, Any]
     timestep_scale: float = 1.0
+    continuous: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,9 @@ class GuidedLayout:
 
 ECLIPSE = GuidedLayout(32, (1, 2, 2, 2), 3, (16, 8), timesteps=4000, schedule="squaredcos_cap_v2", timestep_scale=0.25)
 IMAGENET = GuidedLayout(256, (1, 1, 2, 2, 4, 4), 2, (32, 16, 8), blocks_resize=True)
+
+# Multipliers of channels, and residual blocks a level: of CIFAR-10's checkpoint_8.pth, and AVATAR's for CIFAR-100.
+IN_TIME = [((1, 2, 2, 2), 8), ((2, 2, 2), 4)]
 
 DDPM_NAMES = [
     (r"^temb\.dense\.0\.", "time_embedding.linear_1."),
@@ -128,6 +135,27 @@ def guided(released: Weights, layout: GuidedLayout) -> Converted:
     return Converted(
         weights, _guided_network(layout, first, released), _guided_scheduler(layout), layout.timestep_scale
     )
+
+
+def in_time(released: Sequence[Tensor]) -> Converted:
+    """Convert averaged weights of DDPM++, a list in the order of its parameters; their number tells its shape."""
+    if not released or released[0].dim() != 2:
+        raise UserError("the averaged weights are not those of DDPM++", "give a checkpoint as it was released")
+    base = released[0].shape[1]
+    for multipliers, layers in IN_TIME:
+        network: dict[str, Any] = {
+            "sample_size": 32,
+            "base_channels": base,
+            "block_out_channels": [base * multiplier for multiplier in multipliers],
+            "layers_per_block": layers,
+            "attention_sides": [16],
+        }
+        with torch.device("meta"):
+            names = [name for name, _ in DdpmPlusPlus(**network).named_parameters()]
+        if len(names) == len(released):
+            weights = dict(zip(names, released, strict=True))
+            return Converted(weights, network, Recipe().scheduler, continuous=True)
+    raise UserError(f"{len(released)} averaged weights are of no DDPM++ that AVATAR has", "give its checkpoint_8.pth")
 
 
 def _guided_places(layout: GuidedLayout) -> Iterator[tuple[str, str]]:

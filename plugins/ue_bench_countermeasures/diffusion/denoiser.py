@@ -5,10 +5,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ue_bench.api import Context, ImageSet, UserError, kept_images
 
@@ -36,11 +37,7 @@ def load(weights: Weights, device: str, variance: Variance) -> Denoiser:
     """
     library = diffusers()
     try:
-        network, loading = library.UNet2DModel.from_pretrained(
-            weights.folder, low_cpu_mem_usage=False, output_loading_info=True
-        )
-        if loading["missing_keys"]:  # it would be left with random ones
-            raise ValueError(f"{len(loading['missing_keys'])} arrays are missing")
+        network = _in_time(weights) if weights.continuous else _discrete(weights, library)
     except Exception as error:  # of files, shapes and configurations, of many kinds
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
@@ -55,14 +52,38 @@ def load(weights: Weights, device: str, variance: Variance) -> Denoiser:
         thresholding=False,
     )
 
-    scale = weights.timestep_scale
+    scale, count = weights.timestep_scale, int(scheduler.config.num_train_timesteps)
 
     def predict(x: Tensor, step: int) -> Tensor:
+        if weights.continuous:
+            noise: Tensor = network(x, torch.tensor((count - 1) * (step + 1) / count, device=x.device))
+            return noise
         told = step if scale == 1 else torch.tensor(step * scale, device=x.device)
         output: Tensor = network(x, told).sample
         return output if learned else output[:, :3]
 
     return Denoiser(predict, scheduler)
+
+
+def _discrete(weights: Weights, library: ModuleType) -> Any:
+    network, loading = library.UNet2DModel.from_pretrained(
+        weights.folder, low_cpu_mem_usage=False, output_loading_info=True
+    )
+    if loading["missing_keys"]:  # it would be left with random ones
+        raise ValueError(f"{len(loading['missing_keys'])} arrays are missing")
+    return network
+
+
+def _in_time(weights: Weights) -> nn.Module:
+    from safetensors.torch import load_file
+
+    from .ddpmpp import DdpmPlusPlus
+
+    [file] = weights.files
+    with torch.device("meta"):  # no weights are drawn that would be overwritten
+        network = DdpmPlusPlus(**{k: v for k, v in weights.unet.items() if not k.startswith("_")})
+    network.load_state_dict(load_file(file), strict=True, assign=True)
+    return network
 
 
 def check(weights: Weights, t: int, size: tuple[int, int], name: str) -> tuple[int, int]:

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ue_bench.api import UserError
 
-from .conversion import ECLIPSE, IMAGENET, Converted, ddpm, guided, only_tensors
-from .weights import RECORD, diffusers, locate
+from .conversion import ECLIPSE, IMAGENET, Converted, ddpm, guided, in_time, only_tensors
+from .ddpmpp import DdpmPlusPlus
+from .weights import CONTINUOUS, RECORD, WEIGHTS, diffusers, locate
 
 PROBE_STEP = 10
 
@@ -27,10 +28,20 @@ def ema_of_list(content: Any) -> dict[str, Tensor]:
     return only_tensors(content[-1])
 
 
-READERS: dict[str, tuple[Callable[[Any], dict[str, Tensor]], Callable[[Mapping[str, Tensor]], Converted]]] = {
+def ema_in_order(content: Any) -> list[Tensor]:
+    """Return the averaged weights of a score-based model's checkpoint, a list without names. Raises UserError."""
+    averages = content.get("ema") if isinstance(content, Mapping) else None
+    weights = averages.get("shadow_params") if isinstance(averages, Mapping) else None
+    if not isinstance(weights, list) or not all(isinstance(value, torch.Tensor) for value in weights):
+        raise UserError("the file has no list of averaged weights", "give the checkpoint_8.pth of its release")
+    return [value.float() for value in weights]
+
+
+READERS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Converted]]] = {
     "le-jcdp": (ema_of_list, ddpm),
     "eclipse": (only_tensors, partial(guided, layout=ECLIPSE)),
     "imagenet256": (only_tensors, partial(guided, layout=IMAGENET)),
+    "avatar": (ema_in_order, in_time),
 }
 
 
@@ -56,8 +67,9 @@ def write(converted: Converted, out: Path, record: dict[str, Any]) -> dict[str, 
     Raises UserError when weights and network do not fit, both ways.
     """
     library = diffusers()
+    kind = DdpmPlusPlus if converted.continuous else library.UNet2DModel
     with torch.device("meta"):  # no weights are drawn that would be overwritten
-        network = library.UNet2DModel(**converted.network)
+        network = kind(**converted.network)
     wanted = network.state_dict()
     for what, names in (
         ("lacks", [name for name in wanted if name not in converted.weights]),
@@ -72,7 +84,11 @@ def write(converted: Converted, out: Path, record: dict[str, Any]) -> dict[str, 
     network.load_state_dict(converted.weights, strict=True, assign=True)
     network.eval().requires_grad_(False)
     scheduler = library.DDPMScheduler(**converted.scheduler)
-    library.DDPMPipeline(unet=network, scheduler=scheduler).save_pretrained(out)
+    if converted.continuous:
+        _save_in_time(network, converted, out / "unet")
+        scheduler.save_pretrained(out / "scheduler")
+    else:
+        library.DDPMPipeline(unet=network, scheduler=scheduler).save_pretrained(out)
     record = {
         **record,
         "parameters": sum(value.numel() for value in wanted.values()),
@@ -84,11 +100,22 @@ def write(converted: Converted, out: Path, record: dict[str, Any]) -> dict[str, 
     return record
 
 
+def _save_in_time(network: nn.Module, converted: Converted, folder: Path) -> None:
+    """Write a network that diffusers does not know, in the files that it would have."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True)
+    shape = json.dumps({"_class_name": CONTINUOUS, **converted.network}, indent=1, allow_nan=False)
+    (folder / "config.json").write_text(shape + "\n", encoding="utf-8")
+    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, folder / f"{WEIGHTS}.safetensors")
+
+
 @torch.no_grad()
 def probe(network: Any, converted: Converted) -> dict[str, float]:
     """Return mean and deviation of what the network says of a fixed wave, to tell two conversions apart by eye."""
     side = converted.network["sample_size"]
     wave = torch.linspace(0, 3, side).sin()
     x = (wave[:, None] * wave).expand(1, 3, side, side)
-    said = network(x, torch.tensor(PROBE_STEP * converted.timestep_scale)).sample
+    said = network(x, torch.tensor(PROBE_STEP * converted.timestep_scale))
+    said = said if converted.continuous else said.sample
     return {"mean": round(float(said.mean()), 6), "deviation": round(float(said.std()), 6)}

@@ -6,6 +6,7 @@ stream of its own, so that it does not matter which others it is purified with.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -15,11 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from ue_bench.api import check_finite, derive
+from ue_bench.api import UserError, check_finite, derive
 
 Pixels = NDArray[np.uint8]
 Streams = Sequence[torch.Generator]
 Guide = Callable[[Tensor, int], Tensor]
+END = 1e-5  # of continuous time, where releases stop: their score is not finite at 0
 
 
 class Predict(Protocol):
@@ -110,6 +112,32 @@ def euler_maruyama(predict: Predict, scheduler: Any, x: Tensor, steps: Sequence[
         beta = scheduler.betas[following + 1 : step + 1].sum().to(x)
         score = -predict(x, step)[:, : x.shape[1]] / (1 - scheduler.alphas_cumprod[step]).sqrt().to(x)
         x = x + (x / 2 + score) * beta + beta.sqrt() * normal(x, random)
+    return x
+
+
+def euler_maruyama_in_time(
+    predict: Predict, scheduler: Any, x: Tensor, steps: Sequence[int], random: Streams
+) -> Tensor:
+    """Solve the same SDE with its continuous rate of noise, as DiffPure's and AVATAR's releases do.
+
+    Step i of N is time ``s = (i + 1) / N``; the last one ends at 1e-5. With ``beta(s) = low + (high - low) * s``, where
+    low and high are N times the first and the last beta, a step of length h is ``x + (x / 2 + score) * beta(s) * h +
+    sqrt(beta(s) * h) * noise``, with ``score = -noise predicted / sqrt(1 - exp(-(high - low) * s^2 / 2 - low * s))``.
+    Raises UserError where betas are not those of a linear schedule.
+    """
+    count = int(scheduler.config.num_train_timesteps)
+    if scheduler.config.beta_schedule != "linear":
+        raise UserError(
+            f"reverse=vp-sde needs noise that grows linearly, not {scheduler.config.beta_schedule}",
+            "choose reverse=sde",
+        )
+    low, high = count * scheduler.config.beta_start, count * scheduler.config.beta_end
+    times = [(step + 1) / count for step in steps]
+    for step, time, following in zip(steps, times, [*times[1:], END], strict=True):
+        taken = (low + (high - low) * time) * (time - following)
+        deviation = math.sqrt(-math.expm1(-(high - low) * time**2 / 2 - low * time))
+        score = -predict(x, step)[:, : x.shape[1]] / deviation
+        x = x + (x / 2 + score) * taken + math.sqrt(taken) * normal(x, random)
     return x
 
 

@@ -4,31 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ue_bench.api import EnvironmentProblem, UserError, ValidationError, digest_path, find_input
+from ue_bench.api import EnvironmentProblem, UserError, ValidationError, digest_path
+from ue_bench_victims.hub_ids import HUB_ID, Model, folder_or_id
 
 RECORD = "purifier.json"  # beside weights that were trained or imported here
 WEIGHTS = "diffusion_pytorch_model"
 SCHEDULERS = ("DDPMScheduler", "DDIMScheduler", "PNDMScheduler")  # they noise images as DDPM does
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+CONTINUOUS = "DdpmPlusPlus"  # our class for a network in continuous time
 HINT = "give model=FOLDER, as 'ue-bench purifier train' writes them, or a hub id and a network"
-
-Model = Path | str
-
-
-def folder_or_id(model: Model) -> Model:
-    """Return a path where ``model`` is a folder, else ``model``: the id of a repository on the Hugging Face hub.
-
-    Raises UserError when it names a folder by its content, as in ``micro#3f2a91bc``, and there is none.
-    """
-    path = find_input(Path(model).expanduser())
-    return path if path.is_dir() else model
 
 
 def diffusers() -> ModuleType:
@@ -46,7 +35,7 @@ def diffusers() -> ModuleType:
 
 @dataclass(frozen=True)
 class Weights:
-    """A UNet and its scheduler as diffusers stores them.
+    """A UNet and its scheduler as diffusers stores them, or a network in continuous time in the same shape.
 
     ``files`` are weights beside the UNet's ``config.json``; ``scheduler`` is that of a DDPM with its defaults where
     none is stored; ``record`` is that of the training or import, empty for others' models; ``source`` says where they
@@ -76,6 +65,11 @@ class Weights:
     def timestep_scale(self) -> float:
         """How many times the step the UNet is told."""
         return float(self.record.get("timestep_scale", 1))
+
+    @property
+    def continuous(self) -> bool:
+        """Whether the network is one in continuous time, for which step i of N is time (i + 1) / N."""
+        return self.unet.get("_class_name") == CONTINUOUS
 
     @property
     def released(self) -> bool:
@@ -159,7 +153,10 @@ def _json(file: Path) -> dict[str, Any]:
 def _check(model: str, unet: dict[str, Any], scheduler: dict[str, Any]) -> None:
     """Raise UserError for a network or noise that the purifiers cannot use."""
     for wrong, what in [
-        (unet.get("_class_name", "UNet2DModel") != "UNet2DModel", f"a {unet.get('_class_name')}, not a UNet2DModel"),
+        (
+            unet.get("_class_name", "UNet2DModel") not in ("UNet2DModel", CONTINUOUS),
+            f"a {unet.get('_class_name')}, not a UNet2DModel",
+        ),
         (unet.get("in_channels", 3) != 3, f"for {unet.get('in_channels')} channels, not for three"),
         (unet.get("out_channels", 3) not in (3, 6), f"one with {unet.get('out_channels')} output channels"),
         (unet.get("num_class_embeds") or unet.get("class_embed_type"), "told the class of an image"),

@@ -25,6 +25,7 @@ function turned(section, panel, choice) {
     label.scope = "row";
     label.dataset.v = column.name;
     label.append(named(column.name));
+    if (column.owned) label.append(" ", element("small", column.owned));
     line.append(label);
     const shares = rows.map((row) => rowOf(panel, row.dataset.name)).filter((row) => !row.reference)
       .map((row) => cellOf(panel, row, column.name)?.share ?? null).filter((share) => share !== null);

@@ -1,0 +1,99 @@
+"""Published comparisons of many protectors under many countermeasures on CIFAR-10, with ResNet-18.
+
+They stand beside Deep Hiding's Table 1: what papers print for one cell differs, and so does the order of rows.
+"""
+
+from __future__ import annotations
+
+import csv
+from importlib.resources import files
+from itertools import groupby
+
+from ue_bench.api import Ask, Line, Setting, Table, UserError
+
+DATASET = "cifar10"
+METHODS = {
+    "clean": "none",
+    "AR": "ar",
+    "DC": "deepconfuse",
+    "EM": "em",
+    "EntF": "entf",
+    "HYPO": "hypo",
+    "LSP": "lsp",
+    "NTGA": "ntga",
+    "OPS": "ops",
+    "REM": "rem",
+    "SEP": "sep",
+    "TAP": "tap",
+    "TensorClog": "tensorclog",
+}
+WITH_PRESET = ("em", "entf", "hypo", "rem", "sep", "tap", "tensorclog")
+PRESET = Setting("preset", "of the protectors that train networks: paper, or micro for CPUs", "paper")
+OTHERS = "Methods are at the settings of our plugins, which follow their own papers."
+
+
+def apbench(preset: str = "paper") -> Table:
+    """Return APBench's leaderboard for CIFAR-10."""
+    return _table(
+        "apbench-cifar10",
+        "test accuracy under eleven countermeasures",
+        "APBench (Qin et al., 2023), leaderboard of its site",
+        preset,
+        "APBench, leaderboard; ResNet-18, 200 epochs",
+        "It does not print clean images under these countermeasures.",
+    )
+
+
+def iss(preset: str = "paper") -> Table:
+    """Return the table in the README of Image Shortcut Squeezing."""
+    return _table(
+        "iss-cifar10",
+        "test accuracy of plain training, in gray and as JPEG",
+        "Image Shortcut Squeezing (Liu et al., ICML 2023), README of its code",
+        preset,
+        "Image Shortcut Squeezing, README; ResNet-18, 60 epochs",
+        "EM and REM have the same JPEG number, a copy error perhaps.",
+        "ShortcutGen is not built here.",
+    )
+
+
+def eclipse(preset: str = "paper") -> Table:
+    """Return ECLIPSE's comparison for CIFAR-10, without AVATAR, which is not the released one there."""
+    return _table(
+        "eclipse-cifar10",
+        "test accuracy under ten countermeasures",
+        "ECLIPSE (2024), comparison on CIFAR-10",
+        preset,
+        "ECLIPSE, comparison; ResNet-18",
+        "Its AVATAR is a module of its own and left out. URP is class-wise random noise.",
+    )
+
+
+def _table(name: str, title: str, source: str, preset: str, published: str, *notes: str) -> Table:
+    if preset not in ("paper", "micro"):
+        raise UserError(f"preset={preset} is unknown", "preset=paper and preset=micro exist")
+    text = (files(__package__) / f"{name.replace('-', '_')}.csv").read_text(encoding="utf-8")
+    lines = []
+    for method, cells in groupby(csv.DictReader(text.splitlines()), key=lambda row: row["method"]):
+        printed = {row["countermeasure"]: float(row["accuracy"]) for row in cells}
+        protector = _protector(method, preset)
+        asks = {column: Ask(protector, (column,)) for column in printed} if protector else {}
+        lines.append(Line((method,), printed, asks, dataset=DATASET))
+    return Table(
+        name,
+        title,
+        source,
+        ("method",),
+        tuple(lines),
+        notes=(*notes, OTHERS),
+        settings=(PRESET,),
+        published={DATASET: published},
+    )
+
+
+def _protector(method: str, preset: str) -> str | None:
+    """Return our selector for a printed method; None where it is not built."""
+    if method == "URP":
+        return "noise[mode=class]"
+    name = METHODS.get(method)
+    return f"{name}[preset=micro]" if preset == "micro" and name in WITH_PRESET else name
