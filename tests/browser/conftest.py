@@ -18,13 +18,14 @@ from PIL import Image
 from ue_bench.leaderboard.build import render
 from ue_bench.leaderboard.evidence import PICTURES
 
-from .made_up import BOARD, EVIDENCE, MANY, PICTURE, RESULTS
+from .made_up import BOARD, EVIDENCE, MANY, PICTURE, RESULTS, THREE, VICTIMS_BOARD
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 Open = Callable[..., "Page"]
+Violations = Callable[["Page"], list[tuple[str, str, str]]]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -55,10 +56,30 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
+def axe() -> Violations:
+    """Returns what axe finds wrong on a page: rule, impact, and the first element."""
+    found = importlib.util.find_spec("axe_playwright_python")
+    folder = needed(found and found.submodule_search_locations, "axe-playwright-python is not installed")[0]
+    script = (Path(folder) / "axe.min.js").read_text(encoding="utf-8")
+
+    def violations(page: Page) -> list[tuple[str, str, str]]:
+        page.evaluate(script)
+        report: dict[str, Any] = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
+        return [(one["id"], one["impact"], one["nodes"][0]["html"][:200]) for one in report["violations"]]
+
+    return violations
+
+
+@pytest.fixture(scope="session")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The boards of this folder as files: ``one`` with a table, ``many`` with tables of several settings."""
+    """The boards of this folder as files: ``one`` with a table, ``many`` with tables of several settings, ``three`` of
+    three victims."""
     folder = tmp_path_factory.mktemp("pages")
-    texts = {"one": render(RESULTS, BOARD, None, EVIDENCE), "many": render(MANY, BOARD)}
+    texts = {
+        "one": render(RESULTS, BOARD, None, EVIDENCE),
+        "many": render(MANY, BOARD),
+        "three": render(THREE, VICTIMS_BOARD),
+    }
     for name, files in texts.items():
         (folder / f"{name}.html").write_text(files["index.html"], encoding="utf-8")
     (folder / PICTURES).mkdir()

@@ -88,6 +88,34 @@ EVIDENCE = Evidence(
     files={r.key: f"results/{r.protector}/{r.key[:16]}.json" for r in RESULTS},
 )
 
+# Three victims. Protectors that are made against one of them hold for that one, and less for the others.
+VICTIMS = ("resnet18", "vgg11", "densenet121")
+AGAINST: dict[str, tuple[float, ...]] = {  # accuracy of each victim in the plain column
+    "none": (94.5, 91.0, 93.0),
+    "em[surrogate=resnet18]": (12.0, 58.0, 88.5),
+    "em[surrogate=vgg11]": (47.0, 14.0, 61.0),
+    "lsp": (19.0, 22.0, 25.0),
+    "cuda": (13.0, 11.0, 12.5),
+}
+VICTIMS_BOARD = replace(
+    BOARD, countermeasures=("vanilla", "jpeg[quality=10]", "at"), victims=VICTIMS, protectors=tuple(AGAINST), seeds=(0,)
+)
+MISSING = ("lsp", "densenet121", "at")
+THREE = [
+    result(
+        protector,
+        column,
+        round(accuracy + (0.0 if protector == "none" else 5.0 * i), 2),
+        victim=victim,
+        declared=DECLARED[protector.partition("[")[0]],
+        rms=RMS[protector.partition("[")[0]],
+    )
+    for protector, of_victims in AGAINST.items()
+    for victim, accuracy in zip(VICTIMS, of_victims, strict=True)
+    for i, column in enumerate(VICTIMS_BOARD.countermeasures)
+    if (protector, victim, column) != MISSING
+]
+
 # The same rows at three fractions, and with another victim.
 MANY = [
     *(r for fraction in (1.0, 0.5, 0.25) for r in results(("none", "em", "lsp"), fraction=fraction)),

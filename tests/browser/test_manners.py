@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from .conftest import Open, needed
+from .conftest import Open, Violations
 from .made_up import COLUMNS, ROWS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -17,28 +15,26 @@ TABLE = "#panel-1 table.measured"
 A4_LANDSCAPE = {"width": 1054, "height": 726}  # pixels between margins of 9 mm, 96 an inch
 
 
-@pytest.fixture(scope="session")
-def axe() -> str:
-    found = importlib.util.find_spec("axe_playwright_python")
-    folder = needed(found and found.submodule_search_locations, "axe-playwright-python is not installed")[0]
-    return (Path(folder) / "axe.min.js").read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize("address", ["", "#view=turned", "#view=scatter", "#view=curves", "#row=em&with=ops", "cell"])
-def test_axe_finds_nothing(visit: Open, axe: str, address: str) -> None:
-    page = visit(hash="" if address == "cell" else address, color_scheme="dark" if address == "cell" else "light")
+@pytest.mark.parametrize(
+    ("name", "address"),
+    [
+        *(("one", address) for address in ("", "#view=turned", "#view=scatter", "#row=em&with=ops", "cell")),
+        ("many", "#view=curves"),
+        ("three", "#view=victims"),
+    ],
+)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(visit: Open, axe: Violations, name: str, address: str, scheme: str) -> None:
+    page = visit(name, "" if address == "cell" else address, color_scheme=scheme)
     if address == "cell":
         page.locator("[data-cell]").first.click()
-    page.evaluate(axe)
-    found: dict[str, Any] = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
-    assert [(one["id"], one["impact"], one["nodes"][0]["html"][:200]) for one in found["violations"]] == []
+    assert axe(page) == []
 
 
-def test_axe_finds_nothing_on_a_narrow_screen(visit: Open, axe: str) -> None:
-    page = visit(viewport={"width": 400, "height": 800})
-    page.evaluate(axe)
-    found: dict[str, Any] = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
-    assert [(one["id"], one["nodes"][0]["html"][:200]) for one in found["violations"]] == []
+@pytest.mark.parametrize(("name", "address"), [("one", ""), ("three", "#view=victims")])
+def test_axe_finds_nothing_on_a_narrow_screen(visit: Open, axe: Violations, name: str, address: str) -> None:
+    page = visit(name, address, viewport={"width": 400, "height": 800})
+    assert axe(page) == []
 
 
 @pytest.mark.parametrize("path", BOARDS, ids=lambda path: path.parent.name)
@@ -107,6 +103,14 @@ def test_head_and_first_column_stay_in_sight(visit: Open) -> None:
     assert edges["scrolled"] > 50
     assert 0 < edges["top"] < 160
     assert abs(edges["left"]) <= 2
+
+
+def test_a_narrow_screen_shows_victims_as_a_list(visit: Open) -> None:
+    page = visit("three", "#view=victims", viewport={"width": 400, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    boxes = [one.bounding_box() for one in page.locator("#victims-1 tr[data-name=cuda] td.cell").all()]
+    assert len(boxes) == 3
+    assert all(box is not None and 0 <= box["x"] < box["x"] + box["width"] <= 400 for box in boxes)
 
 
 def test_a_narrow_screen_shows_a_list(visit: Open) -> None:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ue_bench.leaderboard.statistics import panels
+
 from .conftest import Open
-from .made_up import COLUMNS, ROWS
+from .made_up import AGAINST, COLUMNS, ROWS, THREE, VICTIMS, VICTIMS_BOARD
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -133,7 +135,45 @@ def test_columns_can_be_left_out(visit: Open) -> None:
     assert len(set(widths)) == 1  # groups of columns and classes of rows span what is left
 
 
+def test_all_columns_go_and_come_back_at_once(visit: Open) -> None:
+    page = visit()
+    before = shown_columns(page)
+    page.click("#columns summary")
+    page.click("#columns button:text-is('None')")
+    assert shown_columns(page) == ["name"]
+    page.check("#columns input[value='cm:at']")
+    assert shown_columns(page) == ["name", "cm:at"]
+    page.click("#columns button:text-is('All')")
+    assert shown_columns(page) == before
+
+
 # Views
+
+
+@pytest.mark.parametrize(
+    ("view", "there"),
+    [
+        ("table", ["printed", "columns", "group"]),
+        ("turned", ["printed", "columns"]),
+        ("scatter", []),
+        ("victims", ["group"]),
+    ],
+)
+def test_tools_that_change_nothing_in_a_view_are_not_there(visit: Open, view: str, there: list[str]) -> None:
+    page = visit("three", f"#view={view}&q=em")
+    assert [name for name in ("printed", "columns", "group") if page.is_visible(f"#{name}")] == there
+    assert ("countermeasures" in page.inner_text("#count")) == (view != "scatter")
+
+
+def test_a_link_to_a_table_that_is_left_out_brings_it_back(visit: Open) -> None:
+    page = visit("three", "#view=victims&q=lsp")
+    page.click("nav[aria-label=Tables] a >> nth=1")
+    assert page.is_visible("#panel-2")
+    assert page.input_value("#filter") == "lsp"
+    page.select_option("#victim", "vgg11")
+    page.click("nav[aria-label=Tables] a >> nth=1")
+    assert page.is_visible("#panel-2")
+    assert page.input_value("#victim") == ""
 
 
 def test_the_table_can_be_turned(visit: Open) -> None:
@@ -202,7 +242,116 @@ def test_a_board_without_curves_does_not_offer_them(visit: Open) -> None:
     ]  # fmt: skip
     page = visit("many")
     page.evaluate("for (const panel of data.panels) { panel.families = []; panel.fraction = 1; }")
-    assert page.evaluate("views().map(([name]) => name)") == ["table", "turned", "scatter"]
+    assert page.evaluate("views().map(([name]) => name)") == ["table", "turned", "scatter", "victims"]
+
+
+# Victims
+
+VICTIMS_TABLE = "#victims-1 table.victims"
+
+
+def victims_of(page: Page) -> list[str]:
+    keys = shown_columns(page, VICTIMS_TABLE)
+    return [key.removeprefix("v:") for key in keys if key.startswith("v:")]
+
+
+def row_of(page: Page, name: str) -> list[str]:
+    return texts(page, VICTIMS_TABLE)[shown_rows(page, VICTIMS_TABLE).index(name)]
+
+
+def test_victims_stand_beside_one_another(visit: Open) -> None:
+    page = visit("three")
+    page.check("#views input[value=victims]", force=True)
+    assert page.locator("section.panel:visible").count() == 0
+    assert page.locator("section.across:visible").count() == 1
+    assert victims_of(page) == list(VICTIMS)  # in the order of the board
+    assert set(shown_rows(page, VICTIMS_TABLE)) == set(AGAINST)
+    for name, accuracies in AGAINST.items():
+        assert [text.rstrip("◆ ") for text in row_of(page, name)[-3:]] == [f"{accuracy:.1f}" for accuracy in accuracies]
+    assert row_of(page, "em[surrogate=resnet18]")[1:5] == ["52 %", "95 % densenet121", "92", "1 of 3"]
+
+
+def test_networks_that_a_protector_names_are_marked(visit: Open) -> None:
+    page = visit("three", "#view=victims")
+    marked = page.eval_on_selector_all(
+        f"{VICTIMS_TABLE} td.named", "all => all.map(one => [one.closest('tr').dataset.name, one.dataset.label])"
+    )
+    assert sorted(marked) == [["em[surrogate=resnet18]", "resnet18"], ["em[surrogate=vgg11]", "vgg11"]]
+    assert page.is_visible("#victims-1 li.named")
+
+
+def test_victims_are_shown_under_any_countermeasure_and_over_all(visit: Open) -> None:
+    page = visit("three", "#view=victims")
+    page.focus("#victims-1 .choosers select")
+    page.select_option("#victims-1 .choosers select", "cm:at")
+    assert page.evaluate("document.activeElement.tagName") == "SELECT"  # the focus is where it was
+    assert "under=cm%3Aat" in page.url
+    assert row_of(page, "lsp")[1:] == ["2 of 3 victims", *"–––", "29.0", "32.0", "–"]
+    page.click(f"{VICTIMS_TABLE} tr[data-name=lsp] td[data-label=densenet121] button")
+    assert page.inner_text("#detail-title") == "lsp against at"
+    command = page.inner_text("#detail-body pre")
+    assert "--victim 'densenet121'" in command
+    assert "--countermeasure 'at'" in command
+    page.keyboard.press("Escape")
+
+    page.select_option("#victims-1 .choosers select", "mean")
+    [panel] = [panel for panel in panels(THREE, VICTIMS_BOARD) if panel.victim == "vgg11"]
+    recovery = next(row.recovery for row in panel.rows if row.protector == "cuda")
+    assert recovery is not None
+    assert row_of(page, "cuda")[-2] == f"{recovery.mean.mean:.0f} %"
+
+
+def test_cells_and_names_of_the_view_of_victims_open(visit: Open) -> None:
+    page = visit("three", "#view=victims")
+    page.click(f"{VICTIMS_TABLE} tr[data-name='em[surrogate=vgg11]'] td[data-label=resnet18] button")
+    assert page.inner_text("#detail-body .accuracy") == "47.0 %"
+    assert "resnet18" in page.inner_text("#detail-body dl >> nth=0")
+    page.keyboard.press("Escape")
+    page.select_option("#victims-1 .choosers select", "worst")
+    page.click(f"{VICTIMS_TABLE} tr[data-name=lsp] td[data-label=vgg11] button")
+    assert page.inner_text("#detail-title") == "lsp"
+    assert "panel=2" in page.url  # of the victim that was clicked
+    page.keyboard.press("Escape")
+    page.click("#compare")
+    assert " beside " in page.inner_text("#detail-title")
+
+
+def test_filter_order_and_groups_hold_for_victims(visit: Open) -> None:
+    page = visit("three", "#view=victims&group=0")
+    page.click(f"{VICTIMS_TABLE} th[data-key='v:vgg11'] button")
+    assert shown_rows(page, VICTIMS_TABLE) == ["none", "cuda", "em[surrogate=vgg11]", "lsp", "em[surrogate=resnet18]"]
+    page.keyboard.press("Enter")
+    assert shown_rows(page, VICTIMS_TABLE)[1] == "em[surrogate=resnet18]"
+    page.fill("#filter", "em jpeg")
+    assert set(shown_rows(page, VICTIMS_TABLE)) == {"none", "em[surrogate=resnet18]", "em[surrogate=vgg11]"}
+    assert page.locator("#victims-1 .choosers option").all_inner_texts()[0] == "jpeg[quality=10]"
+    assert row_of(page, "em[surrogate=vgg11]")[-2] == "19.0 ◆"
+    page.fill("#filter", "victim:vgg")
+    assert victims_of(page) == ["vgg11"]
+    page.fill("#filter", "victim:nothing")
+    assert page.locator("section.across:visible").count() == 0
+
+
+def test_the_view_of_victims_is_in_the_address_and_downloaded(visit: Open) -> None:
+    page = visit("three", "#view=victims&under=cm:at&sort=-v%3Avgg11&q=em")
+    rows = list(csv.DictReader(io.StringIO(downloaded(page, "CSV"))))
+    assert [row["protector"] for row in rows] == shown_rows(page, VICTIMS_TABLE)
+    assert {row["setting"] for row in rows} == {
+        "3 victims, protocol fast v1, fp32, 100 % of the training set protected, under at"
+    }
+    for row in rows:
+        shown = row_of(page, row["protector"])[-3:]
+        assert [f"{float(row[victim]):.1f}" for victim in VICTIMS] == [text.rstrip("◆ ") for text in shown]
+        assert row["class"] == ("reference" if row["protector"] == "none" else "Linf 8/255")
+    again = visit("three", "#" + page.url.partition("#")[2])
+    assert texts(again, VICTIMS_TABLE) == texts(page, VICTIMS_TABLE)
+    assert "densenet121" in downloaded(again, "LaTeX")
+
+
+def test_one_victim_has_no_view_of_several(visit: Open) -> None:
+    page = visit(hash="#view=victims")
+    assert "victims" not in page.locator("#views input").evaluate_all("all => all.map(one => one.value)")
+    assert page.is_visible(TABLE)
 
 
 # The address
@@ -231,6 +380,7 @@ ODD = [
     "#cell=%E0%A4%A", "#cell=unknown", "#row=nobody&with=nothing", "#view=nope&sort=&x=1",
     "#view=scatter&x=constructor&y=toString",
     "#class=none&tag=:&printed=x&victim=y&dataset=z", "#%%%", "#hide=cm%3Anope&hide=", "#group=no&panel=99&row=em",
+    "#view=victims&under=nothing&sort=v:none",
     "#view=curves&curve=family:9", "#" + "a=b&" * 500, "#__proto__=1&q=%00", "#panel-7",
 ]  # fmt: skip
 

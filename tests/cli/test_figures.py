@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import io
 import re
+from base64 import b64decode
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from ue_bench.store.schema import Curve
 from .conftest import Command
 
 Picture = NDArray[np.uint8]
+SVG = "{http://www.w3.org/2000/svg}"
 HEIGHT, WIDTH, SCALE = 5, 7, 14  # 14 * 7 is the first multiple of 7 that reaches 96
 LEVELS = np.arange(HEIGHT * WIDTH * 3).reshape(HEIGHT, WIDTH, 3) % 6  # what is added to every image
 
@@ -285,6 +288,25 @@ class TestGrid:
         picture = np.full((96, 96, 3), 7, np.uint8)
         grid = read(figures.picture_grid([[picture] * 3, [picture]], ["a", "b"], [("", 3)], "hint"))
         assert (grid == 7).all(axis=2).sum() == 4 * 96 * 96
+
+    def test_svg_holds_the_same_pixels_and_texts_at_the_same_places(self) -> None:
+        picture = np.random.default_rng(0).integers(0, 256, (4, 6, 3)).astype(np.uint8)
+        rows = [[picture, picture[::-1]], [picture]]
+        given = rows, ["a<b", "second"], [("clean", 1), ("jpeg & co", 1)], "hint"
+        root = ElementTree.fromstring(figures.picture_grid(*given, ".svg"))
+        drawn = read(figures.picture_grid(*given))
+
+        assert (int(root.attrib["width"]), int(root.attrib["height"])) == drawn.shape[1::-1]
+        assert [text.text for text in root.iter(f"{SVG}text")] == ["clean", "jpeg & co", "a<b", "second"]
+        places = []
+        for image in root.iter(f"{SVG}image"):
+            left, top, width, height = (int(image.attrib[name]) for name in ("x", "y", "width", "height"))
+            inside = read(b64decode(image.attrib["{http://www.w3.org/1999/xlink}href"].partition(",")[2]))
+            scale = width // inside.shape[1]
+            enlarged = np.kron(inside, np.ones((scale, scale, 1), np.uint8))
+            assert np.array_equal(enlarged, drawn[top : top + height, left : left + width])
+            places.append((left, top))
+        assert len(set(places)) == 3
 
     def test_a_picture_too_large_to_open_is_refused(self) -> None:
         rows = [[np.zeros((1000, 1000, 3), np.uint8)] * 9] * 9

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ue_bench.leaderboard.board import BoardInfo
+from ue_bench.store.evasion import EvasionResult
 from ue_bench.store.schema import Budget, Cost, DatasetInfo, Environment, Metrics, Result
 
 BOARD = BoardInfo(
@@ -101,4 +102,36 @@ def grid(accuracies: Mapping[str, tuple[float, ...]], **changes: Any) -> list[Re
         result(protector, countermeasure, accuracy, **changes)
         for protector, row in accuracies.items()
         for countermeasure, accuracy in zip(BOARD.countermeasures, row, strict=True)
+    ]
+
+
+EVADED = {"none": (82.0, 70.0), "raeg": (28.0, 40.0), "rae-igsm": (46.0, 64.0)}
+
+
+def evasion(protector: str, countermeasure: str, accuracy: float, **changes: Any) -> EvasionResult:
+    """A result of evasion; ``changes`` are fields of it."""
+    fields: dict[str, Any] = {
+        "victim": "resnet18", "protocol": "fast", "protocol_version": 1, "seed": 0, "images": 1000, "transfer": False,
+        "precision": "fp32", "psnr": 26.6, "ssim": 0.9, "classifier": "0" * 16, "finished": "2026-01-02T03:04:05Z",
+    } | changes  # fmt: skip
+    key = hashlib.sha256(repr((protector, countermeasure, accuracy, fields)).encode()).hexdigest()[:32]
+    info = DatasetInfo(
+        selector="cifar10", source="CIFAR-10 (test copy)", train=50_000, test=10_000, classes=10, height=32, width=32,
+        fingerprint="f" * 32,
+    )  # fmt: skip
+    environment = Environment(
+        ue_bench="0.1.0", commit="0f3c2a1", python="3.11.7", torch="2.11.0", device="Some GPU", threads=4
+    )
+    return EvasionResult(
+        version=1, key=key, id=f"{protector}/{countermeasure}", dataset=info, protector=protector,
+        countermeasure=countermeasure, accuracy=accuracy, environment=environment, **fields,
+    )  # fmt: skip
+
+
+def evaded(**changes: Any) -> list[EvasionResult]:
+    """Results of evasion of two protectors and of clean images, as they are and under JPEG."""
+    return [
+        evasion(protector, column, value, **changes)
+        for protector, values in EVADED.items()
+        for column, value in zip(("vanilla", "jpeg[quality=50]"), values, strict=True)
     ]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ue_bench.catalogue import boards
 from ue_bench.leaderboard.board import board_info
+from ue_bench.store.evasion import EvasionResult
 from ue_bench.store.schema import Result, record_text
 
 from .factory import result
@@ -28,6 +29,14 @@ def write_results(out: Path, results: Iterable[Result]) -> None:
     """Write results into the folder of a board."""
     for r in results:
         path = out / "results" / "x" / f"c-{r.key[:16]}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(record_text(r), encoding="utf-8")
+
+
+def write_evasion(out: Path, results: Iterable[EvasionResult]) -> None:
+    """Write results of evasion into the folder of a board."""
+    for r in results:
+        path = out / "evasion" / "x" / f"c-{r.key[:16]}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(record_text(r), encoding="utf-8")
 

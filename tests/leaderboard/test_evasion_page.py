@@ -3,53 +3,21 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import random
+import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
 
 from ue_bench.cli.main import cli
 from ue_bench.leaderboard import build, tables
 from ue_bench.leaderboard.evasion_page import CSV, command, ordered, render_evasion
-from ue_bench.store.evasion import EvasionResult
-from ue_bench.store.schema import DatasetInfo, Environment, record_text
 
-from .factory import BOARD, grid
-
-ACCURACIES = {"none": (82.0, 70.0), "raeg": (28.0, 40.0), "rae-igsm": (46.0, 64.0)}
-
-
-def evasion(protector: str, countermeasure: str, accuracy: float, **changes: Any) -> EvasionResult:
-    """A result of evasion; ``changes`` are fields of it."""
-    fields: dict[str, Any] = {
-        "victim": "resnet18", "protocol": "fast", "protocol_version": 1, "seed": 0, "images": 1000, "transfer": False,
-        "precision": "fp32", "psnr": 26.6, "ssim": 0.9, "classifier": "0" * 16, "finished": "2026-01-02T03:04:05Z",
-    } | changes  # fmt: skip
-    key = hashlib.sha256(repr((protector, countermeasure, accuracy, fields)).encode()).hexdigest()[:32]
-    info = DatasetInfo(
-        selector="cifar10", source="CIFAR-10 (test copy)", train=50_000, test=10_000, classes=10, height=32, width=32,
-        fingerprint="f" * 32,
-    )  # fmt: skip
-    environment = Environment(
-        ue_bench="0.1.0", commit="0f3c2a1", python="3.11.7", torch="2.11.0", device="Some GPU", threads=4
-    )
-    return EvasionResult(
-        version=1, key=key, id=f"{protector}/{countermeasure}", dataset=info, protector=protector,
-        countermeasure=countermeasure, accuracy=accuracy, environment=environment, **fields,
-    )  # fmt: skip
-
-
-def evaded(**changes: Any) -> list[EvasionResult]:
-    return [
-        evasion(protector, column, value, **changes)
-        for protector, values in ACCURACIES.items()
-        for column, value in zip(("vanilla", "jpeg[quality=50]"), values, strict=True)
-    ]
+from .factory import BOARD, evaded, evasion, grid
+from .folders import write_evasion
 
 
 def test_rows_are_in_order_of_protection_behind_the_clean_one() -> None:
@@ -68,7 +36,19 @@ def test_the_same_results_give_the_same_text_in_any_order() -> None:
     pages, said = render_evasion(BOARD, results)
 
     assert render_evasion(BOARD, shuffled) == (pages, said)
-    assert pages["evasion.html"].count("<section") == 3
+    assert pages["evasion.html"].count('id="panel-') == 3
+
+
+def test_classifiers_stand_beside_one_another() -> None:
+    pages, _ = render_evasion(BOARD, [*evaded(), evasion("raeg", "vanilla", 64.0, victim="vgg11", transfer=True)])
+    [table] = re.findall(r'<section id="classifiers-1".*?</section>', pages["evasion.html"], flags=re.S)
+
+    assert "resnet18<wbr><small>the seed of surrogates</small>" in table
+    assert "vgg11<wbr><small>a seed of its own</small>" in table
+    [raeg] = [line for line in table.splitlines() if ">raeg<" in line]
+    assert "28.0<small>25 %</small>" in raeg
+    assert "64.0<small></small>" in raeg  # no clean images for that classifier
+    assert "classifiers-1" not in render_evasion(BOARD, evaded() + evaded(seed=1))[0]["evasion.html"]
 
 
 def test_page_shows_accuracies_shares_and_the_command() -> None:
@@ -120,10 +100,7 @@ def test_the_newest_result_of_a_cell_and_seed_is_shown() -> None:
 def test_a_board_has_the_page_where_there_are_results_and_else_not(tmp_path: Path) -> None:
     names = [path.name for path in build.build(grid({"em": (10.0, 20.0)}), BOARD, tmp_path)]
     assert "evasion.html" not in names
-    for r in evaded():
-        path = tmp_path / "evasion" / "x" / f"c-{r.key[:16]}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(record_text(r), encoding="utf-8")
+    write_evasion(tmp_path, evaded())
 
     assert "evasion.html is missing" in build.check(grid({"em": (10.0, 20.0)}), BOARD, tmp_path)
     names = [path.name for path in build.build(grid({"em": (10.0, 20.0)}), BOARD, tmp_path)]

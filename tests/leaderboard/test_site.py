@@ -12,8 +12,9 @@ import pytest
 from ue_bench.catalogue import boards
 from ue_bench.catalogue.registry import registry
 from ue_bench.errors import NothingSelected
-from ue_bench.leaderboard import method_pages, site
+from ue_bench.leaderboard import build, method_pages, site
 from ue_bench.leaderboard.board import board_info
+from ue_bench.store.results import ResultStore
 
 from .factory import result
 from .folders import two_boards, write_results
@@ -76,6 +77,22 @@ def test_every_link_leads_to_a_page_that_is_there(built: Path) -> None:
             assert target.is_file(), href
             if anchor:
                 assert anchor in Links(target.read_text(encoding="utf-8")).anchors, href
+
+
+def test_pages_of_a_board_lead_back_to_the_index_they_were_built_with(root: Path, tmp_path: Path) -> None:
+    results, info = ResultStore(root / "demo").results(), board_info(boards.board("demo"))
+    text = (root / "demo" / "index.html").read_text(encoding="utf-8")
+    assert '<a href="../index.html">All boards</a>' in text
+
+    assert build.check(results, info, root / "demo") == []
+    build.build(results, info, root / "demo")
+    assert (root / "demo" / "index.html").read_text(encoding="utf-8") == text
+
+    shutil.copytree(root / "demo", tmp_path / "alone" / "demo")
+    assert build.check(results, info, tmp_path / "alone" / "demo")
+    (tmp_path / "alone" / "index.html").write_text("a page of something else", encoding="utf-8")
+    build.build(results, info, tmp_path / "alone" / "demo")
+    assert "../index.html" not in (tmp_path / "alone" / "demo" / "index.html").read_text(encoding="utf-8")
 
 
 def test_the_index_has_the_findings_of_every_board(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ for figure in (board, curves, gradcam, tsne, distances, processed):
 @devices_option
 @jobs_option
 @threads_option
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="File to write, NAME.png.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="File to write: NAME.png or .svg.")
 @data_dir_option
 @cache_option
 def perturbations(
@@ -84,7 +84,7 @@ def perturbations(
     from ..leaderboard import figures
     from ..store.artifacts import ArtifactStore, load_images
 
-    check_output(out, ".png")
+    check_output(out, *figures.GRID_FORMATS)
     request = Request(
         board=board_name, protectors=protectors, dataset=dataset, seeds=[seed], devices=devices, threads=threads,
         data_dir=data_dir, cache_dir=cache_dir, reference=not protectors,
@@ -110,7 +110,8 @@ def perturbations(
             row += [after, figures.perturbation_map(before, after)]
     names = [clean.class_names[label] for label in clean.labels[chosen]]
     groups = [("clean", 1), *((stage.protector.selector, 2) for stage in stages)]
-    write_output(out, figures.picture_grid(rows, names, groups, "give fewer --images or protectors"))
+    content = figures.picture_grid(rows, names, groups, "give fewer --images or protectors", out.suffix.lower())
+    write_output(out, content)
     print(out)
     say(
         f"ue-bench: {images} training images of {selector}, seed {seed}; right of each protected image |delta|, "

@@ -123,7 +123,8 @@ class Ready:
 
         rows, names = self.rows(show)
         groups = [("protected", 1), *((column, 1) for column in self.columns)]
-        write_output(out, picture_grid(rows, names, groups, "give fewer --images or protectors"))
+        content = picture_grid(rows, names, groups, "give fewer --images or protectors", out.suffix.lower())
+        write_output(out, content)
 
 
 def _resolved(images: int, **options: Any) -> Grid:
@@ -171,7 +172,7 @@ def _ready(grid: Grid, stages: Callable[[Cell], Sequence[Stage]], images: int, j
 @_network_options
 @_countermeasures("Selectors of what networks are trained under, a column each.", "@plain")
 @click.option("--images", type=click.IntRange(1), default=3, show_default=True, help="Training images of a protector.")
-@_out(".png")
+@_out(".png", ".svg")
 def gradcam(images: int, out: Path, jobs: int | None, **options: Any) -> int:
     """Draw where networks look that were trained on protected images, under countermeasures (Grad-CAM).
 
@@ -186,9 +187,9 @@ def gradcam(images: int, out: Path, jobs: int | None, **options: Any) -> int:
     from ..atomic import check_output
     from ..engine.features import grad_cam
     from ..grid.stages.network import NetworkStage
-    from ..leaderboard.figures import heat_overlay
+    from ..leaderboard.figures import GRID_FORMATS, heat_overlay
 
-    check_output(out, ".png")
+    check_output(out, *GRID_FORMATS)
     ready = _ready(_resolved(images, **options), lambda cell: [NetworkStage(cell)], images, jobs)
     if ready is None:
         return 1
@@ -296,7 +297,7 @@ def distances(out: Path, jobs: int | None, **options: Any) -> int:
 @_cell_options
 @_countermeasures("Selectors of countermeasures that change stored images, a column each.")
 @click.option("--images", type=click.IntRange(1), default=2, show_default=True, help="Training images of a protector.")
-@_out(".png")
+@_out(".png", ".svg")
 def processed(countermeasures: tuple[str, ...], images: int, out: Path, jobs: int | None, **options: Any) -> int:
     """Draw what countermeasures make of protected images, such as JPEG at several qualities.
 
@@ -310,8 +311,9 @@ def processed(countermeasures: tuple[str, ...], images: int, out: Path, jobs: in
     from ..contract.plugin import Countermeasure
     from ..errors import UserError
     from ..grid.stages.train import training_needs
+    from ..leaderboard.figures import GRID_FORMATS
 
-    check_output(out, ".png")
+    check_output(out, *GRID_FORMATS)
     if not countermeasures:
         raise UserError("there is no countermeasure to show", "name some with --countermeasure")
     for plugin in registry().resolve("countermeasure", countermeasures):

@@ -17,6 +17,7 @@ from .evidence import Evidence, evidence
 from .statistics import Panel, panels
 from .submission import badges, submissions
 
+HOME = "../index.html"  # over all boards, seen from the folder of one
 ROWS = "rows-*.html"  # pages of some rows of a large board
 
 
@@ -26,37 +27,52 @@ def render(
     badges: Mapping[str, str] | None = None,
     beside: Evidence | None = None,
     evaded: Iterable[EvasionResult] = (),
+    home: str = "",
 ) -> dict[str, str]:
     """Return the text of each file by its name. The same results give the same text, in whatever order they come.
 
-    ``beside`` is what lies beside the results: curves, failures and the names of their files.
+    ``beside`` is what lies beside the results: curves, failures and the names of their files. ``home`` is the address
+    of the index over all boards, empty where there is none.
     """
-    return render_panels(board, panels(results, board, badges), beside, evaded)
+    return render_panels(board, panels(results, board, badges), beside, evaded, home)
 
 
 def render_panels(
-    board: BoardInfo, shown: Sequence[Panel], beside: Evidence | None = None, evaded: Iterable[EvasionResult] = ()
+    board: BoardInfo,
+    shown: Sequence[Panel],
+    beside: Evidence | None = None,
+    evaded: Iterable[EvasionResult] = (),
+    home: str = "",
 ) -> dict[str, str]:
     """Return the text of each file by its name, of panels that are made already."""
-    of_evasion, said = render_evasion(board, evaded)
+    of_evasion, said = render_evasion(board, evaded, home)
     return {
         "README.md": "\n".join(filter(None, [tables.markdown(board, shown), said])),
         "leaderboard.csv": tables.csv(board, shown),
         "protectors.csv": summary.csv(board, shown),
-        **parts.pages(board, shown, beside, evasion=bool(of_evasion)),
+        **parts.pages(board, shown, beside, evasion=bool(of_evasion), home=home),
         **of_evasion,
     }
 
 
-def render_folder(results: Iterable[Result], board: BoardInfo, out: Path) -> dict[str, str]:
+def render_folder(results: Iterable[Result], board: BoardInfo, out: Path, home: str = "") -> dict[str, str]:
     """Return the text of each file by its name: of these results, and of what else lies in the board's folder."""
     every = list(results)
-    return render(every, board, badges(submissions(out)), evidence(out, every), EvasionStore(out).results())
+    return render(every, board, badges(submissions(out)), evidence(out, every), EvasionStore(out).results(), home)
+
+
+def home_of(out: Path) -> str:
+    """Return the address of the index over all boards, seen from the folder of one; empty where it is not on one."""
+    try:
+        text = (out.resolve().parent / "index.html").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return HOME if f'href="{out.resolve().name}/index.html"' in text else ""
 
 
 def build(results: Iterable[Result], board: BoardInfo, out: Path) -> list[Path]:
     """Write README.md, leaderboard.csv, protectors.csv, index.html and what there is of evasion, and return paths."""
-    texts = render_folder(results, board, out)
+    texts = render_folder(results, board, out, home_of(out))
     write(out, texts)
     return [out / name for name in texts]
 
@@ -76,7 +92,7 @@ def left(out: Path, texts: Mapping[str, str]) -> list[Path]:
 
 def check(results: Iterable[Result], board: BoardInfo, out: Path) -> list[str]:
     """Return what in ``out`` is not what ``build`` would write: one line a file, empty when all is well."""
-    texts = render_folder(results, board, out)
+    texts = render_folder(results, board, out, home_of(out))
     return [*compare(out, texts), *(f"{page.name} is a page of no rows" for page in left(out, texts))]
 
 

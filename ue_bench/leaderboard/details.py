@@ -49,16 +49,25 @@ class Texts:
 
 def cells(board: BoardInfo, panels: Sequence[Panel], evidence: Evidence, texts: Texts) -> dict[str, Any]:
     """Return every cell by the key of its first seed; its parameters are numbers of ``texts``."""
-    return {
-        cell.keys[0]: _cell(board, panel, number, cell, evidence, texts)
-        for number, panel in enumerate(panels)
-        for row in panel.rows
-        for cell in row.cells.values()
-    }
+    found = {}
+    for number, panel in enumerate(panels):
+        column_notes = formats.column_notes(panel)
+        for row in panel.rows:
+            for cell in row.cells.values():
+                notes = [note for column, note in column_notes if column == cell.countermeasure]
+                notes += _notes(panel, cell, evidence)
+                found[cell.keys[0]] = _cell(board, panel, number, cell, evidence, texts, notes)
+    return found
 
 
 def _cell(
-    board: BoardInfo, panel: Panel, number: int, cell: CellSummary, evidence: Evidence, texts: Texts
+    board: BoardInfo,
+    panel: Panel,
+    number: int,
+    cell: CellSummary,
+    evidence: Evidence,
+    texts: Texts,
+    notes: Sequence[str],
 ) -> dict[str, Any]:
     command = commands.cell_command(board, cell)
     share = panel.share(cell.countermeasure, cell.mean)
@@ -68,7 +77,7 @@ def _cell(
         "accuracy": f"{formats.interval(cell.accuracy)} %",
         "share": None if share is None else round(share, 2),
         "certainty": _certainty(cell),
-        "notes": _notes(panel, cell, evidence),
+        "notes": notes,
         "command": command,
         "needs": obstacle(board, cell.results[0]) or commands.conditions(cell.results[0], [command]),
         "panel": number,
@@ -128,7 +137,7 @@ def _certainty(cell: CellSummary) -> str:
 
 
 def _notes(panel: Panel, cell: CellSummary, evidence: Evidence) -> list[str]:
-    notes = [note for column, note in formats.column_notes(panel) if column == cell.countermeasure]
+    notes = []
     if cell.countermeasure in panel.extra:
         notes.append("Not on the board: in no mean and no worst case.")
     if any(not r.metrics.learned for r in cell.results):

@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..store.evasion import EvasionResult
-from . import colour, formats
+from . import formats
 from .board import BoardInfo
 from .commands import conditions, quoted, setting_options
 from .evasion import LEGEND, EvasionPanel, identity, panels
 from .intervals import binomial_error
+from .numbers import Number, number
 from .tables import plain
 from .templating import render, stylesheet
 
@@ -31,13 +32,7 @@ SHARES = (
 )
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A cell as it is shown: an accuracy, what is kept of that on clean images, and its colour."""
-
-    accuracy: str
-    share: str
-    level: int | None
+OWN, SURROGATES = "a seed of its own", "the seed of surrogates"
 
 
 @dataclass(frozen=True)
@@ -45,12 +40,21 @@ class Line:
     """A row as it is shown."""
 
     protector: str
-    cells: Sequence[Cell | None]
+    cells: Sequence[Number | None]
     psnr: str
     ssim: str
 
 
-def render_evasion(board: BoardInfo, results: Iterable[EvasionResult]) -> tuple[dict[str, str], str]:
+@dataclass(frozen=True)
+class Classifiers:
+    """Untreated images of one setting, shown to several classifiers: ``heads`` name each and how it was seeded."""
+
+    title: str
+    heads: Sequence[tuple[str, str]]
+    lines: Sequence[tuple[str, Sequence[Number | None]]]
+
+
+def render_evasion(board: BoardInfo, results: Iterable[EvasionResult], home: str = "") -> tuple[dict[str, str], str]:
     """Return pages by their names, and what README.md says; nothing where there are no results.
 
     The same results give the same text, in whatever order they come.
@@ -58,7 +62,7 @@ def render_evasion(board: BoardInfo, results: Iterable[EvasionResult]) -> tuple[
     shown = ordered(results, board)
     if not shown:
         return {}, ""
-    return {"evasion.html": _html(board, shown), "evasion.csv": _csv(board, shown)}, _markdown(shown)
+    return {"evasion.html": _html(board, shown, home), "evasion.csv": _csv(board, shown)}, _markdown(shown)
 
 
 def ordered(results: Iterable[EvasionResult], board: BoardInfo) -> list[EvasionPanel]:
@@ -88,12 +92,15 @@ def _by_accuracy(panel: EvasionPanel, clean: str) -> EvasionPanel:
     return replace(panel, numbers={row: panel.numbers[row] for row in rows})
 
 
-def _html(board: BoardInfo, shown: Sequence[EvasionPanel]) -> str:
+def _html(board: BoardInfo, shown: Sequence[EvasionPanel], home: str) -> str:
     return render(
         "evasion.html",
         board=board,
+        home=home,
         lead=LEAD,
         legend=f"{LEGEND} {SHARES}",
+        shares=SHARES,
+        transfers=_transfers(board, shown),
         tables=[
             (panel, [_line(panel, row, board) for row in panel.numbers], made, conditions(panel.results[0], [made]))
             for panel in shown
@@ -101,6 +108,32 @@ def _html(board: BoardInfo, shown: Sequence[EvasionPanel]) -> str:
         ],
         f=formats,
         css=stylesheet("site.css"),
+    )
+
+
+def _transfers(board: BoardInfo, shown: Sequence[EvasionPanel]) -> list[Classifiers]:
+    """Return a table for all panels that differ in nothing but the classifier and its seed, where there are two."""
+    alike: dict[tuple[Any, ...], list[EvasionPanel]] = {}
+    for panel in shown:
+        r = panel.results[0]
+        setting = r.dataset.fingerprint, r.protocol, r.protocol_version, r.precision, r.images
+        alike.setdefault(setting, []).append(panel)
+    return [_classifiers(board, group) for group in alike.values() if len(group) > 1]
+
+
+def _classifiers(board: BoardInfo, group: Sequence[EvasionPanel]) -> Classifiers:
+    first = group[0].results[0]
+
+    def place(row: str) -> tuple[bool, bool, float, str]:
+        means = [p.numbers[row][board.plain].mean for p in group if board.plain in p.numbers.get(row, {})]
+        return row != board.clean, len(means) < len(group), sum(means) / len(means) if means else 0.0, row
+
+    rows = sorted(dict.fromkeys(row for panel in group for row in panel.numbers), key=place)
+    return Classifiers(
+        f"{first.dataset.selector}, protocol {first.protocol} v{first.protocol_version}, {first.precision}, "
+        f"{first.images:,} test images",
+        [(panel.victim, OWN if panel.results[0].transfer else SURROGATES) for panel in group],
+        [(row, [_cell(panel, row, board.plain, board.clean) for panel in group]) for row in rows],
     )
 
 
@@ -127,14 +160,9 @@ def _line(panel: EvasionPanel, row: str, board: BoardInfo) -> Line:
     return Line(row, [_cell(panel, row, column, board.clean) for column in panel.columns], psnr, ssim)
 
 
-def _cell(panel: EvasionPanel, row: str, column: str, clean: str) -> Cell | None:
-    number = panel.numbers[row].get(column)
-    if number is None:
-        return None
-    share = panel.share(row, column, clean)
-    if share is None:
-        return Cell(formats.interval(number), "", None)
-    return Cell(formats.interval(number), f"{share:.0f} %", colour.level(share))
+def _cell(panel: EvasionPanel, row: str, column: str, clean: str) -> Number | None:
+    accuracy = panel.numbers.get(row, {}).get(column)
+    return None if accuracy is None else number(formats.interval(accuracy), panel.share(row, column, clean))
 
 
 def _markdown(shown: Sequence[EvasionPanel]) -> str:

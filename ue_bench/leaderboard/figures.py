@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import re
 import unicodedata
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -60,22 +63,51 @@ def heat_overlay(image: Picture, heat: NDArray[np.floating[Any]]) -> Picture:
     return mixed
 
 
+GRID_FORMATS = (".png", ".svg")  # endings of files that pictures in a grid are written to
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where everything of a grid lies, in pixels: texts by their middle or right end and their base line."""
+
+    width: int
+    height: int
+    font: ImageFont.FreeTypeFont
+    texts: Sequence[tuple[float, float, str, str]]  # x, base line, text, "middle" or "end"
+    pictures: Sequence[tuple[int, int, Picture]]  # left, top, picture
+    side: tuple[int, int]  # width and height of a picture
+
+
 def picture_grid(
-    rows: Sequence[Sequence[Picture]], names: Sequence[str], groups: Sequence[tuple[str, int]], hint: str
+    rows: Sequence[Sequence[Picture]],
+    names: Sequence[str],
+    groups: Sequence[tuple[str, int]],
+    hint: str,
+    ending: str = ".png",
 ) -> bytes:
-    """Return a PNG file of pictures, H x W x 3 and of one size, in rows with their names to the left.
+    """Return a file of pictures, H x W x 3 and of one size, in rows with their names to the left.
 
     ``groups`` are headings, each with the number of columns below it; a row may end early. Small pictures are enlarged
     by a whole factor, each pixel becoming a square. Letters that the font lacks lose their accents or become '?'.
+    ``ending`` is one of ``GRID_FORMATS``: a PNG file of these pixels, or an SVG file with the same layout, whose texts
+    are text and whose pictures are PNG files inside it.
 
     Raises UserError with ``hint`` when the picture would be too large to open.
     """
+    layout = _layout(rows, names, groups, hint)
+    return _svg(layout) if ending == ".svg" else _png(layout)
+
+
+def _layout(
+    rows: Sequence[Sequence[Picture]], names: Sequence[str], groups: Sequence[tuple[str, int]], hint: str
+) -> _Layout:
     height, width = rows[0][0].shape[:2]
     scale = max(1, -(-SIDE // max(height, width)))
     height, width = height * scale, width * scale
     font = ImageFont.load_default(FONT_SIZE)
     assert isinstance(font, ImageFont.FreeTypeFont)  # as it is whenever a size is given
-    line = sum(font.getmetrics())
+    ascent, descent = font.getmetrics()
+    line = ascent + descent
 
     labels = [_lines(name, NAME_WIDTH, max(1, height // line), font) for name in names]
     x = GAP + max((round(font.getlength(text)) + 2 * GAP for label in labels for text in label if text), default=0)
@@ -95,21 +127,59 @@ def picture_grid(
     if right * bottom > MAX_PIXELS:
         raise UserError(f"a picture of {right} x {bottom} pixels is too large to be of use", hint)
 
-    canvas = Image.new("RGB", (right, bottom), GROUND)
-    draw = ImageDraw.Draw(canvas)
+    texts: list[tuple[float, float, str, str]] = []
     for middle, text in headings:
         for number, part in enumerate(text):
-            draw.text((middle, top - GAP - (len(text) - number) * line), part, INK, font, anchor="ma")
+            texts.append((middle, top - GAP - (len(text) - number) * line + ascent, part, "middle"))
+    pictures = []
     for number, (row, label) in enumerate(zip(rows, labels, strict=True)):
         y = top + number * pitch
         for index, part in enumerate(label):
             middle = y + (2 * index + 1 - len(label)) * line // 2 + max(height, line) // 2
-            draw.text((margin, middle), part, INK, font, anchor="rm")
-        for left, picture in zip(lefts, row, strict=False):
-            enlarged = Image.fromarray(picture).resize((width, height), Image.Resampling.NEAREST)
-            canvas.paste(enlarged, (left, y))
+            texts.append((margin, middle + (ascent - descent) / 2, part, "end"))
+        pictures += [(left, y, picture) for left, picture in zip(lefts, row, strict=False)]
+    return _Layout(right, bottom, font, texts, pictures, (width, height))
+
+
+def _png(layout: _Layout) -> bytes:
+    canvas = Image.new("RGB", (layout.width, layout.height), GROUND)
+    draw = ImageDraw.Draw(canvas)
+    for x, base, text, anchor in layout.texts:
+        draw.text((x, base), text, INK, layout.font, anchor={"middle": "ms", "end": "rs"}[anchor])
+    for left, top, picture in layout.pictures:
+        canvas.paste(Image.fromarray(picture).resize(layout.side, Image.Resampling.NEAREST), (left, top))
+    return _encoded(canvas)
+
+
+def _svg(layout: _Layout) -> bytes:
+    """Return the grid as SVG.
+
+    Its pixels are not smoothed, for which browsers and Inkscape follow different words. Each text has the length that
+    the layout has measured, whatever font is there.
+    """
+    width, height = layout.side
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="{layout.width}" '
+        f'height="{layout.height}" viewBox="0 0 {layout.width} {layout.height}">',
+        f'<rect width="100%" height="100%" fill="{GROUND}"/>',
+        f'<g font-family="Helvetica, Arial, sans-serif" font-size="{FONT_SIZE}" fill="{INK}">',
+        *(f'<text x="{x:g}" y="{base:g}" text-anchor="{anchor}" textLength="{layout.font.getlength(text):.1f}" '
+          f'lengthAdjust="spacingAndGlyphs">{escape(text)}</text>'
+          for x, base, text, anchor in layout.texts if text),
+        "</g>",
+        '<g style="image-rendering: optimizeSpeed; image-rendering: pixelated">',
+        *(f'<image x="{left}" y="{top}" width="{width}" height="{height}" preserveAspectRatio="none" '
+          f'xlink:href="data:image/png;base64,{b64encode(_encoded(Image.fromarray(picture))).decode()}"/>'
+          for left, top, picture in layout.pictures),
+        "</g>",
+        "</svg>",
+    ]  # fmt: skip
+    return "\n".join([*parts, ""]).encode()
+
+
+def _encoded(picture: Image.Image) -> bytes:
     stream = io.BytesIO()
-    canvas.save(stream, "PNG", optimize=True)
+    picture.save(stream, "PNG", optimize=True)
     return stream.getvalue()
 
 

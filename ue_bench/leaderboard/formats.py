@@ -111,8 +111,13 @@ def data(panel: Panel) -> str:
 
 def setting(panel: Panel) -> str:
     """Return what every number of a panel shares beside the data."""
-    recipe = f"protocol {panel.protocol} v{panel.protocol_version}, {panel.precision}"
-    return f"victim {panel.victim}, {recipe}, {fraction(panel.fraction)} of the training set protected"
+    return f"victim {panel.victim}, {recipe(panel)}"
+
+
+def recipe(panel: Panel) -> str:
+    """Return how the victim of a panel was trained, and on what part of protected images."""
+    made = f"protocol {panel.protocol} v{panel.protocol_version}, {panel.precision}"
+    return f"{made}, {fraction(panel.fraction)} of the training set protected"
 
 
 def owned(panel: Panel, column: str) -> str:

@@ -14,23 +14,15 @@ from ..catalogue.selectors import plugin_names
 from ..contract.plugin import megapixels
 from ..contract.registration import PluginRecord
 from ..errors import EnvironmentProblem, UserError
-from . import colour, formats
+from . import formats
 from .cell_summary import CellSummary
+from .numbers import Number, number
 from .prose import blocks, spans
 from .statistics import Panel
 from .templating import render, stylesheet
 
 KINDS = ("protector", "countermeasure")
 FOLDER = "methods"
-
-
-@dataclass(frozen=True)
-class Number:
-    """A cell as it is shown: an accuracy, the recovered share where there is one, and its colour."""
-
-    accuracy: str
-    share: str
-    level: int | None
 
 
 @dataclass(frozen=True)
@@ -127,7 +119,7 @@ def _block(block: str | list[str]) -> dict[str, Any]:
 def _extracts(method: PluginRecord, panels: Mapping[str, Sequence[Panel]]) -> Iterator[Extract]:
     of_protector = method.kind == "protector"
     for folder, of_board in panels.items():
-        for number, panel in enumerate(of_board, start=1):
+        for place, panel in enumerate(of_board, start=1):
             rows = [row for row in panel.rows if not of_protector or _is_of(row.protector, method)]
             columns = [c for c in (*panel.columns, *panel.extra) if of_protector or _is_of(c, method)]
             cells = {(row.protector, c): row.cells[c] for row in rows for c in columns if c in row.cells}
@@ -136,7 +128,7 @@ def _extracts(method: PluginRecord, panels: Mapping[str, Sequence[Panel]]) -> It
             protectors = [row.protector for row in rows]
             across, down = (protectors, columns) if of_protector else (columns, protectors)
             yield Extract(
-                link=f"../../{folder}/index.html#panel-{number}",
+                link=f"../../{folder}/index.html#panel-{place}",
                 title=panel.board.title,
                 setting=f"{panel.dataset.selector}, {formats.setting(panel)}. {formats.seeds(panel)}.",
                 corner="countermeasure" if of_protector else "protector",
@@ -158,7 +150,4 @@ def _is_of(selector: str, method: PluginRecord) -> bool:
 def _number(panel: Panel, cell: CellSummary | None) -> Number | None:
     if cell is None:
         return None
-    share = panel.share(cell.countermeasure, cell.mean)
-    if share is None:
-        return Number(formats.cell(cell), "", None)
-    return Number(formats.cell(cell), f"{share:.0f} %", colour.level(share))
+    return number(formats.cell(cell), panel.share(cell.countermeasure, cell.mean))

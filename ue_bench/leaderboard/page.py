@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from . import colour, commands, formats, print_agreement, summary
+from . import colour, commands, formats, print_agreement, summary, victims
 from .board import BoardInfo
 from .details import failure_text, gaps
 from .evidence import Evidence
@@ -17,7 +17,7 @@ from .tables import PUBLISHED, reproduce
 from .templating import render, stylesheet, template
 
 NO_COLOUR = "hx"  # of a number that cannot be placed between chance and clean training
-SCRIPTS = ("base", "filter", "table", "turned", "printed", "charts", "drawer", "compare", "export", "main")
+SCRIPTS = ("base", "filter", "table", "turned", "victims", "printed", "charts", "drawer", "compare", "export", "main")
 
 
 def html(
@@ -26,8 +26,11 @@ def html(
     evidence: Evidence | None = None,
     evasion: bool = False,
     beside_it: Sequence[tuple[str, str]] = (),
+    home: str = "",
 ) -> str:
     """Return the whole page as text. ``evasion`` says that there is a page of evasion beside it.
+
+    ``home`` is the address of the index over all boards, empty where there is none.
 
     A page of some rows of a board has links to its overview and to the pages ``beside_it``, each with a label. What is
     said of all rows together, such as the agreement with print, stands on the overview.
@@ -39,9 +42,12 @@ def html(
     return render(
         "page.html",
         board=board,
+        home=home,
         evasion=evasion,
         beside_it=beside_it,
         panels=panels,
+        across=victims.groups(panels),
+        victims=victims,
         classes=classes,
         empty_board_command=commands.empty_board_command(board),
         reproduce=[] if beside_it else [reproduce(board, panel) for panel in panels],

@@ -17,6 +17,7 @@ from .headline import BROKEN, LEAST
 from .intervals import t_quantile
 from .print_agreement import PrintedNumbers, agreements, printed_numbers
 from .statistics import Panel, Row
+from .victims import groups, named_victims
 
 MOST_DEGREES = 30  # of freedom, from which on columns add little to the factor of an interval
 
@@ -26,6 +27,7 @@ def page_data(
 ) -> dict[str, Any]:
     """Return all that the scripts of a page know; ``with_printed`` with the numbers of papers beside them."""
     texts = Texts()
+    victims = [panel.victim for panel in panels]
     shown = cells(board, panels, evidence, texts)
     return {
         "board": board.name,
@@ -35,7 +37,8 @@ def page_data(
         "step": STEP,
         "labels": RESULT_LABELS,
         "quantiles": [round(t_quantile(degrees), 4) for degrees in range(1, MOST_DEGREES + 1)],
-        "panels": [_panel(panel, evidence, with_printed) for panel in panels],
+        "panels": [_panel(panel, evidence, with_printed, victims) for panel in panels],
+        "groups": [group.data() for group in groups(panels)],
         "cells": shown,
         "texts": texts.all(),
     }
@@ -51,7 +54,7 @@ def seconds(row: Row) -> float:
     return fmean(sorted({r.cost.protect_seconds for cell in row.cells.values() for r in cell.results}))
 
 
-def _panel(panel: Panel, evidence: Evidence, with_printed: bool) -> dict[str, Any]:
+def _panel(panel: Panel, evidence: Evidence, with_printed: bool, victims: Sequence[str]) -> dict[str, Any]:
     columns = [*panel.columns, *panel.extra]
     return {
         "title": formats.setting(panel),
@@ -63,7 +66,7 @@ def _panel(panel: Panel, evidence: Evidence, with_printed: bool) -> dict[str, An
         "chance": panel.chance,
         "images": panel.dataset.test,
         "columns": [_column(panel, column) for column in columns],
-        "rows": [_row(panel, row, evidence) for row in panel.rows],
+        "rows": [_row(panel, row, evidence, victims) for row in panel.rows],
         "gaps": list(gaps(panel, evidence).values()),
         "families": [
             {"name": f.name, "parameter": f.parameter, "points": [[v, columns.index(c)] for v, c in f.points]}
@@ -85,7 +88,7 @@ def _column(panel: Panel, name: str) -> dict[str, Any]:
     }
 
 
-def _row(panel: Panel, row: Row, evidence: Evidence) -> dict[str, Any]:
+def _row(panel: Panel, row: Row, evidence: Evidence, victims: Sequence[str]) -> dict[str, Any]:
     back, rank, budget = row.recovery, panel.ranks.get(row.protector), row.budget
     devices = sorted({r.environment.device for cell in row.cells.values() for r in cell.results})
     return {
@@ -93,6 +96,7 @@ def _row(panel: Panel, row: Row, evidence: Evidence) -> dict[str, Any]:
         "reference": row.reference,
         "class": "reference" if row.reference else budget.perturbation_class,
         "tags": _tags(panel.board, "protector", row.protector),
+        "victims": named_victims(row, victims) if len(set(victims)) > 1 else [],  # that it was made against
         "declared": budget.declared,
         "rank": rank.text() if rank else formats.MISSING,
         "share": back.mean.mean if back else None,

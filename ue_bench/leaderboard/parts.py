@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from . import commands, formats, print_agreement, summary
+from . import commands, formats, print_agreement, summary, victims
 from .board import BoardInfo
 from .evidence import Evidence
 from .page import html
@@ -29,16 +29,18 @@ class Part:
         return f"rows {formats.span(self.first, self.first + len(self.panel.rows) - 1)}"
 
 
-def pages(board: BoardInfo, panels: Sequence[Panel], evidence: Evidence | None, evasion: bool) -> dict[str, str]:
+def pages(
+    board: BoardInfo, panels: Sequence[Panel], evidence: Evidence | None, evasion: bool, home: str = ""
+) -> dict[str, str]:
     """Return the page of a board by its name, or its pages where one would be too large."""
     if sum(map(_results, (row for panel in panels for row in panel.rows))) <= MOST_RESULTS:
-        return {"index.html": html(board, panels, evidence, evasion)}
+        return {"index.html": html(board, panels, evidence, evasion, home=home)}
     parts = list(_parts(panels))
-    texts = {"index.html": _overview(board, panels, parts, evasion)}
+    texts = {"index.html": _overview(board, panels, parts, evasion, home)}
     for i, part in enumerate(parts):
         near = [other for other in (parts[i - 1] if i else None, *parts[i + 1 : i + 2]) if other is not None]
         links = [("overview", f"index.html#panel-{part.number}"), *((other.label, other.name) for other in near)]
-        texts[part.name] = html(board, [part.panel], evidence, evasion, links)
+        texts[part.name] = html(board, [part.panel], evidence, evasion, links, home)
     return texts
 
 
@@ -68,7 +70,7 @@ def _some_rows(panel: Panel, rows: Sequence[Row]) -> Panel:
     return part
 
 
-def _overview(board: BoardInfo, panels: Sequence[Panel], parts: Sequence[Part], evasion: bool) -> str:
+def _overview(board: BoardInfo, panels: Sequence[Panel], parts: Sequence[Part], evasion: bool, home: str) -> str:
     homes = {(part.number, row.protector): part.name for part in parts for row in part.panel.rows}
     tables = [
         (
@@ -83,6 +85,6 @@ def _overview(board: BoardInfo, panels: Sequence[Panel], parts: Sequence[Part], 
         for number, panel in enumerate(panels, start=1)
     ]  # fmt: skip
     return render(
-        "overview.html", board=board, tables=tables, summary=summary, evasion=evasion, f=formats,
-        css=stylesheet("site.css"),
+        "overview.html", board=board, tables=tables, summary=summary, evasion=evasion, home=home, f=formats,
+        across=victims.groups(panels), css=stylesheet("site.css"),
     )  # fmt: skip

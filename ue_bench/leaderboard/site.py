@@ -117,7 +117,7 @@ def _boards(root: Path) -> Iterator[BoardPages]:
         if results or evaded:
             info = board_info(boards.board(name))
             shown = panels(results, info, badges(submissions(root / name)))
-            texts = build.render_panels(info, shown, evidence(root / name, results), evaded)
+            texts = build.render_panels(info, shown, evidence(root / name, results), evaded, build.HOME)
             yield BoardPages(name, info, shown, texts, len(evaded))
 
 

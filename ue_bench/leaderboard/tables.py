@@ -130,12 +130,16 @@ PUBLISHED = (
 )
 
 
-def _pipes(head: list[str], rows: list[list[str]]) -> str:
-    import pandas as pd
+def _pipes(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown, its columns padded, the first to the left and others to the right."""
+    widths = [max(len(name) + PADDING, *map(len, column)) for name, *column in zip(head, *rows, strict=True)]
 
-    align = ["left", *["right"] * (len(head) - 1)]
-    frame = pd.DataFrame(rows, columns=pd.Index(head), dtype=str)
-    return str(frame.to_markdown(index=False, tablefmt="pipe", disable_numparse=True, colalign=align))
+    def line(texts: Sequence[str]) -> str:
+        first, *others = zip(texts, widths, strict=True)
+        return f"| {' | '.join([first[0].ljust(first[1]), *(text.rjust(width) for text, width in others)])} |"
+
+    rule = "|".join(f"{'-' * (width + 1)}:" if i else f":{'-' * (width + 1)}" for i, width in enumerate(widths))
+    return "\n".join([line(head), f"|{rule}|", *map(line, rows)])
 
 
 def _bullets(lines: Iterable[str]) -> str:
@@ -230,7 +234,7 @@ def terminal(panel: Panel) -> str:
     return "\n\n".join([paragraph(lines), *_blocks(panel), *([paragraph(notes)] if notes else [])]) + "\n"
 
 
-GAP, PADDING = 2, 2  # characters between columns, and that tabulate gives every head
+GAP, PADDING = 2, 2  # characters between columns, and that every head is wider than its name, as in tabulate
 
 
 def _blocks(panel: Panel) -> Iterator[str]:

@@ -53,5 +53,5 @@ function named(selector) {
 // What the reader has chosen. The address holds all of it that is not as at first.
 
 const FIRST = { q: "", class: "", tag: "", dataset: "", victim: "", view: "table", printed: "", sort: "", group: "1",
-                x: "rms", y: "share", curve: "", cell: "", row: "", with: "", hide: [] };
+                x: "rms", y: "share", curve: "", under: "", cell: "", row: "", with: "", hide: [] };
 const state = { ...FIRST };

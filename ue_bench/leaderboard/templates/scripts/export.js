@@ -1,6 +1,12 @@
 // What is shown, as CSV, JSON, LaTeX and Markdown: rows and columns that are left out here are left out there.
 
 function shownTables() {
+  if (state.view === "victims") {
+    return across.filter((section) => !section.hidden).map((section, i) => {
+      const group = data.groups[Number(section.dataset.group)];
+      return { panel: { dataset: group.dataset, title: `${group.title}, ${underText(group.under)}` }, table: section.querySelector("table.victims") };
+    });
+  }
   return panels.filter((section) => !section.hidden).map((section) => ({
     panel: data.panels[Number(section.dataset.panel)],
     table: section.querySelector(state.view === "turned" ? "table.turned" : "table.measured"),
@@ -19,7 +25,7 @@ const tidy = (text) => text.replace(/\s+/g, " ").trim();
 // The lines of a table: names of columns, and for every row its group and, by column, value, text and printed number.
 function matrix(table) {
   const heads = headers(table).map((head, i) => ({ head, i })).filter(({ head }) => !head.hidden);
-  const names = heads.map(({ head }) => head.dataset.key.replace(/^(cm|p):/, "").replace(/^name$/, table.className.includes("turned") ? "countermeasure" : "protector"));
+  const names = heads.map(({ head }) => head.dataset.key.replace(/^(cm|p|v):/, "").replace(/^name$/, table.className.includes("turned") ? "countermeasure" : "protector"));
   const labels = heads.map(({ head }) => tidy(head.textContent));
   const rows = bodyRows(table).filter((row) => !row.hidden).map((row) => ({
     group: row.parentElement.dataset.class ?? "",
@@ -109,7 +115,7 @@ function download(name, type, text) {
 }
 
 function exportTools(menu) {
-  const name = (ending) => `${data.board}-${state.view === "turned" ? "countermeasures" : "protectors"}.${ending}`;
+  const name = (ending) => `${data.board}-${{ turned: "countermeasures", victims: "victims" }[state.view] ?? "protectors"}.${ending}`;
   menu.append(
     button("CSV", () => download(name("csv"), "text/csv", csvText())),
     button("JSON", () => download(name("json"), "application/json", jsonText())),

@@ -43,6 +43,8 @@ function count(choices) {
   const total = (of) => unique(data.panels.flatMap(of)).length;
   const left = (names) => unique(shown.flatMap((choice) => [...names(choice)])).length;
   const rows = total((panel) => panel.rows.filter((row) => !row.reference).map((row) => row.name));
+  const said = `${left((c) => c.rows)} of ${rows} protectors`;
+  if (state.view === "scatter" || state.view === "curves") return said; // what they draw is of all countermeasures
   const columns = total((panel) => panel.columns.map((column) => column.name));
-  return `${left((c) => c.rows)} of ${rows} protectors, ${left((c) => c.columns)} of ${columns} countermeasures`;
+  return `${said}, ${left((c) => c.columns)} of ${columns} countermeasures`;
 }

@@ -5,7 +5,7 @@ state.panel = 0;
 
 function readAddress() {
   const text = location.hash.slice(1);
-  if (/^panel-\d+$/.test(text) || /^(agreement|published)-/.test(text)) return false; // a place on the page
+  if (/^(panel|victims)-\d+$/.test(text) || /^(agreement|published)-/.test(text)) return false; // a place on the page
   const given = new URLSearchParams(text);
   Object.assign(state, FIRST, { hide: [], panel: 0 });
   for (const key of Object.keys(FIRST)) {
@@ -50,6 +50,7 @@ const views = () => [
   ["turned", "Transposed"],
   ["scatter", "Scatter"],
   ...(data.panels.some((panel) => curvesOf(panel).length) ? [["curves", "Curves"]] : []),
+  ...(data.groups.length ? [["victims", "Victims"]] : []),
 ];
 
 const control = (id) => document.getElementById(id);
@@ -64,13 +65,28 @@ function mend() {
   }
 }
 
+// What is drawn is drawn anew. Returns what gives the focus back to the header or the list that had it.
+function keepFocus() {
+  const one = document.activeElement?.closest(".drawn th button, .drawn select");
+  if (!one) return () => {};
+  const section = one.closest("section");
+  const key = one.closest("th")?.dataset.key;
+  const at = [...section.querySelectorAll(".drawn select")].indexOf(one);
+  return () => {
+    const again = key === undefined ? section.querySelectorAll(".drawn select")[at]
+      : [...section.querySelectorAll(".drawn th")].find((head) => head.dataset.key === key)?.querySelector("button");
+    again?.focus();
+  };
+}
+
 function update() {
+  const refocus = keepFocus();
   mend();
   const choices = data.panels.map(chosen);
   panels.forEach((section, i) => {
     const panel = data.panels[i], choice = choices[i];
     const isCurved = state.view !== "curves" || curvesOf(panel).length > 0;
-    section.hidden = !choice || !isCurved;
+    section.hidden = !choice || !isCurved || state.view === "victims";
     if (section.hidden) return;
     const table = section.querySelector("table.measured");
     for (const row of bodyRows(table)) {
@@ -78,9 +94,7 @@ function update() {
     }
     groupRows(table, state.group === "1");
     hideColumns(table, (key) => state.hide.includes(key) || (key.startsWith("cm:") && !choice.columns.has(key.slice(3))));
-    const [, minus, key] = (state.sort || "share").match(/^(-?)(.*)$/s);
-    const known = headers(table).some((head) => head.dataset.key === key);
-    sortTable(table, known ? key : "share", known && minus === "-");
+    sortAsChosen(table, "share", false);
     showPrinted(section, panel);
     table.settle();
 
@@ -90,15 +104,18 @@ function update() {
     place.hidden = isTable;
     const drawings = { turned, scatter, curves: curveView };
     place.replaceChildren(...(isTable ? [] : drawings[state.view](section, panel, choice)));
-    const other = place.querySelector("table.turned");
-    if (other && state.sort && headers(other).some((head) => head.dataset.key === key)) sortTable(other, key, minus === "-");
   });
-  const isChanged = Object.keys(FIRST).some((key) => !["cell", "row", "with", "x", "y", "curve"].includes(key) && String(state[key]) !== String(FIRST[key]));
+  showVictims(choices);
+  refocus();
+  const isChanged = Object.keys(FIRST).some((key) => !["cell", "row", "with", "x", "y", "curve", "under"].includes(key) && String(state[key]) !== String(FIRST[key]));
   control("reset").hidden = !isChanged;
   control("count").textContent = state.q || state.class || state.tag || state.dataset || state.victim ? count(choices) : "";
   showTools();
   showSide();
 }
+
+// Tools that change some views alone, and are there in those.
+const TOOLS = { printed: ["table", "turned"], columns: ["table", "turned"], group: ["table", "victims"] };
 
 // The tools show what is chosen, however it was chosen.
 function showTools() {
@@ -106,6 +123,9 @@ function showTools() {
   if (field.value !== state.q) field.value = state.q;
   for (const id of ["class", "tag", "dataset", "victim", "printed"]) control(id).value = state[id];
   control("group").checked = state.group === "1";
+  for (const [name, of] of Object.entries(TOOLS)) {
+    if (name !== "printed" || control("printed").options.length > 1) control(name).closest("label, details").hidden = !of.includes(state.view);
+  }
   for (const one of document.querySelectorAll("#views input")) one.checked = one.value === state.view;
   for (const one of document.querySelectorAll("#columns input")) one.checked = !state.hide.includes(one.value);
 }
@@ -148,6 +168,9 @@ function makeTools() {
     .map((head) => head.dataset.key))).filter((key) => key !== "name");
   const labels = new Map(panels.flatMap((section) => headers(section.querySelector("table.measured"))
     .map((head) => [head.dataset.key, tidy(head.textContent)])));
+  const all = element("p", "", "all");
+  all.append(button("All", () => change({ hide: [] })), button("None", () => change({ hide: heads })));
+  menu.append(all);
   for (const key of heads) {
     const label = element("label", "", key.startsWith("cm:") ? "" : "other");
     const tick = element("input");
@@ -163,8 +186,8 @@ function makeTools() {
   control("group").addEventListener("change", () => change({ group: control("group").checked ? "1" : "" }));
   control("reset").addEventListener("click", () => change({ ...FIRST, hide: [] }));
   control("compare").addEventListener("click", () => {
-    const section = panels.find((one) => !one.hidden);
-    const names = section ? bodyRows(section.querySelector("table.measured")).filter((row) => !row.hidden && !row.closest(".reference")).map((row) => row.dataset.name) : [];
+    const section = [...across, ...panels].find((one) => !one.hidden);
+    const names = section ? bodyRows(section.querySelector("table.victims, table.measured")).filter((row) => !row.hidden && !row.closest(".reference")).map((row) => row.dataset.name) : [];
     if (names.length > 1) change({ row: names[0], with: names[1], panel: Number(section.dataset.panel) });
   });
   for (const one of document.querySelectorAll(".menu")) {
@@ -181,19 +204,27 @@ function makeTools() {
 }
 
 document.addEventListener("click", (event) => {
-  const section = event.target.closest("section.panel");
-  const panel = section && data.panels[Number(section.dataset.panel)];
+  const place = event.target.closest("[data-panel]"); // a table, or a cell of one that holds several
+  const panel = place && data.panels[Number(place.dataset.panel)];
   const cell = event.target.closest("[data-cell]");
   const row = event.target.closest("[data-row]");
   const gap = event.target.closest("[data-gap]");
   if (cell) change({ cell: cell.dataset.cell, row: "", with: "" });
   else if (row) change({ row: row.dataset.row, panel: panel.number, cell: "", with: "" });
   else if (gap) {
-    const names = [gap.closest("tr").dataset.name, gap.closest("td").dataset.label];
+    const names = [gap.closest("tr").dataset.name, gap.closest("td").dataset.column ?? gap.closest("td").dataset.label];
     const found = panel.gaps.find((one) => names.includes(one.protector) && names.includes(one.countermeasure));
     if (found) openDialog(`${found.protector} against ${found.countermeasure}`, gapDetails(found));
   }
 });
+
+// A link to a table that the view or the filter leaves out brings it back.
+function showPlace(place) {
+  if (!place?.hidden) return;
+  change({ view: place.classList.contains("across") ? "victims" : "table" });
+  if (place.hidden) change({ ...FIRST, view: state.view, hide: [] });
+  place.scrollIntoView();
+}
 
 if (panels.length) {
   for (const section of panels) {
@@ -206,7 +237,10 @@ if (panels.length) {
     grid(table);
   }
   makeTools();
-  addEventListener("hashchange", () => { if (readAddress()) update(); });
+  addEventListener("hashchange", () => {
+    if (readAddress()) update();
+    else showPlace(control(location.hash.slice(1)));
+  });
   readAddress();
   update();
 }

@@ -28,6 +28,13 @@ function sortTable(table, key, descending) {
   }
 }
 
+// Sorts a table as the reader has chosen, where it has that column, and else by ``first``.
+function sortAsChosen(table, first, descending) {
+  const [, minus, key] = state.sort.match(/^(-?)(.*)$/s);
+  const known = headers(table).some((head) => head.dataset.key === key);
+  sortTable(table, known ? key : first, known ? minus === "-" : descending);
+}
+
 function sorts(table, act) {
   for (const head of headers(table)) {
     const control = head.querySelector("button");
@@ -35,6 +42,21 @@ function sorts(table, act) {
       act(head.dataset.key, head.getAttribute("aria-sort") === "ascending");
     });
   }
+}
+
+// A header that sorts, of a table that scripts make.
+function sortHead(key, label, kind, className, title = "") {
+  const made = element("th", "", className);
+  made.scope = "col";
+  made.dataset.key = key;
+  made.dataset.kind = kind;
+  made.setAttribute("aria-sort", "none");
+  const control = element("button");
+  control.type = "button";
+  if (title) control.title = title;
+  control.append(label);
+  made.append(control);
+  return made;
 }
 
 // Groups: one body a perturbation class, or one for all.

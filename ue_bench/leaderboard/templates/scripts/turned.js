@@ -8,23 +8,12 @@ function turned(section, panel, choice) {
 
   const head = table.createTHead().insertRow();
   head.className = "heads";
-  const addHead = (key, label, kind, className, title = "") => {
-    const made = element("th", "", className);
-    made.scope = "col";
-    made.dataset.key = key;
-    made.dataset.kind = kind;
-    made.setAttribute("aria-sort", "none");
-    const control = element("button");
-    control.type = "button";
-    if (title) control.title = title;
-    control.append(label);
-    made.append(control);
-    head.append(made);
-  };
-  addHead("name", "Countermeasure", "text", "name");
-  addHead("breaks", "Breaks", "number", "broken", `protectors of which it recovers at least ${data.broken} %`);
-  addHead("share", "Recovers", "number", "share", "mean share over the protectors shown, references apart");
-  for (const row of rows) addHead(`p:${row.dataset.name}`, named(row.dataset.name), "number", "cm");
+  head.append(
+    sortHead("name", "Countermeasure", "text", "name"),
+    sortHead("breaks", "Breaks", "number", "broken", `protectors of which it recovers at least ${data.broken} %`),
+    sortHead("share", "Recovers", "number", "share", "mean share over the protectors shown, references apart"),
+    ...rows.map((row) => sortHead(`p:${row.dataset.name}`, named(row.dataset.name), "number", "cm")),
+  );
 
   const body = table.createTBody();
   heads.forEach((original, i) => {
@@ -56,7 +45,7 @@ function turned(section, panel, choice) {
       line.append(copy);
     }
   });
-  sortTable(table, "share", true); // what breaks most comes first
+  sortAsChosen(table, "share", true); // what breaks most comes first
   sorts(table, sortBy);
   grid(table);
   const frame = element("div", "", "scroll");
