@@ -94,7 +94,10 @@ def test_it_can_be_followed(clean_environment: Path, tmp_path: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     environment |= {"PIP_NO_BUILD_ISOLATION": "0", "PIP_NO_DEPS": "1", "PIP_NO_INDEX": "1"}  # 0: without isolation
     where = "import ue_bench; print(ue_bench.__file__)"
-    ran = subprocess.run([clean_environment, "-c", where], env=environment, capture_output=True, text=True, check=True)
+    # Away from the sources, which a command in their folder would import.
+    ran = subprocess.run(
+        [clean_environment, "-c", where], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
+    )
     assert ran.stdout.startswith(str(tmp_path))
     ran = subprocess.run(
         [clean_environment, SCRIPT, tmp_path / "followed"], env=environment, capture_output=True, text=True, check=False
