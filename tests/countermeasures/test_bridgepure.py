@@ -22,8 +22,8 @@ from ue_bench_countermeasures.diffusion.process import streams
 pytest.importorskip("diffusers", exc_type=ImportError)
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-from ue_bench_countermeasures.bridge import training  # noqa: E402  need diffusers
-from ue_bench_countermeasures.bridge.training import Bridge, BridgeRecipe, fit  # noqa: E402  need diffusers
+from ue_bench_countermeasures.bridge import training  # noqa: E402  after the check for diffusers
+from ue_bench_countermeasures.bridge.training import Bridge, BridgeRecipe, fit  # noqa: E402  after the check for diffusers
 
 # Level: factors on the image kept, on output and input, and weight, computed with the release's formulas.
 GOLDEN = [
@@ -149,7 +149,7 @@ class TestPairs:
         assert fewer.clean_rows.tolist() == given.clean_rows[:4].tolist()
         assert len(fewer.clean_data) == 4
         [stopping] = registry().resolve("countermeasure", "early-stopping[clean=10]")
-        other: Any = clean_data.with_clean_data(given, stopping)  # type: ignore[arg-type]  # resolve says Plugin
+        other: Any = clean_data.with_clean_data(given, stopping)  # type: ignore[arg-type]  # a Countermeasure, which resolve() gives as a Plugin
         with pytest.raises(RuntimeError, match="needs_pairs"):
             _ = other.clean_rows
 

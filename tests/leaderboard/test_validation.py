@@ -167,6 +167,8 @@ FORGED: dict[str, tuple[str, str]] = {
     "no test images": (changed(dataset__test=0), "no images"),
     "Linf over the declared one": (changed(budget__linf_max=40), "its measured Linf 40 exceeds"),
     "another budget": (changed(budget__declared="none"), "it declares the budget none"),
+    "a smaller Linf": (changed(budget__declared="linf 4/255"), "it declares the budget linf 4/255"),
+    "a bound of another kind": (changed(budget__declared="rms 8/255"), "it declares the budget rms 8/255"),
     "PSNR of another change": (changed(budget__psnr=60.0), "are not of one change"),
     "no reference": (without_reference(), "there is no clean reference, none under gray+jpeg[quality=10]"),
     "reference that is too good": (reference(93.0), "none under vanilla is 93.00"),
@@ -267,6 +269,13 @@ def test_the_boards_own_results_are_valid(run: Run) -> None:
     code, out, err = run("validate", *on_board(BOARD / "results"))
     assert (code, out) == (0, "")
     assert "0 refused" in err
+
+
+def test_a_declaration_that_was_put_otherwise_is_no_reason_where_ranks_are_the_same(run: Run) -> None:
+    """lsp declares more than 6/255 now, for its sums are rounded; rows before that are of the same kind of bound."""
+    [path] = (BOARD / "results" / "lsp").glob("vanilla-*.json")
+    assert '"rms 6/255"' in path.read_text(encoding="utf-8")
+    assert run("validate", *on_board(path))[0] == 0
 
 
 def test_a_plugin_that_is_not_here_needs_its_distribution_named(run: Run, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, cast
@@ -19,7 +20,7 @@ from ..errors import UserError
 from ..grid.cell import ENGINE_REVISION, protocol_identity
 from ..keys import canonical_json
 from ..store.schema import Result
-from .bounds import measured
+from .bounds import UNBOUNDED, measured
 
 LONGEST = 200  # characters of a text
 FIRST = datetime(2024, 1, 1, tzinfo=UTC)
@@ -199,8 +200,15 @@ def _identities(result: Result) -> Iterator[str]:
     if result.metrics.peak_epoch > math.ceil(length):  # a length in steps ends within an epoch
         yield f"its peak is in epoch {result.metrics.peak_epoch:g} of {length:g}"
     declared = cast(Protector, plugins["protector"]).budget
-    if result.budget.declared != declared:
+    if result.budget.declared != declared and not _of_one_class(result, declared):
         yield f"it declares the budget {printable(result.budget.declared)}, and its protector {declared}"
+
+
+def _of_one_class(result: Result, declared: str) -> bool:
+    """Return whether a result would be ranked alike under another declaration of the same kind of bound."""
+    as_told = measured([result])
+    now = replace(as_told, declared=declared).perturbation_class
+    return as_told.perturbation_class == now != UNBOUNDED
 
 
 @lru_cache(1024)
