@@ -18,7 +18,7 @@ from PIL import Image
 from ue_bench.leaderboard.build import render
 from ue_bench.leaderboard.evidence import PICTURES
 
-from .made_up import BOARD, EVIDENCE, MANY, PICTURE, RESULTS, THREE, VICTIMS_BOARD
+from .made_up import BOARD, BROAD, BROAD_BOARD, EVIDENCE, MANY, PICTURE, RESULTS, THREE, VICTIMS_BOARD
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -73,12 +73,13 @@ def axe() -> Violations:
 @pytest.fixture(scope="session")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The boards of this folder as files: ``one`` with a table, ``many`` with tables of several settings, ``three`` of
-    three victims."""
+    three victims, ``broad`` of 50 columns."""
     folder = tmp_path_factory.mktemp("pages")
     texts = {
         "one": render(RESULTS, BOARD, None, EVIDENCE),
         "many": render(MANY, BOARD),
         "three": render(THREE, VICTIMS_BOARD),
+        "broad": render(BROAD, BROAD_BOARD),
     }
     for name, files in texts.items():
         (folder / f"{name}.html").write_text(files["index.html"], encoding="utf-8")

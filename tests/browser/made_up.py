@@ -121,3 +121,13 @@ MANY = [
     *(r for fraction in (1.0, 0.5, 0.25) for r in results(("none", "em", "lsp"), fraction=fraction)),
     *results(("none", "ops"), victim="vgg11"),
 ]
+
+# More columns than a sheet of paper holds at the size of the others.
+BROAD_COLUMNS = tuple(f"jpeg[quality={quality}]" for quality in range(10, 60))
+BROAD_ROWS = ("none", *(f"em[steps={steps}]" for steps in range(1, 16)))
+BROAD_BOARD = replace(BOARD, countermeasures=BROAD_COLUMNS, protectors=BROAD_ROWS, seeds=(0,))
+BROAD = [
+    result(protector, column, 90.0 if protector == "none" else 20.0 + i, declared=DECLARED[protector.partition("[")[0]])
+    for protector in BROAD_ROWS
+    for i, column in enumerate(BROAD_COLUMNS)
+]

@@ -126,9 +126,17 @@ def test_a_narrow_screen_shows_a_list(visit: Open) -> None:
     assert label == '"at"'
 
 
-@pytest.mark.parametrize("name", ["one", *BOARDS], ids=["made up", *(path.parent.name for path in BOARDS)])
-def test_paper_holds_every_column_in_colour(visit: Open, tmp_path: Path, name: str | Path) -> None:
-    page = visit(name, viewport=A4_LANDSCAPE, color_scheme="dark")
+PRINTED = [("one", ""), ("three", "#view=victims"), ("broad", "")]
+PRINTED_BOARDS = [(path, view) for path in BOARDS for view in ("", "#view=turned")]
+
+
+@pytest.mark.parametrize(
+    ("name", "address"),
+    [*PRINTED, *PRINTED_BOARDS],
+    ids=[f"{name}{view}" for name, view in [*PRINTED, *((path.parent.name, view) for path, view in PRINTED_BOARDS)]],
+)
+def test_paper_holds_every_column_in_colour(visit: Open, tmp_path: Path, name: str | Path, address: str) -> None:
+    page = visit(name, address, viewport=A4_LANDSCAPE, color_scheme="dark")
     page.emulate_media(media="print", color_scheme="dark")
     edges = page.eval_on_selector_all("table tr > *", "all => all.map(one => one.getBoundingClientRect().right)")
     assert max(edges) <= A4_LANDSCAPE["width"] + 1

@@ -6,6 +6,7 @@ function turned(section, panel, choice) {
   const rows = bodyRows(source).filter((row) => !row.hidden);
   const heads = headers(source);
 
+  table.style.setProperty("--columns", rows.length);
   const head = table.createTHead().insertRow();
   head.className = "heads";
   head.append(

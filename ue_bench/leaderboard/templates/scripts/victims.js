@@ -74,6 +74,7 @@ function victimView(group, choices) {
 
   const table = element("table", "", "victims");
   table.setAttribute("aria-label", `Victims beside one another, ${underText(under)}`);
+  table.style.setProperty("--columns", shown.length);
   const head = table.createTHead();
   const above = head.insertRow();
   above.className = "groups";
