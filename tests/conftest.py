@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 from fake_cuda import FakeGpu, stand_in
+from hypothesis import settings
 from left_out import (  # noqa: F401  hooks
     pytest_deselected,
     pytest_sessionfinish,
@@ -21,6 +22,10 @@ from ue_bench.catalogue.registry import registry
 from ue_bench.contract.context import Context
 from ue_bench.grid.environment import RunEnvironment
 from ue_bench.grid.surrogates import Surrogates
+
+# No deadline: the first example of a test imports what it needs, and machines are busy. The same examples in every run.
+settings.register_profile("tests", deadline=None, derandomize=True)
+settings.load_profile("tests")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

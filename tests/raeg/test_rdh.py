@@ -157,7 +157,7 @@ def test_odd_images(name: str, length: int) -> None:
     assert (fits > 0) == (name not in HOPELESS)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1), height=st.integers(10, 24), width=st.integers(10, 24), low=st.integers(0, 255),
     spread=st.integers(0, 10), length=st.integers(0, 24), passes=st.integers(1, 4),
@@ -223,7 +223,7 @@ def test_thresholds_are_the_smallest_at_which_it_fits() -> None:
 
 
 class TestCoder:
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(st.integers(1, 40).flatmap(lambda n: st.tuples(st.just(n), st.lists(st.integers(0, n - 1), max_size=300))))
     def test_any_symbols_come_back(self, drawn: tuple[int, list[int]]) -> None:
         alphabet, symbols = drawn
