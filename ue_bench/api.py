@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .contract.values import Ratio, write_text
     from .engine.divergence import DivergenceCheck, check_finite, not_finite
     from .engine.training_log import TrainingLog, best_validation, describe_data, describe_environment
-    from .errors import Diverged, EnvironmentProblem, UserError, ValidationError
+    from .errors import Diverged, EnvironmentProblem, UserError, ValidationError, first_line
     from .files import check_file, class_folders, visible_files
     from .grid.opening import find_protector, open_dataset, open_protector
     from .grid.surrogates import training_passes
@@ -86,6 +86,7 @@ _HOMES = {
     "digest_path": "contract.inputs",
     "find_input": "contract.inputs",
     "find_protector": "grid.opening",
+    "first_line": "errors",
     "folder_options": "cli.training",
     "kept_images": "atomic",
     "load_arrays": "atomic",
@@ -161,6 +162,7 @@ __all__ = [
     "digest_path",
     "find_input",
     "find_protector",
+    "first_line",
     "folder_options",
     "hookimpl",
     "json_ready",

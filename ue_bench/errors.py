@@ -50,6 +50,11 @@ class Deferred(BaseException):
         self.lease = lease
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what ``error`` says, for a line of ours; its class where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 NO_DISK = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENXIO, errno.ENODEV}
 )

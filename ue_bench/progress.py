@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-from .errors import EnvironmentProblem
+from .errors import EnvironmentProblem, first_line
 
 
 def usable_device(name: str) -> str:
@@ -18,7 +18,7 @@ def usable_device(name: str) -> str:
     try:
         torch.zeros(1, device=name).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise EnvironmentProblem(f"no device {name!r} here: {reason}", "use --device cpu") from error
     return name
 

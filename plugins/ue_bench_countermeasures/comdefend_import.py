@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ue_bench.api import UserError
+from ue_bench.api import UserError, first_line
 
 from .comdefend_network import CODE, DOWN, UP, ComDefendNetwork
 
@@ -68,7 +68,7 @@ def read_arrays(path: Path) -> Arrays:
         if not all(isinstance(array, np.ndarray) and array.dtype == np.float32 for array in found):
             raise ValueError("its arrays are not of float32")
     except Exception as error:  # whatever the bytes of the file make of zip, header and unpickler
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UserError(f"{path.name} holds no released network: {reason}", HINT) from error
     return found
 

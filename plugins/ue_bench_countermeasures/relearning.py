@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ue_bench.api import Context, EnvironmentProblem, ImageSet, UserError
+from ue_bench.api import Context, EnvironmentProblem, ImageSet, UserError, first_line
 
 from .diffusion.recipe import PRESETS, Recipe
 from .diffusion.weights import Weights, locate
@@ -276,7 +276,7 @@ def lpips(device: str) -> nn.Module:
         import torch
 
         raise EnvironmentProblem(
-            f"weights of AlexNet for LPIPS cannot be had: {(str(error).strip().splitlines() or ['?'])[0]}",
+            f"weights of AlexNet for LPIPS cannot be had: {first_line(error)}",
             f"put alexnet-owt-7be5be79.pth in {torch.hub.get_dir()}/checkpoints, or choose distance=pixels",
         ) from error
     return network.to(device).eval().requires_grad_(False)

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, ClassVar, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from ue_bench.api import Context, ImageSet, InputPath, UserError, ValidationError, check_file
+from ue_bench.api import Context, ImageSet, InputPath, UserError, ValidationError, check_file, first_line
 
 from .common import (
     CHUNK_BYTES,
@@ -225,7 +225,7 @@ class Svhn(_InFolder):
         try:
             stored = loadmat(path, variable_names=[name])
         except Exception as error:  # readers of damaged files raise whatever these lead them to
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             raise ValidationError(f"cannot read {path.name}: {reason}", "fetch it again") from error
         if not isinstance(stored.get(name), np.ndarray):  # not there, or sparse
             raise ValidationError(f"{path.name} has no array {name}", "take the cropped digits, format 2")

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
-from ue_bench.api import Context, EnvironmentProblem, ImageSet, ValidationError, check_file
+from ue_bench.api import Context, EnvironmentProblem, ImageSet, ValidationError, check_file, first_line
 
 from . import hub
 from .common import (
@@ -190,7 +190,7 @@ class Cifar10(StoredDataset):
                 warnings.simplefilter("ignore")  # NumPy frowns on how Python 2 wrote data types
                 return _Unpickler(handle, encoding="latin1").load()[key]
         except Exception as error:  # damaged pickles fail in many ways
-            reason = (str(error).strip().splitlines() or [""])[0]
+            reason = first_line(error)
             raise ValidationError(
                 f"cannot read {path}: {type(error).__name__} {reason}".rstrip(), "it is damaged; fetch it again"
             ) from error
@@ -202,7 +202,7 @@ class Cifar10(StoredDataset):
 
                 getattr(datasets, self.downloader)(str(data_dir), download=True)
         except Exception as error:  # no network, a broken torchvision, a read-only folder
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             archive = data_dir / self.archive
             if archive.exists():  # one with the right checksum would have been unpacked
                 raise ValidationError(

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ue_bench.api import UserError, ValidationError, check_file
+from ue_bench.api import UserError, ValidationError, check_file, first_line
 
 from .common import Labels, Picture, Rows, count_classes, numbered
 
@@ -234,7 +234,7 @@ class Table:
 
 
 def _damaged(file: Path, error: Exception) -> UserError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    reason = first_line(error)
     return ValidationError(f"cannot read {file}: {reason}", "it is damaged or not a Parquet file; fetch it again")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ue_bench.api import Context, ImageSet, InputPath, UserError, ValidationError, check_file
+from ue_bench.api import Context, ImageSet, InputPath, UserError, ValidationError, check_file, first_line
 
 from .common import (
     CHUNK_BYTES,
@@ -124,7 +124,7 @@ def _reading(path: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # zipfile raises what damaged archives lead it to, UnicodeDecodeError among it
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ValidationError(f"cannot read {path}: {reason}", "it is damaged or not an .npz file") from error
 
 
@@ -148,7 +148,7 @@ def _read_header(file: Any, name: str) -> tuple[tuple[int, ...], np.dtype[Any], 
     except DAMAGED:
         raise
     except Exception as error:  # NumPy parses the header as Python: damaged ones fail in many ways
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ValidationError(f"array {name} is damaged: {reason}", "write the file again") from error
     if dtype.hasobject:
         raise ValidationError(f"array {name} holds Python objects", "save it as plain numbers")

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ue_bench.api import DivergenceCheck, EnvironmentProblem
+from ue_bench.api import DivergenceCheck, EnvironmentProblem, first_line
 
 from .training import Covers
 
@@ -31,7 +31,7 @@ def _models() -> Any:
     try:
         from torchvision import models
     except Exception as error:  # one built for another torch fails with RuntimeError, AttributeError or OSError
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise EnvironmentProblem(
             f"training a hiding network needs torchvision, which cannot be imported: {reason}",
             "install the torchvision that belongs to this torch; 'ue-bench doctor' shows both",
@@ -61,7 +61,7 @@ def imagenet_extractor() -> nn.Module:
         network = models.resnet18(weights=models.ResNet18_Weights.IMAGENET1K_V1)
     except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
         raise EnvironmentProblem(
-            f"ImageNet weights of ResNet-18 cannot be had: {(str(error).strip().splitlines() or ['?'])[0]}",
+            f"ImageNet weights of ResNet-18 cannot be had: {first_line(error)}",
             f"put them at {imagenet_file()}, or use --extractor own",
         ) from error
     return last_convolution(network).eval().requires_grad_(False)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ue_bench.api import EnvironmentProblem, UserError
+from ue_bench.api import EnvironmentProblem, UserError, first_line
 
 Features = NDArray[np.float32]
 OFFLINE = "lsa"
@@ -85,7 +85,7 @@ def clip_features(texts: list[str], model: str) -> Features:
         loaded: Any = CLIPTextModelWithProjection.from_pretrained(model, output_loading_info=True)
         network, loading = loaded  # in eval mode
     except Exception as error:  # hub, file and configuration errors of many kinds
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise EnvironmentProblem(
             f"CLIP model {model} cannot be loaded: {reason}", "give a local folder, or --encoder lsa"
         ) from error

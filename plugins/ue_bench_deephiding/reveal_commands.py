@@ -16,6 +16,7 @@ from ue_bench.api import (
     ProgressLine,
     UserError,
     device_option,
+    first_line,
     folder_options,
     replacing,
     usable_device,
@@ -103,8 +104,8 @@ def reveal(
                     best = int(scores.argmax())
                     rows.append((relative.as_posix(), list(shelf)[best], float(scores[best])))
             except (UserError, MemoryError, RuntimeError) as error:  # torch raises RuntimeError without memory
-                reason = str(error).strip().splitlines() or [type(error).__name__]
-                failed.append(f"{relative} ({reason[0]})" if not isinstance(error, UserError) else str(relative))
+                said = "" if isinstance(error, UserError) else f" ({first_line(error)})"
+                failed.append(f"{relative}{said}")
             report(number + 1, len(files), "reveal")
         if shelf:
             _write_matches(out / MATCHES, rows)

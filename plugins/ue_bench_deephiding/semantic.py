@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ue_bench.api import EnvironmentProblem, UserError, replacing
+from ue_bench.api import EnvironmentProblem, UserError, first_line, replacing
 
 from . import banks
 
@@ -105,7 +105,7 @@ def load_pipeline(semantic_model: str, controlnet_model: str, device: str) -> An
             semantic_model, controlnet=controlnet, safety_checker=None, requires_safety_checker=False
         )
     except Exception as error:  # hub, file and configuration errors of many kinds
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise EnvironmentProblem(
             f"{semantic_model} with {controlnet_model} cannot be loaded: {reason}",
             "give folders that hold the models, or hub ids and a network",

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ue_bench.api import EnvironmentProblem, UserError
+from ue_bench.api import EnvironmentProblem, UserError, first_line
 
 IMAGENET = "https://download.pytorch.org/models/vgg16-397923af.pth"  # torchvision's VGG-16
 POOLINGS = 2  # RAEG takes features after the second
@@ -103,7 +103,7 @@ def imagenet_features() -> ImageNetFeatures:
     except (OSError, RuntimeError, EOFError, LookupError, UnpicklingError) as error:
         place = Path(torch.hub.get_dir()) / "checkpoints" / IMAGENET.rpartition("/")[2]
         raise EnvironmentProblem(
-            f"ImageNet weights of VGG-16 cannot be had: {(str(error).strip().splitlines() or ['?'])[0]}",
+            f"ImageNet weights of VGG-16 cannot be had: {first_line(error)}",
             f"put them at {place}, or use perceptual=own or perceptual=off",
         ) from error
     return network.eval().requires_grad_(False)

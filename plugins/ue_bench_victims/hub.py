@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ue_bench.api import EnvironmentProblem, UserError, digest_path
+from ue_bench.api import EnvironmentProblem, UserError, digest_path, first_line
 
 from .hub_ids import HUB_ID, Model, folder_or_id
 
@@ -117,7 +117,7 @@ def fetch(model: str) -> Path:
             try:
                 root = Path(snapshot_download(model, allow_patterns=[*plain, weights], local_files_only=offline))
             except Exception as error:  # errors of hub, network and files of many kinds
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                reason = first_line(error)
                 break
             if (root / "config.json").is_file() and any(root.glob(weights)):
                 return root

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
-from ue_bench.api import EnvironmentProblem, InputPath, UserError
+from ue_bench.api import EnvironmentProblem, InputPath, UserError, first_line
 
 from .stem import Stemmed
 
@@ -116,7 +116,7 @@ def imagenet_file(name: str) -> Path:
             folder.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(HOME + file.name, str(file), checksum(name), progress=False)
         except (OSError, RuntimeError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             raise EnvironmentProblem(
                 f"ImageNet weights of {name} cannot be downloaded: {reason}",
                 f"put {HOME}{file.name} into {folder}, or give {name}[weights=FILE]",

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ue_bench.api import EnvironmentProblem, Victim
+from ue_bench.api import EnvironmentProblem, Victim, first_line
 
 
 class Stemmed(Victim):
@@ -24,7 +24,7 @@ def torchvision_models(victim: str) -> Any:
     try:
         from torchvision import models
     except Exception as error:  # one built for another torch fails with RuntimeError, AttributeError or OSError
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise EnvironmentProblem(
             f"{victim} for large images needs torchvision, which cannot be imported: {reason}",
             "install the torchvision that belongs to this torch; 'ue-bench doctor' shows both",

@@ -9,6 +9,7 @@ from toys import Install
 
 from ue_bench.catalogue import loading
 from ue_bench.catalogue.registry import registry
+from ue_bench.errors import EnvironmentProblem
 from ue_bench.grid import cost
 
 from .conftest import Command
@@ -204,6 +205,16 @@ def test_show_says_what_protection_costs(ue_bench: Command, monkeypatch: pytest.
     assert ue_bench("show", "tap", "--json").json[0]["cost"].startswith("some 1,373 training passes")
     assert "cost:" not in ue_bench("show", "lsp").out
     assert "cost:" not in ue_bench("show", "precomputed").out  # it needs a path
+
+
+def test_show_needs_no_weights(ue_bench: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def seconds(*args: object) -> float:
+        raise EnvironmentProblem("weights cannot be downloaded", "bring them")
+
+    monkeypatch.setattr(cost, "seconds", seconds)
+    out = ue_bench("show", "uc").out
+    assert "training passes an image through resnet50[pretrained=true]; how long they take here is not known" in out
+    assert "weights cannot be downloaded" in out
 
 
 def test_show_says_how_large_an_image_a_protector_takes(ue_bench: Command) -> None:

@@ -14,7 +14,7 @@ from ..catalogue.describe import describe_property
 from ..catalogue.facts import PAIRS, facts
 from ..catalogue.registry import registry
 from ..contract.registration import KIND_NAMES, PluginRecord
-from ..errors import UserError, did_you_mean
+from ..errors import EnvironmentProblem, UserError, did_you_mean
 from .common import json_option, print_json
 
 if TYPE_CHECKING:
@@ -158,8 +158,12 @@ def _cost(plugin: Plugin | None) -> str:
 
     device = slots("auto", 1, 1)[0].device
     [precision] = [d.precision for d in machine.devices() if d.name == device]
-    took = seconds(cost, IMAGES, CLASSES, SIZE, device, precision, 1)
+    passes = f"some {cost.passes:,.0f} training passes an image through {cost.victim}"
+    try:
+        took = seconds(cost, IMAGES, CLASSES, SIZE, device, precision, 1)
+    except EnvironmentProblem as problem:  # weights that are not here, and cannot be downloaded
+        return f"{passes}; how long they take here is not known: {problem}"
     return (
-        f"some {cost.passes:,.0f} training passes an image through {cost.victim}; for {IMAGES:,} images of {SIZE[1]} x "
-        f"{SIZE[0]} px {duration(took)} on one worker here ({device}, {precision})"
+        f"{passes}; for {IMAGES:,} images of {SIZE[1]} x {SIZE[0]} px {duration(took)} on one worker here "
+        f"({device}, {precision})"
     )

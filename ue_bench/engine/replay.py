@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checksums import log
+from ..errors import first_line
 
 Step = Callable[[Tensor, float | Tensor], Tensor]
 """Takes indices of images and the learning rate, changes network, optimizer and sums in place; returns the loss."""
@@ -102,7 +103,7 @@ class StepRunner:
             try:
                 self.recorded[kind] = self.record(self.recorder, lambda: self.step(where_buffer, rate_buffer))
             except RuntimeError as error:
-                reason = (str(error).strip().splitlines() or ["no reason given"])[0]
+                reason = first_line(error)
                 log.warning("ue-bench: steps are not recorded as a CUDA graph: %s", reason)
                 self.recorder, self.eager = None, "failed"
                 return self.step(where, rate)

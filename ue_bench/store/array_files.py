@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UserError, ValidationError
+from ..errors import UserError, ValidationError, first_line
 from ..files import check_file
 
 LABELS = ("labels", "targets", "y", "y_train")
@@ -43,7 +43,7 @@ def open_array(path: Path, names: Sequence[str]) -> StoredArray:
     except UserError:
         raise
     except Exception as error:  # readers raise ValueError, OSError, EOFError, BadZipFile, SafetensorError, ...
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ValidationError(f"cannot read {path.name}: {reason}", "check that the file is whole") from error
     if not array.shape:
         raise ValidationError(f"{path.name} holds a single number", "images are N x H x W x 3")

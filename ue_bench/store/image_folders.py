@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UserError, ValidationError
+from ..errors import UserError, ValidationError, first_line
 from ..files import absent, broken_link, class_folders, composed, visible_files
 
 SUFFIXES = ((".png",), (".jpg", ".jpeg"))  # the first of these kinds that a folder has
@@ -167,5 +167,5 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     except UserError:
         raise
     except Exception as error:  # Pillow's decoders raise whatever damaged data leads them to
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ValidationError(f"cannot read {label}: {reason}", "check that the file is whole") from error

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ue_bench.api import Context, ImageSet, UserError, kept_images
+from ue_bench.api import Context, ImageSet, UserError, first_line, kept_images
 
 from .process import Pixels, Predict, Streams, resized, streams, to_levels, to_model
 from .weights import Weights, diffusers
@@ -39,7 +39,7 @@ def load(weights: Weights, device: str, variance: Variance) -> Denoiser:
     try:
         network = _in_time(weights) if weights.continuous else _discrete(weights, library)
     except Exception as error:  # of files, shapes and configurations, of many kinds
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UserError(
             f"the weights in {weights.folder} cannot be loaded: {reason}", "fetch or train them again"
         ) from error

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ue_bench.api import EnvironmentProblem, UserError, ValidationError, digest_path
+from ue_bench.api import EnvironmentProblem, UserError, ValidationError, digest_path, first_line
 from ue_bench_victims.hub_ids import HUB_ID, Model, folder_or_id
 
 RECORD = "purifier.json"  # beside weights that were trained or imported here
@@ -192,7 +192,7 @@ def _from_hub(model: str) -> Path:
                 if any(root.rglob(f"{WEIGHTS}*.{end}")) and any(root.rglob("config.json")):
                     return root
     except Exception as error:  # errors of hub, network and files of many kinds
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise EnvironmentProblem(
             f"no diffusion model {model} on this machine, nor from the hub: {reason}", HINT
         ) from error
