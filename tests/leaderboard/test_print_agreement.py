@@ -10,7 +10,7 @@ from ue_bench.catalogue import boards
 from ue_bench.contract.table import Ask, Line, Table
 from ue_bench.leaderboard import published
 from ue_bench.leaderboard.board import board_info
-from ue_bench.leaderboard.print_agreement import agreements, among_prints, among_prints_text
+from ue_bench.leaderboard.print_agreement import SHORT_HEADS, agreements, among_prints, short_lines
 from ue_bench.leaderboard.statistics import panels
 from ue_bench.leaderboard.tables import markdown
 from ue_bench.store.results import ResultStore
@@ -128,23 +128,30 @@ def test_prints_are_compared_with_each_other(monkeypatch: pytest.MonkeyPatch) ->
     assert (found.columns[0].alike, found.columns[0].signs) == (3, 4)
     assert found.summary[0].n == 4
     assert found.summary[0].tau is None  # the first table's means are all 40
-    assert among_prints_text(panel) == ""
+    among = short_lines(panel)[-1]
+    assert among[:4] == ["printed tables with each other, one pair", "4", "–", "-0.33"]
+    assert among[4] == f"{sum(c.alike for c in found.columns)} of {sum(c.signs for c in found.columns)}"
 
 
-def test_prints_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prints_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, table(number=3), table(number=2))
     [panel] = panels(grid(MEASURED), BOARD)
-    said = among_prints_text(panel)
-    assert said == (
-        "Printed tables among themselves (one pair, n = 4 rows): Kendall's tau of the mean over columns +1.00 to +1.00."
-    )
+    lines = short_lines(panel)
+    assert [line[0] for line in lines] == [
+        "A paper, Table 3",
+        "A paper, Table 2",
+        "printed tables with each other, one pair",
+    ]
+    assert [len(line) for line in lines] == [len(SHORT_HEADS)] * 3
+    assert lines[2][1:3] == ["4", "+1.00"]
+    assert lines[0][2] == f"{agreements(panel)[0].summary[0].tau:+.2f}"
 
 
 def test_one_table_is_not_compared_with_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, table())
     [panel] = panels(grid(MEASURED), BOARD)
     assert among_prints(panel) == []
-    assert among_prints_text(panel) == ""
+    assert [line[0] for line in short_lines(panel)] == [agreements(panel)[0].source]
 
 
 def test_of_two_rows_of_a_plugin_the_boards_own_stands_for_the_bare_name(monkeypatch: pytest.MonkeyPatch) -> None:

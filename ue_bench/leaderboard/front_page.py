@@ -17,10 +17,11 @@ from . import formats
 from .bounds import UNBOUNDED
 from .cell_summary import EARLY
 from .headline import BROKEN
-from .print_agreement import agreements, among_prints_text
+from .print_agreement import SHORT_HEADS, short_lines
 from .ranks import LEVEL
 from .statistics import Panel, Row
 from .summary import lines
+from .tables import plain
 
 
 @dataclass(frozen=True)
@@ -133,9 +134,8 @@ def front_page(panel: Panel, columns: Sequence[str] = ()) -> str:
         if column not in panel.columns:
             raise UserError(f"the board has no column {column!r}", did_you_mean(column, panel.columns))
     parts = [_setting(panel), _table(panel, columns)]
-    parts += [agreement.text for agreement in agreements(panel)]
-    if among := among_prints_text(panel):
-        parts.append(among)
+    if found := short_lines(panel):
+        parts += [AGREEMENT, _pipes(SHORT_HEADS, [[plain(source), *texts] for source, *texts in found], left=(0,))]
     said = certain(panel).sentences()
     if said:
         parts.append(f"{_confidence(panel)}\n" + "\n".join(f"- {sentence}" for sentence in said))
@@ -166,7 +166,6 @@ def _table(panel: Panel, columns: Sequence[str]) -> str:
     """Return the table of complete rows."""
     heads = ["class", "rank", "protector", "recovered share", "broken by", *columns, f"mean of {len(panel.counted)}"]
     heads += ["RMS", "PSNR"]
-    rule = ["---", "---:", "---", *["---:"] * (len(heads) - 3)]
     body = []
     for name, row in lines(panel):
         if not row.complete:
@@ -186,7 +185,13 @@ def _table(panel: Panel, columns: Sequence[str]) -> str:
                 formats.psnr(row.budget.psnr),
             ]
         )
-    return "\n".join(f"| {' | '.join(line)} |" for line in [heads, rule, *body])
+    return _pipes(heads, body, left=(0, 2))
+
+
+def _pipes(heads: Sequence[str], lines: Sequence[Sequence[str]], left: Sequence[int]) -> str:
+    """Return a table in Markdown, these columns to the left and others to the right."""
+    rule = ["---" if i in left else "---:" for i in range(len(heads))]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [heads, rule, *lines])
 
 
 def _confidence(panel: Panel) -> str:
@@ -203,6 +208,10 @@ def _names(names: Sequence[str]) -> str:
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
+AGREEMENT = (
+    "How far the board and printed tables agree, over the protectors and columns that both have: in their order "
+    "(Kendall's tau), and in which cells leave an adversary half of the clean accuracy (signs, with Cohen's kappa)."
+)
 BEGIN, END = "<!-- ue-bench leaderboard summary", "<!-- end of summary -->"
 
 

@@ -23,6 +23,7 @@ from .statistics import Panel, Row
 FEWEST = 4  # rows: of three numbers one order in six is right by chance
 HALF = 0.5  # of the clean accuracy above chance
 MEAN, WORST = "mean over columns", "worst case"
+SHORT_HEADS = ("printed table", "rows", "tau of the mean", "tau of the worst case", "signs", "kappa")
 HEADS = ("column", "Kendall's tau", "Spearman", "signs", "n")
 LEGEND = (
     "Agreement of measured with printed accuracies over the rows that both have, references apart: rank correlations "
@@ -159,18 +160,35 @@ def among_prints(panel: Panel) -> list[PrintAgreement]:
     return found
 
 
-def among_prints_text(panel: Panel) -> str:
-    """Return in one sentence how far printed tables agree in the order of rows; nothing without two of them."""
-    found = [(a, a.summary[0].tau) for a in among_prints(panel)]
-    taus = [tau for _, tau in found if tau is not None]
-    if not taus:
-        return ""
-    rows = [len(a.rows) for a, _ in found]
-    pairs = "one pair" if len(found) == 1 else f"{len(found)} pairs"
-    return (
-        f"Printed tables among themselves ({pairs}, n = {formats.span(min(rows), max(rows))} rows): Kendall's tau of "
-        f"the mean over columns {_number(min(taus))} to {_number(max(taus))}."
-    )
+def short_lines(panel: Panel) -> list[list[str]]:
+    """Return the texts of a table with ``SHORT_HEADS``: a line for each printed table, and one for all with each other.
+
+    A table with too few columns for a mean is left out.
+    """
+    lines = [[agreement.source, *_short([agreement])] for agreement in agreements(panel) if agreement.summary]
+    if prints := among_prints(panel):
+        pairs = "one pair" if len(prints) == 1 else f"{len(prints)} pairs"
+        lines.append([f"printed tables with each other, {pairs}", *_short(prints)])
+    return lines
+
+
+def _short(found: Sequence[PrintAgreement]) -> list[str]:
+    """Return rows, correlations and kappas from the smallest to the largest, and all signs together."""
+    rows = [len(agreement.rows) for agreement in found]
+    columns = [column for agreement in found for column in agreement.columns]
+    signs = sum(column.signs for column in columns)
+    return [
+        formats.span(min(rows), max(rows)),
+        _span([agreement.summary[0].tau for agreement in found]),
+        _span([agreement.summary[1].tau for agreement in found]),
+        f"{sum(column.alike for column in columns)} of {signs}" if signs else formats.MISSING,
+        _span([agreement.kappa for agreement in found]),
+    ]
+
+
+def _span(values: Iterable[float | None]) -> str:
+    known = [_number(value) for value in sorted(value for value in values if value is not None)]
+    return " to ".join(dict.fromkeys(known[:1] + known[-1:])) or formats.MISSING
 
 
 def _compared(
