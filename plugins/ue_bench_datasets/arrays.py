@@ -30,6 +30,7 @@ from .common import (
     rgb,
     store_arrays,
 )
+from .mat import read_array
 
 IDX_FILES = {
     "train": (("train-images",), ("train-labels",)),
@@ -218,18 +219,15 @@ class Svhn(_InFolder):
         return tuple("0123456789")
 
     def _arrays(self, split: str, name: str) -> Any:
-        """Return an array of a file. MATLAB's version 5, as it was published; it holds no code."""
-        from scipy.io import loadmat
-
+        """Return an array of a file."""
         path = self._file(split)
         try:
-            stored = loadmat(path, variable_names=[name])
-        except Exception as error:  # readers of damaged files raise whatever these lead them to
-            reason = first_line(error)
-            raise ValidationError(f"cannot read {path.name}: {reason}", "fetch it again") from error
-        if not isinstance(stored.get(name), np.ndarray):  # not there, or sparse
+            stored = read_array(path, name)
+        except (*DAMAGED, ValueError) as error:
+            raise ValidationError(f"cannot read {path.name}: {first_line(error)}", "fetch it again") from error
+        if stored is None:
             raise ValidationError(f"{path.name} has no array {name}", "take the cropped digits, format 2")
-        return stored[name]
+        return stored
 
 
 def _opened(path: Path) -> BinaryIO:

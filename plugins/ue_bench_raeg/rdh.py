@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 
 from ue_bench.api import UserError
 
+from .packing import inflated
+
 Pixels = NDArray[np.uint8]
 Plane = NDArray[np.int32]  # one channel, flat
 Bits = NDArray[np.uint8]
@@ -148,7 +150,7 @@ def _split(stream: Bits, doubtful: int) -> tuple[NDArray[np.bool_], Bits]:
     try:
         if doubtful == 0 or len(stream) < end + length:
             raise ValueError("no map")
-        unpacked = zlib.decompress(to_bytes(stream[end : end + length]), -15)
+        unpacked = inflated(to_bytes(stream[end : end + length]), -(-doubtful // 8), -15)
         flags = np.unpackbits(np.frombuffer(unpacked, np.uint8), count=doubtful)
     except (ValueError, zlib.error) as error:
         raise nothing() from error

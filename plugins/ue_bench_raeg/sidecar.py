@@ -15,6 +15,7 @@ from ue_bench.api import ValidationError
 
 from .apply import Pixels, protect_padded, recover_padded
 from .generator import TwoWay, padded
+from .packing import inflated
 
 HEAD = struct.Struct("<4sHHII")  # magic, height, width, CRC-32 of the original, length of the differences
 MAGIC = b"RSC1"
@@ -73,8 +74,10 @@ def _read(protected: Pixels, sidecars: list[bytes], first: int) -> tuple[Pixels,
             if (magic, high, wide) != (MAGIC, height, width):
                 raise ValueError("of something else")
             differences, edge = sidecar[HEAD.size : HEAD.size + length], sidecar[HEAD.size + length :]
-            missing[index] = np.frombuffer(zlib.decompress(differences), np.uint8).reshape(height, width, 3)
-            outside = np.frombuffer(zlib.decompress(edge), np.uint8)
+            missing[index] = np.frombuffer(inflated(differences, missing[index].size), np.uint8).reshape(
+                height, width, 3
+            )
+            outside = np.frombuffer(inflated(edge, whole[index].size - missing[index].size), np.uint8)
             right, below = np.split(outside, [height * (padded(width) - width) * 3])
             whole[index, :height, width:] = right.reshape(height, padded(width) - width, 3)
             whole[index, height:] = below.reshape(padded(height) - height, padded(width), 3)
