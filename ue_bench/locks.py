@@ -53,7 +53,8 @@ def _acquire(path: Path, busy: Callable[[str], None]) -> BaseFileLock:
         return native
     marker = path.with_name(path.name + ".soft")
     soft = SoftFileLock(marker)
-    if not _taken(soft):
+    # Twice: in some versions of filelock the first try removes the marker of a process that died, and no more.
+    if not (_taken(soft) or _taken(soft)):
         busy(f"wait for it to end; if the machine it ran on was switched off, remove {marker}")
         soft.acquire()
     return soft
