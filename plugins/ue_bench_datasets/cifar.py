@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import pickle
 import sys
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -17,6 +15,7 @@ from ue_bench.api import Context, EnvironmentProblem, ImageSet, ValidationError,
 from . import hub
 from .common import (
     SPLITS,
+    Labels,
     Pixels,
     StoredDataset,
     check_labels,
@@ -26,7 +25,9 @@ from .common import (
     store_arrays,
     store_pictures,
 )
+from .pickled import read_pickle
 
+T = TypeVar("T")
 SIDE = 32
 
 
@@ -149,9 +150,9 @@ class Cifar10(StoredDataset):
         )
 
     def _from_pickles(self, folder: Path, split: str, ctx: Context) -> ImageSet:
-        names = tuple(map(str, self._entry(folder / self.meta, self.names_key)))
+        names = self._entry(folder / self.meta, self.names_key, lambda stored: tuple(map(str, stored)))
         paths = [folder / name for name in self.batches[split]]
-        stored = [np.asarray(self._entry(path, self.label_key), dtype=np.int64) for path in paths]
+        stored = [self._entry(path, self.label_key, _labels) for path in paths]
         lengths = dict(zip(paths, map(len, stored), strict=True))
         labels = np.concatenate(stored)
         self._check(labels, names, split)
@@ -160,7 +161,7 @@ class Cifar10(StoredDataset):
         def batches() -> Iterator[Pixels]:
             start = 0
             for path in paths:
-                data = np.asarray(self._entry(path, "data"))
+                data = self._entry(path, "data", np.asarray)
                 if data.dtype != np.uint8 or data.shape[1:] != (3 * SIDE * SIDE,):
                     raise ValidationError(
                         f"{path} holds {data.dtype} {data.shape}, not {self.title} images", "fetch it again"
@@ -184,11 +185,10 @@ class Cifar10(StoredDataset):
         check_labels(labels, names, f"{self.title} {split}")
 
     @staticmethod
-    def _entry(path: Path, key: str) -> Any:
+    def _entry(path: Path, key: str, convert: Callable[[Any], T]) -> T:
+        """Return an entry of a file. Raises ValidationError where it cannot be read or converted."""
         try:
-            with path.open("rb") as handle, warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # NumPy frowns on how Python 2 wrote data types
-                return _Unpickler(handle, encoding="latin1").load()[key]
+            return convert(read_pickle(path)[key])
         except Exception as error:  # damaged pickles fail in many ways
             reason = first_line(error)
             raise ValidationError(
@@ -231,15 +231,8 @@ class Cifar100(Cifar10):
     downloader: ClassVar[str] = "CIFAR100"
 
 
-class _Unpickler(pickle.Unpickler):
-    """Unpickles NumPy arrays and plain data only: a file in a data folder must not run code."""
-
-    def __init__(self, file: BinaryIO, encoding: str) -> None:
-        super().__init__(file, encoding=encoding)
-
-    def find_class(self, module: str, name: str) -> Any:
-        if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-            return super().find_class("numpy._core.multiarray", name)
-        if (module, name) in {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}:
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"{module}.{name} does not belong into a CIFAR file")
+def _labels(stored: Any) -> Labels:
+    labels = np.asarray(stored, dtype=np.int64)
+    if labels.ndim != 1:
+        raise ValueError(f"labels of {labels.ndim} dimensions")
+    return labels
