@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,9 @@ def tiny_clip(folder: Path) -> tuple[Any, Any]:
     folder.mkdir()
     (folder / "vocab.json").write_text(json.dumps({w: i for i, w in enumerate(words)}), encoding="utf-8")
     (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
-    tokenizer = transformers.CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
+    with warnings.catch_warnings():  # some versions open files in a way that tokenizers gives up
+        warnings.simplefilter("ignore", DeprecationWarning)
+        tokenizer = transformers.CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
     tokenizer.model_max_length = 77
     tokenizer.save_pretrained(folder)
     config = transformers.CLIPTextConfig(
