@@ -49,10 +49,21 @@ def test_more_cells_and_fewer_test_images_make_less_certain() -> None:
 def test_a_spread_over_seeds_counts() -> None:
     results = [*grid(CLEAN | {"em": (76.0, 30.0)}, seed=0), *grid(CLEAN | {"em": (79.0, 31.0)}, seed=1)]
     [spread] = panels(results, BOARD)
-    assert spread.spread_degrees == 4
     assert certain(spread).broken["em"] == ()
+    assert certain(spread).measured["em"] == ("vanilla",)
     assert "counting the spread over seeds" in front_page(spread)
+    assert certain(spread).sentences()[0].startswith("`vanilla` breaks 1 of 1 protectors, none of them for certain")
     assert certain(panel({"em": (77.5, 30.5)})).broken["em"] == ("vanilla",)  # were its error the test set's alone
+
+
+def test_cells_between_two_solutions_do_not_make_others_uncertain() -> None:
+    rows = {f"ar[seed={i}]": (89.0, 20.0) for i in range(8)}
+    between = {"em": (40.0, 20.0)}, {"em": (60.0, 20.0)}
+    moved = {name: (value + 0.5, other + 0.5) for name, (value, other) in rows.items()}
+    [spread] = panels([*grid(CLEAN | rows | between[0], seed=0), *grid(CLEAN | moved | between[1], seed=1)], BOARD)
+    found = certain(spread)
+    assert all(found.broken[name] == ("vanilla",) for name in rows)
+    assert found.kept["em"] == ("jpeg[quality=10]",)  # 50 of 90 under plain training, give or take 14
 
 
 def test_incomplete_rows_and_references_are_left_out() -> None:

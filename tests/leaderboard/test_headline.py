@@ -8,7 +8,7 @@ from statistics import fmean
 
 import pytest
 
-from ue_bench.leaderboard.headline import Column, bias_of_maximum, pooled_spread, recovery
+from ue_bench.leaderboard.headline import Column, bias_of_maximum, recovery
 from ue_bench.leaderboard.statistics import Panel, Row, panels
 from ue_bench.leaderboard.summary import csv, facts, lines, texts
 
@@ -103,12 +103,6 @@ def test_bias_of_two_equal_numbers_by_hand() -> None:
     # the larger of two normals is 1 / sqrt(pi) standard deviations above their mean
     assert bias_of_maximum([50.0, 50.0], [2.0, 2.0]) == pytest.approx(2 / math.sqrt(math.pi), abs=1e-3)
     assert bias_of_maximum([50.0, 50.0], [0.0, 0.0]) == 0.0
-
-
-def test_spread_over_seeds_is_pooled_over_cells_with_several() -> None:
-    # squares 2 and 8 of one degree of freedom each: sqrt(10 / 2)
-    assert pooled_spread([[9.0, 11.0], [48.0, 52.0], [30.0]]) == pytest.approx(math.sqrt(5))
-    assert pooled_spread([[30.0], [10.0]]) is None
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 def plain(protector: str = "em-preset-micro", countermeasure: str = "gray") -> Plain:
     """A true result of the committed board, as plain data."""
-    [path] = (BOARD / "results" / protector).glob(f"{countermeasure}-resnet9*.json")
+    [path] = (BOARD / "results" / protector).glob(f"{countermeasure}-resnet9*-s0-*.json")
     found: Plain = json.loads(path.read_text(encoding="utf-8"))
     return found
 
@@ -300,7 +300,7 @@ def board(tmp_path: Path) -> Path:
     """A board with three clean cells of the committed one, and none of ``em``."""
     out = tmp_path / "board"
     for name in ("vanilla", "gray", "at"):
-        [path] = (BOARD / "results" / "none").glob(f"{name}-resnet9*.json")
+        [path] = (BOARD / "results" / "none").glob(f"{name}-resnet9*-s0-*.json")
         target = out / "results" / "none" / path.name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(path.read_bytes())

@@ -28,12 +28,13 @@ from .tables import plain
 class Certain:
     """What is certain of a panel's rows that are no reference and complete: columns that break them, and that do not.
 
-    Both by row, in the order of the panel's classes.
+    ``measured`` are columns that break them by what was measured. All by row, in the order of the panel's classes.
     """
 
     panel: Panel
     broken: Mapping[str, tuple[str, ...]]
     kept: Mapping[str, tuple[str, ...]]
+    measured: Mapping[str, tuple[str, ...]]
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
@@ -49,25 +50,34 @@ class Certain:
     def _breaking(self) -> str:
         """Return which two countermeasures break the most protectors, and which protectors they leave."""
         total = len(self.broken)
-        counts = {c: sum(c in names for names in self.broken.values()) for c in self.columns}
+        counts = {
+            c: tuple(sum(c in names for names in rows.values()) for rows in (self.measured, self.broken))
+            for c in self.columns
+        }
         said = []
-        for column in sorted(self.columns, key=lambda c: -counts[c])[:2]:
+        for column in sorted(self.columns, key=lambda c: counts[c], reverse=True)[:2]:
+            measured, sure = counts[column]
+            certainly = f", {sure or 'none'} of them for certain," if sure < measured else ""
             spared = [row for row, names in self.kept.items() if column in names]
             left = f" and certainly not {_names(spared)}" if spared else ""
-            said.append(f"`{column}` breaks {counts[column]} of {total} protectors{left}")
+            said.append(f"`{column}` breaks {measured} of {total} protectors{certainly}{left}".rstrip(","))
         return f"{'; '.join(said)}."
 
     def _surviving(self) -> str:
         """Return which protectors survive the most countermeasures, and which of those with a bound."""
-        said = [self._best(list(self.kept), f"of {len(self.columns)} columns")]
+        best = self._best(list(self.kept))
+        said = [self._survive(best, f"of {len(self.columns)} columns")]
         bounded = [row for row in self.kept if row not in self._unbounded]
-        if bounded and len(bounded) < len(self.kept):
-            said.append(f"of those with a bound {self._best(bounded, 'of them')}")
-        return f"{'; '.join(dict.fromkeys(said))}."
+        if bounded and not set(best) <= set(bounded):
+            said.append(f"of those with a bound {self._survive(self._best(bounded), 'of them')}")
+        return f"{'; '.join(said)}."
 
-    def _best(self, rows: Sequence[str], what: str) -> str:
+    def _best(self, rows: Sequence[str]) -> list[str]:
         most = max(len(self.kept[row]) for row in rows)
-        best = [row for row in rows if len(self.kept[row]) == most]
+        return [row for row in rows if len(self.kept[row]) == most]
+
+    def _survive(self, best: Sequence[str], what: str) -> str:
+        most = len(self.kept[best[0]])
         text = f"{_names(best)} {'survives' if len(best) == 1 else 'survive'} {most} {what}"
         breaking = [self.broken[row] for row in best]
         lost = list(dict.fromkeys(column for columns in breaking for column in columns))
@@ -98,6 +108,7 @@ def certain(panel: Panel) -> Certain:
         panel,
         {name: tuple(c for c, (low, _) in of.items() if low >= BROKEN) for name, of in bounds.items()},
         {name: tuple(c for c, (_, high) in of.items() if high < BROKEN) for name, of in bounds.items()},
+        {row.protector: tuple(row.recovery.broken) for row in ordered if row.recovery},
     )
 
 
@@ -106,13 +117,13 @@ def _bounds(row: Row, panel: Panel, cells: int) -> dict[str, tuple[float, float]
 
     The errors of the row and of the clean row count as unrelated, which is wide where both fail on the same images.
     """
-    factor = quantile(panel.spread_degrees, (1 - LEVEL) / cells)
     intervals = {}
     assert row.recovery is not None
     for column, share in row.recovery.shares.items():
-        clean = row.clean[column]
-        error = math.hypot(row.error(row.cells[column]), share / 100 * row.error(clean))
-        half = factor * 100 * error / (clean.mean - row.chance)
+        cell, clean = row.cells[column], row.clean[column]
+        error = math.hypot(row.error(cell), share / 100 * row.error(clean))
+        degrees = min(row.spread(cell).degrees, row.spread(clean).degrees)
+        half = quantile(degrees, (1 - LEVEL) / cells) * 100 * error / (clean.mean - row.chance)
         intervals[column] = share - half, share + half
     return intervals
 

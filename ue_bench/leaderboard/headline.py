@@ -109,12 +109,3 @@ def bias_of_maximum(means: Sequence[float], errors: Sequence[float]) -> float:
     below = [math.prod([0.5 * (1.0 + erf((x - mean) / scale)) for mean, scale in scaled]) for x in points]
     area = step * (sum(below) - (below[0] + below[-1]) / 2)  # trapezoids: the ends are flat
     return max(high - area - top, 0.0)
-
-
-def pooled_spread(cells: Sequence[Sequence[float]]) -> float | None:
-    """Return the standard deviation over seeds that cells with several seeds have in common; None without any."""
-    several = [values for values in cells if len(values) > 1]
-    if not several:
-        return None
-    squares = sum(sum((v - fmean(values)) ** 2 for v in values) for values in several)
-    return math.sqrt(squares / sum(len(values) - 1 for values in several))

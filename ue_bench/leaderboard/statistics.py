@@ -21,9 +21,10 @@ from .badges import HERE, REPORTED, REPRODUCED
 from .board import BoardInfo, CleanData
 from .bounds import UNBOUNDED, PerturbationSummary, measured
 from .cell_summary import CellSummary
-from .headline import Column, Recovery, bias_of_maximum, is_defined, pooled_spread, recovery
+from .headline import Column, Recovery, bias_of_maximum, is_defined, recovery
 from .intervals import Estimate, mean_accuracy
 from .ranks import Rank, ranks
+from .spreads import Spread, Spreads, spreads
 from .versions import obstacle
 
 
@@ -31,8 +32,8 @@ from .versions import obstacle
 class Row:
     """A protector: its cells in the order of the panel's columns, and what they come to.
 
-    ``clean`` are the cells of the row without protection, and ``spread`` the standard deviation over seeds that the
-    panel's cells have in common, None where no cell has two.
+    ``clean`` are the cells of the row without protection, and ``spreads`` the standard deviations over seeds of the
+    panel's cells.
     """
 
     protector: str
@@ -41,7 +42,7 @@ class Row:
     cells: dict[str, CellSummary]
     clean: Mapping[str, CellSummary] = field(default_factory=dict)
     chance: float = 0.0
-    spread: float | None = None
+    spreads: Spreads = field(default_factory=Spreads)
     badges: Mapping[str, int] = field(default_factory=dict)  # how many of its results have which
 
     @property
@@ -116,7 +117,11 @@ class Row:
 
     def error(self, cell: CellSummary) -> float:
         """Return the standard error of a cell's mean."""
-        return math.hypot((self.spread or 0.0) / math.sqrt(cell.n), cell.binomial_error)
+        return math.hypot(self.spread(cell).deviation / math.sqrt(cell.n), cell.binomial_error)
+
+    def spread(self, cell: CellSummary) -> Spread:
+        """Return the spread over seeds of cells like this one."""
+        return self.spreads.of(_share(cell, self.clean.get(cell.countermeasure), self.chance))
 
     def compared(self) -> dict[str, dict[int, float]]:
         """Return, by column and seed, what rows are ranked by: recovered shares, or accuracies without a clean row."""
@@ -189,14 +194,9 @@ class Panel:
         return tuple(c for c in self.counted if c in self.clean_by_column and self.share(c, self.chance) is None)
 
     @property
-    def spread(self) -> float | None:
-        """Standard deviation over seeds that the cells have in common; None where no cell has two seeds."""
-        return self.rows[0].spread
-
-    @property
-    def spread_degrees(self) -> int:
-        """Degrees of freedom of ``spread``; 0 where no cell has two seeds."""
-        return sum(cell.n - 1 for row in self.rows for cell in row.cells.values())
+    def spreads(self) -> Spreads:
+        """Standard deviations over seeds, by recovered share."""
+        return self.rows[0].spreads
 
     @cached_property
     def classes(self) -> dict[str, list[Row]]:
@@ -282,7 +282,12 @@ def _panel(results: list[Result], board: BoardInfo, badges: Mapping[str, str]) -
     counted = tuple(c for c in columns if c not in repeated)
     shown = (*columns, *extra)
     clean = {c: cells[board.clean, c] for c in shown if (board.clean, c) in cells}
-    spread = pooled_spread([list(cell.by_seed.values()) for cell in cells.values()])
+    chance = 100 / first.dataset.classes if first.dataset.classes else 0.0
+    over_seeds = spreads(
+        (_share(cell, clean.get(column), chance), list(cell.by_seed.values()))
+        for (_, column), cell in cells.items()
+        if column not in repeated
+    )
     rows = [
         Row(
             protector,
@@ -290,8 +295,8 @@ def _panel(results: list[Result], board: BoardInfo, badges: Mapping[str, str]) -
             counted,
             {c: cells[protector, c] for c in shown if (protector, c) in cells},
             clean,
-            100 / first.dataset.classes if first.dataset.classes else 0.0,
-            spread,
+            chance,
+            over_seeds,
             _badges(results, protector, badges),
         )
         for protector in sorted({protector for protector, _ in cells})
@@ -311,6 +316,12 @@ def _panel(results: list[Result], board: BoardInfo, badges: Mapping[str, str]) -
         rows=tuple(sorted(rows, key=lambda row: _order(row, board))),
         missing=tuple(p for p in board.protectors if p not in here),
     )
+
+
+def _share(cell: CellSummary, clean: CellSummary | None, chance: float) -> float | None:
+    if clean is None or not is_defined(clean.mean, chance):
+        return None
+    return 100 * (cell.mean - chance) / (clean.mean - chance)
 
 
 def _cell(board: BoardInfo, protector: str, countermeasure: str, results: list[Result]) -> CellSummary:

@@ -63,8 +63,9 @@ def facts(panel: Panel) -> list[str]:
     if rows:
         most, share = max(row.worst_bias for row in rows), max(row.recovery_bias for row in rows)
         how = (
-            f"seeds spread by {panel.spread:.1f} points and the test set"
-            if panel.spread is not None
+            f"seeds, by which cells of like shares spread by {' to '.join(f'{d:.1f}' for d in panel.spreads.range)} "
+            "points, and the test set"
+            if panel.spreads.range
             else "the test set alone, for n = 1 shows no spread over seeds: the true bias is larger"
         )
         said.append(
