@@ -6,8 +6,10 @@ file for addresses in memory, which ends the process, or worse.
 
 from __future__ import annotations
 
+import io
 import math
 import pickle
+import pickletools
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 INTEGERS = frozenset({"b1", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8"})
+MEMO = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
 ORDERS = {"|": "|", "<": "<", ">": ">", "=": "="}
 
 
@@ -23,8 +26,16 @@ def read_pickle(path: Path) -> Any:
 
     Raises UnpicklingError for anything but plain data and arrays of integers, and whatever damage leads ``pickle`` to.
     """
-    with path.open("rb") as file:
-        return _finished(_Reader(file, encoding="latin1").load())
+    content = path.read_bytes()
+    _check(content)
+    return _finished(_Reader(io.BytesIO(content), encoding="latin1").load())
+
+
+def _check(content: bytes) -> None:
+    """Refuse what claims more than the file holds: a place in the memo far beyond it takes all memory there is."""
+    for operation, argument, _ in pickletools.genops(content):
+        if operation.name in MEMO and isinstance(argument, int) and argument > len(content):
+            raise pickle.UnpicklingError(f"place {argument} in {len(content):,} bytes")
 
 
 class _Reader(pickle.Unpickler):

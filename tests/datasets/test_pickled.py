@@ -73,6 +73,12 @@ def test_bytes_are_never_taken_for_addresses(tmp_path: Path) -> None:
         read_pickle(written(tmp_path / "a", {"data": np.array([None])}))
 
 
+@pytest.mark.parametrize("place", [b"r\xff\xff\xff\x7f", b"p2147483647\n"])
+def test_no_memory_is_taken_for_a_place_far_beyond_the_file(tmp_path: Path, place: bytes) -> None:
+    with pytest.raises(pickle.UnpicklingError, match=r"place 2147483647 in 1\d\d bytes"):
+        read_pickle(written(tmp_path / "a", PYTHON_2.replace(b"}q\x01", b"}" + place)))
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
