@@ -52,7 +52,7 @@ def test_a_spread_over_seeds_counts() -> None:
     assert certain(spread).broken["em"] == ()
     assert certain(spread).measured["em"] == ("vanilla",)
     assert "counting the spread over seeds" in front_page(spread)
-    assert certain(spread).sentences()[0].startswith("`vanilla` breaks 1 of 1 protectors, none of them for certain")
+    assert certain(spread).sentences()[0].startswith("`vanilla` breaks 1 of 1 protectors, 0 of them for certain")
     assert certain(panel({"em": (77.5, 30.5)})).broken["em"] == ("vanilla",)  # were its error the test set's alone
 
 

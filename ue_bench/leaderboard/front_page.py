@@ -57,7 +57,7 @@ class Certain:
         said = []
         for column in sorted(self.columns, key=lambda c: counts[c], reverse=True)[:2]:
             measured, sure = counts[column]
-            certainly = f", {sure or 'none'} of them for certain," if sure < measured else ""
+            certainly = f", {sure} of them for certain," if sure < measured else ""
             spared = [row for row, names in self.kept.items() if column in names]
             left = f" and certainly not {_names(spared)}" if spared else ""
             said.append(f"`{column}` breaks {measured} of {total} protectors{certainly}{left}".rstrip(","))
