@@ -168,7 +168,7 @@ class TestClip:
         transformers = pytest.importorskip("transformers")
         config, _ = tiny_clip(tmp_path / "clip")
         transformers.CLIPTextModel(config).save_pretrained(tmp_path / "clip")
-        with pytest.raises(EnvironmentProblem, match="lacks text_projection"):
+        with pytest.raises(EnvironmentProblem, match=r"lacks .*text_projection"):
             prompts.clip_features(["a"], str(tmp_path / "clip"))
 
     def test_a_model_that_is_not_there(self, tmp_path: Path) -> None:
