@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import io
-import pickle
 import zipfile
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ue_bench.api import UserError, first_line
+from ue_bench_datasets.pickled import unpickled
 
 from .comdefend_network import CODE, DOWN, UP, ComDefendNetwork
 
@@ -24,23 +23,6 @@ LARGEST = 64 * 2**20  # bytes of an unpacked member; the released ones have thre
 HINT = "give enc20_0.0001.npy and dec20_0.0001.npy of the authors' repository"
 # Digits at the start of the SHA-256 of the authors' files.
 RELEASED = {"compressor": "14ad4726c517982d", "reconstructor": "d2df77581e5913c1"}
-# All that a pickled array of arrays asks for, by its name in NumPy before and since version 2.
-HARMLESS = {
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("_codecs", "encode"),  # bytes in pickles that Python 2 can read
-}
-
-
-class ArrayUnpickler(pickle.Unpickler):
-    """Reads arrays and nothing else: whatever else a file names is refused before it is imported."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in HARMLESS:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return super().find_class(module, name)
 
 
 def read_arrays(path: Path) -> Arrays:
@@ -61,7 +43,7 @@ def read_arrays(path: Path) -> Arrays:
         shape, _, dtype = read_header[version](content)
         if dtype != np.dtype(object):
             raise ValueError(f"its array is of {dtype}, not of arrays")
-        arrays = ArrayUnpickler(content, encoding="latin1").load()
+        arrays = unpickled(content.read())
         if not isinstance(arrays, np.ndarray) or arrays.shape != shape or arrays.dtype != object:
             raise ValueError("its content is not what it says")
         found = [*arrays.ravel()]
