@@ -100,6 +100,5 @@ def test_no_memory_is_taken_for_a_place_far_beyond_the_file(tmp_path: Path, plac
 )
 def test_damage_is_an_error(tmp_path: Path, old: bytes, new: bytes) -> None:
     assert old in PYTHON_2
-    with pytest.raises(Exception) as error:  # noqa: PT011  pickle itself raises many
+    with pytest.raises((pickle.UnpicklingError, KeyError, TypeError, ValueError)):
         read_pickle(written(tmp_path / "a", PYTHON_2.replace(old, new)))
-    assert not isinstance(error.value, MemoryError)

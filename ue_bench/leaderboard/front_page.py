@@ -21,7 +21,7 @@ from .print_agreement import SHORT_HEADS, short_lines
 from .ranks import LEVEL
 from .statistics import Panel, Row
 from .summary import lines
-from .tables import plain
+from .tables import pipes, plain
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def front_page(panel: Panel, columns: Sequence[str] = ()) -> str:
             raise UserError(f"the board has no column {column!r}", did_you_mean(column, panel.columns))
     parts = [_setting(panel), _table(panel, columns)]
     if found := short_lines(panel):
-        parts += [AGREEMENT, _pipes(SHORT_HEADS, [[plain(source), *texts] for source, *texts in found], left=(0,))]
+        parts += [AGREEMENT, pipes(SHORT_HEADS, [[plain(source), *texts] for source, *texts in found])]
     said = certain(panel).sentences()
     if said:
         parts.append(f"{_confidence(panel)}\n" + "\n".join(f"- {sentence}" for sentence in said))
@@ -196,13 +196,7 @@ def _table(panel: Panel, columns: Sequence[str]) -> str:
                 formats.psnr(row.budget.psnr),
             ]
         )
-    return _pipes(heads, body, left=(0, 2))
-
-
-def _pipes(heads: Sequence[str], lines: Sequence[Sequence[str]], left: Sequence[int]) -> str:
-    """Return a table in Markdown, these columns to the left and others to the right."""
-    rule = ["---" if i in left else "---:" for i in range(len(heads))]
-    return "\n".join(f"| {' | '.join(line)} |" for line in [heads, rule, *lines])
+    return pipes(heads, body, left=(0, 2))
 
 
 def _confidence(panel: Panel) -> str:

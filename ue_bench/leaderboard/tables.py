@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import commands, formats, summary
@@ -77,7 +77,7 @@ def _markdown_panel(panel: Panel) -> list[str]:
     ]
     notes = [f"\\* {code(column)}: {plain(note)}" for column, note in noted.items()]
     title = f"## {code(panel.dataset.selector)}: {plain(formats.setting(panel))}"
-    return [title, _bullets(facts), _markdown_summary(panel), _pipes(head, rows), "\n\n".join(notes)]
+    return [title, _bullets(facts), _markdown_summary(panel), pipes(head, rows), "\n\n".join(notes)]
 
 
 def _markdown_summary(panel: Panel) -> str:
@@ -85,7 +85,7 @@ def _markdown_summary(panel: Panel) -> str:
     for name, row in summary.lines(panel):
         cells = [f"{text} {code(of)}" if of else text for text, of in summary.texts(panel, row)]
         rows.append([plain(name), code(row.protector), *cells, formats.span(*row.n)])
-    return _pipes(["class", "protector", *summary.HEADS, "n"], rows)
+    return pipes(["class", "protector", *summary.HEADS, "n"], rows)
 
 
 def _markdown_row(row: Row, columns: Iterable[str]) -> list[str]:
@@ -105,7 +105,7 @@ def _markdown_agreement(panel: Panel) -> list[str]:
     parts = [title, plain(LEGEND)]
     for agreement in found:
         names = ", ".join(f"{code(ours)} ({plain(printed)})" for ours, printed in agreement.rows)
-        parts += [f"{plain(agreement.text)} Rows: {names}.", _pipes(list(HEADS), agreement.lines())]
+        parts += [f"{plain(agreement.text)} Rows: {names}.", pipes(list(HEADS), agreement.lines())]
     if prints := among_prints(panel):
         parts += [plain(AMONG), _bullets([agreement.text for agreement in prints])]
     return parts
@@ -121,7 +121,7 @@ def _markdown_published(table: Published) -> list[str]:
         rows.append([plain(row.method), ours, formats.percent(row.mean), worst, *cells])
     notes = [f"{row.method}, {note}" for row in table.rows for note in row.notes]
     label = f"{table.dataset}: {PUBLISHED}"
-    return [f"## {plain(table.title)}", plain(label), _pipes(head, rows), _bullets(notes)]
+    return [f"## {plain(table.title)}", plain(label), pipes(head, rows), _bullets(notes)]
 
 
 PUBLISHED = (
@@ -130,15 +130,16 @@ PUBLISHED = (
 )
 
 
-def _pipes(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table in Markdown, its columns padded, the first to the left and others to the right."""
+def pipes(head: Sequence[str], rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> str:
+    """Return a table in Markdown, its columns padded, those of ``left`` to the left and others to the right."""
     widths = [max(len(name) + PADDING, *map(len, column)) for name, *column in zip(head, *rows, strict=True)]
 
     def line(texts: Sequence[str]) -> str:
-        first, *others = zip(texts, widths, strict=True)
-        return f"| {' | '.join([first[0].ljust(first[1]), *(text.rjust(width) for text, width in others)])} |"
+        padded = enumerate(zip(texts, widths, strict=True))
+        return f"| {' | '.join(text.ljust(width) if i in left else text.rjust(width) for i, (text, width) in padded)} |"
 
-    rule = "|".join(f"{'-' * (width + 1)}:" if i else f":{'-' * (width + 1)}" for i, width in enumerate(widths))
+    rules = enumerate("-" * (width + 1) for width in widths)
+    rule = "|".join(f":{dashes}" if i in left else f"{dashes}:" for i, dashes in rules)
     return "\n".join([line(head), f"|{rule}|", *map(line, rows)])
 
 
