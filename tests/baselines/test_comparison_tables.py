@@ -33,7 +33,7 @@ def test_methods_that_train_networks_take_the_preset() -> None:
     asked = {ask.protector for name in NAMES for ask in tables.table(name, {"preset": "micro"}).asks}
     assert {"em[preset=micro]", "hypo[preset=micro]", "ntga", "deepconfuse", "ar", "noise[mode=class]"} <= asked
     assert {ask.protector for ask in tables.table("apbench-cifar10").asks} >= {"em", "tap"}
-    with pytest.raises(UserError, match="preset=tiny is unknown"):
+    with pytest.raises(UserError, match="preset of iss-cifar10 cannot be 'tiny'"):
         tables.table("iss-cifar10", {"preset": "tiny"})
 
 

@@ -22,7 +22,7 @@ VICTIM = "resnet9[width=4]"
 DEMO = "demo[train_per_class=4,test_per_class=3]"
 SETTING = ["-V", VICTIM, "-D", DEMO, "--protocol", "smoke", "--devices", "cpu", "--precision", "fp32", "--out", "out"]
 WITHOUT_VICTIM = SETTING[2:]
-NATURAL, PATCH = Setting("natural", "a file"), Setting("patch", "a size", "8")
+NATURAL, PATCH = Setting("natural", "a file"), Setting("patch", "a size", "8", ("4", "8"))
 
 
 def hidden(natural: str | None = None) -> Table:
@@ -232,7 +232,7 @@ def test_tables_are_listed(ue_bench: Command) -> None:
 
 def test_help_lists_the_settings_of_a_table(ue_bench: Command) -> None:
     shown = ue_bench("reproduce", "patches", "--help").out.splitlines()
-    assert shown[-2:] == ["Settings of patches, for --set:", "  patch=8  a size"]
+    assert shown[-2:] == ["Settings of patches, for --set:", "  patch=8  [4|8] a size"]
     assert "Settings of" not in ue_bench("reproduce", "--help").out
     assert ue_bench("reproduce", "cosines", "-h").out.splitlines()[-1].strip() == "it has no settings"
 
@@ -244,6 +244,7 @@ def test_help_lists_the_settings_of_a_table(ue_bench: Command) -> None:
         (["hidden", "--set", "naturl=x"], "hidden has no setting 'naturl'\n  hint: did you mean natural?"),
         (["hidden", "--set", "natural"], "cannot read the setting 'natural'"),
         (["hidden", "--set", "natural=x", "--set", "natural=y"], "the setting 'natural' is given twice"),
+        (["patches", "--set", "patch=5"], "patch of patches cannot be '5'\n  hint: known: 4, 8"),
         (["hiden"], "no table 'hiden'\n  hint: did you mean hidden?"),
         (["hidden", "--images", "5"], "--images has no part in hidden"),
         (["hidden", "--transfer"], "--transfer has no part in hidden"),

@@ -48,7 +48,7 @@ def ue_bench_register(register):
 def printed(colour="red"):
     from ue_bench.api import Line, Setting, Table
     lines = (Line(("a", "1"), {"x": 1.0}), Line(("b", "2")))
-    settings = (Setting("colour", "of what", "red"),)
+    settings = (Setting("colour", "of what", "red", ("red", "blue")),)
     return Table("printed", "numbers", "a paper", ("one", "two"), lines, ("a note",), settings)
 """
 
@@ -58,7 +58,9 @@ def test_list_and_show_what_other_distributions_register(ue_bench: Command, inst
     [row] = [r for r in ue_bench("list", "tables", "--json").json if r["name"] == "printed"]
     assert row.keys() >= FIELDS
     assert (row["summary"], row["distribution"], row["available"]) == ("Numbers", "bringing-tables 1.0", True)
-    assert row["parameters"] == {"colour": {"type": "string", "description": "of what", "default": "red"}}
+    assert row["parameters"] == {
+        "colour": {"type": "string", "description": "of what", "default": "red", "enum": ["red", "blue"]}
+    }
     [row] = [r for r in ue_bench("list", "tables", "--json").json if r["name"] == "broken"]
     assert row["available"] is False
     assert "table 'broken' of bringing-tables 1.0 cannot be made: AttributeError" in row["reason"]
@@ -71,7 +73,7 @@ def test_list_and_show_what_other_distributions_register(ue_bench: Command, inst
         "  distribution: bringing-tables 1.0",
     ]
     assert "  lines: a 1, b 2" in shown
-    assert shown[-2] == "    colour: string, default red. of what"
+    assert shown[-2] == "    colour: red|blue, default red. of what"
     assert ue_bench("show", "broken").code == 3
     [board] = [r for r in ue_bench("list", "boards", "--json").json if r["name"] == "half"]
     reason = "board 'half' of bringing-tables 1.0: protocol is missing"

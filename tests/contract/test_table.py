@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ue_bench.contract.table import Ask, Line, Table
+from ue_bench.contract.table import Ask, Line, Setting, Table
 
 
 def test_an_ask_knows_its_unit() -> None:
@@ -59,3 +59,9 @@ def test_columns_are_printed_ones_first() -> None:
     assert table.asks == [ask, ask]
     assert table.datasets == ("b",)
     assert table.lines[0].protectors == ("a",)
+
+
+def test_a_default_is_one_of_the_choices() -> None:
+    assert Setting("size", "of a patch", choices=("4", "8")).default is None
+    with pytest.raises(ValueError, match="the default of size is none of its choices, 4, 8"):
+        Setting("size", "of a patch", "5", ("4", "8"))

@@ -169,7 +169,7 @@ def test_others_are_trained_with_the_preset() -> None:
     assert lines("table3")["EM"].protectors == ("em",)
     assert lines("table3", preset="micro")["EM"].protectors == ("em[preset=micro]",)
     assert lines("table3", preset="micro")["AR"].protectors == ("ar",)
-    with pytest.raises(UserError, match="no preset 'tiny'"):
+    with pytest.raises(UserError, match="preset of table1 cannot be 'tiny'"):
         made("table1", preset="tiny")
 
 

@@ -130,5 +130,5 @@ def test_what_is_trained_has_the_preset() -> None:
         "none", "raeg", "rae-igsm[preset=micro,rdh=ovt]", "rae-cw[preset=micro,rdh=ovt]",
         "rit-igsm[preset=micro,rdh=ovt]",
     }  # fmt: skip
-    with pytest.raises(UserError, match="no preset 'tiny'"):
+    with pytest.raises(UserError, match="preset of raeg-table1 cannot be 'tiny'"):
         lines("raeg-table1", preset="tiny")

@@ -24,8 +24,8 @@ def titles() -> dict[str, str]:
 def table(name: str, given: Mapping[str, str] | None = None) -> Table:
     """Return the table of that name, made with the settings ``given``.
 
-    Raises UserError with the nearest names when there is no such table, or when it has no such setting, and
-    EnvironmentProblem in one line when the plugin that registers it cannot make it.
+    Raises UserError with the nearest names when there is no such table, when it has no such setting or the setting no
+    such value, and EnvironmentProblem in one line when the plugin that registers it cannot make it.
     """
     if name not in names():
         raise UserError(f"no table {name!r}", did_you_mean(name, names()))
@@ -55,14 +55,17 @@ def parameters(table: Table) -> dict[str, dict[str, Any]]:
     return {
         setting.name: {"type": "string", "description": setting.description}
         | ({} if setting.default is None else {"default": setting.default})
+        | ({"enum": list(setting.choices)} if setting.choices else {})
         for setting in table.settings
     }
 
 
 def check(name: str, settings: tuple[Setting, ...], given: Mapping[str, str]) -> None:
-    """Raise UserError with the nearest names when a setting is ``given`` that the table ``name`` does not have."""
-    known = [setting.name for setting in settings]
-    for setting in given:
+    """Raise UserError with the nearest names when a setting or a value is ``given`` that the table ``name`` lacks."""
+    known = {setting.name: setting.choices for setting in settings}
+    for setting, value in given.items():
         if setting not in known:
-            hint = did_you_mean(setting, known) if known else f"{name} has no settings"
+            hint = did_you_mean(setting, list(known)) if known else f"{name} has no settings"
             raise UserError(f"{name} has no setting {setting!r}", hint)
+        if known[setting] and value not in known[setting]:
+            raise UserError(f"{setting} of {name} cannot be {value!r}", did_you_mean(value, list(known[setting])))

@@ -38,7 +38,13 @@ class ReproduceCommand(click.Command):
 
         for name in sorted(set(ctx.meta.get("words", ())) & set(tables.names())):
             settings = tables.table(name).settings
-            rows = [(f"{s.name}={'...' if s.default is None else s.default}", s.description) for s in settings]
+            rows = [
+                (
+                    f"{s.name}={'...' if s.default is None else s.default}",
+                    f"[{'|'.join(s.choices)}] " * bool(s.choices) + s.description,
+                )
+                for s in settings
+            ]
             with formatter.section(f"Settings of {name}, for --set"):
                 formatter.write_dl(rows or [("it has no settings", "")])
 

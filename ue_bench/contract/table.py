@@ -84,11 +84,19 @@ class Line:
 
 @dataclass(frozen=True)
 class Setting:
-    """A value that a table takes from the user: ``--set name=value``. Without a default it may be left out."""
+    """A value that a table takes from the user: ``--set name=value``. Without a default it may be left out.
+
+    Where there are ``choices``, the harness refuses any other value before it asks for the table.
+    """
 
     name: str
     description: str
     default: str | None = None
+    choices: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.choices and self.default is not None and self.default not in self.choices:
+            raise ValueError(f"the default of {self.name} is none of its choices, {', '.join(self.choices)}")
 
 
 @dataclass(frozen=True)
