@@ -110,6 +110,6 @@ def test_a_wheel_has_the_addresses_that_the_release_gives() -> None:
 
 def test_coverage_has_a_floor_and_counts_branches() -> None:
     settings = PROJECT["tool"]["coverage"]
-    assert settings["report"]["fail_under"] >= 50
+    assert settings["report"]["fail_under"] >= 90
     assert settings["run"]["branch"]
     assert "--cov" in read("tox.ini")

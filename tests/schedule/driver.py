@@ -78,4 +78,5 @@ def main(folder: Path, jobs: int, mode: str) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as Python starts; coverage handles it, and a driver leaves that be
     sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]))
