@@ -170,6 +170,16 @@ FORGED: dict[str, tuple[str, str]] = {
     "a smaller Linf": (changed(budget__declared="linf 4/255"), "it declares the budget linf 4/255"),
     "a bound of another kind": (changed(budget__declared="rms 8/255"), "it declares the budget rms 8/255"),
     "PSNR of another change": (changed(budget__psnr=60.0), "are not of one change"),
+    "mean change above the largest": (changed(budget__linf_mean=9.0), "have a mean or RMS above their maximum, 8"),
+    "more changed pixels than there are": (changed(budget__l0_mean=1025.0), "is more than the 1,024 pixels"),
+    "attempts without number": (changed(attempts=1_001), "it took 1,001 attempts"),
+    "long text": (changed(dataset__source="CIFAR" * 41), "dataset.source has 205 characters"),
+    "precision of its own": (changed(precision="fp8", cell__precision="fp8"), "its precision is fp8, not bf16 or fp32"),
+    "no plugin in the cell": (changed(cell__victim="resnet9"), "the cell is incomplete"),
+    "one plugin under two names": (
+        changed(protector="em[preset='micro']", id=plain()["id"].replace("preset=micro", "preset='micro'")),
+        "is written em[preset=micro]",
+    ),
     "no reference": (without_reference(), "there is no clean reference, none under gray+jpeg[quality=10]"),
     "reference that is too good": (reference(93.0), "none under vanilla is 93.00"),
     "other number for a cell of the board": (
