@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -63,9 +64,10 @@ def shares() -> Table:
     return Table("shares", "a title", "A paper", ("row",), (Line(("pixel",), {"0 %": 94.0, "100 %": 10.0}, asks),))
 
 
-def own() -> Table:
-    asks = {"0 %": Ask("none", ("vanilla",), victim="linear", fraction=0.5)}
-    return Table("own", "a title", "A paper", ("row",), (Line(("pixel",), {"0 %": 94.0}, asks),))
+def own(net: str = "linear") -> Table:
+    asks = {"0 %": Ask("none", ("vanilla",), victim=net, fraction=0.5)}
+    lines = (Line(("pixel",), {"0 %": 94.0}, asks), Line(("text",), {}, {"0 %": replace(asks["0 %"], victim="lost")}))
+    return Table("own", "a title", "A paper", ("row",), lines, settings=(Setting("net", "a victim", "linear"),))
 
 
 def two() -> Table:
@@ -249,6 +251,7 @@ def test_help_lists_the_settings_of_a_table(ue_bench: Command) -> None:
         (["hidden", "--images", "5"], "--images has no part in hidden"),
         (["hidden", "--transfer"], "--transfer has no part in hidden"),
         (["shares", "--fraction", "0.5"], "--fraction has no part in shares"),
+        (["own", "--set", "net=liner"], "no victim 'liner'\n  hint: did you mean linear?"),
         (["own", "-V", "linear"], "--victim has no part in own"),
         (["hidden", "--json", "--markdown"], "exclude each other"),
     ],

@@ -8,7 +8,7 @@ from functools import cached_property
 from statistics import fmean
 from typing import cast
 
-from ..catalogue import selectors
+from ..catalogue import selectors, tables
 from ..catalogue.registry import registry
 from ..contract.context import ProgressReport, silent
 from ..contract.plugin import Countermeasure, Protector, Victim
@@ -143,10 +143,10 @@ def resolve_table(
     """Return what is to be computed for ``table`` on the board of ``request``, whose rows and columns are not used.
 
     Lines of other datasets are left out. ``given`` are the settings that the table was made with; ``images`` and
-    ``transfer`` are those of ``EvasionCell``. Raises UserError where the table has no line for the board's dataset, and
-    for what does not fit together.
+    ``transfer`` are those of ``EvasionCell``. Raises UserError where the table has no line for the board's dataset, a
+    setting names a plugin that is not there, or things do not fit together.
     """
-    table = _installed(table)
+    table = _installed(table, given or {})
     if not table.asks:
         raise UserError(f"nothing in {table.name} can be measured", " ".join(table.notes) or "see its settings")
     protectors = tuple(dict.fromkeys(ask.protector for ask in table.asks))
@@ -168,30 +168,34 @@ def resolve_table(
     )
 
 
-def _installed(table: Table) -> Table:
-    """The table without what needs plugins that are not there, which a note says."""
-    missing: set[str] = set()
+def _installed(table: Table, given: Mapping[str, str]) -> Table:
+    """The table without what needs plugins that are not there, which a note says.
 
-    def possible(ask: Ask) -> bool:
-        named = [("protector", ask.protector), *(("countermeasure", name) for name in ask.countermeasures)]
-        named += [("victim", ask.victim)] if ask.victim else []
-        absent = {
-            part.name
-            for kind, text in named
-            for term in selectors.parse(text)
-            for part in term.parts
-            if not part.name.startswith("@") and (kind, part.name) not in registry().entries
-        }
-        missing.update(absent)
-        return not absent
-
-    lines = tuple(
-        replace(line, asks={column: ask for column, ask in line.asks.items() if possible(ask)}) for line in table.lines
-    )
+    Raises UserError with the nearest names for one that only the settings ``given`` ask for: its user named it.
+    """
+    missing = {plugin for ask in table.asks for plugin in _missing(ask)}
     if not missing:
         return table
-    note = f"Not measured, because it is not installed: {', '.join(sorted(missing))}."
+    if given:
+        asked_anyhow = {plugin for ask in tables.table(table.name).asks for plugin in _missing(ask)}
+        for kind, name in sorted(missing - asked_anyhow):
+            registry().find(kind, name)
+    lines = tuple(
+        replace(line, asks={column: ask for column, ask in line.asks.items() if not _missing(ask)})
+        for line in table.lines
+    )
+    note = f"Not measured, because it is not installed: {', '.join(sorted(name for _, name in missing))}."
     return replace(table, lines=lines, notes=(*table.notes, note))
+
+
+def _missing(ask: Ask) -> set[tuple[str, str]]:
+    """Return the plugins that are asked for and not there, by kind and name."""
+    named = [("protector", ask.protector), *(("countermeasure", name) for name in ask.countermeasures)]
+    named += [("victim", ask.victim)] if ask.victim else []
+    plugins = {
+        (kind, part.name) for kind, text in named for term in selectors.parse(text) for part in term.parts
+    }  # fmt: skip
+    return {(kind, name) for kind, name in plugins if not name.startswith("@")} - registry().entries.keys()
 
 
 def _of_dataset(table: Table, base: Grid, request: Request) -> Table:
