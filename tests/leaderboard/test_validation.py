@@ -383,6 +383,34 @@ def test_authors_and_links_are_checked_before_anything_is_written(
     assert content(board) == before
 
 
+def test_a_submission_is_of_one_author(run: Run, board: Path, incoming: Path) -> None:
+    before = content(board)
+    first, *_ = sorted(incoming.iterdir())
+    first.write_text(
+        json.dumps(json.loads(first.read_text(encoding="utf-8")) | {"author": "B. Other"}), encoding="utf-8"
+    )
+    code, _, err = run("submit", *on_board(incoming, "--author", "A. Person", out=board))
+    assert (code, "the results are of several authors" in err) == (4, True)
+    assert content(board) == before
+
+
+def test_what_is_too_long_with_its_origin_is_refused(run: Run, board: Path, incoming: Path) -> None:
+    before = content(board)
+    link = f"https://example.org/{'a' * 170}"
+    for path in incoming.iterdir():
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields["environment"]["device"] = "Ω" * 190  # which alone fits
+        path.write_text(json.dumps(fields, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
+    code, _, err = run("submit", *on_board(incoming, "--author", "A" * 100, "--link", link, out=board))
+    assert (code, "is longer than 2,048 bytes with its author and link" in err) == (4, True)
+    assert content(board) == before
+
+
+def test_nothing_cannot_be_submitted(run: Run, board: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert run("submit", *on_board(tmp_path / "empty", out=board))[0] == 2
+
+
 def test_two_numbers_for_one_cell_have_no_silent_winner(run: Run, board: Path) -> None:
     [path] = (board / "results" / "none").glob("gray-*.json")
     fields = json.loads(path.read_text(encoding="utf-8"))
