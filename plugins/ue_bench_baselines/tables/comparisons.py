@@ -28,8 +28,14 @@ METHODS = {
     "TensorClog": "tensorclog",
 }
 WITH_PRESET = ("em", "entf", "hypo", "rem", "sep", "tap", "tensorclog")
+# What the tables have otherwise than our plugins at their defaults; that of APBench alone.
+OTHERWISE = {"HYPO": "norm=linf", "TensorClog": "eps=8/255"}
+APBENCH = {"NTGA": "surrogate=cnn"}
 PRESET = Setting("preset", "of protectors that train networks; micro is for CPUs", "paper", ("paper", "micro"))
-OTHERS = "Methods are at the settings of our plugins, which follow their own papers."
+OTHERS = (
+    "Methods are at the settings of our plugins, which follow their own papers, but for bounds and surrogates that are "
+    "known to be others."
+)
 
 
 def apbench(preset: str = "paper") -> Table:
@@ -74,7 +80,8 @@ def _table(name: str, title: str, source: str, preset: str, published: str, *not
     lines = []
     for method, cells in groupby(csv.DictReader(text.splitlines()), key=lambda row: row["method"]):
         printed = {row["countermeasure"]: float(row["accuracy"]) for row in cells}
-        protector = _protector(method, preset)
+        given = OTHERWISE | (APBENCH if name == "apbench-cifar10" else {})
+        protector = _protector(method, preset, given.get(method))
         asks = {column: Ask(protector, (column,)) for column in printed} if protector else {}
         lines.append(Line((method,), printed, asks, dataset=DATASET))
     return Table(
@@ -89,9 +96,11 @@ def _table(name: str, title: str, source: str, preset: str, published: str, *not
     )
 
 
-def _protector(method: str, preset: str) -> str | None:
-    """Return our selector for a printed method; None where it is not built."""
+def _protector(method: str, preset: str, given: str | None) -> str | None:
+    """Return our selector for a printed method, with the parameters ``given``; None where it is not built."""
     if method == "URP":
         return "noise[mode=class]"
     name = METHODS.get(method)
-    return f"{name}[preset=micro]" if preset == "micro" and name in WITH_PRESET else name
+    of_preset = "preset=micro" if preset == "micro" and name in WITH_PRESET else None
+    parameters = [text for text in (of_preset, given) if text]
+    return f"{name}[{','.join(parameters)}]" if name and parameters else name
