@@ -118,6 +118,9 @@ def test_transfer_needs_an_unseen_victim() -> None:
     }
     assert bare.notes[-1] == "acc_transfer is not measured without --set unseen=VICTIM."
     assert tables.table("raeg-table4", {"unseen": "vgg16"}).notes[-1] == "Unseen: vgg16."
+    for given in ({"unseen": "resnet9"}, {"unseen": "vgg16", "preset": "paper"}):
+        with pytest.raises(UserError, match=r"generators of preset=(micro|paper) see"):
+            tables.table("raeg-table4", given)
 
 
 def test_what_is_trained_has_the_preset() -> None:

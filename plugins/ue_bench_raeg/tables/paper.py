@@ -15,6 +15,8 @@ from typing import Literal
 
 from ue_bench.api import Ask, Line, Setting, Table, UserError, write_text
 
+from ..protector import Raeg
+
 PAPER = "RAEG (Invertible Image Dataset Protection)"
 HERE = "here"  # the measured column
 METHODS = {"RAEG": "raeg", "RAE-IGSM": "rae-igsm", "RAE-CW": "rae-cw", "RIT-IGSM": "rit-igsm"}
@@ -139,6 +141,11 @@ def table_3(preset: str = SHIPPED, weights: str | None = None) -> Table:
 
 def table_4(preset: str = SHIPPED, weights: str | None = None, training: str = "", unseen: str | None = None) -> Table:
     """Return Table 4: parts of the method left out."""
+    targets = Raeg(preset=_trained(preset)).target_names
+    if unseen in targets:
+        raise UserError(
+            f"generators of preset={_trained(preset)} see {unseen}", f"name one beside {', '.join(targets)}"
+        )
     attacks = tuple(_attack(attack, preset) for attack in ATTACKS if attack != "none")
     lines = []
     for row in _read("raeg_table4"):
