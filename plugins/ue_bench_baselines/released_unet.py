@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -32,7 +31,7 @@ def load_released(path: Path) -> UNet:
     """
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, LookupError, ValueError, UnpicklingError) as error:
+    except Exception as error:  # whatever the bytes of the file make of an unpickler
         raise UserError(f"{path.name} cannot be read as weights", HINT) from error
     return build(stored, path.name)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save as to_bytes
 
 from ue_bench.api import (
@@ -140,8 +140,8 @@ def load(path: Path, device: str) -> ComDefendNetwork:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
         with torch.device("meta"):  # no weights are drawn that would be overwritten
             network = ComDefendNetwork(record["divisor"])
-        network.load_state_dict(weights, assign=True)
-    except (OSError, SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        network.load_state_dict({name: value.float() for name, value in weights.items()}, assign=True)
+    except Exception as error:  # whatever the bytes of the file make of header, record and network
         raise UserError(
             f"{path} holds no networks of ComDefend", "'ue-bench purifier comdefend' writes them"
         ) from error

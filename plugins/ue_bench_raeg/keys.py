@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -31,6 +31,8 @@ def build(settings: dict[str, Any], weights: Mapping[str, Tensor]) -> TwoWay:
                 raise ValueError(f"no {name} {settings[name]!r}")
         if min(settings["depth"], settings["clamp"]) <= 0:
             raise ValueError("no such network")
+        if settings["depth"] > len(weights):
+            raise ValueError("it has fewer weights than its network")  # which is not built, then, whatever its depth
     if settings["width"] <= 0:
         raise ValueError("no such network")
     with torch.device("meta"):  # no weights are drawn that would be overwritten
@@ -57,7 +59,7 @@ def load_generator(path: Path) -> TwoWay:
             settings = json.loads(file.metadata()["generator"])
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
         return build(settings, weights)
-    except (OSError, SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
+    except Exception as error:  # whatever the bytes of the file make of header, settings and network
         raise UserError(f"{path} is not a generator", "'ue-bench raeg train' writes them") from error
 
 
@@ -72,5 +74,5 @@ def from_arrays(arrays: Mapping[str, NDArray[Any]]) -> TwoWay:
     try:
         settings = json.loads(arrays[SETTINGS].tobytes())
         return build(settings, {n: torch.from_numpy(np.array(v)) for n, v in arrays.items() if n != SETTINGS})
-    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+    except Exception as error:  # as above
         raise UserError("this key holds no generator", "recover with the key that 'ue-bench protect' wrote") from error
