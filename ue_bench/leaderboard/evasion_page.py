@@ -10,6 +10,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any
 
 from ..store.evasion import EvasionResult
@@ -86,7 +87,7 @@ def _unique(results: Iterable[EvasionResult]) -> list[EvasionResult]:
 def _by_accuracy(panel: EvasionPanel, clean: str) -> EvasionPanel:
     def place(row: str) -> tuple[bool, float, str]:
         means = [number.mean for number in panel.numbers[row].values()]
-        return row != clean, sum(means) / len(means), row
+        return row != clean, fmean(means), row
 
     rows = sorted(panel.numbers, key=place)
     return replace(panel, numbers={row: panel.numbers[row] for row in rows})
@@ -126,7 +127,7 @@ def _classifiers(board: BoardInfo, group: Sequence[EvasionPanel]) -> Classifiers
 
     def place(row: str) -> tuple[bool, bool, float, str]:
         means = [p.numbers[row][board.plain].mean for p in group if board.plain in p.numbers.get(row, {})]
-        return row != board.clean, len(means) < len(group), sum(means) / len(means) if means else 0.0, row
+        return row != board.clean, len(means) < len(group), fmean(means) if means else 0.0, row
 
     rows = sorted(dict.fromkeys(row for panel in group for row in panel.numbers), key=place)
     return Classifiers(

@@ -107,5 +107,5 @@ def bias_of_maximum(means: Sequence[float], errors: Sequence[float]) -> float:
     erf = math.erf
     points = [low + i * step for i in range(STEPS + 1)]
     below = [math.prod([0.5 * (1.0 + erf((x - mean) / scale)) for mean, scale in scaled]) for x in points]
-    area = step * (sum(below) - (below[0] + below[-1]) / 2)  # trapezoids: the ends are flat
+    area = step * (math.fsum(below) - (below[0] + below[-1]) / 2)  # trapezoids: the ends are flat
     return max(high - area - top, 0.0)

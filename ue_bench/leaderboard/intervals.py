@@ -33,7 +33,7 @@ def t_quantile(degrees: int) -> float:
         (5 * Z975**5 + 16 * Z975**3 + 3 * Z975) / 96,
         (3 * Z975**7 + 19 * Z975**5 + 17 * Z975**3 - 15 * Z975) / 384,
     )
-    return Z975 + sum(term / float(degrees) ** power for power, term in enumerate(terms, start=1))
+    return Z975 + math.fsum(term / float(degrees) ** power for power, term in enumerate(terms, start=1))
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def average_error(percents: Sequence[float], images: int, weights: Sequence[floa
         return math.nan
     clipped = (min(max(percent / 100, 0.0), 1.0) for percent in percents)
     shares = sorted(zip(clipped, weights or [1.0] * len(percents), strict=True))
-    total = sum(
+    total = math.fsum(
         a * p * b * (1 - q) * (1 if i == j else 2)
         for i, (p, a) in enumerate(shares)
         for j, (q, b) in enumerate(shares[i:], i)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,4 +119,4 @@ def _quantile(degrees: int, comparisons: int) -> float:
 
 
 def _mean(values: Mapping[int, float]) -> float:
-    return sum(values.values()) / len(values)
+    return fmean(values.values())

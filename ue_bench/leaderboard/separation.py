@@ -111,7 +111,7 @@ def separate(rows: Seeds, names: Sequence[str]) -> Separation:
     """Compare the rows ``names`` of one class, with the spread that all ``rows`` have in common."""
     several = [values for values in rows.values() if len(values) > 1]
     degrees = sum(len(values) - 1 for values in several)
-    pooled = sum((len(values) - 1) * variance(values) for values in several) / degrees if degrees else 0.0
+    pooled = math.fsum((len(values) - 1) * variance(values) for values in several) / degrees if degrees else 0.0
     spreads = tuple(_spread(name, rows[name], pooled) for name in names)
     count = len(names) * (len(names) - 1) // 2
     return Separation(spreads, tuple(compared(a, b, count) for a, b in combinations(spreads, 2)))

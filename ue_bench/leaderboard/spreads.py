@@ -67,5 +67,5 @@ def _pooled(cells: Sequence[Sequence[float]]) -> Spread:
     degrees = sum(len(values) - 1 for values in cells)
     if not degrees:
         return NONE
-    squares = sum(sum((v - fmean(values)) ** 2 for v in values) for values in cells)
+    squares = math.fsum((v - fmean(values)) ** 2 for values in cells for v in values)
     return Spread(math.sqrt(squares / degrees), degrees)

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from pydantic import ValidationError as PydanticError
@@ -174,7 +175,7 @@ class _Context:
             board,
             {r.dataset.fingerprint: r for r in (there or checked)},
             {r.key: r for r in there},
-            {place: sum(values) / len(values) for place, values in by_place.items()},
+            {place: fmean(values) for place, values in by_place.items()},
             frozenset(_place(r) for r in (*there, *checked) if r.protector == board.clean),
         )
 
