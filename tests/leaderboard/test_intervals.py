@@ -109,4 +109,11 @@ def test_intervals_of_rows_hold_the_truth(seeds: int, images: int) -> None:
 def test_the_page_has_the_table_of_coverage() -> None:
     lines = re.findall(r"^\| *([\d,]+) *\| *([\d.]+) *\|(.*)\|$", page("docs/results.md"), flags=re.MULTILINE)
     printed = [[images, spread, *(c.strip() for c in rest.split("|"))] for images, spread, rest in lines]
-    assert printed == cells_table()
+    made = cells_table()
+    assert [line[:2] for line in printed] == [line[:2] for line in made]
+    for told, found in zip(percents(printed), percents(made), strict=True):
+        assert abs(told - found) <= 1  # of 2,000 trials: other versions of NumPy draw others
+
+
+def percents(table: list[list[str]]) -> list[int]:
+    return [int(end) for line in table for cell in line[2:] for end in cell.split("–")]
