@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ from ue_bench_victims.pretrained import load
 
 from .helpers import damaged, fuzz, many, plain, users
 
-Write, Read = Callable[[Path], None], Callable[[Path], object]
+Write = Callable[[Path], None]
+Read = Callable[[Path], object]
 
 
 def write_hider(path: Path) -> None:
@@ -72,7 +74,7 @@ def read_victim(path: Path) -> None:
 def read_diffusion(path: Path) -> None:
     content = read_checkpoint(path)
     for form in READERS:
-        users(lambda form=form: convert(content, form))
+        users(partial(convert, content, form))
 
 
 FILES: dict[str, tuple[Write, Read]] = {
