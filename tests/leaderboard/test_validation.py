@@ -102,7 +102,7 @@ FORGED: dict[str, tuple[str, str]] = {
     "key of another cell": (text('"key": "', '"key": "0000'[:-1]), "key"),
     "key that is not its cell's": (json.dumps(plain() | {"key": "0" * 32}), "the key is not that of the cell"),
     "one name twice": (text('"seed": 0', '"seed": 0, "seed": 0'), "it says seed twice"),
-    "deep nesting of lists": ("[" * 1000 + "]" * 1000, ""),  # which Python 3.12 can read
+    "deep nesting of lists": ("[" * 1000 + "]" * 1000, "nested too deeply"),
     "deep nesting in the cell": (changed(cell__protector__parameters={"a": [[[[[[[[[[[[1]]]]]]]]]]]]}), "nested"),
     "number as text": (changed(seed="0"), "seed"),
     "truth as number": (changed(metrics__learned=1), "metrics.learned"),

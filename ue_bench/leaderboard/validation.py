@@ -97,10 +97,10 @@ def _read(path: Path) -> Result:
         raise _Refused("it is nested too deeply") from None
     except ValueError as error:
         raise _Refused(f"it is not JSON: {printable(str(error))}") from None
+    if _depth(plain) > DEEPEST:  # how deep JSON itself can be read is another number with every Python
+        raise _Refused("it is nested too deeply")
     if not isinstance(plain, dict):
         raise _Refused("it holds no object")
-    if _depth(plain) > DEEPEST:
-        raise _Refused("it is nested too deeply")
     version = plain.get("version")
     if type(version) is not int or version != SCHEMA:
         what = "of a newer version of ue-bench" if type(version) is int and version > SCHEMA else "without a cell"
