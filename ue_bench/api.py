@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .grid.surrogates import training_passes
     from .keys import json_ready
     from .leaderboard.figures import picture_grid
+    from .network_files import load_weights, save_weights
     from .progress import ProgressLine, usable_device
     from .seeds import derive
     from .store.image_readers import Stored, StoredNoise, open_noise, open_stored
@@ -91,6 +92,7 @@ _HOMES = {
     "kept_images": "atomic",
     "load_arrays": "atomic",
     "load_checkpoint": "atomic",
+    "load_weights": "network_files",
     "json_ready": "keys",
     "not_finite": "engine.divergence",
     "open_dataset": "grid.opening",
@@ -101,6 +103,7 @@ _HOMES = {
     "replacing": "atomic",
     "save_arrays": "atomic",
     "save_checkpoint": "atomic",
+    "save_weights": "network_files",
     "release": "contract.imageset",
     "ssim": "store.perturbation",
     "training_options": "cli.training",
@@ -169,6 +172,7 @@ __all__ = [
     "kept_images",
     "load_arrays",
     "load_checkpoint",
+    "load_weights",
     "not_finite",
     "open_dataset",
     "open_noise",
@@ -179,6 +183,7 @@ __all__ = [
     "replacing",
     "save_arrays",
     "save_checkpoint",
+    "save_weights",
     "ssim",
     "training_options",
     "training_passes",

@@ -6,7 +6,6 @@ the number of its steps.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -15,8 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save as to_bytes
 
 from ue_bench.api import (
     Context,
@@ -25,8 +22,9 @@ from ue_bench.api import (
     UserError,
     derive,
     load_checkpoint,
+    load_weights,
     save_checkpoint,
-    write_atomically,
+    save_weights,
 )
 
 from .comdefend_network import ComDefendNetwork, loss
@@ -127,22 +125,19 @@ def trained_file(data: ImageSet, recipe: ComDefendRecipe, ctx: Context) -> Path:
 
 def write(path: Path, network: ComDefendNetwork, record: dict[str, Any]) -> None:
     """Write the weights, with ``record`` in the file's metadata."""
-    weights = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
-    record_text = json.dumps({"divisor": network.divisor, **record}, allow_nan=False)
-    write_atomically(path, to_bytes(weights, {RECORD: record_text}))
+    save_weights(path, network.state_dict(), RECORD, {"divisor": network.divisor, **record})
 
 
 def load(path: Path, device: str) -> ComDefendNetwork:
     """Load the networks in a file of ``write``, in eval mode. Raises UserError when it is not one."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            record = json.loads(file.metadata()[RECORD])
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+
+    def build(record: dict[str, Any], weights: dict[str, torch.Tensor]) -> ComDefendNetwork:
         with torch.device("meta"):  # no weights are drawn that would be overwritten
             network = ComDefendNetwork(record["divisor"])
         network.load_state_dict({name: value.float() for name, value in weights.items()}, assign=True)
-    except Exception as error:  # whatever the bytes of the file make of header, record and network
-        raise UserError(
-            f"{path} holds no networks of ComDefend", "'ue-bench purifier comdefend' writes them"
-        ) from error
-    return network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+        return network
+
+    network = load_weights(
+        path, RECORD, build, "a file of ComDefend's networks", "'ue-bench purifier comdefend' writes them"
+    )
+    return network.to(device).to(memory_format=torch.channels_last)

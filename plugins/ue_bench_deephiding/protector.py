@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SHIPPED = Path(__file__).with_name("hider.safetensors")
 BATCH = 128
 BATCH_PIXELS = 2**22  # 2.5 GB
-TRAINING = ("train_steps", "hider", "lfc", "omega1", "omega2", "omega3", "hide_only", "per_image")
+TRAINING = ("start", "train_steps", "hider", "lfc", "omega1", "omega2", "omega3", "hide_only", "per_image")
 
 
 class DeepHiding(Protector):
@@ -37,7 +37,8 @@ class DeepHiding(Protector):
     How the shipped network was trained is in ``hider.json`` beside it. ``weights`` uses one of yours, as
     ``ue-bench deephiding train`` writes them. ``retrain=true`` trains one on the clean training set with hidden images
     of the same kind, which takes hours on a CPU; the parameters after it are the ablations of the paper, which shape
-    that training. ``hider=isgan`` trains the network of Table H, which hides the luminance only.
+    that training. ``start=shipped`` trains the shipped network further instead: some hundred steps show which way a
+    loss moves it. ``hider=isgan`` trains the network of Table H, which hides the luminance only.
 
     Published: 10.00 % (class-wise) and 15.36 % (sample-wise) accuracy of a ResNet-18 on CIFAR-10 under plain training
     (Deep Hiding, Table 1), with images from Stable Diffusion; here they are drawn procedurally unless others are given.
@@ -76,6 +77,9 @@ class DeepHiding(Protector):
     eps: Ratio = Field(8 / 255, gt=0, le=1, description="projection=linf: the radius on the [0, 1] scale")
     weights: InputPath | None = Field(None, description="a hiding network of 'ue-bench deephiding train'")
     retrain: bool = Field(False, description="train a hiding network instead of using the shipped one")
+    start: Literal["fresh", "shipped"] = Field(
+        "fresh", description="retrain: weights to begin from, drawn at random or the shipped network's"
+    )
     train_steps: int = Field(5_000, ge=1, description="retrain: optimizer steps")
     hider: Literal["hinet", "isgan"] = Field("hinet", description="retrain: the hiding network")
     lfc: bool = Field(True, description="retrain: with latent feature concentration (equation 7)")
@@ -98,7 +102,7 @@ class DeepHiding(Protector):
             raise ValueError("weights are those of a trained network: give them or retrain=true")
         if self.hide_only and given & {"lfc", "omega1", "omega2", "omega3"}:
             raise ValueError("hide_only=true leaves no weight of another loss")
-        if self.hider == "isgan" and given & {"lfc", "omega1", "omega2", "omega3", "hide_only", "per_image"}:
+        if self.hider == "isgan" and given & {"start", "lfc", "omega1", "omega2", "omega3", "hide_only", "per_image"}:
             raise ValueError("hider=isgan is trained with losses of its own")
         for field, condition, needed in [
             ("bank_size", self.mode == "sample", "mode=sample"),
@@ -113,7 +117,8 @@ class DeepHiding(Protector):
 
     def identity(self) -> dict[str, Any]:
         """Return the parameters, and the shipped weights where no others are used: other weights, other images."""
-        shipped = {} if self.retrain or self.weights else {"weights": digest_path(SHIPPED)}
+        others = self.weights or (self.retrain and self.start == "fresh")
+        shipped = {} if others else {"weights": digest_path(SHIPPED)}
         return {**super().identity(), **shipped}
 
     @property
@@ -122,6 +127,11 @@ class DeepHiding(Protector):
             return f"linf {round(self.eps * 255, 3):g}/255"
         # ISGAN's losses hold no radius, and what your weights were trained with is not known here.
         return "none" if self.weights or self.hider == "isgan" else "mse (8/255)^2"
+
+    @property
+    def origin(self) -> Path | None:
+        """The file of the network that ``retrain=true`` begins from; None for a fresh one."""
+        return SHIPPED if self.start == "shipped" else None
 
     @property
     def uses_networks(self) -> bool:

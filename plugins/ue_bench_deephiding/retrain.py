@@ -135,7 +135,8 @@ def train_on(protector: DeepHiding, data: ImageSet, ctx: Context, key: Any, targ
     recipe = protector.recipe(side, ctx.seed % 2**31)
     bank = protector.training_bank(data, TRAINING_BANK, (side, side), ctx)
     checkpoint = ctx.checkpoint_dir(key)
-    weights, record = fit(data, bank, recipe, ctx.device, ctx.precision == "bf16", checkpoint, ctx.report)
+    amp = ctx.precision == "bf16"
+    weights, record = fit(data, bank, recipe, ctx.device, amp, checkpoint, ctx.report, protector.origin)
     write_hider(target / "hider.safetensors", weights, recipe, record)
     shutil.rmtree(checkpoint)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 
-from ue_bench.api import json_ready, write_atomically
+from ue_bench.api import json_ready, save_weights, write_atomically
 
+from .networks import ENTRY
 from .recipe import Recipe
 
 
@@ -19,11 +19,8 @@ def write_network(path: Path, weights: dict[str, torch.Tensor], shape: dict[str,
 
     Half precision moves stego images by less than a rounding step of 8-bit images. Counters keep their integers.
     """
-    half = {
-        name: value.to("cpu", torch.float16 if value.is_floating_point() else value.dtype).contiguous()
-        for name, value in weights.items()
-    }
-    write_atomically(path, save(half, {"network": json.dumps(shape, allow_nan=False)}))
+    half = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
+    save_weights(path, half, ENTRY, shape)
 
 
 def write_hider(path: Path, weights: dict[str, torch.Tensor], recipe: Recipe, record: dict[str, Any]) -> None:

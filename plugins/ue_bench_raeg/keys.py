@@ -10,15 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from ue_bench.api import UserError, json_ready, write_atomically
+from ue_bench.api import UserError, json_ready, load_weights, save_weights, write_atomically
 
 from .encoder_decoder import KIND, create
 from .generator import TwoWay
 
+ENTRY = "generator"  # in a file's metadata
 SETTINGS = "settings"  # the array that says how the network is built
 CHOICES: dict[str, Any] = {"order": ("band", "channel"), "up_order": ("blocks_first", "haar_first")}
 
@@ -48,19 +47,12 @@ def write_generator(path: Path, weights: dict[str, Tensor], settings: dict[str, 
     that recovery has the same.
     """
     write_atomically(path.with_suffix(".json"), json.dumps(json_ready(record), indent=1, allow_nan=False) + "\n")
-    half = {name: value.to("cpu", torch.float16).contiguous() for name, value in weights.items()}
-    write_atomically(path, save(half, {"generator": json.dumps(settings, allow_nan=False)}))
+    save_weights(path, {name: value.half() for name, value in weights.items()}, ENTRY, settings)
 
 
 def load_generator(path: Path) -> TwoWay:
     """Load the generator in a file of ``write_generator``. Raises UserError when it is not one."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            settings = json.loads(file.metadata()["generator"])
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
-        return build(settings, weights)
-    except Exception as error:  # whatever the bytes of the file make of header, settings and network
-        raise UserError(f"{path} is not a generator", "'ue-bench raeg train' writes them") from error
+    return load_weights(path, ENTRY, build, "a generator", "'ue-bench raeg train' writes them")
 
 
 def to_arrays(network: TwoWay) -> dict[str, NDArray[Any]]:
@@ -74,5 +66,5 @@ def from_arrays(arrays: Mapping[str, NDArray[Any]]) -> TwoWay:
     try:
         settings = json.loads(arrays[SETTINGS].tobytes())
         return build(settings, {n: torch.from_numpy(np.array(v)) for n, v in arrays.items() if n != SETTINGS})
-    except Exception as error:  # as above
+    except Exception as error:  # whatever the bytes of a key make of settings and network
         raise UserError("this key holds no generator", "recover with the key that 'ue-bench protect' wrote") from error

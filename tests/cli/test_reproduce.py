@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from ue_bench.catalogue import tables
 from ue_bench.catalogue.registry import Registry, registry
+from ue_bench.cli.reproduce import BETWEEN
 from ue_bench.contract.registration import Register
 from ue_bench.contract.table import Ask, Line, Setting, Table
 
@@ -133,6 +135,35 @@ def test_printed_and_measured_stand_side_by_side(ue_bench: Command, computed: li
     # The same cell as that of ``run``.
     again = ue_bench("run", "-P", "none", "-C", "gray", *SETTING, "--json")
     assert accuracy["mean"] in [r["metrics"]["accuracy_last"] for r in again.json]
+
+
+def test_columns_are_chosen(ue_bench: Command, computed: list[str]) -> None:
+    done = ue_bench("reproduce", "hidden", "--columns", "vanilla", "--json", *SETTING)
+    assert done.json["columns"] == ["vanilla"]
+    assert done.json["rows"][0]["printed"] == {"vanilla": 94.6}
+    assert [task.rsplit("/", 3)[0] for task in computed if not task.startswith("protect")] == [f"{DEMO}/none/vanilla"]
+    assert not any("gray" in note for note in done.json["notes"])
+    both = ue_bench("reproduce", "hidden", "--columns", " vanilla, gray ", "--json", *SETTING).json
+    assert both["columns"] == ["gray", "vanilla"]  # in the order of the table
+    assert "plain, gray: misprinted." in both["notes"]
+
+
+def test_lines_without_a_chosen_column_are_left_out(ue_bench: Command, computed: list[str]) -> None:
+    done = ue_bench("reproduce", "shown", "--columns", "paper", *WITHOUT_VICTIM)
+    assert done.code == 2
+    assert "nothing in shown can be measured" in done.err
+    assert ue_bench("reproduce", "shares", "--columns", "0 %", "--json", *WITHOUT_VICTIM).json["columns"] == ["0 %"]
+
+
+def test_names_of_columns_may_hold_commas() -> None:
+    assert re.split(BETWEEN, "a[b=1,c=2],d, e") == ["a[b=1,c=2]", "d", " e"]
+
+
+@pytest.mark.parametrize("columns", ["grey", "gray,,grey", ","])
+def test_unknown_columns_are_refused_with_their_neighbours(columns: str, ue_bench: Command) -> None:
+    found = ue_bench("reproduce", "hidden", "--columns", columns, *SETTING)
+    assert found.code == 2
+    assert "hidden has no column" in found.err
 
 
 def test_settings_reach_the_table(ue_bench: Command, computed: list[str]) -> None:

@@ -193,7 +193,7 @@ class TestPurify:
             save_file({"x": torch.zeros(1)}, path)
         else:
             path.write_bytes(content)
-        with pytest.raises(UserError, match="holds no networks of ComDefend"):
+        with pytest.raises(UserError, match="is not a file of ComDefend's networks"):
             purify(ComDefend(weights=path), images)
 
 

@@ -146,6 +146,8 @@ def test_hidden_images_that_say_nothing_about_the_class(data: ImageSet, ctx: Con
         ({"hidden": "next_class", "tpc": False}, "tpc needs hidden=procedural"),
         ({"weights": "x", "retrain": True}, "give them or retrain=true"),
         ({"lfc": False}, "lfc needs retrain=true"),
+        ({"start": "shipped"}, "start needs retrain=true"),
+        ({"retrain": True, "hider": "isgan", "start": "shipped"}, "losses of its own"),
         ({"omega1": 0.1}, "omega1 needs retrain=true"),
         ({"hider": "isgan"}, "hider needs retrain=true"),
         ({"retrain": True, "lfc": False, "omega3": 1e-3}, "omega3 needs lfc=true"),

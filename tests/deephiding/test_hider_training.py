@@ -167,6 +167,23 @@ def test_retraining_protects_and_is_kept(ctx: Context, monkeypatch: pytest.Monke
     assert list((ctx.artifacts / "plugin").iterdir()) == [made]
 
 
+def test_retraining_may_begin_from_the_shipped_network(
+    ctx: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = smooth_set(12, (8, 8))
+    monkeypatch.setattr(retrain, "TRAINING_BANK", 2)
+    further, fresh = (DeepHiding(retrain=True, train_steps=1, **more) for more in ({"start": "shipped"}, {}))
+    assert further.identity()["weights"] == DeepHiding().identity()["weights"]
+    assert "weights" not in fresh.identity()
+    begun = further.network(data, ctx).state_dict()
+    origin = DeepHiding().network(data, ctx).state_dict()
+    other = fresh.network(data, ctx).state_dict()
+    moved, apart = (
+        max(float((found[name] - value).abs().max()) for name, value in origin.items()) for found in (begun, other)
+    )
+    assert 0 < moved < 1e-3 < apart  # one step of Adam at 10^-4.5
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_retraining_moves_the_images(ctx: Context) -> None:

@@ -104,6 +104,9 @@ def test_columns_are_countermeasures_and_lines_protectors(name: str) -> None:
 def test_hiding_networks_are_trained_for_so_many_steps(name: str) -> None:
     protectors = [line.protectors[0] for line in made(name, steps="7").lines if line.protectors[0] != "none"]
     assert all("retrain=true,train_steps=7" in selector for selector in protectors)
+    if name != "tableH":  # whose network is another
+        further = [line.protectors[0] for line in made(name, start="shipped").lines]
+        assert all("start=shipped" in selector for selector in further if selector != "none")
     with pytest.raises(UserError, match="steps=many is no number of steps"):
         made(name, steps="many")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,9 @@ from .common import (
 if TYPE_CHECKING:
     from ..contract.table import Table
     from ..grid.filling import FillOptions
+
+
+BETWEEN = r",(?![^\[]*\])"  # a comma outside of the parameters of a plugin
 
 
 class ReproduceCommand(click.Command):
@@ -53,6 +57,8 @@ class ReproduceCommand(click.Command):
 @click.argument("table_name", metavar="[TABLE]", required=False)
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE",
               help="A setting of the table; 'reproduce TABLE --help' lists them. May be repeated.")  # fmt: skip
+@click.option("--columns", default="", help="Columns to compute and print, such as 'vanilla,jpeg[quality=10]'; all "
+              "by default. Means are then over these.")  # fmt: skip
 @setting_options
 @evasion_only_options
 @jobs_option
@@ -67,6 +73,7 @@ def command(
     /,
     table_name: str | None,
     settings: tuple[str, ...],
+    columns: str,
     images: int | None,
     transfer: bool,
     jobs: int | None,
@@ -82,7 +89,7 @@ def command(
     computed again.
 
     \b
-    ue-bench reproduce tableD --board cifar10-micro --set natural=photos
+    ue-bench reproduce tableD --board cifar10-micro --set natural=photos --columns vanilla,median
     """
     from ..catalogue import tables
     from ..grid.progress import Progress
@@ -97,6 +104,8 @@ def command(
         raise UserError("--json and --markdown exclude each other", "choose one")
     given = _given(settings)
     table = tables.table(table_name, given)
+    if columns:
+        table = table.of_columns([name.strip() for name in re.split(BETWEEN, columns) if name.strip()])
     _refuse_unused(ctx, table)
     left_out = [line.name for line in table.lines if not line.asks]
     if left_out:

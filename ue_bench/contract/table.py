@@ -6,10 +6,12 @@ and takes the table's settings as keyword arguments, all of them text with a def
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
+
+from ..errors import UserError, did_you_mean
 
 Kind = Literal["training", "features", "evasion"]
 Unit = Literal["percent", "dB", "ssim", "cosine"]
@@ -151,3 +153,23 @@ class Table:
     def datasets(self) -> tuple[str, ...]:
         """The datasets that lines are of, each once."""
         return tuple(dict.fromkeys(line.dataset for line in self.lines if line.dataset))
+
+    def of_columns(self, wanted: Collection[str]) -> Table:
+        """Return the table of the columns ``wanted`` alone, without notes on others and on means over all.
+
+        Lines that have none of them are left out. Raises UserError with the nearest names when there is no such column.
+        """
+        for column in wanted or ("",):
+            if column not in self.columns:
+                raise UserError(f"{self.name} has no column {column!r}", did_you_mean(column, list(self.columns)))
+        gone = tuple(f"{column}:" for column in ("mean", *self.columns) if column not in wanted)
+        lines = [
+            replace(
+                line,
+                printed={column: number for column, number in line.printed.items() if column in wanted},
+                asks={column: ask for column, ask in line.asks.items() if column in wanted},
+                notes=tuple(note for note in line.notes if not note.startswith(gone)),
+            )
+            for line in self.lines
+        ]
+        return replace(self, lines=tuple(line for line in lines if line.printed or line.asks))

@@ -8,6 +8,7 @@ from .printed import (
     NATURAL,
     PAPER,
     SHORT,
+    START,
     STEPS,
     VICTIMS,
     elsewhere,
@@ -28,20 +29,20 @@ EXCHANGED = (
 )
 
 
-def table_a(steps: str = "5000") -> Table:
+def table_a(steps: str = "5000", start: str = "fresh") -> Table:
     """Return Table A: weight of the low-frequency loss."""
-    return _weights("tableA", "weight of the low-frequency loss", steps)
+    return _weights("tableA", "weight of the low-frequency loss", steps, start)
 
 
-def table_b(steps: str = "5000") -> Table:
+def table_b(steps: str = "5000", start: str = "fresh") -> Table:
     """Return Table B: weight of the revealing loss."""
-    return _weights("tableB", "weight of the revealing loss", steps)
+    return _weights("tableB", "weight of the revealing loss", steps, start)
 
 
-def table_c(steps: str = "5000") -> Table:
+def table_c(steps: str = "5000", start: str = "fresh") -> Table:
     """Return Table C: weight of the concentration loss."""
     notes = {("Ours(S)", "0.001"): {"median": "equal to the mean filter, a copy error perhaps"}}
-    return _weights("tableC", "weight of the concentration loss", steps, notes)
+    return _weights("tableC", "weight of the concentration loss", steps, start, notes)
 
 
 def table_d(natural: str | None = None) -> Table:
@@ -177,12 +178,12 @@ def table_j() -> Table:
     return Table("tableJ", title, f"{PAPER}, Table J", ("images",), tuple(lines))
 
 
-def table_k(steps: str = "5000") -> Table:
+def table_k(steps: str = "5000", start: str = "fresh") -> Table:
     """Return Table K: losses of the hiding network."""
     protectors = {
         "clean data": "none",
-        "L_hide only": selector("Ours(C)", retrained(steps), "hide_only=true"),
-        "L_total": selector("Ours(C)", retrained(steps)),
+        "L_hide only": selector("Ours(C)", retrained(steps, start), "hide_only=true"),
+        "L_total": selector("Ours(C)", retrained(steps, start)),
     }
     notes = {"L_hide only": {"gaussian-filter": "equal to the median filter, a copy error perhaps"}}
     lines = [
@@ -195,19 +196,21 @@ def table_k(steps: str = "5000") -> Table:
         f"{PAPER}, Table K",
         ("training",),
         tuple(lines),
-        settings=(STEPS,),
+        settings=(STEPS, START),
         mean=True,
     )
 
 
-def _weights(name: str, title: str, steps: str, notes: dict[tuple[str, str], dict[str, str]] | None = None) -> Table:
+def _weights(
+    name: str, title: str, steps: str, start: str, notes: dict[tuple[str, str], dict[str, str]] | None = None
+) -> Table:
     """Return a table that varies the weight of one loss."""
     lines = []
     for (setting, weight, value, default), printed_rows in groups(
         rows(name), "setting", "parameter", "value", "is_default"
     ):
         changed = "" if default == "1" else f"{weight}={value}"
-        protector = selector(setting, retrained(steps), changed)
+        protector = selector(setting, retrained(steps, start), changed)
         said = (notes or {}).get((setting, value))
         lines.append(line((setting, f"{weight}={value}"), printed_rows, protector, notes=said))
     return Table(
@@ -216,6 +219,6 @@ def _weights(name: str, title: str, steps: str, notes: dict[tuple[str, str], dic
         f"{PAPER}, Table {name[-1]}",
         ("method", "weight"),
         tuple(lines),
-        settings=(STEPS,),
+        settings=(STEPS, START),
         mean=True,
     )

@@ -7,6 +7,7 @@ from ue_bench.api import Ask, Line, Setting, Table, UserError
 from .printed import (
     NATURAL,
     PAPER,
+    START,
     STEPS,
     VICTIMS,
     elsewhere,
@@ -121,7 +122,7 @@ def table_3(preset: str = "paper") -> Table:
     )
 
 
-def table_4(steps: str = "5000", natural: str | None = None) -> Table:
+def table_4(steps: str = "5000", start: str = "fresh", natural: str | None = None) -> Table:
     """Return Table 4: accuracy without parts of the method."""
     lines = []
     for (setting, lfc, tpc, diffusion), printed_rows in groups(
@@ -130,7 +131,7 @@ def table_4(steps: str = "5000", natural: str | None = None) -> Table:
         hidden = "" if tpc == "1" else "tpc=false"
         if diffusion == "0":
             hidden = natural_images(setting, natural) if natural else ""
-        protector = selector(setting, hidden, retrained(steps), "" if lfc == "1" else "lfc=false")
+        protector = selector(setting, hidden, retrained(steps, start), "" if lfc == "1" else "lfc=false")
         parts = ", ".join(
             f"{part} {'on' if value == '1' else 'off'}"
             for part, value in (("LFC", lfc), ("TPC", tpc), ("SD+C", diffusion))
@@ -150,7 +151,7 @@ def table_4(steps: str = "5000", natural: str | None = None) -> Table:
         ("method", "parts"),
         tuple(lines),
         notes=without(lines, NATURAL),
-        settings=(STEPS, NATURAL),
+        settings=(STEPS, START, NATURAL),
         mean=True,
     )
 

@@ -29,6 +29,12 @@ COUNTERMEASURES = {
 }
 MODES = {"Ours(S)": "mode=sample", "Ours(C)": ""}  # class-wise is the default
 STEPS = Setting("steps", "optimizer steps of every hiding network that is trained", "5000")
+START = Setting(
+    "start",
+    "weights that training begins from: drawn at random, or the shipped network's",
+    "fresh",
+    ("fresh", "shipped"),
+)
 NATURAL = Setting("natural", "photographs for lines that hide natural images: a folder of images or Parquet files")
 VICTIMS = (
     Setting("resnet18", "victim in the place of ResNet-18", "resnet18"),
@@ -96,11 +102,11 @@ def selector(setting: str, *parameters: str) -> str:
     return f"deephiding[{given}]" if given else "deephiding"
 
 
-def retrained(steps: str) -> str:
+def retrained(steps: str, start: str = "fresh") -> str:
     """Return the parameters of a protector that trains a hiding network of its own."""
     if not steps.isdecimal() or int(steps) < 1:
         raise UserError(f"steps={steps} is no number of steps", "write a whole number, such as steps=5000")
-    return f"retrain=true,train_steps={int(steps)}"
+    return f"retrain=true,train_steps={int(steps)}" + (f",start={start}" if start != "fresh" else "")
 
 
 def natural_images(setting: str, folder: str) -> str:
