@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ue_bench.api import Context, UserError
-from ue_bench.owner.audit import read_bound
+from ue_bench.contract.bounds import read_bound
 from ue_bench_baselines.lsp import LSP, assign
 
 from .helpers import difference, image_set, random_set

@@ -81,6 +81,15 @@ def test_interval_of_a_share_is_over_seeds_paired_with_the_clean_row() -> None:
     assert back.mean.half_width == pytest.approx(0.0, abs=1e-3)
 
 
+def test_a_clean_seed_at_chance_does_not_decide_the_interval() -> None:
+    columns = [Column("vanilla", {0: 50.0, 1: 46.0}, {0: 90.0, 1: 10.0})]
+    back = recovery(columns, 10.0, 10**12)
+    assert back is not None
+    # Each seed against the clean mean, 50: (100, 90) % of 40 points.
+    assert back.mean.mean == pytest.approx(95)
+    assert back.mean.half_width == pytest.approx(12.706 * 5, rel=1e-3)
+
+
 def test_interval_of_a_share_at_one_seed_is_of_the_test_set() -> None:
     # row 50 +- 0.5, clean 90 +- 0.3: 100/80 * hypot(0.5, 0.5 * 0.3) * 1.96
     back = recovery([Column("vanilla", {0: 50.0}, {0: 90.0})], 10.0, 10_000)

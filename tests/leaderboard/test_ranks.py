@@ -36,9 +36,15 @@ def test_few_columns_tell_no_rows_apart() -> None:
 
 def test_rows_are_paired_by_the_seeds_that_both_have() -> None:
     first: Table = {"a": {0: 10.0, 1: 12.0}, "b": {0: 20.0, 1: 22.0}}
-    second: Table = {"a": {1: 2.0, 2: 3.0}, "b": {1: 2.0}}
-    assert paired(first, second).tolist() == [[10.0, 20.0]]
-    assert paired(first, {"a": {7: 1.0}, "b": {8: 1.0}}).tolist() == [[10.0, 20.0]]  # of means: 11 and 21
+    second: Table = {"a": {0: 1.0, 1: 2.0, 2: 90.0}, "b": {0: 3.0, 1: 2.0}}
+    assert paired(first, second).tolist() == [[9.0, 17.0], [10.0, 20.0]]
+
+
+@pytest.mark.parametrize("seeds", [(1, 1), (7, 8)])
+def test_means_over_all_seeds_are_compared_where_fewer_than_two_are_shared(seeds: tuple[int, int]) -> None:
+    first: Table = {"a": {0: 10.0, 1: 12.0}, "b": {0: 20.0, 1: 22.0}}
+    second: Table = {"a": {seeds[0]: 1.0}, "b": {seeds[1]: 1.0}}
+    assert paired(first, second).tolist() == [[10.0, 20.0]]  # 11 and 21, each less 1
 
 
 def test_many_rows_at_once_are_compared_as_pairs_are() -> None:

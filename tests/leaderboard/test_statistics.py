@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from ue_bench.leaderboard.badges import HERE, REPORTED
+from ue_bench.leaderboard.bounds import UNBOUNDED
 from ue_bench.leaderboard.intervals import average_error
 from ue_bench.leaderboard.statistics import panels
 
@@ -132,12 +134,39 @@ def test_budget_counts_each_protected_set_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("declared", "measured", "exceeds"),
-    [("linf 8/255", 8, False), ("linf 8/255", 9, True), ("l2 1.0", 200, False), ("none", 255, False)],
+    ("declared", "changes", "exceeded"),
+    [
+        ("linf 8/255", {"linf_max": 8}, ""),
+        ("linf 8/255", {"linf_max": 9}, "Linf 9"),
+        ("l2 1.0", {"linf_max": 200, "l2_mean": 1.1}, ""),  # rounding alone may add a tenth
+        ("l2 1.0", {"l2_mean": 1.2}, "mean L2 1.2"),
+        ("l2 1.0 at 32x32", {"l2_mean": 50.0}, "mean L2 50"),
+        ("l2 1.0 at 224x224", {"l2_mean": 50.0}, ""),  # says nothing of images of this size
+        ("pixels 1", {"l0_mean": 1.0}, ""),
+        ("pixels 1", {"l0_mean": 1.01}, "mean L0 1.01"),
+        ("rms 6/255", {"rms": 6.5}, ""),
+        ("rms 6/255", {"rms": 6.6}, "RMS 6.6"),
+        ("mse (8/255)^2", {"rms": 8.5}, ""),
+        ("mse (1/255)^2", {"rms": 7.5}, "RMS 7.5"),
+        ("none", {"linf_max": 255}, ""),
+        ("whatever 3", {"linf_max": 255}, ""),
+    ],
 )
-def test_measured_against_declared(declared: str, measured: int, exceeds: bool) -> None:
-    [panel] = panels([result(declared=declared, linf_max=measured)], BOARD)
-    assert panel.rows[0].budget.exceeds is exceeds
+def test_measured_against_declared(declared: str, changes: dict[str, Any], exceeded: str) -> None:
+    [panel] = panels([result(declared=declared, **changes)], BOARD)
+    budget = panel.rows[0].budget
+    assert (budget.exceeded, budget.exceeds) == (exceeded, bool(exceeded))
+    assert (budget.perturbation_class == UNBOUNDED) == bool(exceeded or declared in ("none", "whatever 3"))
+
+
+def test_reported_seeds_do_not_move_what_was_measured_here() -> None:
+    here = [result("em", c, 20.0) for c in BOARD.countermeasures]
+    theirs = [result("em", "vanilla", 90.0, seed=1), result("em", "gray", 90.0), result("ar", "vanilla", 50.0)]
+    [panel] = panels([*here, *theirs], BOARD, {r.key: REPORTED for r in theirs})
+    rows = {row.protector: row for row in panel.rows}
+    assert (rows["em"].cells["vanilla"].mean, rows["em"].cells["vanilla"].n) == (20.0, 1)
+    assert rows["em"].cells["gray"].mean == 90.0  # what nobody measured here stands, and counts in no mean
+    assert (rows["em"].badge, rows["ar"].badge) == (HERE, REPORTED)
 
 
 def test_unchanged_images_have_no_psnr() -> None:

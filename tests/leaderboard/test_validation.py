@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from ue_bench.catalogue import boards, protocols
+from ue_bench.catalogue.registry import registry
 from ue_bench.cli.main import main
 from ue_bench.grid.cell import protocol_identity
 from ue_bench.keys import digest
@@ -82,6 +83,13 @@ def reference(accuracy: float) -> str:
     return json.dumps(fields)
 
 
+def clean_but_changed() -> str:
+    """A clean cell of another seed, whose images were changed."""
+    fields = json.loads(reference(71.0))
+    fields["budget"] |= {"linf_max": 80, "linf_mean": 80.0, "rms": 50.0, "l2_mean": 9.0, "psnr": 14.15}
+    return json.dumps(fields)
+
+
 ONE = {"metrics__accuracy_last": 1.0, "metrics__accuracy_peak": 1.0}
 FORGED: dict[str, tuple[str, str]] = {
     "accuracy of a share of one": (changed(**ONE), "is far below guessing"),
@@ -121,6 +129,8 @@ FORGED: dict[str, tuple[str, str]] = {
     "user and host": (changed(dataset__source="me@workstation"), "name of a host or user"),
     "path as commit": (changed(environment__commit="main"), "environment.commit is no version or commit"),
     "formula as name": (changed(dataset__source="=HYPERLINK(1)"), "begins like a spreadsheet formula"),
+    "path within a text": (changed(dataset__source="see/home/user/images"), "dataset.source holds a path"),
+    "path as author": (changed(author="/home/x"), "author holds a path"),
     "formula as author": (changed(author="@SUM(A1)"), "author begins like a spreadsheet formula"),
     "control character": (changed(dataset__source="CIFAR\u001b[2J"), "holds a control character"),
     "reversed text": (changed(dataset__source="CIFAR\u202e01"), "holds a control character"),
@@ -181,6 +191,7 @@ FORGED: dict[str, tuple[str, str]] = {
         "is written em[preset=micro]",
     ),
     "no reference": (without_reference(), "there is no clean reference, none under gray+jpeg[quality=10]"),
+    "clean row of changed images": (clean_but_changed(), "is the clean reference, and its images were changed"),
     "reference that is too good": (reference(93.0), "none under vanilla is 93.00"),
     "other number for a cell of the board": (
         changed(metrics__accuracy_last=69.5, metrics__accuracy_peak=69.5),
@@ -298,6 +309,54 @@ def test_a_plugin_that_is_not_here_needs_its_distribution_named(run: Run, tmp_pa
     assert "1 new results" in err
 
 
+ELSEWHERE = {"distributions": {"protector/mine": "mine-protector 1.0"}, "id": plain()["id"].replace(
+    "em[preset=micro]", "mine")} | {"protector": "mine", "cell__protector__name": "mine"}  # fmt: skip
+FOREIGN: dict[str, tuple[dict[str, Any], str]] = {
+    "shorter training": ({"cell__protocol__epochs": 1}, "is not that of protocol micro v2"),
+    "no learning": ({"cell__protocol__learning_rate": 0.0}, "is not that of protocol micro v2"),
+    "peak after the end": ({"metrics__peak_epoch": 900.0}, "its peak is in epoch 900 of 8"),
+    "another victim": ({"cell__victim__parameters": {"blocks": 9}}, "its victim is called resnet9[blocks=1]"),
+    "another countermeasure": ({"cell__countermeasure__parameters": {"eps": 0}}, "its countermeasure is called gray"),
+    "Linf over the declared one": ({"budget__linf_max": 40}, "its measured Linf 40 exceeds"),
+    "L2 over the declared one": ({"budget__declared": "l2 1.0", "budget__l2_mean": 50.0}, "its measured mean L2 50"),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_plugin_that_is_not_here_excuses_nothing_else(run: Run, tmp_path: Path, name: str) -> None:
+    changes, why = FOREIGN[name]
+    path = tmp_path / "mine.json"
+    path.write_text(changed(**ELSEWHERE | changes), encoding="utf-8")
+    assert why in refused(run, path)
+
+
+def test_a_file_that_is_not_here_excuses_nothing_else(run: Run, tmp_path: Path) -> None:
+    new = {"protector": "precomputed[path=x.npy#01234567]", "cell__protector__name": "precomputed"}
+    ident = plain()["id"].replace("em[preset=micro]", new["protector"])
+    path = tmp_path / "mine.json"
+    revision = registry().find("protector", "precomputed").plugin_class.revision
+    sound = {**new, "id": ident, "cell__protector__revision": revision, "budget__declared": "none"}
+    path.write_text(changed(**sound), encoding="utf-8")
+    assert run("validate", *on_board(path))[0] == 0
+    path.write_text(changed(**sound, cell__protocol__epochs=1), encoding="utf-8")
+    assert "is not that of protocol micro v2" in refused(run, path)
+
+
+def test_an_architecture_that_is_not_here_may_ask_for_rates(run: Run, board: Path, tmp_path: Path) -> None:
+    """Its clean cell is refused for nothing but the row it would be held to."""
+    fields = plain("none", "vanilla")
+    fields["cell"]["victim"] = {"name": "mine", "parameters": {}, "revision": 1}
+    fields["cell"]["protocol"] |= {"learning_rate": 0.001, "weight_decay": 0.0}
+    fields |= {"victim": "mine", "distributions": {"victim/mine": "mine-victim 1.0"}, "key": digest(fields["cell"])}
+    fields["id"] = fields["id"].replace("resnet9[blocks=1]", "mine")
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(fields), encoding="utf-8")
+    assert run("validate", *on_board(path, out=board))[0] == 0
+    fields["cell"]["protocol"]["epochs"] = 1
+    path.write_text(json.dumps(fields | {"key": digest(fields["cell"])}), encoding="utf-8")
+    assert "is not that of protocol micro v2" in refused(run, path)
+
+
 def test_json_has_all_three_lists(run: Run, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("[]", encoding="utf-8")
     code, out, _ = run("validate", *on_board(tmp_path, "--json"))
@@ -360,10 +419,35 @@ def test_another_author_reproduces_and_the_same_one_does_not(run: Run, board: Pa
     again = incoming / "vanilla.json"
     assert run("submit", *on_board(again, "--author", "A. Person", out=board))[0] == 4
     assert run("submit", *on_board(again, out=board))[0] == 4
+    code, _, err = run("submit", *on_board(again, "--author", "B. Other", out=board))
+    assert (code, "is a copy of the result that the board has" in err) == (4, True)
+    for path in (again, incoming / "gray.json"):
+        measured_again(path)
     code, _, err = run("submit", *on_board(again, incoming / "gray.json", "--author", "B. Other", out=board))
     assert (code, "0 results added, 2 reproduced" in err) == (0, True)
     assert len(submissions(board)) == 2
     assert "reproduced (2 of 3 results)" in (board / "README.md").read_text(encoding="utf-8")
+
+
+def measured_again(path: Path) -> None:
+    """Write the result of another run of that cell, which ended in the same numbers."""
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    fields["finished"] = "2026-01-01T00:00:00+00:00"
+    fields["cost"]["train_seconds"] += 1.5
+    path.write_text(json.dumps(fields), encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["finished", "cost"])
+def test_a_copy_does_not_reproduce_what_the_board_measured(run: Run, board: Path, tmp_path: Path, name: str) -> None:
+    [path] = (board / "results" / "none").glob("gray-*.json")
+    copy = tmp_path / path.name
+    copy.write_bytes(path.read_bytes())
+    measured_again(copy)
+    fields = json.loads(copy.read_text(encoding="utf-8"))
+    fields[name] = json.loads(path.read_text(encoding="utf-8"))[name]
+    copy.write_text(json.dumps(fields), encoding="utf-8")
+    code, _, err = run("submit", *on_board(copy, "--author", "A. Person", out=board))
+    assert (code, "is a copy of the result" in err) == (4, True)
 
 
 def test_a_damaged_list_of_submissions_stops_everything(run: Run, board: Path, incoming: Path) -> None:

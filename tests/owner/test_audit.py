@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ue_bench.contract.bounds import read_bound
 from ue_bench.errors import UserError, ValidationError
-from ue_bench.owner.audit import Audit, AuditReport, Batch, Names, exceeds, read_bound, text
+from ue_bench.owner.audit import Audit, AuditReport, Batch, Names, exceeds, text
 from ue_bench.owner.pairs import of_arrays, of_folders
 from ue_bench.store.image_readers import open_stored
 

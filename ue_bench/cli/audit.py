@@ -45,7 +45,8 @@ def command(
     \b
     ue-bench audit photos protected --budget 'linf 8/255'
     """
-    from ..owner.audit import Audit, read_bound, text
+    from ..contract.bounds import read_bound
+    from ..owner.audit import Audit, text
     from ..progress import ProgressLine
 
     audit = Audit(map(read_bound, budgets))

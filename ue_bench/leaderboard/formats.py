@@ -184,7 +184,7 @@ def remarks(panel: Panel) -> list[str]:
     lines += controls(panel)
     over = [row.protector for row in panel.rows if row.budget.exceeds]
     if over:
-        lines.append(f"Measured Linf exceeds the declared budget: {', '.join(over)}.")
+        lines.append(f"Measured perturbations exceed the declared budget: {', '.join(over)}.")
     idle = [f"{c.protector} under {c.countermeasure}" for c in cells if any(not r.metrics.learned for r in c.results)]
     if idle:
         count = "1 cell ended at chance on its" if len(idle) == 1 else f"{len(idle)} cells ended at chance on their"

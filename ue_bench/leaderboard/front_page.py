@@ -1,14 +1,15 @@
-"""Say what a panel shows, in sentences that hold at 95 % together, and in a table for the front page of a project.
+"""Say what a panel shows: a table for the front page of a project, and sentences with how often seeds bear them out.
 
-A sentence names a countermeasure that breaks a protector, or one that does not, only where that is certain: where an
-interval of the recovered share lies on one side of 80 %. All cells of the panel share an error of 5 % (Bonferroni). At
-n = 1 the intervals are of the test set alone, and the sentences say so.
+A protector is broken by a countermeasure that gives back at least 80 % of the clean accuracy above chance at every seed
+that was measured, and survives one that gives back less at every seed. Where seeds disagree, that is all that is said.
+How sure this is shows where cells have several seeds: in how many of them these agree. No interval is claimed for a
+cell of one seed, because none holds for all: seeds of most cells lie a point apart, and those of a few, in which a
+network is between two solutions, up to twenty-six.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,23 +19,26 @@ from .bounds import UNBOUNDED
 from .cell_summary import EARLY
 from .headline import BROKEN
 from .print_agreement import SHORT_HEADS, short_lines
-from .ranks import LEVEL
 from .statistics import Panel, Row
 from .summary import lines
 from .tables import pipes, plain
 
+MOST_NAMED = 6  # cells whose seeds disagree
+
 
 @dataclass(frozen=True)
-class Certain:
-    """What is certain of a panel's rows that are no reference and complete: columns that break them, and that do not.
+class Verdicts:
+    """What the seeds of a panel's complete rows that are no reference say: columns that break them, and that do not.
 
-    ``measured`` are columns that break them by what was measured. All by row, in the order of the panel's classes.
+    ``torn`` are columns of which seeds say this and that. All by row, in the order of the panel's classes. ``several``
+    is the number of cells with several seeds.
     """
 
     panel: Panel
     broken: Mapping[str, tuple[str, ...]]
     kept: Mapping[str, tuple[str, ...]]
-    measured: Mapping[str, tuple[str, ...]]
+    torn: Mapping[str, tuple[str, ...]]
+    several: int
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
@@ -47,20 +51,29 @@ class Certain:
             return []
         return [self._breaking(), self._surviving(), self._plain()]
 
+    def sureness(self) -> str:
+        """Return how often seeds agree."""
+        disagree = [f"`{row}` under `{column}`" for row, columns in self.torn.items() for column in columns]
+        if not self.several:
+            return "every cell has one seed, so nothing tells how often another one would say otherwise"
+        agree = self.several - len(disagree)
+        told = f"of {self.several} cells with several seeds these agree in {agree} ({100 * agree / self.several:.0f} %)"
+        if not disagree:
+            return told
+        more = f" and {len(disagree) - MOST_NAMED} more" if len(disagree) > MOST_NAMED else ""
+        return f"{told}, and not in {', '.join(disagree[:MOST_NAMED])}{more}"
+
     def _breaking(self) -> str:
         """Return which two countermeasures break the most protectors, and which protectors they leave."""
         total = len(self.broken)
-        counts = {
-            c: tuple(sum(c in names for names in rows.values()) for rows in (self.measured, self.broken))
-            for c in self.columns
-        }
+        counts = {c: sum(c in names for names in self.broken.values()) for c in self.columns}
         said = []
         for column in sorted(self.columns, key=lambda c: counts[c], reverse=True)[:2]:
-            measured, sure = counts[column]
-            certainly = f", {sure} of them for certain," if sure < measured else ""
             spared = [row for row, names in self.kept.items() if column in names]
-            left = f" and certainly not {_names(spared)}" if spared else ""
-            said.append(f"`{column}` breaks {measured} of {total} protectors{certainly}{left}".rstrip(","))
+            torn = [row for row, names in self.torn.items() if column in names]
+            left = f", not {_names(spared)}" if spared else ""
+            between = f", and seeds disagree on {_names(torn)}" if torn else ""
+            said.append(f"`{column}` breaks {counts[column]} of {total} protectors{left}{between}")
         return f"{'; '.join(said)}."
 
     def _surviving(self) -> str:
@@ -91,49 +104,32 @@ class Certain:
         through = [row for row, names in self.broken.items() if plain in names]
         held = sum(plain in names for names in self.kept.values())
         if not through:
-            return f"Plain training breaks none of {total} protectors, and {held} of them certainly survive it."
-        return f"Plain training alone breaks {_names(through)}; {held} of {total} protectors certainly survive it."
+            return f"Plain training breaks none of {total} protectors, and {held} of them survive it."
+        return f"Plain training alone breaks {_names(through)}; {held} of {total} protectors survive it."
 
     @property
     def _unbounded(self) -> set[str]:
         return {row.protector for row in self.panel.classes.get(UNBOUNDED, ())}
 
 
-def certain(panel: Panel) -> Certain:
-    """Return what is certain of a panel."""
+def verdicts(panel: Panel) -> Verdicts:
+    """Return what every seed of a panel says of its cells."""
     ordered = [row for rows in panel.classes.values() for row in rows if row.complete and row.recovery]
-    cells = sum(len(row.recovery.shares) for row in ordered if row.recovery)
-    bounds = {row.protector: _bounds(row, panel, cells) for row in ordered}
-    return Certain(
-        panel,
-        {name: tuple(c for c, (low, _) in of.items() if low >= BROKEN) for name, of in bounds.items()},
-        {name: tuple(c for c, (_, high) in of.items() if high < BROKEN) for name, of in bounds.items()},
-        {row.protector: tuple(row.recovery.broken) for row in ordered if row.recovery},
-    )
+    found = {row.protector: dict(_by_seed(panel, row)) for row in ordered}
+
+    def where(wanted: set[bool]) -> dict[str, tuple[str, ...]]:
+        return {name: tuple(c for c, seeds in row.items() if set(seeds) == wanted) for name, row in found.items()}
+
+    several = sum(len(seeds) > 1 for row in found.values() for seeds in row.values())
+    return Verdicts(panel, where({True}), where({False}), where({True, False}), several)
 
 
-def _bounds(row: Row, panel: Panel, cells: int) -> dict[str, tuple[float, float]]:
-    """Return intervals of a row's recovered shares, in percent, that hold for all ``cells`` together at 95 %.
-
-    The errors of the row and of the clean row count as unrelated, which is wide where both fail on the same images.
-    """
-    intervals = {}
+def _by_seed(panel: Panel, row: Row) -> Iterator[tuple[str, list[bool]]]:
+    """Yield, by column, whether it breaks a protector at each seed, against the mean of the clean row."""
     assert row.recovery is not None
-    for column, share in row.recovery.shares.items():
-        cell, clean = row.cells[column], row.clean[column]
-        error = math.hypot(row.error(cell), share / 100 * row.error(clean))
-        degrees = min(row.spread(cell).degrees, row.spread(clean).degrees)
-        half = quantile(degrees, (1 - LEVEL) / cells) * 100 * error / (clean.mean - row.chance)
-        intervals[column] = share - half, share + half
-    return intervals
-
-
-def quantile(degrees: int, error: float) -> float:
-    """Return the two-sided quantile at ``error``: Student's t where a spread is estimated, else the normal one."""
-    from scipy.special import ndtri, stdtrit
-
-    found: float = (stdtrit(degrees, 1 - error / 2) if degrees else ndtri(1 - error / 2)).item()
-    return found
+    for column in row.recovery.shares:
+        shares = [panel.share(column, value) for value in row.cells[column].by_seed.values()]
+        yield column, [share >= BROKEN for share in shares if share is not None]
 
 
 def front_page(panel: Panel, columns: Sequence[str] = ()) -> str:
@@ -147,9 +143,9 @@ def front_page(panel: Panel, columns: Sequence[str] = ()) -> str:
     parts = [_setting(panel), _table(panel, columns)]
     if found := short_lines(panel):
         parts += [AGREEMENT, pipes(SHORT_HEADS, [[plain(source), *texts] for source, *texts in found])]
-    said = certain(panel).sentences()
-    if said:
-        parts.append(f"{_confidence(panel)}\n" + "\n".join(f"- {sentence}" for sentence in said))
+    found_out = verdicts(panel)
+    if said := found_out.sentences():
+        parts.append(f"{CONFIDENCE} {found_out.sureness()}:\n" + "\n".join(f"- {sentence}" for sentence in said))
     return "\n\n".join(parts) + "\n"
 
 
@@ -199,20 +195,15 @@ def _table(panel: Panel, columns: Sequence[str]) -> str:
     return pipes(heads, body, left=(0, 2))
 
 
-def _confidence(panel: Panel) -> str:
-    of = "the error of the test set alone" if panel.n[1] == 1 else "the spread over seeds and the error of the test set"
-    return (
-        f"Certain at 95 %, all of it together, counting {of}; a protector is *broken* by what gives back at least "
-        f"{BROKEN:.0f} % of the clean accuracy under the same countermeasure, and *survives* what certainly gives back "
-        "less:"
-    )
-
-
 def _names(names: Sequence[str]) -> str:
     shown = [f"`{name}`" for name in names]
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
+CONFIDENCE = (
+    f"A protector is *broken* by what gives back at least {BROKEN:.0f} % of the clean accuracy under the same "
+    "countermeasure at every seed, and *survives* what gives back less at every seed;"
+)
 AGREEMENT = (
     "How far the board and printed tables agree, over the protectors and columns that both have: in their order "
     "(Kendall's tau), and in which cells leave an adversary half of the clean accuracy (signs, with Cohen's kappa)."

@@ -55,8 +55,9 @@ def is_defined(clean: float, chance: float) -> bool:
 def recovery(columns: Sequence[Column], chance: float, images: int, *, clean_row: bool = False) -> Recovery | None:
     """Return the recovered shares of a row; None where no column has a clean row above chance.
 
-    The interval of the mean is over shares of single seeds, each against the clean row of its seed, where all columns
-    have the same two or more; else it is of the test set. The test set's error counts the row and the clean row as if
+    The interval of the mean is over shares of single seeds, each against the clean row of its seed, or against the mean
+    of the clean row where a seed of that is near chance, where all columns have the same two or more; else it is of the
+    test set. The test set's error counts the row and the clean row as if
     they failed on unrelated images, which is wide for rows near the clean one. That one has 100 %, exactly.
     """
     defined = [c for c in columns if is_defined(fmean(c.clean.values()), chance)]
@@ -72,7 +73,11 @@ def recovery(columns: Sequence[Column], chance: float, images: int, *, clean_row
     seeds = set(defined[0].row)
     if len(seeds) < 2 or any(set(c.row) != seeds or not seeds <= set(c.clean) for c in defined):
         return Recovery(shares, alone)
-    by_seed = [fmean(100 * (c.row[s] - chance) / (c.clean[s] - chance) for c in defined) for s in sorted(seeds)]
+    of_seeds = all(is_defined(c.clean[s], chance) for c in defined for s in seeds)
+    by_seed = [
+        fmean(100 * (c.row[s] - chance) / ((c.clean[s] - chance) if of_seeds else tops[c.name]) for c in defined)
+        for s in sorted(seeds)
+    ]
     half = math.hypot(estimate(by_seed).half_width or 0.0, Z975 * error)
     return Recovery(shares, replace(alone, half_width=half, low=mean - half, high=mean + half))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, cast
@@ -13,9 +12,9 @@ from typing import Any, cast
 from ..catalogue import protocols
 from ..catalogue.registry import registry
 from ..catalogue.selectors import parse
-from ..contract.combination import parts, with_parameters
-from ..contract.plugin import Countermeasure, Protector, Victim
-from ..contract.protocol import Protocol
+from ..contract.combination import with_parameters
+from ..contract.plugin import Protector, Victim
+from ..contract.protocol import OF_THE_OPTIMIZER, Protocol
 from ..errors import UserError
 from ..grid.cell import ENGINE_REVISION, protocol_identity
 from ..keys import canonical_json
@@ -26,7 +25,8 @@ LONGEST = 200  # characters of a text
 FIRST = datetime(2024, 1, 1, tzinfo=UTC)
 SLACK = timedelta(hours=1)  # between two clocks
 FORMULA = ("=", "+", "-", "@")  # with which a spreadsheet begins to compute
-PATH = re.compile(r"(?:^|[\s=\"'(,:;\[])(?:/\w|~[\w/]|[A-Za-z]:[\\/]|\\\\|file:)|\.\./")
+PATH = re.compile(r"(?:^|[\s=\"'(,:;\[])(?:/\w|~[\w/]|[A-Za-z]:[\\/]|\\\\|file:)|\.\./"
+                  r"|/(?:home|root|Users|tmp|mnt|var|scratch|workspace)/")  # fmt: skip
 HOST = re.compile(r"[\w.-]+@[\w-]+|\blocalhost\b|\b(?:[a-z0-9-]+\.)+(?:local|lan|internal|intra|corp|home|cluster)\b"
                   r"|\b(?:[a-z][a-z0-9-]*\.){2,}[a-z]{2,}\b|\b\d{1,3}(?:\.\d{1,3}){3}\b", re.IGNORECASE)  # fmt: skip
 SHAPES = {
@@ -38,6 +38,7 @@ SHAPES = {
 LINK = re.compile(r"https://[\w.-]+(?:/[\w./~%#?&=+-]*)?", re.ASCII)
 AXES = ("engine", "train", "test", "protector", "countermeasure", "victim", "protocol", "seed", "fraction", "precision")
 KINDS = ("protector", "countermeasure", "victim")
+OF_ARCHITECTURES = OF_THE_OPTIMIZER | {"shift", "mean", "std"}  # fields of a recipe that a victim may ask for
 
 
 def printable(text: str) -> str:
@@ -78,6 +79,8 @@ def improper_origin(result: Result) -> Iterator[str]:
     author, link = result.author, result.link
     if author is not None and not (author.strip() and author.isprintable() and len(author) <= 100):
         yield "author is empty, too long or holds a control character"
+    elif author is not None and PATH.search(author):
+        yield f"author holds a path: {printable(author)}"
     elif author is not None and author.startswith(FORMULA):
         yield f"author begins like a spreadsheet formula: {printable(author)}"
     if link is not None and not (len(link) <= LONGEST and LINK.fullmatch(link)):
@@ -127,12 +130,10 @@ def _cell(result: Result) -> Iterator[str]:
         yield f"its training loop has revision {printable(str(cell['engine']))}, and {ENGINE_REVISION} here"
     if result.precision not in ("bf16", "fp32"):
         yield f"its precision is {printable(result.precision)}, not bf16 or fp32"
-    unknown = False
     for kind in KINDS:
         for part in cell[kind].get("combination", [cell[kind]]):
-            missing = (kind, part["name"]) not in registry().entries
-            unknown |= missing
-            problem = _absent(result, kind, part["name"]) if missing else _revision(kind, part)
+            known = (kind, part["name"]) in registry().entries
+            problem = _revision(kind, part) if known else _absent(result, kind, part["name"])
             if problem:
                 yield problem
                 return
@@ -144,8 +145,7 @@ def _cell(result: Result) -> Iterator[str]:
         yield f"its protocol is {result.protocol} v{result.protocol_version}, and v{recipe.version} here"
     if result.protocol_digest not in (None, expected := protocols.content_digest(recipe)):
         yield f"its protocol digest is {result.protocol_digest}, and {expected} for {recipe.name} here"
-    if not unknown:
-        yield from _identities(result)
+    yield from _identities(result, recipe)
 
 
 def _recipe(name: str) -> Protocol | None:
@@ -168,15 +168,14 @@ def _revision(kind: str, part: dict[str, Any]) -> str:
     return "" if there == here else f"{kind} {part['name']} has revision {printable(str(there))}, and {here} here"
 
 
-def _identities(result: Result) -> Iterator[str]:
+def _identities(result: Result, protocol: Protocol) -> Iterator[str]:
     """Yield where a selector is not what the cell holds, and where the recipe is not the protocol's."""
     cell = result.cell or {}
-    protocol = protocols.protocol(result.protocol)
     plugins = {}
     for kind in KINDS:
         selector = getattr(result, kind)
-        if "#" in selector:  # a file by its content, which may not be here
-            return
+        if "#" in selector or not _all_here(kind, cell[kind]):  # a file by its content, or a plugin that is not here
+            continue
         try:
             plugins[kind], identity = _plugin(kind, selector)
         except UserError as error:
@@ -189,23 +188,39 @@ def _identities(result: Result) -> Iterator[str]:
             return
         if plugins[kind].selector != selector:
             yield f"its {kind} {printable(selector)} is written {plugins[kind].selector}"
-    victim, countermeasure = cast(Victim, plugins["victim"]), cast(Countermeasure, plugins["countermeasure"])
-    recipe = protocol.under([part.name for part in parts(countermeasure)], victim.optimizer(), victim.name)
-    if canonical_json(cell["protocol"]) != canonical_json(protocol_identity(recipe)):
+    yield from _recipe_of(result, protocol, cast("Victim | None", plugins.get("victim")))
+    if "protector" in plugins:
+        declared = cast(Protector, plugins["protector"]).budget
+        if result.budget.declared != declared and not _of_one_class(result, declared):
+            yield f"it declares the budget {printable(result.budget.declared)}, and its protector {declared}"
+
+
+def _recipe_of(result: Result, protocol: Protocol, victim: Victim | None) -> Iterator[str]:
+    """Yield where the recipe in the cell is not the protocol's, and where the result is of an epoch that is not in it.
+
+    An architecture that is not here may ask for an optimizer of its own: the other fields are compared.
+    """
+    cell = result.cell or {}
+    names = [part["name"] for part in cell["countermeasure"].get("combination", [cell["countermeasure"]])]
+    recipe = protocol.under(names, victim.optimizer() if victim else {}, cell["victim"].get("name", ""))
+    expected, found = protocol_identity(recipe), cell["protocol"]
+    if victim is None and isinstance(found, dict):
+        expected, found = ({k: v for k, v in one.items() if k not in OF_ARCHITECTURES} for one in (expected, found))
+    if canonical_json(found) != canonical_json(expected):
         yield f"the training recipe in its cell is not that of protocol {protocol.name} v{protocol.version}"
     length = recipe.total_epochs(result.dataset.train)
     if result.metrics.peak_epoch > math.ceil(length):  # a length in steps ends within an epoch
         yield f"its peak is in epoch {result.metrics.peak_epoch:g} of {length:g}"
-    declared = cast(Protector, plugins["protector"]).budget
-    if result.budget.declared != declared and not _of_one_class(result, declared):
-        yield f"it declares the budget {printable(result.budget.declared)}, and its protector {declared}"
+
+
+def _all_here(kind: str, of_cell: dict[str, Any]) -> bool:
+    return all((kind, part["name"]) in registry().entries for part in of_cell.get("combination", [of_cell]))
 
 
 def _of_one_class(result: Result, declared: str) -> bool:
     """Return whether a result would be ranked alike under another declaration of the same kind of bound."""
-    as_told = measured([result])
-    now = replace(as_told, declared=declared).perturbation_class
-    return as_told.perturbation_class == now != UNBOUNDED
+    as_told, now = measured([result]).perturbation_class, measured([result], declared).perturbation_class
+    return as_told == now != UNBOUNDED
 
 
 @lru_cache(1024)
@@ -237,6 +252,6 @@ def _numbers(result: Result) -> Iterator[str]:
     if (b.psnr is None) != (b.rms == 0) or (b.psnr is not None and abs(b.psnr - 20 * math.log10(255 / b.rms)) > 0.05):
         yield f"psnr {b.psnr} and rms {b.rms:g} are not of one change"
     if (summary := measured([result])).exceeds:
-        yield f"its measured Linf {summary.linf_max} exceeds the declared {printable(b.declared)}"
+        yield f"its measured {summary.exceeded} exceeds the declared {printable(b.declared)}"
     if result.attempts > 1_000:
         yield f"it took {result.attempts:,} attempts"

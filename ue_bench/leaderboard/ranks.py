@@ -1,8 +1,9 @@
 """Rank rows with intervals: rows that cannot be told apart share a rank.
 
 Two rows are compared by the paired bootstrap over seeds and columns: both are resampled alike, with the columns and the
-seeds that both have. The variance of the mean difference over such resamples has a closed form, which is used in place
-of resamples: the limit of infinitely many, the same on every machine.
+seeds that both have. One seed in common tells nothing of seeds: then the mean over all that a row has counts. The
+variance of the mean difference over such resamples has a closed form, which is used in place of resamples: the limit of
+infinitely many, the same on every machine.
 """
 
 from __future__ import annotations
@@ -57,8 +58,8 @@ def _verdicts(rows: Sequence[Values]) -> Iterator[NDArray[np.int64]]:
     """Yield, for one row after the other, how it compares with those behind it, see ``compare``."""
     others = len(rows) - 1
     seeds = {column: set(values) for column, values in rows[0].items()} if rows else {}
-    alike = all({column: set(values) for column, values in row.items()} == seeds for row in rows)
     shared = set.intersection(*seeds.values()) if seeds else set()
+    alike = all({c: set(values) for c, values in row.items()} == dict.fromkeys(seeds, shared) for row in rows)
     if alike and shared:  # all at once, for a board may have hundreds of rows
         table = np.array([[[row[c][s] for c in seeds] for s in sorted(shared)] for row in rows])
         for i in range(others):
@@ -84,10 +85,10 @@ def compare(differences: NDArray[np.float64], comparisons: int) -> NDArray[np.in
 
 
 def paired(first: Values, second: Values) -> NDArray[np.float64]:
-    """Return differences, seeds by columns that both have: of the seeds that both have there, or of means."""
+    """Return differences, seeds by columns that both have: of two or more seeds in common, else of means."""
     columns = [c for c in first if c in second]
     shared = set.intersection(*(set(values[c]) for values in (first, second) for c in columns)) if columns else set()
-    if shared:
+    if len(shared) > 1:
         return np.array([[first[c][s] - second[c][s] for c in columns] for s in sorted(shared)])
     return np.array([[_mean(first[c]) - _mean(second[c]) for c in columns]])
 

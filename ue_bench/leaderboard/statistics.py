@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from statistics import fmean
@@ -121,7 +121,7 @@ class Row:
 
     def spread(self, cell: CellSummary) -> Spread:
         """Return the spread over seeds of cells like this one."""
-        return self.spreads.of(_share(cell, self.clean.get(cell.countermeasure), self.chance))
+        return self.spreads.of(_share(cell.mean, self.clean.get(cell.countermeasure), self.chance), cell.n)
 
     def compared(self) -> dict[str, dict[int, float]]:
         """Return, by column and seed, what rows are ranked by: recovered shares, or accuracies without a clean row."""
@@ -244,7 +244,8 @@ class Panel:
 def panels(results: Iterable[Result], board: BoardInfo, badges: Mapping[str, str] | None = None) -> list[Panel]:
     """Return every panel that has a result, in a fixed order whatever the order of ``results``.
 
-    ``badges`` by key say where results are from; those without one were measured here.
+    ``badges`` by key say where results are from; those without one were measured here. Seeds that somebody reported of
+    a cell that was measured here, or reproduced, are left out.
     """
     groups: dict[_Identity, list[Result]] = defaultdict(list)
     for r in results:
@@ -270,6 +271,7 @@ def _first(results: Iterable[Result]) -> Result:
 
 
 def _panel(results: list[Result], board: BoardInfo, badges: Mapping[str, str]) -> Panel:
+    results = _trusted(results, badges)
     by_cell: dict[tuple[str, str], list[Result]] = defaultdict(list)
     for r in results:
         by_cell[r.protector, r.countermeasure].append(r)
@@ -284,7 +286,7 @@ def _panel(results: list[Result], board: BoardInfo, badges: Mapping[str, str]) -
     clean = {c: cells[board.clean, c] for c in shown if (board.clean, c) in cells}
     chance = 100 / first.dataset.classes if first.dataset.classes else 0.0
     over_seeds = spreads(
-        (_share(cell, clean.get(column), chance), list(cell.by_seed.values()))
+        (_shares(cell, clean.get(column), chance), list(cell.by_seed.values()))
         for (_, column), cell in cells.items()
         if column not in repeated
     )
@@ -297,7 +299,7 @@ def _panel(results: list[Result], board: BoardInfo, badges: Mapping[str, str]) -
             clean,
             chance,
             over_seeds,
-            _badges(results, protector, badges),
+            _badges(results, protector, badges, counted),
         )
         for protector in sorted({protector for protector, _ in cells})
     ]
@@ -318,10 +320,16 @@ def _panel(results: list[Result], board: BoardInfo, badges: Mapping[str, str]) -
     )
 
 
-def _share(cell: CellSummary, clean: CellSummary | None, chance: float) -> float | None:
+def _share(accuracy: float, clean: CellSummary | None, chance: float) -> float | None:
     if clean is None or not is_defined(clean.mean, chance):
         return None
-    return 100 * (cell.mean - chance) / (clean.mean - chance)
+    return 100 * (accuracy - chance) / (clean.mean - chance)
+
+
+def _shares(cell: CellSummary, clean: CellSummary | None, chance: float) -> list[float] | None:
+    """Return recovered shares in percent, one a seed; None where they mean nothing."""
+    found = [_share(value, clean, chance) for value in cell.by_seed.values()]
+    return [share for share in found if share is not None] or None
 
 
 def _cell(board: BoardInfo, protector: str, countermeasure: str, results: list[Result]) -> CellSummary:
@@ -343,8 +351,21 @@ def _cell(board: BoardInfo, protector: str, countermeasure: str, results: list[R
     return CellSummary(protector, countermeasure, tuple(newest[seed] for seed in sorted(newest)), superseded)
 
 
-def _badges(results: Iterable[Result], protector: str, badges: Mapping[str, str]) -> Mapping[str, int]:
-    return Counter(badges.get(r.key, HERE) for r in results if r.protector == protector)
+def _trusted(results: Sequence[Result], badges: Mapping[str, str]) -> list[Result]:
+    """Leave out self-reported seeds of cells that were measured here or reproduced: they would move what is trusted."""
+    reported = [badges.get(r.key, HERE) == REPORTED for r in results]
+    trusted = {(r.protector, r.countermeasure) for r, own in zip(results, reported, strict=True) if not own}
+    return [
+        r for r, own in zip(results, reported, strict=True) if not own or (r.protector, r.countermeasure) not in trusted
+    ]
+
+
+def _badges(
+    results: Iterable[Result], protector: str, badges: Mapping[str, str], counted: Sequence[str]
+) -> Mapping[str, int]:
+    """Count where a row's results are from: those of columns that count, or all of a row that has none of these."""
+    own = [r for r in results if r.protector == protector]
+    return Counter(badges.get(r.key, HERE) for r in [r for r in own if r.countermeasure in counted] or own)
 
 
 def _recovered(row: Row) -> tuple[bool, float, str]:

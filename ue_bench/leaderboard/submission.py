@@ -83,6 +83,11 @@ def submit(
                 f"{path} is of a cell that the same author, or one without a name, reported",
                 "another author reproduces it, named by --author",
             )
+        if results[path].same_run(checked.board[key]):
+            raise ValidationError(
+                f"{path} is a copy of the result that the board has: of the same moment, times and machine",
+                "measure the cell again to reproduce it",
+            )
     places = {
         path: fresh_path(out / "results", r.key, r.protector, r.countermeasure, r.victim, r.protocol, f"s{r.seed}")
         for path, r in results.items()

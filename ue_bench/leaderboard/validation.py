@@ -31,11 +31,15 @@ TOLERANCE = 5.0  # points between two measurements of one cell, seeds or machine
 
 @dataclass(frozen=True)
 class Checked:
-    """What came of checking files. ``known`` are results that the board has already, alike within the tolerance."""
+    """What came of checking files. ``known`` are results that the board has already, alike within the tolerance.
+
+    ``board`` are the board's own results by key.
+    """
 
     new: Mapping[Path, Result]
     known: Mapping[Path, Result]
     refused: Sequence[str]
+    board: Mapping[str, Result]
 
 
 class _Refused(Exception):
@@ -67,7 +71,7 @@ def validate(paths: Iterable[Path], board: BoardInfo, there: Sequence[Result], n
             (known if context.check(result) else new)[path] = result
         except _Refused as problem:
             refused.append(f"{printable(str(path))}: {problem}")
-    return Checked(new, known, refused)
+    return Checked(new, known, refused, context.keys)
 
 
 def _files(paths: Iterable[Path]) -> list[Path]:
@@ -196,6 +200,8 @@ class _Context:
             raise _Refused(
                 f"there is no clean reference, {self.board.clean} under {result.countermeasure}, to hold it to"
             )
+        if result.protector == self.board.clean and result.budget.linf_max:
+            raise _Refused(f"{self.board.clean} is the clean reference, and its images were changed")
         mine = self.keys.get(result.key)
         if mine is not None:
             _compare(result, mine.metrics.accuracy_last, "the board has")

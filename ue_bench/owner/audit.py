@@ -2,58 +2,22 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..contract.bounds import Bound, Kind, read_bound
 from ..errors import UserError, ValidationError
 from ..store.perturbation import Changes, Measurement
 from ..store.schema import Budget
 from .pictures import digest
 
-Kind = Literal["linf", "l2", "pixels", "rms", "mse", "psnr", "ssim"]
-FORMS = "linf 8/255, l2 1.0, pixels 1, rms 6/255, mse (8/255)^2, psnr 30, ssim 0.9"
 SHOWN = 10  # names in a line
-ROUNDING = 1 / (255 * math.sqrt(3))  # root mean square of fractions of a gray level, all of them equally frequent
 ONE_SIDED = 0.05  # of the changed values move the other way, or fewer
-
-
-@dataclass(frozen=True)
-class Bound:
-    """A declared budget. ``limit`` is on the [0, 1] scale, in pixels, or in dB.
-
-    linf, l2 and pixels hold for every image; rms and mse for all values together; psnr (of all values together) and
-    ssim (mean over images) are lower limits.
-    """
-
-    kind: Kind
-    limit: float
-    text: str
-
-
-def read_bound(text: str) -> Bound:
-    """Read a budget as protectors declare it. Raises UserError when it cannot be read."""
-    number = r"([0-9.]+(?:e-?[0-9]+)?)(?:/([0-9.]+))?"
-    match = re.fullmatch(rf"(linf|l2|pixels|rms|psnr|ssim) {number}|mse \({number}\)\^2|mse {number}", text.strip())
-    if match is None:
-        raise UserError(f"cannot read budget {text!r}", f"write it like one of: {FORMS}")
-    kind, *numbers = match.groups()
-    above, below = next(pair for pair in zip(numbers[::2], numbers[1::2], strict=True) if pair[0])
-    try:
-        limit = float(above) / float(below or 1)
-    except (ValueError, ZeroDivisionError):
-        raise UserError(f"cannot read budget {text!r}", f"write it like one of: {FORMS}") from None
-    if kind in ("linf", "rms") and limit > 1:
-        raise UserError(f"budget {text!r} is on the [0, 1] scale", f"write {kind} {above}/255 for gray levels")
-    if numbers[2]:
-        limit = limit**2
-    return Bound(cast(Kind, kind or "mse"), limit, text.strip())
 
 
 def exceeds(declared: str, measured: dict[str, Any]) -> bool:
@@ -64,22 +28,7 @@ def exceeds(declared: str, measured: dict[str, Any]) -> bool:
         return False
     rms = measured["rms"] / 255
     reached = {"linf": measured["linf_max"] / 255, "rms": rms, "mse": rms**2}
-    return bound.kind in reached and reached[bound.kind] > _upper(bound)
-
-
-def over_by_rounding(bound: Bound, reached: float, values: int = 1) -> bool:
-    """Return whether what exceeds a bound on the norm of ``values`` values may all come from rounding them.
-
-    Papers give the norm of what is added; cutting off the fractions of gray levels adds up to ROUNDING to a root mean
-    square. False for other bounds, which a protector can keep whatever it rounds.
-    """
-    if bound.kind not in ("l2", "rms", "mse"):
-        return False
-
-    def rms(norm: float) -> float:
-        return {"l2": norm / math.sqrt(values), "rms": norm, "mse": math.sqrt(norm)}[bound.kind]
-
-    return rms(reached) <= rms(bound.limit) + ROUNDING
+    return bound.kind in reached and reached[bound.kind] > bound.upper
 
 
 @dataclass(frozen=True)
@@ -194,7 +143,7 @@ class Audit:
             self.worst[kind] = max(self.worst[kind], float(values.max()))
         self.ssim_min = min(self.ssim_min, float(changes.ssim.min()))
         for bound, broken in zip(self.bounds, self.broken, strict=True):
-            for index in np.flatnonzero(measured[bound.kind] > _upper(bound)) if bound.kind in measured else ():
+            for index in np.flatnonzero(measured[bound.kind] > bound.upper) if bound.kind in measured else ():
                 broken.add(names[index])
 
     def _contents(self, batch: Batch, changes: Changes) -> None:
@@ -281,12 +230,7 @@ class Audit:
             return Verdict(bound.text, reached is None or reached >= bound.limit, reached, broken)
         rms = measured.rms / 255
         total = rms if bound.kind == "rms" else rms**2
-        return Verdict(bound.text, total <= _upper(bound), total, broken)
-
-
-def _upper(bound: Bound) -> float:
-    """Return the limit, with room for the rounding of floats and none for that of pixels."""
-    return bound.limit * (1 + 1e-6)
+        return Verdict(bound.text, total <= bound.upper, total, broken)
 
 
 def _even(image: NDArray[np.uint8]) -> bool:

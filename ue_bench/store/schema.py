@@ -217,6 +217,11 @@ class Result(Measured):
         """Whether it is known which code measured it: a commit without changes."""
         return bool(self.environment.commit) and not self.environment.commit.endswith("+")
 
+    def same_run(self, other: Result) -> bool:
+        """Whether this and ``other`` are of one training: of one moment, or with the same times on the same machine."""
+        alike = self.cost == other.cost and self.environment == other.environment
+        return alike or self.finished == other.finished
+
     @classmethod
     def told(cls, cell: dict[str, Any]) -> dict[str, Any]:
         recipe = cell["protocol"]

@@ -10,11 +10,12 @@ from functools import partial
 
 import numpy as np
 
+from ..contract.bounds import over_by_rounding, read_bound
 from ..contract.context import Context
 from ..contract.imageset import ImageSet
 from ..contract.plugin import Protector, check_size
 from ..errors import UserError
-from ..owner.audit import Audit, Batch, over_by_rounding, read_bound
+from ..owner.audit import Audit, Batch
 from ..seeds import derive
 from ..store.perturbation import Measurement
 from .findings import Finding, Findings

@@ -1,13 +1,16 @@
 // A row by itself, and beside another one: differences of the same columns and seeds.
 
-// Columns that both rows have, with accuracies of the seeds that both have there, or means where they share none.
+// Columns that both rows have, with accuracies of the seeds that both have there, or means where they share fewer than two;
+// ``whole`` are the means over all seeds.
 function pairs(panel, first, second) {
   return panel.columns.map((column) => [column, cellOf(panel, first, column.name), cellOf(panel, second, column.name)])
     .filter(([, a, b]) => a && b)
     .map(([column, a, b]) => {
-      const seeds = Object.keys(a.seeds).filter((seed) => seed in b.seeds);
-      const values = (cell) => (seeds.length ? seeds.map((seed) => cell.seeds[seed]) : [mean(Object.values(cell.seeds))]);
-      return { column, seeds, a: values(a), b: values(b) };
+      const common = Object.keys(a.seeds).filter((seed) => seed in b.seeds);
+      const seeds = common.length > 1 ? common : [];
+      const whole = [a, b].map((cell) => mean(Object.values(cell.seeds)));
+      const [ofA, ofB] = [a, b].map((cell, i) => (seeds.length ? seeds.map((seed) => cell.seeds[seed]) : [whole[i]]));
+      return { column, seeds, whole, a: ofA, b: ofB };
     });
 }
 
@@ -28,9 +31,9 @@ function meanDifference(panel, found) {
   const counted = found.filter((pair) => pair.column.counts && pair.column.defined);
   const shared = counted.length ? counted[0].seeds.filter((seed) => counted.every((pair) => pair.seeds.includes(seed))) : [];
   const share = (pair, accuracy) => 100 * accuracy / (pair.column.clean - panel.chance);
-  const table = counted.map((pair) => (shared.length
+  const table = counted.map((pair) => (shared.length > 1
     ? shared.map((seed) => share(pair, pair.a[pair.seeds.indexOf(seed)] - pair.b[pair.seeds.indexOf(seed)]))
-    : [share(pair, mean(pair.a) - mean(pair.b))]));
+    : [share(pair, pair.whole[0] - pair.whole[1])]));
   const k = table.length;
   if (k < 4) return null;
   const s = table[0].length;
@@ -56,7 +59,7 @@ function comparison(panel, first, second) {
     const better = whole.middle < 0 ? first.name : second.name;
     parts.push(element("p", `${signed(whole.middle)} ± ${whole.half.toFixed(1)} points of recovered share`, "accuracy"));
     parts.push(element("p", certain ? `${better} protects better at 95 %.` : "The two cannot be told apart at 95 %.", "recovers"));
-    parts.push(element("p", `Mean of ${whole.columns} columns, ${whole.seeds} ${whole.seeds === 1 ? "seed" : "seeds"} in common; paired bootstrap over seeds and columns.${first.class === second.class ? "" : ` Their perturbation classes differ: ${first.class} and ${second.class}.`}`, "certainty"));
+    parts.push(element("p", `Mean of ${whole.columns} columns, ${whole.seeds > 1 ? `${whole.seeds} seeds in common; paired bootstrap over seeds and columns` : "fewer than two seeds in common; paired bootstrap over columns"}.${first.class === second.class ? "" : ` Their perturbation classes differ: ${first.class} and ${second.class}.`}`, "certainty"));
   } else {
     parts.push(element("p", "Fewer than four columns in common: no mean difference is given.", "note"));
   }
