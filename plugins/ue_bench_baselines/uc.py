@@ -69,7 +69,7 @@ class UC(Protector):
 
     def cost(self, images: int) -> NetworkCost:
         """Count the passes of the feature network, at ``side`` and not at the images' own size."""
-        return NetworkCost(self.surrogate, self.clusters * self.epochs * 2 / 3 + 1 / 3)
+        return NetworkCost(self.surrogate, self.clusters * self.epochs * 2 / 3 + 1 / 3, (self.side, self.side))
 
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         import torch

@@ -156,7 +156,8 @@ class BridgePure(OfBridge):
 
     It takes 22 hours of an A100: for two CPU cores there is ``bridgepure-lite``, another method.
 
-    Deviations: bfloat16 as the cell says, where the release has float16; results are rounded, where it cuts, which
+    Deviations: pairs are rows of the set, while the paper's adversary may also have images of its own protected by the
+    owner's service; bfloat16 as the cell says, where the release has float16; results are rounded, where it cuts, which
     lowers a fourth of the gray levels by one. Images that are not square with sides of a multiple of 8 are enlarged to
     one, and reduced again. Raises EnvironmentProblem without diffusers, UserError for clean images that are not those
     of their rows.

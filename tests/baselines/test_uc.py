@@ -197,3 +197,5 @@ def test_defaults() -> None:
     cost = UC().cost(10)
     assert cost.victim == "resnet50[pretrained=true]"
     assert cost.passes == pytest.approx(500 * 2 / 3 + 1 / 3)
+    assert cost.size == (224, 224)
+    assert UC(side=56).cost(10).size == (56, 56)

@@ -49,6 +49,14 @@ class TestNoisyFastAdversarialTraining:
         torch.testing.assert_close(seen[0], column(0.05, -0.02, 0.01), atol=1e-6, rtol=0)
         torch.testing.assert_close(attacked - x, column(0.0813725, -0.02, 0.01), atol=1e-6, rtol=0)
 
+    def test_golden_of_the_step_before_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """From the same place: FGSM-RS from a given start, projected to the ball before it is cut to [0, 1]."""
+        x = column(0.5, 0.02, 0.99)
+        start = (x + column(0.02, -0.02, 0.03)).clamp(0, 1)
+        monkeypatch.setattr(AdversarialTraining, "starting_point", lambda *given: start)
+        attacked = FastAdversarialTraining().procedure().attack(Signs(), x, torch.tensor([0]), train_context())
+        torch.testing.assert_close(attacked - x, column(0.0313725, -0.02, 0.01), atol=1e-6, rtol=0)
+
     def test_leaves_the_ball_and_stays_in_range(self) -> None:
         x = torch.rand(64, 3, 16, 16, generator=torch.Generator().manual_seed(2)) * 0.5 + 0.25
         attacked = NoisyFastAdversarialTraining().attack(Signs(), x, torch.zeros(64).long(), train_context())

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ue_bench.api import Context, ImageSet, UserError
 from ue_bench_countermeasures import pixel_classifier
 from ue_bench_countermeasures.detect_commands import detect
-from ue_bench_countermeasures.detection import detected
+from ue_bench_countermeasures.detection import detected, passes
 from ue_bench_countermeasures.pixel_classifier import PixelRecipe, attack, context, cropped, fit, unit
 from ue_bench_countermeasures.sdaan import Sdaan
 
@@ -141,6 +141,10 @@ class TestDetection:
         ]
         assert found[1] < 45
         assert found[0] > 70
+
+    @pytest.mark.parametrize(("classes", "expected"), [(2, 100), (99, 100), (100, 200), (200, 200)])
+    def test_many_classes_take_twice_as_long(self, classes: int, expected: int) -> None:
+        assert passes(classes) == expected
 
     def test_too_few_images(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="4 images are too few"):

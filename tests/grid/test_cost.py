@@ -81,6 +81,19 @@ def test_a_pass_is_timed_by_training_steps(monkeypatch: pytest.MonkeyPatch) -> N
     speed.seconds_a_pass.cache_clear()
 
 
+def test_a_pass_is_of_the_size_that_the_network_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    timed: list[tuple[int, int]] = []
+
+    def seconds_a_pass(victim: Victim, classes: int, size: tuple[int, int], *rest: Any) -> float:
+        timed.append(size)
+        return 1.0
+
+    monkeypatch.setattr(cost, "seconds_a_pass", seconds_a_pass)
+    for size in (None, (224, 224)):
+        cost.seconds(NetworkCost("linear", 5.0, size), 10, 10, (32, 32), "cpu", "fp32", 1)
+    assert timed == [(32, 32), (224, 224)]
+
+
 def test_timing_disturbs_nothing() -> None:
     speed.seconds_a_pass.cache_clear()
     before, threads = torch.get_rng_state(), torch.get_num_threads()

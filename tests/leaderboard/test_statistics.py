@@ -159,6 +159,13 @@ def test_measured_against_declared(declared: str, changes: dict[str, Any], excee
     assert (budget.perturbation_class == UNBOUNDED) == bool(exceeded or declared in ("none", "whatever 3"))
 
 
+def test_epochs_before_a_refit_say_nothing_of_it() -> None:
+    cells = [result("em", c, 40.0, accuracy_peak=72.0) for c in BOARD.countermeasures]
+    [row] = panels(cells, replace(BOARD, refits=lambda column: column == "vanilla"))[0].rows
+    assert [row.cells[c].peaks_early for c in BOARD.countermeasures] == [False, True]
+    assert row.highest_peak is row.cells["jpeg[quality=10]"]
+
+
 def test_reported_seeds_do_not_move_what_was_measured_here() -> None:
     here = [result("em", c, 20.0) for c in BOARD.countermeasures]
     theirs = [result("em", "vanilla", 90.0, seed=1), result("em", "gray", 90.0), result("ar", "vanilla", 50.0)]

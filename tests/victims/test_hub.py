@@ -348,6 +348,7 @@ class TestFineTuning:
         recipe = protocol("bait26").under([], victim("probe[mode=fine-tune,size=null,normalise=false]").optimizer())
         assert (recipe.optimizer, recipe.learning_rate, recipe.momentum, recipe.shift) == ("sgd", 0.001, 0.9, 0)
         assert (recipe.batch, recipe.epochs, recipe.clip, recipe.weight_decay) == (128, 60, 5, 5e-4)
+        assert (recipe.schedule, recipe.rate_changes) == ("cosine", "epoch")
 
 
 class TestTimm:

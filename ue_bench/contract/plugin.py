@@ -106,11 +106,12 @@ class NetworkCost:
     """Passes through a network: ``victim`` is its selector, ``passes`` are per image.
 
     Unit: forward and backward, as in training. To the image alone, without gradients of weights, is two thirds of one,
-    forward alone a third.
+    forward alone a third. ``size`` is height and width that the network sees images in, where it is not their own.
     """
 
     victim: str
     passes: float
+    size: tuple[int, int] | None = None
 
 
 class Protector(Plugin):

@@ -14,8 +14,10 @@ def seconds(
 ) -> float:
     """Return the seconds that so many images of ``size`` spend in the network of ``cost`` on one worker.
 
+    They are brought to the size that the cost names, if it names one.
+
     Raises UserError when its victim is not one.
     """
     [victim] = registry().resolve("victim", cost.victim)
-    one = seconds_a_pass(cast(Victim, victim), classes, size, device, precision, threads)
+    one = seconds_a_pass(cast(Victim, victim), classes, cost.size or size, device, precision, threads)
     return cost.passes * images * one

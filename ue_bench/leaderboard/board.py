@@ -12,6 +12,7 @@ from ..catalogue import protocols
 from ..catalogue.registry import registry
 from ..catalogue.selectors import parse
 from ..contract.board import Board
+from ..contract.combination import parts
 from ..contract.plugin import Countermeasure
 from ..errors import UserError
 from ..grid.cell import ENGINE_REVISION
@@ -53,6 +54,7 @@ class BoardInfo:
     notes: tuple[str, ...] = ()
     column_notes: Mapping[str, str] = field(default_factory=dict)  # countermeasure -> why it changes nothing
     clean_data: Callable[[str], CleanData] | None = None  # countermeasure -> what its adversary has unprotected
+    refits: Callable[[str], bool] | None = None  # countermeasure -> whether it changes the network after its training
 
 
 def board_info(board: Board) -> BoardInfo:
@@ -84,6 +86,7 @@ def board_info(board: Board) -> BoardInfo:
         notes=board.notes,
         column_notes=registry().identity_notes(),
         clean_data=cache(_clean_data),
+        refits=cache(_refits),
     )
 
 
@@ -112,6 +115,14 @@ def _tags(kind: str, selector: str) -> tuple[str, ...]:
             with suppress(UserError):
                 tags |= {*registry().find(kind, part.name).tags}
     return tuple(sorted(tags))
+
+
+def _refits(selector: str) -> bool:
+    """Return whether a countermeasure changes the network after its training; not where it is not installed."""
+    with suppress(UserError):
+        plugins = cast(list[Countermeasure], registry().resolve("countermeasure", selector))
+        return any(part.overrides("after_training") for plugin in plugins for part in parts(plugin))
+    return False
 
 
 def _clean_data(selector: str) -> CleanData:

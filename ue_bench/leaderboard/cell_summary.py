@@ -21,6 +21,7 @@ class CellSummary:
     countermeasure: str
     results: tuple[Result, ...]
     superseded: int = 0  # older results of a seed that is here with a newer one
+    refitted: bool = False  # the network was changed after its training: its last accuracy is not that of its curve
 
     @property
     def n(self) -> int:
@@ -49,8 +50,11 @@ class CellSummary:
 
     @property
     def peaks_early(self) -> bool:
-        """Whether an adversary who stopped at the best epoch would have had more than 5 points above the last one."""
-        return self.peak - self.mean > EARLY
+        """Whether an adversary who stopped at the best epoch would have had more than 5 points above the last one.
+
+        Not where the network was changed after its training: its epochs are those of plain training.
+        """
+        return not self.refitted and self.peak - self.mean > EARLY
 
     @property
     def binomial_error(self) -> float:

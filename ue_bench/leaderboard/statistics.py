@@ -137,7 +137,7 @@ class Row:
     @cached_property
     def highest_peak(self) -> CellSummary | None:
         """The countermeasure whose best epoch, chosen on the test set, gives an adversary most."""
-        cells = [self.cells[c] for c in self.columns if c in self.cells]
+        cells = [cell for c in self.columns if (cell := self.cells.get(c)) is not None and not cell.refitted]
         return max(cells, key=lambda cell: cell.peak, default=None)
 
     @property
@@ -348,7 +348,8 @@ def _cell(board: BoardInfo, protector: str, countermeasure: str, results: list[R
     for r in sorted(by_key.values(), key=lambda r: (several and not obstacle(board, r), r.finished, r.key)):
         newest[r.seed] = r
     superseded = len({r.key for r in results} - {r.key for r in newest.values()})
-    return CellSummary(protector, countermeasure, tuple(newest[seed] for seed in sorted(newest)), superseded)
+    refitted = board.refits is not None and board.refits(countermeasure)
+    return CellSummary(protector, countermeasure, tuple(newest[seed] for seed in sorted(newest)), superseded, refitted)
 
 
 def _trusted(results: Sequence[Result], badges: Mapping[str, str]) -> list[Result]:
