@@ -12,7 +12,6 @@ import pytest
 import torch
 from sets import colours
 from torch import Tensor
-from torch.nn import functional as F
 from toys import toy_cell
 
 from ue_bench.api import Context, EnvironmentProblem, ImageSet, UserError
@@ -23,66 +22,12 @@ from ue_bench.grid.stages.train import training_cost
 from ue_bench_victims import hub, hub_networks, hub_probe, pretrained
 from ue_bench_victims.hub import locate
 from ue_bench_victims.hub_probe import HubProbe
-from ue_bench_victims.timm_victim import Timm
 
 from .helpers import victim
 
-transformers = pytest.importorskip("transformers", reason="pip install 'ue-bench[pretrained]'", exc_type=ImportError)
+pytest.importorskip("transformers", reason="pip install 'ue-bench[pretrained]'", exc_type=ImportError)
 
-MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.25, 0.3]
-SIZE = 28
-
-
-def tiny(kind: str) -> Any:
-    """A network of transformers with random weights."""
-    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    torch.manual_seed(1)
-    match kind:
-        case "vit":
-            return transformers.ViTModel(transformers.ViTConfig(**small, image_size=14, patch_size=7))
-        case "vit classifier":
-            return transformers.ViTForImageClassification(transformers.ViTConfig(**small, image_size=28, patch_size=7))
-        case "dinov2":
-            config = transformers.Dinov2Config(
-                hidden_size=16, num_hidden_layers=1, num_attention_heads=2, mlp_ratio=1, image_size=42, patch_size=7
-            )
-            return transformers.Dinov2Model(config)
-        case "resnet":
-            config = transformers.ResNetConfig(
-                embedding_size=8, hidden_sizes=[8, 12], depths=[1, 1], layer_type="basic"
-            )
-            return transformers.ResNetModel(config)
-    vision = {**small, "image_size": 28, "patch_size": 7, "projection_dim": 6}
-    match kind:
-        case "clip":
-            text = {**small, "vocab_size": 9, "max_position_embeddings": 5, "projection_dim": 6}
-            return transformers.CLIPModel(
-                transformers.CLIPConfig(vision_config=vision, text_config=text, projection_dim=6)
-            )
-        case "clip projected":
-            return transformers.CLIPVisionModelWithProjection(transformers.CLIPVisionConfig(**vision))
-        case "clip tower":
-            return transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**vision))
-    raise ValueError(kind)
-
-
-def stored(kind: str, folder: Path) -> Any:
-    """Such a network in a folder, in evaluation mode."""
-    network = tiny(kind).eval()
-    network.save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text(json.dumps({"image_mean": MEAN, "image_std": STD}))
-    return network
-
-
-def seen(x: Tensor, size: int = SIZE) -> Tensor:
-    """Images as the networks are to see them."""
-    large = F.interpolate(x, (size, size), mode="bicubic", antialias=True).clamp(0, 1)
-    return (large - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
-
-
-def pixels(count: int = 3, size: int = 16) -> Tensor:
-    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(0))
-
+from .hub_folders import SIZE, pixels, seen, stored
 
 # What of a network's own output the features are, and how many.
 EXPECTED: dict[str, tuple[Callable[[Any, Tensor], Tensor], int]] = {
@@ -349,86 +294,6 @@ class TestFineTuning:
         assert (recipe.optimizer, recipe.learning_rate, recipe.momentum, recipe.shift) == ("sgd", 0.001, 0.9, 0)
         assert (recipe.batch, recipe.epochs, recipe.clip, recipe.weight_decay) == (128, 60, 5, 5e-4)
         assert (recipe.schedule, recipe.rate_changes) == ("cosine", "epoch")
-
-
-class TestTimm:
-    @pytest.fixture(autouse=True)
-    def timm(self) -> Any:
-        return pytest.importorskip("timm", reason="pip install 'ue-bench[pretrained]'", exc_type=ImportError)
-
-    def folder(self, timm: Any, path: Path, name: str = "test_vit") -> Any:
-        torch.manual_seed(2)
-        network = timm.create_model(name).eval()
-        timm.models.save_for_hf(network, path, safe_serialization=True)
-        return network
-
-    def test_fresh_networks_see_images_as_they_are(self, timm: Any) -> None:
-        torch.manual_seed(0)
-        ours = Timm(model="test_resnet").build(7, (32, 32)).eval()
-        torch.manual_seed(0)
-        theirs = timm.create_model("test_resnet", num_classes=7).eval()
-        with torch.no_grad():
-            torch.testing.assert_close(ours(pixels(2, 32)), theirs(pixels(2, 32)))
-
-    def test_transformers_are_told_the_size(self) -> None:
-        assert Timm(model="test_vit").build(7, (32, 32))(pixels(2, 32)).shape == (2, 7)
-        assert Timm(model="test_vit", size=48).build(7, (32, 32))(pixels(2, 32)).shape == (2, 7)
-
-    def test_weights_of_a_folder(self, timm: Any, tmp_path: Path) -> None:
-        theirs = self.folder(timm, tmp_path / "m")
-        ours: Any = Timm(model=tmp_path / "m", pretrained=True, size=160).build(7, (32, 32)).eval()
-        mean, std = (torch.tensor(theirs.pretrained_cfg[k]).view(3, 1, 1) for k in ("mean", "std"))
-        large = F.interpolate(pixels(2, 32), (160, 160), mode="bicubic", antialias=True).clamp(0, 1)
-        with torch.no_grad():
-            expected = theirs.forward_features((large - mean) / std)
-            found = ours.network.forward_features((large - mean) / std)
-            torch.testing.assert_close(found, expected)
-            assert ours(pixels(2, 32)).shape == (2, 7)
-
-    def test_a_probe_on_its_features(self, timm: Any, tmp_path: Path) -> None:
-        theirs = self.folder(timm, tmp_path / "m", "test_resnet")
-        ours: Any = HubProbe(model=tmp_path / "m", size=64).build(3, (16, 16)).eval()
-        mean, std = (torch.tensor(theirs.pretrained_cfg[k]).view(3, 1, 1) for k in ("mean", "std"))
-        large = F.interpolate(pixels(), (64, 64), mode="bicubic", antialias=True).clamp(0, 1)
-        with torch.no_grad():
-            expected = theirs.forward_head(theirs.forward_features((large - mean) / std), pre_logits=True)
-            torch.testing.assert_close(ours.features(pixels()), expected, atol=1e-5, rtol=1e-5)
-
-    def test_weights_that_were_forgotten_are_found(self, timm: Any, tmp_path: Path) -> None:
-        self.folder(timm, tmp_path / "m")
-        files = locate(tmp_path / "m")
-        hub_networks.check_loaded(hub_networks.create(f"local-dir:{files.folder}", 160, pretrained=True), files)
-        with pytest.raises(UserError, match="the weights of m are not those of its network"):
-            hub_networks.check_loaded(hub_networks.create(f"local-dir:{files.folder}", 160, pretrained=False), files)
-
-    def test_its_weights_are_in_the_key(self, timm: Any, tmp_path: Path) -> None:
-        self.folder(timm, tmp_path / "m")
-        assert set(Timm(model=tmp_path / "m", pretrained=True).identity()["parameters"]["weights"]) == {
-            "checksum", "source",
-        }  # fmt: skip
-        assert Timm(model=tmp_path / "m").identity()["parameters"]["weights"] == "test_vit"
-        assert "weights" not in Timm().identity()["parameters"]
-
-    @pytest.mark.parametrize(
-        ("model", "pretrained", "asked"),
-        [
-            ("test_resnet", False, {}),
-            ("test_vit", False, {"optimizer": "adamw", "learning_rate": 1e-3, "weight_decay": 0.05}),
-            ("vit_small_patch16_224", False, {"optimizer": "adamw", "learning_rate": 1e-3, "weight_decay": 0.05}),
-        ],
-    )
-    def test_optimizers(self, model: str, pretrained: bool, asked: dict[str, Any]) -> None:
-        assert Timm(model=model, pretrained=pretrained).optimizer() == asked
-
-    def test_unknown_networks_are_refused_with_their_neighbours(self) -> None:
-        with pytest.raises(UserError, match="timm has no network resnet81") as caught:
-            Timm(model="resnet81").build(3, (32, 32))
-        assert "resnet18" in caught.value.hint
-
-    def test_folders_of_transformers_go_elsewhere(self, tmp_path: Path) -> None:
-        stored("resnet", tmp_path / "m")
-        with pytest.raises(UserError, match="m is no network of timm"):
-            Timm(model=tmp_path / "m").build(3, (32, 32))
 
 
 def test_without_the_libraries_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
