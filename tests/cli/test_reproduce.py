@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 
 from ue_bench.catalogue import tables
 from ue_bench.catalogue.registry import Registry, registry
-from ue_bench.cli.reproduce import BETWEEN
+from ue_bench.cli.reproduce import _names
 from ue_bench.contract.registration import Register
 from ue_bench.contract.table import Ask, Line, Setting, Table
 
@@ -156,7 +155,7 @@ def test_lines_without_a_chosen_column_are_left_out(ue_bench: Command, computed:
 
 
 def test_names_of_columns_may_hold_commas() -> None:
-    assert re.split(BETWEEN, "a[b=1,c=2],d, e") == ["a[b=1,c=2]", "d", " e"]
+    assert _names("a[b=1,c=d[e=1,f=2]],d, e,") == ["a[b=1,c=d[e=1,f=2]]", "d", "e"]
 
 
 @pytest.mark.parametrize("columns", ["grey", "gray,,grey", ","])

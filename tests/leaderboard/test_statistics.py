@@ -8,6 +8,7 @@ import pytest
 
 from ue_bench.leaderboard.badges import HERE, REPORTED
 from ue_bench.leaderboard.bounds import UNBOUNDED
+from ue_bench.leaderboard.formats import remarks
 from ue_bench.leaderboard.intervals import average_error
 from ue_bench.leaderboard.statistics import panels
 
@@ -141,7 +142,12 @@ def test_budget_counts_each_protected_set_once() -> None:
         ("l2 1.0", {"linf_max": 200, "l2_mean": 1.1}, ""),  # rounding alone may add a tenth
         ("l2 1.0", {"l2_mean": 1.2}, "mean L2 1.2"),
         ("l2 1.0 at 32x32", {"l2_mean": 50.0}, "mean L2 50"),
-        ("l2 1.0 at 224x224", {"l2_mean": 50.0}, ""),  # says nothing of images of this size
+        ("l2 7.0 at 224x224", {"l2_mean": 1.0}, ""),  # a seventh of the side, and of the norm
+        ("l2 7.0 at 224x224", {"l2_mean": 1.2}, "mean L2 1.2"),
+        ("psnr 32", {"psnr": 32.5}, ""),
+        ("psnr 60", {"psnr": 32.5}, "PSNR 32.5"),
+        ("ssim 0.9", {"ssim": 0.93}, ""),
+        ("ssim 0.95", {"ssim": 0.93}, "SSIM 0.93"),
         ("pixels 1", {"l0_mean": 1.0}, ""),
         ("pixels 1", {"l0_mean": 1.01}, "mean L0 1.01"),
         ("rms 6/255", {"rms": 6.5}, ""),
@@ -156,7 +162,14 @@ def test_measured_against_declared(declared: str, changes: dict[str, Any], excee
     [panel] = panels([result(declared=declared, **changes)], BOARD)
     budget = panel.rows[0].budget
     assert (budget.exceeded, budget.exceeds) == (exceeded, bool(exceeded))
-    assert (budget.perturbation_class == UNBOUNDED) == bool(exceeded or declared in ("none", "whatever 3"))
+    without = ("none", "whatever", "psnr", "ssim")  # nothing to be ranked by
+    assert (budget.perturbation_class == UNBOUNDED) == bool(exceeded or declared.startswith(without))
+
+
+@pytest.mark.parametrize("declared", ["l2 lots", "linf 8/255 or so", "linf 300/255", "l2 1.0 at 0x32", "rms 8", ""])
+def test_what_cannot_be_read_bounds_nothing(declared: str) -> None:
+    [panel] = panels([result(declared=declared, linf_max=90, rms=50.0, l2_mean=50.0)], BOARD)
+    assert panel.rows[0].budget.perturbation_class == UNBOUNDED
 
 
 def test_epochs_before_a_refit_say_nothing_of_it() -> None:
@@ -164,6 +177,8 @@ def test_epochs_before_a_refit_say_nothing_of_it() -> None:
     [row] = panels(cells, replace(BOARD, refits=lambda column: column == "vanilla"))[0].rows
     assert [row.cells[c].peaks_early for c in BOARD.countermeasures] == [False, True]
     assert row.highest_peak is row.cells["jpeg[quality=10]"]
+    [alone] = panels(cells, replace(BOARD, refits=lambda column: True))[0].rows
+    assert (alone.highest_peak, alone.highest_peak and alone.highest_peak.peak) == (alone.worst, 40.0)
 
 
 def test_reported_seeds_do_not_move_what_was_measured_here() -> None:
@@ -174,6 +189,8 @@ def test_reported_seeds_do_not_move_what_was_measured_here() -> None:
     assert (rows["em"].cells["vanilla"].mean, rows["em"].cells["vanilla"].n) == (20.0, 1)
     assert rows["em"].cells["gray"].mean == 90.0  # what nobody measured here stands, and counts in no mean
     assert (rows["em"].badge, rows["ar"].badge) == (HERE, REPORTED)
+    assert panel.set_aside == 1
+    assert any(fact.startswith("1 self-reported result(s) of cells") for fact in remarks(panel))
 
 
 def test_unchanged_images_have_no_psnr() -> None:

@@ -123,6 +123,15 @@ FORGED: dict[str, tuple[str, str]] = {
     "attempts without number": (changed(attempts=1_001), "it took 1,001 attempts"),
     "long text": (changed(dataset__source="CIFAR" * 41), "dataset.source has 205 characters"),
     "precision of its own": (changed(precision="fp8", cell__precision="fp8"), "its precision is fp8, not bf16 or fp32"),
+    "victims in a victim": (
+        changed(
+            cell__victim={"name": ["x"], "combination": [{"name": "resnet9"}]},
+            victim="resnet9",
+            id=plain()["id"].replace("[blocks=1]", ""),
+        ),
+        "its victim is several",
+    ),
+    "bound that cannot be read": (changed(budget__declared="linf 8/255 or so"), "it declares the budget linf 8/255 or"),
     "no plugin in the cell": (changed(cell__victim="resnet9"), "the cell is incomplete"),
     "one plugin under two names": (
         changed(protector="em[preset='micro']", id=plain()["id"].replace("preset=micro", "preset='micro'")),
@@ -264,7 +273,7 @@ def test_a_file_that_is_not_here_excuses_nothing_else(run: Run, tmp_path: Path) 
 
 
 def test_an_architecture_that_is_not_here_may_ask_for_rates(run: Run, board: Path, tmp_path: Path) -> None:
-    """Its clean cell is refused for nothing but the row it would be held to."""
+    """Any rate of its own is taken, and no other length of training."""
     fields = plain("none", "vanilla")
     fields["cell"]["victim"] = {"name": "mine", "parameters": {}, "revision": 1}
     fields["cell"]["protocol"] |= {"learning_rate": 0.001, "weight_decay": 0.0}

@@ -141,7 +141,7 @@ def check(board_name: str, out: Path | None, every: bool, as_json: bool) -> int:
 @click.option("--into", type=click.Path(path_type=Path, dir_okay=False, exists=True),
               help="A page in which the last summary is replaced.")  # fmt: skip
 def summary(board_name: str, out: Path | None, columns: str, into: Path | None) -> None:
-    """Print the table and what is certain of it, in Markdown for the front page of a project."""
+    """Print the table and what its seeds agree on, in Markdown for the front page of a project."""
     from ..atomic import write_atomically
     from ..catalogue.registry import registry
     from ..leaderboard.front_page import front_page, replaced

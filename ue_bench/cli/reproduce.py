@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +24,6 @@ from .common import (
 if TYPE_CHECKING:
     from ..contract.table import Table
     from ..grid.filling import FillOptions
-
-
-BETWEEN = r",(?![^\[]*\])"  # a comma outside of the parameters of a plugin
 
 
 class ReproduceCommand(click.Command):
@@ -105,7 +101,7 @@ def command(
     given = _given(settings)
     table = tables.table(table_name, given)
     if columns:
-        table = table.of_columns([name.strip() for name in re.split(BETWEEN, columns) if name.strip()])
+        table = table.of_columns(_names(columns))
     _refuse_unused(ctx, table)
     left_out = [line.name for line in table.lines if not line.asks]
     if left_out:
@@ -123,6 +119,18 @@ def command(
     else:
         print(comparison.markdown() if markdown else comparison.text(), end="")
     return 1 if failed or not comparison.complete else 0
+
+
+def _names(text: str) -> list[str]:
+    """Return names with commas between them; those within brackets belong to the parameters of a plugin."""
+    names, depth = [""], 0
+    for letter in text:
+        depth += (letter == "[") - (letter == "]")
+        if letter == "," and not depth:
+            names.append("")
+        else:
+            names[-1] += letter
+    return [name.strip() for name in names if name.strip()]
 
 
 def _given(settings: Sequence[str]) -> dict[str, str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
-from ..contract.bounds import over_by_rounding, read_bound
+from ..contract.bounds import Bound, over_by_rounding, read_bound
 from ..errors import UserError
 from ..store.schema import Budget, DatasetInfo, Result
 
@@ -40,14 +41,12 @@ class PerturbationSummary:
     def perturbation_class(self) -> str:
         """What rows have in common that may be ranked together: the kind of bound they declare and keep.
 
-        Linf rows are of one class where the bound is the same; root mean square and mean squared error are one kind.
+        A declaration that cannot be read bounds nothing. Linf rows are of one class where the bound is the same; root
+        mean square and mean squared error are one kind.
         """
         if self.exceeds:
             return UNBOUNDED
-        kinds = set()
-        for text in self.declared.split(SEVERAL):
-            kind, _, bound = text.strip().partition(" ")
-            kinds.add(f"Linf {bound}" if kind == "linf" else CLASSES.get(kind, UNBOUNDED))
+        kinds = {_class(text.strip()) for text in self.declared.split(SEVERAL)}
         return kinds.pop() if len(kinds) == 1 else UNBOUNDED
 
 
@@ -71,26 +70,47 @@ def measured(results: Iterable[Result], declared: str | None = None) -> Perturba
 
 
 def exceeded(declared: str, budget: Budget, images: DatasetInfo) -> str:
-    """Say what of a measured budget is over the ``declared`` one; nothing where it is kept or of no known form.
+    """Say what of a measured budget is over the ``declared`` one; nothing where it is kept or cannot be read.
 
     Linf is that of all images. Of other norms means over images are known, so that single images may be over them
-    unseen; what rounding to 8 bits adds to a norm is let pass, see ``over_by_rounding``. A bound at a certain size of
-    images says nothing of others.
+    unseen; what rounding to 8 bits adds to a norm is let pass, see ``over_by_rounding``. A norm that is declared for a
+    size of images grows with the root of their pixels.
     """
-    size = AT.search(declared)
-    if size and tuple(map(int, size.groups())) != (images.height, images.width):
+    bound = _read(declared)
+    if bound is None:
         return ""
-    try:
-        bound = read_bound(AT.sub("", declared))
-    except UserError:
-        return ""
-    rms = budget.rms / 255
+    if bound.kind in ("psnr", "ssim"):
+        reached, shown = {
+            "psnr": (math.inf if budget.psnr is None else budget.psnr, f"PSNR {budget.psnr}"),
+            "ssim": (budget.ssim, f"SSIM {budget.ssim:g}"),
+        }[bound.kind]
+        return "" if reached >= bound.limit else shown
+    rms, pixels = budget.rms / 255, images.height * images.width
+    if (size := AT.search(declared)) is not None:
+        bound = replace(bound, limit=bound.limit * math.sqrt(pixels / math.prod(map(int, size.groups()))))
     reached, shown = {
         "linf": (budget.linf_max / 255, f"Linf {budget.linf_max}"),
         "l2": (budget.l2_mean, f"mean L2 {budget.l2_mean:g}"),
         "pixels": (budget.l0_mean, f"mean L0 {budget.l0_mean:g}"),
         "rms": (rms, f"RMS {budget.rms:g}"),
         "mse": (rms**2, f"RMS {budget.rms:g}"),
-    }.get(bound.kind, (0.0, ""))
-    values = 3 * images.height * images.width
-    return "" if reached <= bound.upper or over_by_rounding(bound, reached, values) else shown
+    }[bound.kind]
+    return "" if reached <= bound.upper or over_by_rounding(bound, reached, 3 * pixels) else shown
+
+
+def _read(declared: str) -> Bound | None:
+    """Return a declared bound; None for one that cannot be read, or of images without pixels."""
+    size = AT.search(declared)
+    if size and not all(map(int, size.groups())):
+        return None
+    try:
+        return read_bound(AT.sub("", declared))
+    except UserError:
+        return None
+
+
+def _class(declared: str) -> str:
+    bound = _read(declared)
+    if bound is None:
+        return UNBOUNDED
+    return f"Linf {declared.split()[1]}" if bound.kind == "linf" else CLASSES.get(bound.kind, UNBOUNDED)

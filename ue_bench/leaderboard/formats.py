@@ -95,7 +95,7 @@ def psnr(value: float | None) -> str:
 
 
 def linf(budget: PerturbationSummary) -> str:
-    return f"{budget.linf_max}" + (" (exceeds declared)" if budget.exceeds else "")
+    return f"{budget.linf_max}" + (f" ({budget.exceeded} exceeds declared)" if budget.exceeds else "")
 
 
 def fraction(value: float) -> str:
@@ -182,7 +182,7 @@ def remarks(panel: Panel) -> list[str]:
             f"too: {shown}."
         )
     lines += controls(panel)
-    over = [row.protector for row in panel.rows if row.budget.exceeds]
+    over = [f"{row.protector} ({row.budget.exceeded})" for row in panel.rows if row.budget.exceeds]
     if over:
         lines.append(f"Measured perturbations exceed the declared budget: {', '.join(over)}.")
     idle = [f"{c.protector} under {c.countermeasure}" for c in cells if any(not r.metrics.learned for r in c.results)]
@@ -201,6 +201,8 @@ def remarks(panel: Panel) -> list[str]:
         lines.append(
             f"Self-reported and so without a rank, until half of its cells were measured again: {', '.join(reported)}."
         )
+    if panel.set_aside:
+        lines.append(f"{panel.set_aside} self-reported result(s) of cells that were measured here count in nothing.")
     superseded = sum(cell.superseded for cell in cells)
     if superseded:
         lines.append(f"{superseded} older result(s) of a cell and seed set aside for a newer one.")

@@ -24,6 +24,7 @@ from .summary import lines
 from .tables import pipes, plain
 
 MOST_NAMED = 6  # cells whose seeds disagree
+NEAR = 15.0  # points of recovered share on either side of the limit
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Verdicts:
     """What the seeds of a panel's complete rows that are no reference say: columns that break them, and that do not.
 
     ``torn`` are columns of which seeds say this and that. All by row, in the order of the panel's classes. ``several``
-    is the number of cells with several seeds.
+    is the number of cells with several seeds, ``near`` of those among them with a seed near the limit, of which seeds
+    of ``near_torn`` disagree.
     """
 
     panel: Panel
@@ -39,6 +41,8 @@ class Verdicts:
     kept: Mapping[str, tuple[str, ...]]
     torn: Mapping[str, tuple[str, ...]]
     several: int
+    near: int
+    near_torn: int
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
@@ -57,11 +61,14 @@ class Verdicts:
         if not self.several:
             return "every cell has one seed, so nothing tells how often another one would say otherwise"
         agree = self.several - len(disagree)
-        told = f"of {self.several} cells with several seeds these agree in {agree} ({100 * agree / self.several:.0f} %)"
+        told = f"of {self.several} cells with several seeds these agree in {agree}"
         if not disagree:
             return told
         more = f" and {len(disagree) - MOST_NAMED} more" if len(disagree) > MOST_NAMED else ""
-        return f"{told}, and not in {', '.join(disagree[:MOST_NAMED])}{more}"
+        return (
+            f"{told} (of {self.near} with a seed within {NEAR:.0f} points of the limit in "
+            f"{self.near - self.near_torn}), and not in {', '.join(disagree[:MOST_NAMED])}{more}"
+        )
 
     def _breaking(self) -> str:
         """Return which two countermeasures break the most protectors, and which protectors they leave."""
@@ -94,18 +101,21 @@ class Verdicts:
         text = f"{_names(best)} {'survives' if len(best) == 1 else 'survive'} {most} {what}"
         breaking = [self.broken[row] for row in best]
         lost = list(dict.fromkeys(column for columns in breaking for column in columns))
-        if not lost:
-            return text
-        return f"{text}, broken {'' if len(set(map(frozenset, breaking))) == 1 else 'between them '}by {_names(lost)}"
+        if lost:
+            text += f", broken {'' if len(set(map(frozenset, breaking))) == 1 else 'between them '}by {_names(lost)}"
+        torn = list(dict.fromkeys(column for row in best for column in self.torn[row]))
+        return f"{text}, and seeds disagree on {_names(torn)}" if torn else text
 
     def _plain(self) -> str:
         """Return which protectors plain training gets through."""
         plain, total = self.panel.board.plain, len(self.broken)
         through = [row for row, names in self.broken.items() if plain in names]
         held = sum(plain in names for names in self.kept.values())
+        torn = [row for row, names in self.torn.items() if plain in names]
+        left = f", and seeds disagree on {_names(torn)}" if torn else ""
         if not through:
-            return f"Plain training breaks none of {total} protectors, and {held} of them survive it."
-        return f"Plain training alone breaks {_names(through)}; {held} of {total} protectors survive it."
+            return f"Plain training breaks none of {total} protectors; {held} of them survive it{left}."
+        return f"Plain training alone breaks {_names(through)}; {held} of {total} protectors survive it{left}."
 
     @property
     def _unbounded(self) -> set[str]:
@@ -118,18 +128,23 @@ def verdicts(panel: Panel) -> Verdicts:
     found = {row.protector: dict(_by_seed(panel, row)) for row in ordered}
 
     def where(wanted: set[bool]) -> dict[str, tuple[str, ...]]:
-        return {name: tuple(c for c, seeds in row.items() if set(seeds) == wanted) for name, row in found.items()}
+        return {
+            name: tuple(c for c, seeds in row.items() if {share >= BROKEN for share in seeds} == wanted)
+            for name, row in found.items()
+        }
 
-    several = sum(len(seeds) > 1 for row in found.values() for seeds in row.values())
-    return Verdicts(panel, where({True}), where({False}), where({True, False}), several)
+    several = [seeds for row in found.values() for seeds in row.values() if len(seeds) > 1]
+    near = [seeds for seeds in several if any(abs(share - BROKEN) <= NEAR for share in seeds)]
+    near_torn = sum(min(seeds) < BROKEN <= max(seeds) for seeds in near)
+    return Verdicts(panel, where({True}), where({False}), where({True, False}), len(several), len(near), near_torn)
 
 
-def _by_seed(panel: Panel, row: Row) -> Iterator[tuple[str, list[bool]]]:
-    """Yield, by column, whether it breaks a protector at each seed, against the mean of the clean row."""
+def _by_seed(panel: Panel, row: Row) -> Iterator[tuple[str, list[float]]]:
+    """Yield recovered shares, one a seed, by column, against the mean of the clean row."""
     assert row.recovery is not None
     for column in row.recovery.shares:
         shares = [panel.share(column, value) for value in row.cells[column].by_seed.values()]
-        yield column, [share >= BROKEN for share in shares if share is not None]
+        yield column, [share for share in shares if share is not None]
 
 
 def front_page(panel: Panel, columns: Sequence[str] = ()) -> str:
@@ -163,8 +178,8 @@ def _setting(panel: Panel) -> str:
         f"`{d.selector}` ({d.source}, {size}), protocol `{panel.protocol}` v{panel.protocol_version}, "
         f"{panel.precision}, {seeds}. The *recovered share* is the mean share of the clean accuracy that an adversary "
         "gets back, "
-        f"*broken by* the number of columns that give back {BROKEN:.0f} % of it. Rows are ranked within their "
-        "perturbation class, and share a rank where they cannot be told apart. "
+        f"*broken by* the number of columns that give back {BROKEN:.0f} % of it in the mean over seeds. Rows are "
+        "ranked within their perturbation class, and share a rank where they cannot be told apart. "
         f"^: an earlier epoch is more than {EARLY:.0f} points better."
     )
 

@@ -131,7 +131,10 @@ def _cell(result: Result) -> Iterator[str]:
     if result.precision not in ("bf16", "fp32"):
         yield f"its precision is {printable(result.precision)}, not bf16 or fp32"
     for kind in KINDS:
-        for part in cell[kind].get("combination", [cell[kind]]):
+        if kind != "countermeasure" and "combination" in cell[kind]:
+            yield f"its {kind} is several"
+            return
+        for part in _parts(cell[kind]):
             known = (kind, part["name"]) in registry().entries
             problem = _revision(kind, part) if known else _absent(result, kind, part["name"])
             if problem:
@@ -201,8 +204,8 @@ def _recipe_of(result: Result, protocol: Protocol, victim: Victim | None) -> Ite
     An architecture that is not here may ask for an optimizer of its own: the other fields are compared.
     """
     cell = result.cell or {}
-    names = [part["name"] for part in cell["countermeasure"].get("combination", [cell["countermeasure"]])]
-    recipe = protocol.under(names, victim.optimizer() if victim else {}, cell["victim"].get("name", ""))
+    names, [architecture] = ([part["name"] for part in _parts(cell[kind])] for kind in ("countermeasure", "victim"))
+    recipe = protocol.under(names, victim.optimizer() if victim else {}, architecture)
     expected, found = protocol_identity(recipe), cell["protocol"]
     if victim is None and isinstance(found, dict):
         expected, found = ({k: v for k, v in one.items() if k not in OF_ARCHITECTURES} for one in (expected, found))
@@ -214,7 +217,12 @@ def _recipe_of(result: Result, protocol: Protocol, victim: Victim | None) -> Ite
 
 
 def _all_here(kind: str, of_cell: dict[str, Any]) -> bool:
-    return all((kind, part["name"]) in registry().entries for part in of_cell.get("combination", [of_cell]))
+    return all((kind, part["name"]) in registry().entries for part in _parts(of_cell))
+
+
+def _parts(of_cell: dict[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = of_cell.get("combination", [of_cell])
+    return found
 
 
 def _of_one_class(result: Result, declared: str) -> bool:

@@ -137,7 +137,7 @@ class Row:
     @cached_property
     def highest_peak(self) -> CellSummary | None:
         """The countermeasure whose best epoch, chosen on the test set, gives an adversary most."""
-        cells = [cell for c in self.columns if (cell := self.cells.get(c)) is not None and not cell.refitted]
+        cells = [self.cells[c] for c in self.columns if c in self.cells]
         return max(cells, key=lambda cell: cell.peak, default=None)
 
     @property
@@ -167,6 +167,7 @@ class Panel:
     extra: tuple[str, ...]  # countermeasures the board does not ask for: shown, never in mean or worst case
     rows: tuple[Row, ...]
     missing: tuple[str, ...]  # protectors the board asks for and that have no result here
+    set_aside: int = 0  # self-reported results of cells that were measured here
 
     @property
     def n(self) -> tuple[int, int]:
@@ -271,6 +272,7 @@ def _first(results: Iterable[Result]) -> Result:
 
 
 def _panel(results: list[Result], board: BoardInfo, badges: Mapping[str, str]) -> Panel:
+    every = len(results)
     results = _trusted(results, badges)
     by_cell: dict[tuple[str, str], list[Result]] = defaultdict(list)
     for r in results:
@@ -317,6 +319,7 @@ def _panel(results: list[Result], board: BoardInfo, badges: Mapping[str, str]) -
         extra=extra,
         rows=tuple(sorted(rows, key=lambda row: _order(row, board))),
         missing=tuple(p for p in board.protectors if p not in here),
+        set_aside=every - len(results),
     )
 
 

@@ -64,8 +64,8 @@ def submit(
     """Add checked results to the board in ``out``, and record whose they are. No file that is there is changed.
 
     ``author`` and ``link`` are written into results that do not say theirs. Raises ValidationError where the results
-    are of several authors, where one that is to reproduce a cell is of the author of that cell, or where a file would
-    become too long.
+    are of several authors, where one that is to reproduce a cell is of the author of that cell or a copy of it, or
+    where a file would become too long.
     """
     results = {path: _signed(result, author, link) for path, result in ({**checked.new, **checked.known}).items()}
     if not results:

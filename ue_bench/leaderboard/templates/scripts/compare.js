@@ -89,7 +89,7 @@ function comparison(panel, first, second) {
     line.append(cell);
   }
   parts.push(table);
-  parts.push(element("p", `Accuracies in percent, ${first.name} minus ${second.name}: below zero the first protects better. Bold: the interval does not hold zero. With one seed the interval is of the test set alone.`, "small"));
+  parts.push(element("p", `Accuracies in percent, ${first.name} minus ${second.name}: below zero the first protects better. Bold: the interval does not hold zero. With fewer than two seeds in common the interval is of the test set alone.`, "small"));
   return parts;
 }
 
