@@ -81,7 +81,7 @@ def countermeasure(selector: str) -> Countermeasure:
     return plugin
 
 
-VERSIONS = {"micro": 2, "iss23": 2, "em21": 2, "apb23": 2, "avatar24": 2}  # all others are at their first
+VERSIONS = {"micro": 2, "iss23": 2, "bait26": 2, "em21": 2, "apb23": 2, "avatar24": 2}  # all others are at their first
 
 
 @pytest.mark.parametrize("name", protocols.names())
