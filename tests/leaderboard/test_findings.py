@@ -41,6 +41,12 @@ def test_what_an_adversary_gets_most_with() -> None:
     assert first.endswith("and breaks 2 of 2.")
 
 
+def test_a_row_of_one_cell_does_not_choose_the_column() -> None:
+    whole = rows({"none": CLEAN, "em": (10.0, 64.0, 30.0), "ar": (90.0, 70.0, 10.0)})
+    [first, *_] = texts(whole, [result("tap", "vanilla", 20.0)])
+    assert first.startswith("An adversary gets most with jpeg[quality=10]: 67.0 % accuracy in the mean of 2 protectors")
+
+
 def test_which_row_with_a_bound_leaves_least_and_an_unbounded_one_never() -> None:
     best = rows({"em": (10.0, 64.0, 30.0)})
     unbounded = rows({"cuda": (10.0, 10.0, 10.0)}, declared="none")

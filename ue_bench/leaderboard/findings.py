@@ -47,7 +47,8 @@ def findings(panel: Panel) -> list[Finding]:
 
 def _findings(panel: Panel) -> Iterator[Finding]:
     rows = [row for row in panel.rows if not row.reference]
-    best = strongest_column(panel, rows)
+    # A row of one cell would leave that column to compare, and no other.
+    best = strongest_column(panel, [row for row in rows if row.complete] or rows)
     if best is not None:
         yield _of_column(panel, *best)
     ranked = [row for row in rows if row.complete and row.recovery is not None]
