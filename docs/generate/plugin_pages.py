@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 
 from ue_bench.catalogue.boards import board, names
 from ue_bench.catalogue.describe import describe_property
-from ue_bench.catalogue.facts import PAIRS, Facts
+from ue_bench.catalogue.facts import ANSWERS, Facts
 from ue_bench.contract.plugin import megapixels
 from ue_bench.contract.registration import KIND_NAMES
 from ue_bench.contract.values import format_value
@@ -77,7 +77,8 @@ def glance(facts: Facts, measured: Collection[str]) -> list[tuple[str, str]]:
         ("changes nothing", facts.note),
         ("passes an image", f"{facts.passes:.3g}, where plain training has 1" if facts.passes > 1 else ""),
         ("clean images it needs", f"{facts.clean_images:,}" if facts.clean_images else ""),
-        ("what it must know", PAIRS if facts.needs_pairs else ""),
+        ("what it must know", facts.must_know),
+        ("queries", ANSWERS if facts.answers_queries else ""),
         ("differs from the protocol in", _fields(facts)),
         ("on the boards", " ".join(on)),
         ("revision", str(facts.revision)),

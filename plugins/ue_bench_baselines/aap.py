@@ -82,6 +82,10 @@ class AAP(WithPreset):
         attack: float = self.setting("iterations") * 2 / 3
         return NetworkCost(self.setting("surrogate"), self.setting("surrogate_epochs") + attack)
 
+    @property
+    def answers_queries(self) -> bool:
+        return True
+
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         import torch
         from torch.nn import functional as F

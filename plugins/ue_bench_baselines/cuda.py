@@ -65,6 +65,10 @@ class CUDA(Protector):
     def largest_image(self) -> int:
         return 2**26  # measured: 75 bytes a pixel
 
+    @property
+    def answers_queries(self) -> bool:
+        return True
+
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         filters, chosen = self.draw(data.num_classes, len(data), ctx.method_seed(PUBLISHED_SEED, self.seed))
         if ctx.secret:  # images come in sets of one size: each set must draw numbers of its own

@@ -88,13 +88,17 @@ class DUNE(WithSurrogate):
         attack: float = self.setting("iterations") * states * 2 / 3
         return NetworkCost(self.setting("surrogate"), self.recipe()["epochs"] + attack + colours)
 
+    @property
+    def answers_queries(self) -> bool:
+        return True
+
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         import torch
 
         from .ensemble import cross_entropy_gradient, descend_mean, further_on
         from .pgd import boxed, protect_in_batches, to_levels
 
-        wanted = further_on(data.labels, OFFSET, self.name)
+        wanted = further_on(data.labels, OFFSET, self.name, ctx.learning(data)[0].labels)
         key = {"dune": self.identity(), "data": data.fingerprint, "seed": ctx.seed, "precision": ctx.precision}
         states: int = self.setting("checkpoints")
         networks = ctx.checkpoints(data, self.setting("surrogate"), states, **self.recipe())

@@ -18,14 +18,18 @@ Gradient = Callable[[int, Tensor], Tensor]
 """``gradient(state, p)``: that of each image's own loss under a state, at images ``p``, N x 3 x H x W."""
 
 
-def further_on(labels: NDArray[np.int64], offset: int, name: str) -> NDArray[np.int64]:
+def further_on(
+    labels: NDArray[np.int64], offset: int, name: str, of: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
     """Return for N labels the class ``offset`` further on, of those that have images; the next where that is its own.
 
-    Raises UserError, with ``name``, when there is only one.
+    ``of`` are the labels of the images that count: these by default. Raises UserError, with ``name``, when they are of
+    one class.
     """
-    present, rank = np.unique(labels, return_inverse=True)
+    present = np.unique(labels if of is None else of)
     if len(present) < 2:
         raise UserError(f"{name} needs images of two classes", "each is moved towards another one")
+    rank = np.searchsorted(present, labels)
     wanted: NDArray[np.int64] = present[(rank + (offset % len(present) or 1)) % len(present)]
     return wanted
 

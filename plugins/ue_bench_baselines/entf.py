@@ -89,6 +89,10 @@ class EntF(WithSurrogate):
         training = self.recipe()["epochs"] * training_passes(self.training())
         return NetworkCost(self.setting("surrogate"), training + 1 / 3 + self.setting("iterations") * 2 / 3)
 
+    @property
+    def answers_queries(self) -> bool:
+        return True
+
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         import torch
 
@@ -96,14 +100,15 @@ class EntF(WithSurrogate):
         from .pgd import boxed, descend, protect_in_batches, to_levels
         from .shift import Draws
 
-        if self.variant == "pull" and len(np.unique(data.labels)) < 2:
+        learnt = ctx.learning(data)[0]
+        if self.variant == "pull" and len(np.unique(learnt.labels)) < 2:
             raise UserError("entf[variant=pull] needs images of two classes", "use variant=push")
         network = ctx.surrogate(data, self.setting("surrogate"), self.training(), **self.recipe())
         embed = embedding(network, self.setting("surrogate"), ctx)
         step = self.eps / 20 if self.step is None else self.step
         iterations = self.setting("iterations")
         batch = GPU_BATCH if ctx.device.startswith("cuda") else CPU_BATCH
-        means = centroids(embed, data, ctx, batch)
+        means = centroids(embed, learnt, ctx, batch)
 
         def craft(x: Tensor, where: slice) -> dict[str, NDArray[Any]]:
             draws = Draws(ctx, where, iterations, data.size)

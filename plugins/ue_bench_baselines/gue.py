@@ -97,6 +97,10 @@ class GUE(Protector):
         # Answers, then one pass by the clean images and two by the noisy ones, of which one is to the images alone.
         return NetworkCost(self.surrogate, self.epochs * (self.answers + 1 + 1 + 2 / 3))
 
+    @property
+    def answers_queries(self) -> bool:
+        return True
+
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         import torch
 

@@ -148,6 +148,10 @@ class HYPO(WithSurrogate):
             attack *= CLASSES * min(self.batch, images) / max(1, images)
         return NetworkCost(self.setting("surrogate"), self.recipe()["epochs"] + attack)
 
+    @property
+    def answers_queries(self) -> bool:
+        return True
+
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         if self.goal == RANDOM:
             return self.random(data, ctx)
@@ -169,12 +173,13 @@ class HYPO(WithSurrogate):
         folder = ctx.checkpoint_dir(key)
         shift = 1 if self.goal == "universal-adversarial" else 0
         levels = np.zeros((data.num_classes, *data.size, 3), np.float32)
-        for label in np.unique(data.labels).tolist():  # a class without images needs none
+        learnt = ctx.learning(data)[0]
+        for label in np.unique(learnt.labels).tolist():  # a class without images needs none
             wanted = (label + shift) % data.num_classes
             file = folder / f"{wanted}.npz"
             if (stored := load_arrays(file)) is None:
                 found = universal(
-                    network, data, wanted, ctx, self.norm, self.bound, self.length, self.steps, self.batch
+                    network, learnt, wanted, ctx, self.norm, self.bound, self.length, self.steps, self.batch
                 )
                 stored = {"perturbation": found.permute(1, 2, 0).cpu().numpy()}
                 save_arrays(file, stored)

@@ -81,6 +81,10 @@ class LSP(Protector):
     def largest_image(self) -> int:
         return 100_000_000  # measured: 0.9 GB, with torch, which has 0.5
 
+    @property
+    def answers_queries(self) -> bool:
+        return True
+
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         if not len(data):
             return data
@@ -89,7 +93,8 @@ class LSP(Protector):
         rows, columns = self.grid(data.size)
         if ctx.secret or rows * columns * 3 > SAMPLED_FEATURES:
             return ctx.map_images(data, self.clouded(data, ctx), "adding colour patches", batch)
-        points, owners = self.draw(data.num_classes, np.bincount(data.labels, minlength=data.num_classes), data.size)
+        learnt = ctx.learning(data)[0]  # points depend on their number: others come from what the set's were drawn for
+        points, owners = self.draw(data.num_classes, np.bincount(learnt.labels, minlength=data.num_classes), data.size)
         chosen = assign(data.labels, owners)
 
         def change(images: NDArray[np.uint8], where: slice) -> NDArray[np.uint8]:
@@ -191,9 +196,12 @@ class LSP(Protector):
 
 
 def assign(labels: NDArray[np.int64], owners: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return for every image the index of its point: the m-th image of a class takes the m-th point of that class."""
+    """Return for every image the index of its point: the m-th image of a class takes the m-th point of that class.
+
+    Where there are more images than points, points take turns.
+    """
     chosen = np.empty(len(labels), dtype=np.int64)
     for label in np.unique(labels):
         mine = np.flatnonzero(labels == label)
-        chosen[mine] = np.flatnonzero(owners == label)[: len(mine)]
+        chosen[mine] = np.resize(np.flatnonzero(owners == label), len(mine))
     return chosen

@@ -36,6 +36,10 @@ class Noise(Protector):
     def one_size(self) -> bool:
         return self.mode == "class"  # the pattern of a class is one for all its images
 
+    @property
+    def answers_queries(self) -> bool:
+        return True
+
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         shape = data.images.shape[1:]
         axes = data.size if ctx.secret else ()  # an owner's images come in sets of one size, each counted from 0

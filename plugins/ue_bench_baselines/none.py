@@ -17,5 +17,9 @@ class NoProtection(Protector):
     name: ClassVar[str] = "none"
     changes_images: ClassVar[bool] = False
 
+    @property
+    def answers_queries(self) -> bool:
+        return True
+
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         return data

@@ -68,8 +68,12 @@ class OPS(Protector):
     def one_size(self) -> bool:
         return True  # a pair is chosen by all images of a class
 
+    @property
+    def answers_queries(self) -> bool:
+        return True
+
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
-        chosen = self.choose(data, ctx)
+        chosen = self.choose(*ctx.learning(data))
 
         def change(images: NDArray[np.uint8], where: slice) -> NDArray[np.uint8]:
             marked = np.array(images)

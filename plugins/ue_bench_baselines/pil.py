@@ -84,6 +84,10 @@ class PIL(WithPreset):
         """Count two passes to the image for each step."""
         return NetworkCost("linear", self.setting("epochs") + self.iterations * 2 * 2 / 3)
 
+    @property
+    def answers_queries(self) -> bool:
+        return True
+
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         import torch
 

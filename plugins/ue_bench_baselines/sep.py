@@ -108,10 +108,14 @@ class SEP(WithSurrogate):
         attack = self.setting("iterations") * gradients * 2 / 3
         return NetworkCost(self.setting("surrogate"), self.recipe()["epochs"] + means + attack)
 
+    @property
+    def answers_queries(self) -> bool:
+        return True
+
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         from .pgd import boxed, protect_in_batches, to_levels
 
-        wanted = half_way_round(data.labels)
+        wanted = half_way_round(data.labels, ctx.learning(data)[0].labels)
         key = {"sep": self.identity(), "data": data.fingerprint, "seed": ctx.seed, "precision": ctx.precision}
         batch = GPU_BATCH if ctx.device.startswith("cuda") else CPU_BATCH
         gradient_for = self.gradients(data, ctx, wanted, batch)
@@ -137,7 +141,7 @@ class SEP(WithSurrogate):
         embeds, means = [], []
         if self.variant != "sep":
             embeds = [embedding(network, name, ctx) for network in networks]
-            means = [centroids(embed, data, ctx, batch) for embed in embeds]
+            means = [centroids(embed, ctx.learning(data)[0], ctx, batch) for embed in embeds]
 
         def gradient_for(where: slice) -> Gradient:
             targets = torch.tensor(wanted[where], device=ctx.device)
@@ -181,11 +185,12 @@ class SEP(WithSurrogate):
         return perturbation
 
 
-def half_way_round(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+def half_way_round(labels: NDArray[np.int64], of: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
     """Return for N labels the class that is half the number of classes further on, of those that have images.
 
-    Raises UserError when there is only one.
+    ``of`` are the labels of the images that count: these by default. Raises UserError when they are of one class.
     """
     from .ensemble import further_on
 
-    return further_on(labels, len(np.unique(labels)) // 2, "sep")
+    of = labels if of is None else of
+    return further_on(labels, len(np.unique(of)) // 2, "sep", of)

@@ -84,6 +84,10 @@ class Spots(Protector):
     def largest_image(self) -> int:
         return 2**26  # measured: 60 bytes a pixel for gray spots, half of that for green ones
 
+    @property
+    def answers_queries(self) -> bool:
+        return True
+
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         words, without = self.draw(data.num_classes, ctx.method_seed(PUBLISHED_SEED, self.seed))
         rows, columns = self.sections(data.size)

@@ -89,6 +89,10 @@ class TAP(WithSurrogate):
         training = self.recipe()["epochs"] * training_passes(self.setting("surrogate_training"))
         return NetworkCost(self.setting("surrogate"), training + attack)
 
+    @property
+    def answers_queries(self) -> bool:
+        return True
+
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         network = ctx.surrogate(data, self.setting("surrogate"), self.setting("surrogate_training"), **self.recipe())
         key = {self.name: self.identity(), "data": data.fingerprint, "seed": ctx.seed, "precision": ctx.precision}

@@ -71,6 +71,10 @@ class UC(Protector):
         """Count the passes of the feature network, at ``side`` and not at the images' own size."""
         return NetworkCost(self.surrogate, self.clusters * self.epochs * 2 / 3 + 1 / 3, (self.side, self.side))
 
+    @property
+    def answers_queries(self) -> bool:
+        return True
+
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         import torch
         from torch.nn import functional as F

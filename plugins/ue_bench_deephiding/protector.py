@@ -145,6 +145,10 @@ class DeepHiding(Protector):
     def one_size(self) -> bool:
         return self.retrain or self.hidden == "next_class"  # which hides other images of the set
 
+    @property
+    def answers_queries(self) -> bool:
+        return True
+
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         """Protect images, rounded to 8 bits. Raises UserError when hidden images are missing or too few."""
         import torch
@@ -212,6 +216,7 @@ class DeepHiding(Protector):
             return load_network(self.weights or SHIPPED)
         from .retrain import train_on
 
+        data, ctx = ctx.learning(data)
         # Only what shapes the network: class-wise and sample-wise protection share one.
         shaping = {"hidden", "hidden_images", "tpc", "retrain", *TRAINING}
         trained = DeepHiding(

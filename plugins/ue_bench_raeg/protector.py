@@ -257,6 +257,10 @@ class Raeg(Protector):
     def largest_image(self) -> int:
         return 2**18 if self.uses_networks else 2**20  # of a pixel in width 64 there are some 2 kB; not measured beyond
 
+    @property
+    def answers_queries(self) -> bool:
+        return True
+
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         """Protect images, rounded to 8 bits."""
         from .apply import protect

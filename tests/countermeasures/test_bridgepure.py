@@ -16,7 +16,7 @@ from ue_bench.catalogue.registry import registry
 from ue_bench.contract import clean_data
 from ue_bench.testing import check_countermeasure, failures, pictures
 from ue_bench_countermeasures.bridge.schedule import LEAST, TOP, levels, on_bridge, passes, sample, scalings, told
-from ue_bench_countermeasures.bridgepure import BridgePure, BridgePureLite, Dilution, pairs
+from ue_bench_countermeasures.bridgepure import BridgePure, BridgePureLite, Dilution, check_pairs, chosen
 from ue_bench_countermeasures.diffusion.process import streams
 
 pytest.importorskip("diffusers", exc_type=ImportError)
@@ -122,8 +122,10 @@ def with_pairs(ctx: Context, clean: ImageSet, count: int, shift: int = 0) -> Con
 class TestPairs:
     def test_are_clean_and_protected_versions_of_the_same(self, ctx: Context) -> None:
         clean = wave(30)
-        first, second = pairs(protected(clean), with_pairs(ctx, clean, 10))
-        assert np.array_equal(protected(first).images, second.images)
+        given = with_pairs(ctx, clean, 10)
+        second = chosen(protected(clean), given.clean_rows, given)
+        check_pairs(given.clean_data, second)
+        assert np.array_equal(protected(given.clean_data).images, second.images)
 
     def test_rows_of_other_classes_are_refused(self, ctx: Context) -> None:
         clean = wave(30)
@@ -152,6 +154,62 @@ class TestPairs:
         other: Any = clean_data.with_clean_data(given, stopping)  # type: ignore[arg-type]  # a Countermeasure, which resolve() gives as a Plugin
         with pytest.raises(RuntimeError, match="needs_pairs"):
             _ = other.clean_rows
+
+
+class TestQueries:
+    """The adversary has images of its own protected: what it learns from is not in the set."""
+
+    METHOD = BridgePureLite(clean=10, steps=1, pairs="queried")
+
+    def test_it_learns_from_the_answers(self, ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+        clean = wave(30)
+        given = with_pairs(ctx, clean, 10)
+        answers = protected(given.clean_data, strength=9)
+        learned: list[ImageSet] = []
+        known = training.fitted
+
+        def watched(before: ImageSet, after: ImageSet, *rest: Any) -> Bridge:
+            learned.extend((before, after))
+            return known(before, after, *rest)
+
+        monkeypatch.setattr(training, "fitted", watched)
+        purified = self.METHOD.purify(protected(clean), replace(given, queried=answers))
+        assert np.array_equal(learned[0].images, given.clean_data.images)
+        assert np.array_equal(learned[1].images, answers.images)
+        rest = np.setdiff1d(np.arange(30), given.clean_rows)
+        assert purified.labels.tolist() == clean.labels[rest].tolist()
+
+    def test_noise_is_drawn_anew_for_the_answers(self, ctx: Context) -> None:
+        noisy = BridgePure(clean=4, beta=0.02)
+        clean = wave(4)
+        one, other = noisy.noisy(clean, ctx), noisy.noisy(clean, ctx, "queried")
+        assert not np.array_equal(one.images, other.images)
+
+    def test_answers_of_others_are_refused(self, ctx: Context) -> None:
+        clean = wave(30)
+        given = with_pairs(ctx, clean, 10)
+        other = protected(wave(10, seed=4))
+        answers = ImageSet(other.images, given.clean_data.labels, clean.class_names)
+        with pytest.raises(UserError, match="they differ by"):
+            self.METHOD.purify(protected(clean), replace(given, queried=answers))
+
+    def test_who_has_not_asked_has_none(self, ctx: Context) -> None:
+        with pytest.raises(RuntimeError, match="with queries that it asks"):
+            _ = with_pairs(ctx, wave(30), 10).queried_data
+
+    @pytest.mark.parametrize("leaked", ["purify", "clean"])
+    def test_such_images_are_not_in_the_set(self, leaked: str) -> None:
+        with pytest.raises(UserError, match="leaked=drop goes with them"):
+            registry().resolve("countermeasure", f"bridgepure-lite[pairs=queried,leaked={leaked}]")
+
+    def test_parts_have_what_they_ask_for(self, ctx: Context) -> None:
+        clean = wave(30)
+        given = with_pairs(ctx, clean, 10)
+        given = replace(given, queried=protected(given.clean_data))
+        assert len(clean_data.with_clean_data(given, BridgePureLite(clean=4, pairs="queried")).queried_data) == 4
+        assert clean_data.with_clean_data(given, BridgePureLite(clean=4)).queried is None
+        [chain] = registry().resolve("countermeasure", "gray+bridgepure-lite[pairs=queried]")
+        assert getattr(chain, "queries", False)
 
 
 class TestLeakedRows:

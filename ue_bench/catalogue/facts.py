@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # A paragraph that begins so, in a docstring, is about that; see "Parameters" in docs/plugins.md.
 PAIRS = "the adversary knows which training images its clean ones are"  # said of what ``needs_pairs``
+QUERIES = "the adversary has its clean images protected by the owner's service, and leaves them out of the set"
+ANSWERS = "images that come after the set can be protected as it was"  # said of what ``answers_queries``
 BEGINNINGS = {
     "deviations": re.compile(r"(Further )?[Dd]eviations?\b"),
     "expected": re.compile(r"(Expect|Published|No published|No paper publishes|Reported)\b"),
@@ -98,11 +100,20 @@ class Facts:
         return self.plugin.clean_images if isinstance(self.plugin, Countermeasure) else 0
 
     @property
-    def needs_pairs(self) -> bool:
-        """Whether the adversary must know which training images the clean ones are."""
+    def must_know(self) -> str:
+        """What the adversary of a countermeasure knows beyond the clean images it has; empty for nothing."""
         from ..contract.plugin import Countermeasure
 
-        return isinstance(self.plugin, Countermeasure) and self.plugin.needs_pairs
+        if not isinstance(self.plugin, Countermeasure):
+            return ""
+        return QUERIES if self.plugin.queries else PAIRS if self.plugin.needs_pairs else ""
+
+    @property
+    def answers_queries(self) -> bool:
+        """Whether a protector can protect images that come after the set as it was protected."""
+        from ..contract.plugin import Protector
+
+        return isinstance(self.plugin, Protector) and self.plugin.answers_queries
 
     @property
     def passes(self) -> float:

@@ -11,7 +11,7 @@ import click
 
 from ..catalogue import boards, data_files, protocols, tables
 from ..catalogue.describe import describe_property
-from ..catalogue.facts import PAIRS, facts
+from ..catalogue.facts import ANSWERS, facts
 from ..catalogue.registry import registry
 from ..contract.registration import KIND_NAMES, PluginRecord
 from ..errors import EnvironmentProblem, UserError, did_you_mean
@@ -123,8 +123,10 @@ def _plugin(record: PluginRecord, selector: str) -> dict[str, Any]:
     optional: dict[str, Any] = {}
     if known.clean_images:
         optional["clean_images"] = known.clean_images
-    if known.needs_pairs:
-        optional["needs pairs"] = PAIRS
+    if known.must_know:
+        optional["must know"] = known.must_know
+    if known.answers_queries:
+        optional["queries"] = ANSWERS
     if known.largest_image:
         optional["largest image"] = megapixels(known.largest_image)
     return {

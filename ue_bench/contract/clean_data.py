@@ -12,7 +12,8 @@ from ..errors import UserError
 
 if TYPE_CHECKING:
     from .context import CleanDataAccess
-    from .plugin import Countermeasure
+    from .imageset import ImageSet
+    from .plugin import Countermeasure, Protector
 
 L = TypeVar("L", bound="CleanDataAccess")
 
@@ -24,6 +25,16 @@ def check(countermeasure: Countermeasure, images: int) -> None:
             f"{countermeasure.selector} needs {countermeasure.clean_images:,} clean images, the training set has "
             f"{images:,}",
             "ask for fewer; 'ue-bench show' tells its parameters",
+        )
+
+
+def check_queries(countermeasure: Countermeasure, protector: Protector) -> None:
+    """Raise UserError when ``countermeasure`` asks what ``protector`` makes of images, and it answers no queries."""
+    if countermeasure.queries and not protector.answers_queries:
+        raise UserError(
+            f"{countermeasure.selector} has images of its own protected, and {protector.selector} protects none beside "
+            "its set",
+            "leave one of them out; 'ue-bench show' says which protectors answer queries",
         )
 
 
@@ -42,11 +53,19 @@ def draw(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
 
 
 def with_clean_data(ctx: L, countermeasure: Countermeasure) -> L:
-    """Return ``ctx`` with as many of its clean images as ``countermeasure`` asks for, and their rows if it does."""
-    count, clean, rows = countermeasure.clean_images, ctx.clean, ctx.rows
-    if not countermeasure.needs_pairs and rows is not None:
-        rows, ctx = None, replace(ctx, rows=None)
-    if clean is None or count == len(clean):
-        return ctx
-    fewer = replace(clean, images=clean.images[:count], labels=clean.labels[:count])
-    return replace(ctx, clean=fewer if count else None, rows=None if rows is None else rows[:count])
+    """Return ``ctx`` with as many of its clean images as ``countermeasure`` asks for.
+
+    Their rows and what the owner's service makes of them are there if it asks for them.
+    """
+    count = countermeasure.clean_images
+    rows = ctx.rows if countermeasure.needs_pairs else None
+    return replace(
+        ctx,
+        clean=_first(ctx.clean, count),
+        rows=None if rows is None else rows[:count],
+        queried=_first(ctx.queried, count) if countermeasure.queries else None,
+    )
+
+
+def _first(data: ImageSet | None, count: int) -> ImageSet | None:
+    return data if data is None or count == len(data) else data.first(count) if count else None

@@ -45,6 +45,10 @@ class Combination(Countermeasure):
     def needs_pairs(self) -> bool:
         return any(m.needs_pairs for m in self.members)
 
+    @property
+    def queries(self) -> bool:
+        return any(m.queries for m in self.members)
+
     def purify(self, data: ImageSet, ctx: Context) -> ImageSet:
         for member in purifiers(self):
             data = member.purify(data, with_clean_data(ctx, member))

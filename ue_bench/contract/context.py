@@ -64,6 +64,7 @@ class CleanDataAccess:
 
     clean: ImageSet | None = field(default=None, repr=False)
     rows: NDArray[np.int64] | None = field(default=None, repr=False)
+    queried: ImageSet | None = field(default=None, repr=False)
 
     @property
     def clean_rows(self) -> NDArray[np.int64]:
@@ -74,6 +75,16 @@ class CleanDataAccess:
         if self.rows is None:
             raise RuntimeError("no rows of clean data here: a countermeasure says with needs_pairs that it needs them")
         return self.rows
+
+    @property
+    def queried_data(self) -> ImageSet:
+        """What the owner's service made of ``clean_data``, in its order: images that came after the set was protected.
+
+        Raises RuntimeError where it was not asked for with ``queries``.
+        """
+        if self.queried is None:
+            raise RuntimeError("no answers to queries here: a countermeasure says with queries that it asks for them")
+        return self.queried
 
     @property
     def clean_data(self) -> ImageSet:

@@ -164,6 +164,15 @@ class Protector(Plugin):
         """
         return 2**18 if self.uses_networks else 100_000_000
 
+    @property
+    def answers_queries(self) -> bool:
+        """Whether images that come after the set can be protected as it was, which the owner's service would do.
+
+        ``protect`` is then asked again, with the training images as the context's ``learn_from``. False where images
+        and a network were optimised together: there is no protecting one more.
+        """
+        return False
+
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         """Return protected images in the same order, shape and with the same labels. Never sees test images."""
         raise NotImplementedError
@@ -239,6 +248,14 @@ class Countermeasure(Plugin):
         """Whether the adversary must know which protected images the clean ones belong to: ``clean_rows``.
 
         Then ``purify`` may leave these rows out, where others return all images in their order.
+        """
+        return False
+
+    @property
+    def queries(self) -> bool:
+        """Whether the adversary has its clean images protected by the owner's service: ``queried_data``.
+
+        Refused with protectors that answer no queries.
         """
         return False
 

@@ -218,18 +218,21 @@ def cells(
 ) -> Cells:
     """Return the whole grid, in the order in which a reader expects its rows.
 
-    Raises UserError when a countermeasure needs more clean images than there are, or acts in a training that a victim
-    does not have, or ``fraction`` has more digits than a result keeps, which would name another cell.
+    Raises UserError when a countermeasure needs more clean images than there are, or asks a protector that answers no
+    queries, or acts in a training that a victim does not have; or when ``fraction`` has more digits than a result
+    keeps, which would name another cell.
     """
     if fraction != float(kept := f"{fraction:.6g}"):
         raise UserError(f"the fraction {fraction!r} has more than six digits", f"give {kept}")
-    columns, networks = list(countermeasures), list(victims)
+    rows, columns, networks = list(protectors), list(countermeasures), list(victims)
     for countermeasure in columns:
         clean_data.check(countermeasure, data.info.train)
+        for protector in rows if countermeasure.queries else ():
+            clean_data.check_queries(countermeasure, protector)
     for victim in networks:
         if not victim.trained_by_protocol:
             _check_stored_images_alone(victim, columns)
-    return Cells(data, list(protectors), columns, networks, protocol, list(seeds), fraction, precision)
+    return Cells(data, rows, columns, networks, protocol, list(seeds), fraction, precision)
 
 
 def _check_stored_images_alone(victim: Victim, countermeasures: Sequence[Countermeasure]) -> None:

@@ -14,7 +14,7 @@ from ..errors import UserError
 from .cell import ENGINE_REVISION, Cell, protocol_identity
 from .shared import Spelled, spell
 
-REVISION = 1  # raise when a change moves results of evasion alone
+REVISION = 2  # raise when a change moves results of evasion alone
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,11 @@ class EvasionCell(Cell):
         if trains or any(part.uses_labels for part in parts(countermeasure)):
             raise UserError(
                 f"{countermeasure.selector} trains networks or reads labels: it does nothing for a trained classifier",
+                "choose what changes images alone; 'ue-bench list countermeasures' names sets of them",
+            )
+        if countermeasure.needs_pairs:
+            raise UserError(
+                f"{countermeasure.selector} goes by rows of the training set: test images have none there",
                 "choose what changes images alone; 'ue-bench list countermeasures' names sets of them",
             )
         if type(cell.victim).pretrain is not Victim.pretrain:

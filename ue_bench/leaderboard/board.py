@@ -25,6 +25,7 @@ class CleanData:
     images: int = 0
     pairs: bool = False  # it knows which training images they are
     control: str = ""  # the countermeasure that has the same without the method
+    queries: bool = False  # it has them protected by the owner's service
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def _clean_data(selector: str) -> CleanData:
     """Return what the adversary of a countermeasure has unprotected; nothing where it is not installed."""
     with suppress(UserError):
         for plugin in cast(list[Countermeasure], registry().resolve("countermeasure", selector)):
-            return CleanData(plugin.clean_images, plugin.needs_pairs, plugin.control_selector)
+            return CleanData(plugin.clean_images, plugin.needs_pairs, plugin.control_selector, plugin.queries)
     return CleanData()
 
 

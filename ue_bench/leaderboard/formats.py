@@ -124,7 +124,8 @@ def owned(panel: Panel, column: str) -> str:
     """Write the share of training images that the adversary of a column has unprotected; empty where there is none."""
     clean = panel.clean_data(column)
     share = f"{100 * clean.images / panel.dataset.train:.3g} %"
-    return f"{share} {'in pairs' if clean.pairs else 'clean'}" if clean.images else ""
+    had = "in queries" if clean.queries else "in pairs" if clean.pairs else "clean"
+    return f"{share} {had}" if clean.images else ""
 
 
 def controls(panel: Panel) -> list[str]:

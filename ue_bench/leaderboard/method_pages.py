@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..catalogue.describe import describe_property
-from ..catalogue.facts import PAIRS, Facts, facts
+from ..catalogue.facts import ANSWERS, Facts, facts
 from ..catalogue.loading import Problem
 from ..catalogue.registry import registry
 from ..catalogue.selectors import plugin_names
@@ -90,7 +90,8 @@ def _glance(method: Facts) -> Iterator[tuple[str, str]]:
         ("largest image", megapixels(method.largest_image) if method.largest_image else ""),
         ("network passes an image", f"{method.passes:.3g}, where plain training has 1" if method.passes > 1 else ""),
         ("clean images it needs", f"{method.clean_images:,}" if method.clean_images else ""),
-        ("what it must know", PAIRS if method.needs_pairs else ""),
+        ("what it must know", method.must_know),
+        ("queries", ANSWERS if method.answers_queries else ""),
         ("tags", ", ".join(record.tags)),
         ("comes with", record.distribution.partition(" ")[0]),
         ("revision", str(method.revision)),

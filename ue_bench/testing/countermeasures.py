@@ -70,14 +70,18 @@ def check_countermeasure(
 
 def _owned(
     countermeasure: Countermeasure, data: ImageSet, purified: ImageSet, seed: int
-) -> tuple[ImageSet | None, NDArray[np.int64] | None]:
-    """Return the clean images that ``countermeasure`` asks for, and where they are in what is purified, if it does."""
+) -> tuple[ImageSet | None, NDArray[np.int64] | None, ImageSet | None]:
+    """Return the clean images that ``countermeasure`` asks for, and where they are in what is purified, if it does.
+
+    Last, what it is told that the owner's service makes of them, if it asks: nothing is protected here.
+    """
     if not countermeasure.clean_images:
-        return None, None
+        return None, None, None
     if not countermeasure.needs_pairs:
-        return sample(data, countermeasure.clean_images, derive(seed, "clean images")), None
+        return sample(data, countermeasure.clean_images, derive(seed, "clean images")), None, None
     rows = clean_data.draw(purified.labels, countermeasure.clean_images, derive(seed, "clean images"))
-    return ImageSet(purified.images[rows], purified.labels[rows], purified.class_names, purified.source), rows
+    own = ImageSet(purified.images[rows], purified.labels[rows], purified.class_names, purified.source)
+    return own, rows, own if countermeasure.queries else None
 
 
 def _expected(countermeasure: Countermeasure, data: ImageSet, purified: object, ctx: Context) -> ImageSet:
@@ -97,6 +101,7 @@ def _declared(findings: Findings, countermeasure: Countermeasure) -> None:
         says.append("labels are read or changed")
     if countermeasure.clean_images:
         known = ", and which images of the set they are" if countermeasure.needs_pairs else ""
+        known = ", and has them protected" if countermeasure.queries else known
         says.append(f"needs {countermeasure.clean_images:,} clean images{known}")
     findings.note("methods", "; ".join(says), methods=methods)
     if countermeasure.identity_note:

@@ -141,6 +141,8 @@ def check_odd_protector(findings: Findings, protector: Protector, ctx: Context, 
         ("secret", 4, small, lambda found: _check_secret(found, protect, data, ctx, seed)),
         ("resume", 3, small, lambda found: _check_killed(found, protect, data, ctx, seed)),
     ]
+    if protector.answers_queries:
+        steps.append(("query", 2, small, lambda found: _check_query(found, protector, protect, data, fresh(ctx, seed))))
     if protector.recovers():
         steps.append(("alone", 1, small, lambda found: _check_alone(found, protector, data, fresh(ctx, seed))))
     for stage, runs, pixels, step in steps:
@@ -208,6 +210,26 @@ def _check_killed(
 ) -> None:
     whole = protect(data, fresh(ctx, seed), findings)
     check_resuming(findings, lambda of: protect(data, of, Findings()), whole, ctx, seed)
+
+
+def _check_query(
+    findings: Findings,
+    protector: Protector,
+    protect: Callable[[ImageSet, Context, Findings], ImageSet],
+    data: ImageSet,
+    ctx: Context,
+) -> None:
+    """Check that half of the images can be protected again, after the set was; tell how much is as it was then."""
+    asked = data.first(len(data) // 2)
+    in_set, alone = protect(data, ctx, findings), protect(asked, replace(ctx, learn_from=data), findings)
+    _check_budget(findings, protector, asked, alone)
+    clean = np.asarray(asked.images, dtype=np.float64)
+    before, after = (np.asarray(some.images[: len(asked)]) - clean for some in (in_set, alone))
+    changed = bool(after.any()) or not before.any()
+    findings.check("answers", changed, "protects images that come later" if changed else "leaves them as they are")
+    if before.any():
+        kept = float((before * after).sum() / (before**2).sum())
+        findings.note("like the set", f"{100 * kept:.0f} % of what images of the set got is there again", share=kept)
 
 
 def _check_alone(findings: Findings, protector: Protector, data: ImageSet, ctx: Context) -> None:

@@ -41,11 +41,20 @@ class Stop(Exception):
     """A trial failed, which the findings say: no more can be learned of it."""
 
 
-def fresh(base: Context, seed: int, clean: ImageSet | None = None, rows: NDArray[np.int64] | None = None) -> Context:
+def fresh(
+    base: Context,
+    seed: int,
+    clean: ImageSet | None = None,
+    rows: NDArray[np.int64] | None = None,
+    queried: ImageSet | None = None,
+) -> Context:
     """Return ``base`` with another seed and with no artifacts, so that what a plugin keeps is made again."""
     folder = Path(tempfile.mkdtemp(dir=base.scratch))
     (folder / "scratch").mkdir()
-    return replace(base, seed=seed, scratch=folder / "scratch", artifacts=folder / "artifacts", clean=clean, rows=rows)
+    return replace(
+        base, seed=seed, scratch=folder / "scratch", artifacts=folder / "artifacts", clean=clean, rows=rows,
+        queried=queried,
+    )  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -32,6 +32,7 @@ from ..surrogates import artifact, surrogate
 from .base import ArtifactStage, Stage, StageCost, Stores, Work
 from .protect import LEAST_PASSES, ProtectStage
 from .purify import PurifyStage, is_cached, spell_purifiers
+from .queries import with_clean_data
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -212,7 +213,7 @@ class PurifyTestStage(ArtifactStage):
     def fill(self, folder: Path, work: Work) -> None:
         protected = load_images(self.protect.folder(work.artifacts))
         with work.context(self.seed) as ctx:
-            ctx = ProtectStage.of(self.cell).with_clean_data(ctx, self.countermeasure, work.artifacts)
+            ctx = with_clean_data(ProtectStage.of(self.cell), ctx, self.countermeasure, work.artifacts)
             save_images(folder, self.countermeasure.purify(protected, ctx))
 
 
@@ -286,7 +287,7 @@ class EvadeStage(Stage):
             else:
                 shown = load_images(self.protect.folder(work.artifacts))
                 if countermeasure.overrides("purify"):
-                    ready = ProtectStage.of(cell).with_clean_data(ctx, countermeasure, work.artifacts)
+                    ready = with_clean_data(ProtectStage.of(cell), ctx, countermeasure, work.artifacts)
                     shown = countermeasure.purify(shown, ready)
             likeness = perturbation.measure(original, shown, "none")
             generator = torch.Generator(work.env.device).manual_seed(derive(cell.seed, "evasion"))

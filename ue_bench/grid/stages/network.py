@@ -16,6 +16,7 @@ from ...store.artifacts import load_images
 from .base import Work
 from .protect import ProtectStage
 from .purify import PurifyStage
+from .queries import with_clean_data
 from .train import purified_images, saved_state, train_victim
 from .trained_artifact import TrainedArtifactStage
 
@@ -69,5 +70,5 @@ class NetworkStage(TrainedArtifactStage):
     def images(self, work: Work) -> ImageSet:
         """Return the images that the network was trained on: protected, and purified where that is done."""
         with work.context(PurifyStage.of(self.cell).stage_seed) as ctx:
-            ctx = ProtectStage.of(self.cell).with_clean_data(ctx, self.cell.applied, work.artifacts)
+            ctx = with_clean_data(ProtectStage.of(self.cell), ctx, self.cell.applied, work.artifacts)
             return purified_images(self.cell, work, ctx)

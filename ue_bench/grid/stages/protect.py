@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...contract import clean_data
 from ...contract.context import Context
 from ...contract.imageset import ImageSet
-from ...contract.plugin import Countermeasure, Protector, check_size
+from ...contract.plugin import Protector, check_size
 from ...seeds import derive
 from ...store import perturbation
 from ...store.artifacts import ArtifactStore, load_images
@@ -109,18 +108,3 @@ class ProtectStage(ArtifactStage):
             return np.where(keep[where, None, None, None], protected.images[where], images)
 
         return ctx.map_images(clean, mix, "mix")
-
-    def with_clean_data(self, ctx: Context, countermeasure: Countermeasure, store: ArtifactStore) -> Context:
-        """Return ``ctx`` with the unprotected training images that ``countermeasure`` needs.
-
-        They are the same ones against every protector.
-        """
-        if not countermeasure.clean_images:
-            return ctx
-        train = stored_split(store, self.data, "train")
-        clean_data.check(countermeasure, len(train))
-        where = clean_data.draw(train.labels, countermeasure.clean_images, derive(self.seed, "clean images"))
-        parts = (train.images[where[start : start + 500]] for start in range(0, len(where), 500))
-        images = ctx.store_images((len(where), *train.images.shape[1:]), parts)
-        clean = ImageSet(images, train.labels[where], train.class_names, train.source)
-        return replace(ctx, clean=clean, rows=where if countermeasure.needs_pairs else None)

@@ -17,6 +17,7 @@ from ..cell import Cell
 from ..shared import Shared, Spelled, digest_spelled, spell
 from .base import ArtifactStage, Stage, StageCost, Work
 from .protect import ProtectStage
+from .queries import query_stages, with_clean_data
 
 
 def is_cached(countermeasure: Countermeasure) -> bool:
@@ -84,7 +85,7 @@ class PurifyStage(ArtifactStage):
         return self.protect.shared.selector(self.countermeasure)
 
     def needs(self) -> Sequence[Stage]:
-        return (self.protect,)
+        return (self.protect, *query_stages(self.protect, self.countermeasure))
 
     def cost(self) -> StageCost:
         return StageCost(self.protect.data.info.train, other=1.0, subjects=(self._selector,))
@@ -96,5 +97,5 @@ class PurifyStage(ArtifactStage):
     def fill(self, folder: Path, work: Work) -> None:
         with work.context(self.stage_seed) as ctx:
             data = self.protect.training_images(self.fraction, work.artifacts, ctx)
-            ctx = self.protect.with_clean_data(ctx, self.countermeasure, work.artifacts)
+            ctx = with_clean_data(self.protect, ctx, self.countermeasure, work.artifacts)
             save_images(folder, self.countermeasure.purify(data, ctx))

@@ -24,6 +24,7 @@ from ..data import stored_split
 from .base import Stage, StageCost, Stores, Work
 from .protect import ProtectStage
 from .purify import PurifyStage, is_cached
+from .queries import query_stages, with_clean_data
 
 if TYPE_CHECKING:
     from torch import nn
@@ -96,7 +97,8 @@ class TrainStage(Stage):
 def training_needs(cell: Cell) -> Sequence[Stage]:
     """Return the stages that yield the images which the victim of ``cell`` is trained on."""
     protect = ProtectStage.of(cell)
-    return (protect, PurifyStage.of(cell)) if PurifyStage.needed(cell) else (protect,)
+    purify = (PurifyStage.of(cell),) if PurifyStage.needed(cell) else ()
+    return (protect, *query_stages(protect, cell.applied), *purify)
 
 
 def training_cost(cell: Cell) -> StageCost:
@@ -132,12 +134,14 @@ def train_victim(cell: Cell, work: Work, saved: SavedState) -> tuple[nn.Module, 
     protect, purify, countermeasure = ProtectStage.of(cell), PurifyStage.of(cell), cell.applied
     with work.context(purify.stage_seed) as ctx:
         test = stored_split(work.artifacts, cell.data, "test")
-        ctx = protect.with_clean_data(ctx, countermeasure, work.artifacts)
+        ctx = with_clean_data(protect, ctx, countermeasure, work.artifacts)
         train = purified_images(cell, work, ctx)
         for purifier in purifiers(countermeasure):
             if getattr(purifier, "apply_to_test", False):
                 test = purifier.purify(test, clean_data.with_clean_data(ctx, purifier))
-        alone = replace(ctx, seed=derive(cell.seed, "pretrain"), precision=cell.precision, clean=None, rows=None)
+        alone = replace(
+            ctx, seed=derive(cell.seed, "pretrain"), precision=cell.precision, clean=None, rows=None, queried=None
+        )
         pretrained = cell.victim.pretrain(train, alone)
 
         def build() -> nn.Module:

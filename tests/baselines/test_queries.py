@@ -1,0 +1,59 @@
+"""Images that come after the set: which protectors take them, and whether they get what the set got."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import cast
+
+import numpy as np
+import pytest
+
+from ue_bench.api import Context, Protector
+from ue_bench.catalogue.registry import registry
+from ue_bench.testing import pictures
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SMALL = "preset=micro,surrogate_epochs=1"
+SEP = f"sep[{SMALL},checkpoints=1,iterations=2]"
+# Selector and the least share of the set's perturbation that the first images get again when they are asked for alone.
+# Sums in another order may turn a sign of a gradient.
+ALIKE = [
+    ("noise", 1.0), ("noise[mode=class]", 1.0), ("lsp", 1.0), ("ops", 1.0), ("ar", 1.0), ("cuda", 1.0), ("spots", 1.0),
+    ("pil[preset=micro]", 0.9), (f"tap[{SMALL},iterations=2]", 0.8), (f"entf[{SMALL},iterations=2]", 0.8),
+    (SEP, 0.8), (f"{SEP[:-1]},variant=fa-vr]", 0.8), (f"hypo[{SMALL},iterations=2]", 0.8),
+    (f"hypo[{SMALL},iterations=2,goal=universal-adversarial]", 0.8), ("deephiding", 0.95),
+    (f"dune[{SMALL},checkpoints=1,iterations=2]", 0.8), (f"aap[{SMALL},iterations=2]", 0.8), ("raeg", 0.95),
+    ('gue[epochs=1,width=8,answers=1,surrogate="resnet9[blocks=1]"]', 0.95),
+]  # fmt: skip
+SILENT = ["em[preset=micro]", "rem[preset=micro]", "ntga", "tue"]
+
+
+def protector(selector: str) -> Protector:
+    [found] = registry().resolve("protector", selector)
+    return cast(Protector, found)
+
+
+@pytest.mark.parametrize(("selector", "share"), ALIKE)
+def test_the_first_images_get_what_they_had(selector: str, share: float, ctx: Context) -> None:
+    method, data = protector(selector), pictures(24, (16, 16), 4)
+    assert method.answers_queries
+    asked = data.first(5)  # of four classes, one twice
+    in_set = method.protect(data, ctx)
+    alone = method.protect(asked, replace(ctx, learn_from=data))
+    clean = asked.images.astype(float)
+    before, after = in_set.images[:5] - clean, alone.images - clean
+    assert before.any()
+    assert (before * after).sum() / (before**2).sum() >= share
+
+
+def test_a_class_that_was_not_asked_for_counts(ctx: Context) -> None:
+    """The class that an image is moved towards is one of the set, not one of those that are asked for."""
+    method, data = protector(SEP), pictures(24, (16, 16), 4)
+    in_set, alone = method.protect(data, ctx), method.protect(data.first(2), replace(ctx, learn_from=data))
+    assert np.mean(in_set.images[:2] == alone.images) > 0.8
+
+
+@pytest.mark.parametrize("selector", SILENT)
+def test_who_optimises_images_together_does_not_answer(selector: str) -> None:
+    assert not protector(selector).answers_queries
