@@ -108,7 +108,7 @@ class AR(Protector):
         return True
 
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
-        table = self.coefficients(data.num_classes, ctx)
+        table = self.coefficients(data.num_classes, ctx.learning(data)[1])
         height, width = data.size[0] + self.crop, data.size[1] + self.crop
         eps = self.bound(data.size)
         axes = data.size if ctx.secret else ()  # an owner's images come in sets of one size, each counted from 0

@@ -134,6 +134,10 @@ class DeepConfuse(Presets):
         epochs = self.setting("interval") * 7 + self.setting("judge_epochs")
         return NetworkCost(self.setting("surrogate"), self.setting("rounds") * epochs * (1 - self.validation))
 
+    @property
+    def answers_queries(self) -> bool:
+        return self.weights is not None
+
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         if self.weights is not None:
             return self.generated(self.weights, data, ctx)

@@ -92,6 +92,10 @@ class TensorClog(WithSurrogate):
     def cost(self, images: int) -> NetworkCost:
         return NetworkCost(self.setting("surrogate"), self.recipe()["epochs"] + self.iterations * 2 / 3)
 
+    @property
+    def answers_queries(self) -> bool:
+        return True
+
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         import torch
 

@@ -157,9 +157,12 @@ class DeepHiding(Protector):
 
         height, width = data.size
         padded = (height + height % 2, width + width % 2)
-        bank = self.bank(data, padded, ctx)
+        learnt = ctx.learning(data)[0]
+        bank = self.bank(learnt, padded, ctx)
         axes = data.size if ctx.secret else ()  # an owner's images come in sets of one size, each dealt out anew
-        chosen = assignment(data.labels, bank.shape[1], ctx.rng("assignment", *axes))
+        chosen = assignment(learnt.labels, bank.shape[1], ctx.rng("assignment", *axes))
+        if learnt is not data:
+            chosen = in_turn(chosen, learnt.labels, data.labels)
         network = self.network(data, ctx).to(ctx.device).to(memory_format=torch.channels_last)
         radius = math.floor(self.eps * 255 + 1e-6) / 255  # whole levels, so that rounding cannot leave the ball
 
@@ -244,6 +247,15 @@ class DeepHiding(Protector):
             per_image=self.per_image,
             seed=seed,
         )
+
+
+def in_turn(chosen: NDArray[np.int64], learnt: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Deal what is ``chosen`` for images of ``learnt`` labels out to others, class by class in order, and again."""
+    dealt = np.zeros(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        mine = labels == label
+        dealt[mine] = np.resize(chosen[learnt == label], int(mine.sum()))
+    return dealt
 
 
 def assignment(labels: NDArray[np.int64], images: int, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -87,6 +87,10 @@ class Reversible(WithSurrogate):
     def cost(self, images: int) -> NetworkCost:
         return NetworkCost(self.setting("surrogate"), self.recipe()["epochs"] + self.attack_passes)
 
+    @property
+    def answers_queries(self) -> bool:
+        return True
+
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         """Protect images, the way back hidden in them; where it does not fit, by the adversarial example alone."""
         import torch

@@ -75,6 +75,10 @@ class Recovered(Protector):
         """Return the cost of the protector; recovery is not counted."""
         return self.of.cost(images)
 
+    @property
+    def answers_queries(self) -> bool:
+        return self.of.answers_queries
+
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         """Return the images as they come back, rounded to 8 bits."""
         protected = self.of.protect(data, ctx)

@@ -23,10 +23,11 @@ ALIKE = [
     ("pil[preset=micro]", 0.9), (f"tap[{SMALL},iterations=2]", 0.8), (f"entf[{SMALL},iterations=2]", 0.8),
     (SEP, 0.8), (f"{SEP[:-1]},variant=fa-vr]", 0.8), (f"hypo[{SMALL},iterations=2]", 0.8),
     (f"hypo[{SMALL},iterations=2,goal=universal-adversarial]", 0.8), ("deephiding", 0.95),
+    ("deephiding[mode=sample]", 0.95), ("deephiding[hidden=next_class]", 0.95), ("rae-igsm[preset=micro]", 0.5),
     (f"dune[{SMALL},checkpoints=1,iterations=2]", 0.8), (f"aap[{SMALL},iterations=2]", 0.8), ("raeg", 0.95),
     ('gue[epochs=1,width=8,answers=1,surrogate="resnet9[blocks=1]"]', 0.95),
 ]  # fmt: skip
-SILENT = ["em[preset=micro]", "rem[preset=micro]", "ntga", "tue"]
+SILENT = ["em[preset=micro]", "em[mode=class]", "rem[preset=micro]", "sem[preset=micro]", "ntga", "tue", "deepconfuse"]
 
 
 def protector(selector: str) -> Protector:

@@ -208,8 +208,14 @@ class TestQueries:
         given = replace(given, queried=protected(given.clean_data))
         assert len(clean_data.with_clean_data(given, BridgePureLite(clean=4, pairs="queried")).queried_data) == 4
         assert clean_data.with_clean_data(given, BridgePureLite(clean=4)).queried is None
-        [chain] = registry().resolve("countermeasure", "gray+bridgepure-lite[pairs=queried]")
+        [chain] = registry().resolve("countermeasure", "cutout+bridgepure-lite[pairs=queried]")
         assert getattr(chain, "queries", False)
+
+    def test_the_set_is_not_changed_before(self) -> None:
+        """What it is answered would be of other images."""
+        with pytest.raises(UserError, match="gray changes the set"):
+            registry().resolve("countermeasure", "gray+bridgepure-lite[pairs=queried]")
+        assert registry().resolve("countermeasure", "cutout+bridgepure-lite[pairs=queried]+gray")
 
 
 class TestLeakedRows:

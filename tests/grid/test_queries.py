@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from toys import Clean, Files, Plain, Toy, planned, random_set, toy_cell, write_set
 
+from ue_bench.contract.combination import combine
 from ue_bench.contract.context import Context
 from ue_bench.contract.imageset import ImageSet
 from ue_bench.contract.plugin import Countermeasure, Protector
@@ -122,6 +123,56 @@ def test_it_is_asked_once(data: Data, env: RunEnvironment) -> None:
     more = compute(toy_cell(data=data, protector=Service(), countermeasure=Asks(count=9)), env)
     assert "QueryStage" in more
     assert Service.asked == [30, 6, 9]
+
+
+def test_parts_that_ask_say_with_how_many(data: Data, env: RunEnvironment) -> None:
+    class Owns(Asks):
+        name: ClassVar[str] = "owns"
+
+        @property
+        def needs_pairs(self) -> bool:
+            return False
+
+        @property
+        def queries(self) -> bool:
+            return False
+
+        def purify(self, data: ImageSet, ctx: Context) -> ImageSet:
+            assert ctx.queried is None
+            return data
+
+    compute(toy_cell(data=data, protector=Service(), countermeasure=combine(Asks(), Owns(count=9))), env)
+    assert Service.asked == [30, 6]
+
+
+def test_who_asks_must_know_what_to_leave_out(data: Data) -> None:
+    class Wrong(Asks):
+        name: ClassVar[str] = "wrong"
+
+        @property
+        def needs_pairs(self) -> bool:
+            return False
+
+    with pytest.raises(UserError, match="without saying which they are"):
+        cells(data, [Service()], [Wrong()], [], toy_cell(data=data).protocol, [0], 1.0, "fp32")
+
+
+def test_what_the_protocol_sets_counts(data: Data) -> None:
+    """A protocol may have parameters for a countermeasure, and with them it may ask."""
+
+    class Sometimes(Asks):
+        name: ClassVar[str] = "sometimes"
+        asking: bool = False
+
+        @property
+        def queries(self) -> bool:
+            return self.asking
+
+    protocol = toy_cell(data=data).protocol
+    asking = protocol.model_copy(update={"overrides": {"sometimes": {"parameters": {"asking": True}}}})
+    assert len(cells(data, [Clean()], [Sometimes()], [], protocol, [0], 1.0, "fp32")) == 0
+    with pytest.raises(UserError, match="protects none beside its set"):
+        cells(data, [Clean()], [Sometimes()], [], asking, [0], 1.0, "fp32")
 
 
 def test_another_seed_asks_with_other_images(data: Data) -> None:

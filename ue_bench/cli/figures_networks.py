@@ -144,6 +144,11 @@ def _resolved(images: int, **options: Any) -> Grid:
     if matters and len(alike) < len(grid.cells):
         raise UserError("a figure is of one victim", "choose it with --victim")
     grid = grid.with_cells(alike)
+    by_rows = [cell.countermeasure.selector for cell in alike if cell.applied.needs_pairs]
+    if by_rows:
+        raise UserError(
+            f"{by_rows[0]} leaves images out: one picture has the same images for all", "choose another countermeasure"
+        )
     if grid.data.info.train < images:
         raise UserError(f"there are {grid.data.info.train:,} training images, not {images:,}", "ask for fewer")
     return grid

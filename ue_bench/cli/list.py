@@ -61,6 +61,9 @@ def _plugin(record: PluginRecord, detailed: bool) -> dict[str, Any]:
             if record.kind == "countermeasure" and record.complete:
                 [countermeasure] = registry().resolve(record.kind, record.name)
                 row["clean_images"] = getattr(countermeasure, "clean_images", 0)
+            if record.kind == "protector" and record.complete:
+                [protector] = registry().resolve(record.kind, record.name)
+                row["answers_queries"] = getattr(protector, "answers_queries", False)
         except UserError as error:
             row |= {"available": False, "reason": error.message}
     return row

@@ -19,7 +19,15 @@ L = TypeVar("L", bound="CleanDataAccess")
 
 
 def check(countermeasure: Countermeasure, images: int) -> None:
-    """Raise UserError when ``countermeasure`` needs more clean images than a training set of ``images`` has."""
+    """Raise UserError when ``countermeasure`` needs more clean images than a training set of ``images`` has.
+
+    Also when it asks for what it does not say that it has.
+    """
+    if countermeasure.queries and not (countermeasure.needs_pairs and countermeasure.clean_images):
+        raise UserError(
+            f"{countermeasure.selector} has images protected without saying which they are",
+            "'queries' goes with 'clean_images', and with 'needs_pairs', to leave them out of the set",
+        )
     if countermeasure.clean_images > images:
         raise UserError(
             f"{countermeasure.selector} needs {countermeasure.clean_images:,} clean images, the training set has "
@@ -34,7 +42,7 @@ def check_queries(countermeasure: Countermeasure, protector: Protector) -> None:
         raise UserError(
             f"{countermeasure.selector} has images of its own protected, and {protector.selector} protects none beside "
             "its set",
-            "leave one of them out; 'ue-bench show' says which protectors answer queries",
+            "leave one of them out; 'ue-bench list protectors --json' says which answer queries",
         )
 
 

@@ -128,7 +128,8 @@ def has(countermeasure: Countermeasure, method: str) -> bool:
 def combine(first: Plugin, second: Plugin) -> Combination:
     """Return ``first+second``.
 
-    Raises UserError when both are training procedures, choose an evaluation, or go by rows of the training set.
+    Raises UserError when both are training procedures, choose an evaluation, or go by rows of the training set, and
+    when the set is changed before a part that compares it with answers to queries.
     """
     assert isinstance(first, Countermeasure)
     assert isinstance(second, Countermeasure)
@@ -143,5 +144,11 @@ def combine(first: Plugin, second: Plugin) -> Combination:
     paired = [m.selector for m in members if m.needs_pairs]
     if len(paired) > 1:  # the first may leave rows out
         raise UserError(f"{' and '.join(paired)} both go by rows of the training set", "combine at most one of them")
+    asking = [i for i, m in enumerate(members) if m.queries]
+    before = [m.selector for m in members[: asking[0]] if m.overrides("purify")] if asking else []
+    if before:  # what it is answered would be of other images than the set
+        raise UserError(
+            f"{before[0]} changes the set, and not what {members[asking[0]].selector} is answered", "put it after that"
+        )
     procedures = [m for m in members if m.overrides("loss")]
     return (CombinedProcedure if procedures else Combination)(members=members)

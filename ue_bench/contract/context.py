@@ -105,7 +105,7 @@ class Context(CleanDataAccess):
     ``device`` is a torch device name; ``seed`` belongs to this piece of work and nothing else; ``scratch`` is a
     folder that disappears afterwards; ``data_dir`` is where datasets are looked for and downloaded to; ``precision`` is
     ``bf16`` or ``fp32``, for the layers of networks; ``recovery_key`` holds what a protector needs to recover images;
-    ``learn_from`` are the training images where test images are to be protected, see ``learning``; ``secret`` says that
+    ``learn_from`` are the training images where others are to be protected, see ``learning``; ``secret`` says that
     this is a data owner's work, whose randomness nobody else may know, see ``method_seed``.
     """
 
@@ -168,8 +168,9 @@ class Context(CleanDataAccess):
     def learning(self, data: ImageSet) -> tuple[ImageSet, Context]:
         """Return the images that a protector learns from to protect ``data``, and the context to learn in.
 
-        These are ``data`` and this context, save where test images are protected: then the training images, in the
-        context in which they would be protected, so that what was learnt is shared.
+        These are ``data`` and this context, save where images are protected that come after the set, such as test
+        images: then the training images, in the context in which they would be protected, so that what was learnt is
+        shared.
         """
         if self.learn_from is None:
             return data, self
@@ -272,7 +273,7 @@ class Context(CleanDataAccess):
 
         ``victim`` and ``countermeasure`` are selectors, ``recipe`` fields of a protocol such as ``epochs=40``. Trained
         once and kept: protectors that ask for the same network share it. A training that was killed continues.
-        Where test images are protected, it is the one of the training images.
+        Where other images than the set are protected, it is the one of the training images.
         """
         data, ctx = self.learning(data)
         return self._networks().surrogate(ctx, data, victim, countermeasure, recipe)

@@ -226,9 +226,10 @@ def cells(
         raise UserError(f"the fraction {fraction!r} has more than six digits", f"give {kept}")
     rows, columns, networks = list(protectors), list(countermeasures), list(victims)
     for countermeasure in columns:
-        clean_data.check(countermeasure, data.info.train)
-        for protector in rows if countermeasure.queries else ():
-            clean_data.check_queries(countermeasure, protector)
+        applied = with_parameters(countermeasure, protocol.overrides)
+        clean_data.check(applied, data.info.train)
+        for protector in rows if applied.queries else ():
+            clean_data.check_queries(applied, protector)
     for victim in networks:
         if not victim.trained_by_protocol:
             _check_stored_images_alone(victim, columns)

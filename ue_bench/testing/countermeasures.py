@@ -77,7 +77,7 @@ def _owned(
     """
     if not countermeasure.clean_images:
         return None, None, None
-    if not countermeasure.needs_pairs:
+    if not countermeasure.needs_pairs:  # nor queries, then
         return sample(data, countermeasure.clean_images, derive(seed, "clean images")), None, None
     rows = clean_data.draw(purified.labels, countermeasure.clean_images, derive(seed, "clean images"))
     own = ImageSet(purified.images[rows], purified.labels[rows], purified.class_names, purified.source)

@@ -142,7 +142,7 @@ def check_odd_protector(findings: Findings, protector: Protector, ctx: Context, 
         ("resume", 3, small, lambda found: _check_killed(found, protect, data, ctx, seed)),
     ]
     if protector.answers_queries:
-        steps.append(("query", 2, small, lambda found: _check_query(found, protector, protect, data, fresh(ctx, seed))))
+        steps.append(("query", 3, small, lambda found: _check_query(found, protector, protect, data, fresh(ctx, seed))))
     if protector.recovers():
         steps.append(("alone", 1, small, lambda found: _check_alone(found, protector, data, fresh(ctx, seed))))
     for stage, runs, pixels, step in steps:
@@ -226,7 +226,11 @@ def _check_query(
     clean = np.asarray(asked.images, dtype=np.float64)
     before, after = (np.asarray(some.images[: len(asked)]) - clean for some in (in_set, alone))
     changed = bool(after.any()) or not before.any()
-    findings.check("answers", changed, "protects images that come later" if changed else "leaves them as they are")
+    anew = protect(asked, fresh(ctx, ctx.seed), findings)
+    forgets = np.array_equal(anew.images, alone.images) and not np.array_equal(in_set.images[: len(asked)], anew.images)
+    text = "protects images that come later" if changed else "leaves images that come later as they are"
+    text = "learns from the images that it is asked for, not from the set (ctx.learning)" if forgets else text
+    findings.check("answers", changed and not forgets, text)
     if before.any():
         kept = float((before * after).sum() / (before**2).sum())
         findings.note("like the set", f"{100 * kept:.0f} % of what images of the set got is there again", share=kept)

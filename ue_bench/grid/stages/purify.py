@@ -17,7 +17,7 @@ from ..cell import Cell
 from ..shared import Shared, Spelled, digest_spelled, spell
 from .base import ArtifactStage, Stage, StageCost, Work
 from .protect import ProtectStage
-from .queries import query_stages, with_clean_data
+from .queries import QUERY_REVISION, query_stages, with_clean_data
 
 
 def is_cached(countermeasure: Countermeasure) -> bool:
@@ -63,8 +63,10 @@ class PurifyStage(ArtifactStage):
     def key(self) -> str:
         shared, protected = self.protect.shared, self.protect
         seed = shared.once("purify seed", (), (protected.seed,), lambda: spell(self.stage_seed))
+        asked = {"queries": shared.scalar(QUERY_REVISION)} if self.countermeasure.queries else {}
         return digest_spelled(
             {
+                **asked,
                 "protected": shared.once("protected", (protected,), (), lambda: spell(protected.key)),
                 "fraction": shared.scalar(self.fraction),
                 "purifiers": spell_purifiers(shared, self.countermeasure),

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...contract import clean_data
+from ...contract.combination import parts
 from ...contract.context import Context
 from ...contract.imageset import ImageSet
 from ...contract.plugin import Countermeasure
@@ -23,6 +24,7 @@ from .base import ArtifactStage, Stage, StageCost, Work
 from .protect import LEAST_PASSES, ProtectStage
 
 CHUNK = 500
+QUERY_REVISION = 1  # raise when a change moves answers; countermeasures that ask then need a new revision, too
 
 
 @dataclass(frozen=True)
@@ -40,22 +42,24 @@ class QueryStage(ArtifactStage):
     @classmethod
     def of(cls, protect: ProtectStage, countermeasure: Countermeasure) -> QueryStage:
         """Return the stage that answers the queries of ``countermeasure``."""
-        shared, images = protect.shared, countermeasure.clean_images
+        shared, images = protect.shared, asked(countermeasure)
         return shared.once("query", (protect,), (images,), lambda: cls(protect, images))
 
     @cached_property
     def key(self) -> str:
-        return digest({"query": 1, "protected": self.protect.key, "images": self.images})
+        return digest({"query": QUERY_REVISION, "protected": self.protect.key, "images": self.images})
 
     @property
     def label(self) -> str:
         return f"query {self.protect.label.removeprefix('protect ')} with {self.images:,} images"
 
     def needs(self) -> Sequence[Stage]:
-        return (self.protect,)  # what is learned from the set is kept
+        return (self.protect,)  # networks that were trained for the set are kept
 
     def cost(self) -> StageCost:
-        return StageCost(self.images, other=LEAST_PASSES, subjects=(f"{self.protect.protector.selector} asked",))
+        network = self.protect.protector.cost(self.images)  # more than it takes: what was trained is there
+        networks, other = ((network,), 0.0) if network else ((), LEAST_PASSES)
+        return StageCost(self.images, networks, other, (f"{self.protect.protector.selector} asked",))
 
     def fill(self, folder: Path, work: Work) -> None:
         protect = self.protect
@@ -65,6 +69,11 @@ class QueryStage(ArtifactStage):
             answers = protect.protector.protect(clean, ctx)
             perturbation.check(protect.protector, clean, answers)
             save_images(folder, answers)
+
+
+def asked(countermeasure: Countermeasure) -> int:
+    """Return with how many images ``countermeasure`` asks, or that of its parts which asks with most."""
+    return max(part.clean_images for part in parts(countermeasure) if part.queries)
 
 
 def query_stages(protect: ProtectStage, countermeasure: Countermeasure) -> tuple[QueryStage, ...]:
