@@ -85,6 +85,13 @@ def test_incomplete_rows_and_references_are_left_out() -> None:
     assert "`em`" not in front_page(found)
 
 
+def test_a_board_without_a_whole_row_says_so() -> None:
+    [found] = panels([result("none", "vanilla", 90.0), result("em", "vanilla", 15.0)], BOARD)
+    text = front_page(found)
+    assert "No row has all columns yet." in text
+    assert "|" not in text
+
+
 def test_rows_with_a_bound_stand_beside_unbounded_ones() -> None:
     results = [
         *grid(CLEAN | {"em": (15.0, 68.0)}),

@@ -30,7 +30,7 @@ class Group:
         """Return how many characters the columns take, with the gap before each."""
         columns = [max(map(len, column)) for column in zip(*self.cells, strict=True)]
         heads = [max(map(len, folded(head, HEAD_WIDTH))) for head in self.heads]
-        heads[0] = max(heads[0], *map(len, self.names))
+        heads[0] = max([heads[0], *map(len, self.names)])
         return sum(max(cells, head + PADDING) + GAP for cells, head in zip(columns, heads, strict=True))
 
 

@@ -207,7 +207,7 @@ def _table(panel: Panel, columns: Sequence[str]) -> str:
                 formats.psnr(row.budget.psnr),
             ]
         )
-    return pipes(heads, body, left=(0, 2))
+    return pipes(heads, body, left=(0, 2)) if body else NO_ROWS
 
 
 def _names(names: Sequence[str]) -> str:
@@ -223,6 +223,7 @@ AGREEMENT = (
     "How far the board and printed tables agree, over the protectors and columns that both have: in their order "
     "(Kendall's tau), and in which cells leave an adversary half of the clean accuracy (signs, with Cohen's kappa)."
 )
+NO_ROWS = "No row has all columns yet."
 BEGIN, END = "<!-- ue-bench leaderboard summary", "<!-- end of summary -->"
 
 

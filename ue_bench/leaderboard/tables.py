@@ -132,7 +132,7 @@ PUBLISHED = (
 
 def pipes(head: Sequence[str], rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> str:
     """Return a table in Markdown, its columns padded, those of ``left`` to the left and others to the right."""
-    widths = [max(len(name) + PADDING, *map(len, column)) for name, *column in zip(head, *rows, strict=True)]
+    widths = [max([len(name) + PADDING, *map(len, column)]) for name, *column in zip(head, *rows, strict=True)]
 
     def line(texts: Sequence[str]) -> str:
         padded = enumerate(zip(texts, widths, strict=True))
