@@ -16,6 +16,9 @@ from ue_bench.schedule.call import Report
 from ue_bench.schedule.endings import ending_of
 from ue_bench.schedule.executor import Event, Job
 
+from . import invertible
+from .helpers import random_image, write
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -105,3 +108,28 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(InProcess, "computed", [])
     monkeypatch.setattr(local, "open_executor", InProcess)
     return InProcess.computed
+
+
+@pytest.fixture
+def reversible(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protectors that can be undone, and some that cannot."""
+    invertible.register(monkeypatch)
+    monkeypatch.setattr(invertible.Shuffled, "calls", [])
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Seven images of three sizes in two classes, a text file, and three that cannot be used."""
+    folder = tmp_path / "my photos"
+    write(folder / "cat" / "1.png", random_image((8, 8), 1))
+    write(folder / "cat" / "a b.bmp", random_image((8, 8), 2))
+    write(folder / "cat" / "größe" / "3.jpg", random_image((8, 10), 3))
+    write(folder / "dog" / "1.png", random_image((8, 8), 4))
+    write(folder / "dog" / "1.bmp", random_image((8, 8), 5))
+    write(folder / "dog" / "猫.tif", random_image((9, 12), 6))
+    write(folder / "dog" / "gray.png", random_image((8, 8), 7)[..., 0])
+    (folder / "dog" / "notes.txt").write_text("notes")
+    (folder / "dog" / "broken.png").write_bytes(b"broken")
+    (folder / "dog" / "photo.heic").write_bytes(b"?")
+    write(folder / "stray.png", random_image())
+    return folder
