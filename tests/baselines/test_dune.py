@@ -111,7 +111,7 @@ def test_wanted_classes() -> None:
 def test_without_colour_it_is_sep_with_another_offset(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     data = corners(classes=4)
     ours = DUNE(**QUICK, colour=0).protect(data, ctx)
-    monkeypatch.setattr("ue_bench_baselines.sep.half_way_round", lambda labels: further_on(labels, 3, "sep"))
+    monkeypatch.setattr("ue_bench_baselines.sep.half_way_round", lambda labels, of: further_on(labels, 3, "sep", of))
     sep = SEP(**TRAINED, variant="sep", iterations=4, step="2/255").protect(data, ctx)
     assert np.array_equal(ours.images, sep.images)
 

@@ -95,7 +95,7 @@ class TestPlugins:
         names = (*Context.__dataclass_fields__, *vars(Context), *vars(Context.__base__))
         public = {n for n in names if not n.startswith("_")}
         # What the methods are made of.
-        private = {"artifacts", "report", "open_dataset", "clean", "rows", "networks", "defers"}
+        private = {"artifacts", "report", "open_dataset", "clean", "rows", "queried", "networks", "defers"}
         table = " ".join(row[0] for row in rows(section(PLUGINS, "## Context")))
         assert {n for n in public - private if not re.search(rf"`{n}\b", table)} == set()
 
