@@ -44,7 +44,7 @@ class Service(Protector):
 
 
 class Asks(Countermeasure):
-    """Remembers what it was told; ``kept``: its purified sets are."""
+    """Has its images protected, leaves them out of the set, and remembers what it was told."""
 
     name: ClassVar[str] = "asks"
     told: ClassVar[list[tuple[ImageSet, ImageSet]]] = []
