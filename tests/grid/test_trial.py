@@ -116,6 +116,21 @@ def test_what_needs_more_than_images_is_unknown(attempt: Try) -> None:
     assert attempt(ProtectStage.of(toy_cell(protector=Reader()))) is None
 
 
+def test_training_that_does_not_end_says_nothing_of_images(clock: Clock, attempt: Try) -> None:
+    class Learner(Timed):
+        def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
+            def learn(folder: Path) -> None:
+                for _ in ctx.progress(range(300), "train"):
+                    self.clock.now += 1.6
+
+            ctx.cached("a network", learn)
+            return super().protect(data, ctx)
+
+    Timed.clock, Timed.seen = clock, []
+    assert attempt(ProtectStage.of(toy_cell(protector=Learner()))) is None
+    assert clock.now < 15
+
+
 def test_trials_end_when_their_time_is_used_up(clock: Clock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     tried: list[Stage] = []
 

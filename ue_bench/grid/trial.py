@@ -90,6 +90,10 @@ class _Ended(Exception):
     """The trial has taken long enough."""
 
 
+class _Unfinished(Exception):
+    """It was, before an artifact was made: its share is not one of the images, and there may be more to make."""
+
+
 @dataclass(frozen=True)
 class _TrialContext(Context):
     """A context without other datasets and networks, in which nothing is kept. ``made``: seconds for artifacts."""
@@ -98,7 +102,10 @@ class _TrialContext(Context):
 
     def cached(self, key: Any, make: Callable[[Path], None]) -> Path:
         started, folder = time.perf_counter(), self.checkpoint_dir(key)
-        make(folder)
+        try:
+            make(folder)
+        except _Ended:
+            raise _Unfinished from None
         self.made.append(time.perf_counter() - started)
         return folder
 
