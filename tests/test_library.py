@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 import ue_bench
-from ue_bench.errors import NothingSelected, UserError
+from ue_bench.errors import EnvironmentProblem, NothingSelected, UserError
 from ue_bench.grid.progress import Quiet
 from ue_bench.schedule.executor import Event
+from ue_bench_countermeasures.preprocessing import Gray
 
 PROTOCOL = """
 version = 1
@@ -85,6 +86,15 @@ def test_a_script_needs_no_main_guard(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["started", "3"]
     assert "3 of 3 cells to compute" in done.stderr
+
+
+def test_what_a_glob_stands_for_and_cannot_be_had_is_warned_of(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def identity(plugin: Gray) -> None:
+        raise EnvironmentProblem("no weights of gray", "put them there")
+
+    monkeypatch.setattr(Gray, "identity", identity)
+    with pytest.warns(UserWarning, match="gray is left out: no weights"), pytest.raises(NothingSelected):
+        ue_bench.run("./small.toml", protectors="lsp", countermeasures="gra?", devices="cpu", progress=False)
 
 
 def test_what_does_not_exist_is_a_user_error(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from .catalogue import boards
 from .contract.board import Board
 from .contract.context import ProgressReport, silent
-from .errors import NothingSelected
+from .errors import NothingSelected, UserError
 from .leaderboard.results import Results
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ def run(
 
     Selectors are written as on the command line, such as ``"deephiding,lsp"`` or ``["jpeg[quality=10]", "gray"]``;
     what is left out is the board's. Its reference rows are always part of it. What exists in ``out``, by default
-    ``ue-bench-results/BOARD``, is not computed again.
+    ``ue-bench-results/BOARD``, is not computed again. What a glob or a tag stands for and cannot be had here, such as
+    weights that a hub has, is left out with a warning.
 
     A cell that fails stops no other: see ``failures`` and ``missing`` of the results. Workers are processes of their
     own that never import the calling script, so that it needs no main guard; plugins must therefore be installed, not
@@ -79,7 +81,7 @@ def run(
         data_dir=_path(data_dir),
         cache_dir=_path(cache_dir),
     )
-    grid = resolve(request, _report(progress))
+    grid = resolve(request, _report(progress), _leave_out)
     grid.fill(Progress() if progress else Quiet(), jobs)
     return grid.outcome()
 
@@ -186,6 +188,10 @@ def _list(selectors: Selectors) -> Sequence[str]:
 
 def _path(path: str | Path | None) -> Path | None:
     return None if path is None else Path(path).expanduser()
+
+
+def _leave_out(name: str, problem: UserError) -> None:
+    warnings.warn(f"{name} is left out: {problem.message}", stacklevel=2)
 
 
 def _report(progress: bool) -> ProgressReport:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from toys import Needy, Toy, toy_registry
+from toys import Halver, Needy, Toy, toy_registry
 
 from ue_bench.catalogue.describe import describe
 from ue_bench.catalogue.registry import Registry, registry
@@ -82,6 +82,39 @@ def test_a_glob_passes_its_parameters_on() -> None:
 def test_a_glob_without_a_match_selects_nothing() -> None:
     with pytest.raises(NothingSelected, match=r"no countermeasure matches 'zz\*'"):
         columns("zz*")
+
+
+class TestWhatCannotBeHad:
+    @pytest.fixture(autouse=True)
+    def no_weights(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def identity(plugin: Plugin) -> None:
+            raise EnvironmentProblem("no weights", "put them there")
+
+        monkeypatch.setattr(Halver, "identity", identity)
+
+    @pytest.mark.parametrize(
+        ("selectors", "left"),
+        [
+            ("*er", ["brighter", "doubler", "other"]),
+            ("brighter+*er,plain", ["brighter+brighter", "brighter+doubler", "brighter+other", "plain"]),
+            ("halver,*er", ["halver", "brighter", "doubler", "other"]),
+            ("halver,plain,^*er", ["plain"]),
+        ],
+        ids=["a glob", "a combination", "named as well", "taken away"],
+    )
+    def test_only_what_a_glob_stands_for_is_left_out(self, selectors: str, left: list[str]) -> None:
+        said: list[str] = []
+
+        def left_out(name: str, problem: UserError) -> None:
+            said.append(f"{name}: {problem.message}")
+
+        found = toy_registry().resolve("countermeasure", selectors, left_out=left_out)
+        assert names(found) == left
+        wanted = {"*er": ["halver: no weights"], "brighter+*er,plain": ["brighter+halver: no weights"]}
+        assert said == wanted.get(selectors, [])
+
+    def test_nobody_who_hears_of_it_keeps_it(self) -> None:
+        assert [p.name for p in toy_registry().resolve("countermeasure", "ha*")] == ["halver"]
 
 
 def test_the_same_plugin_is_taken_once() -> None:

@@ -14,8 +14,10 @@ import pandas as pd
 import pytest
 
 from ue_bench.catalogue import boards
+from ue_bench.errors import EnvironmentProblem
 from ue_bench.grid.grid import Request, resolve
 from ue_bench.grid.sharding import Shard
+from ue_bench_countermeasures.preprocessing import Gray
 
 from .conftest import Command
 
@@ -257,3 +259,18 @@ def test_a_plan_knows_what_this_machine_took_before(ue_bench: Command, filled: P
     assert summary.startswith("6 of 6 cells to compute, 9 stages in all, some ")
     assert re.search(r" \([1-9][\d,]+ device-hours\), until 20", summary)
     assert "unknown" not in summary
+
+
+def test_a_plan_of_a_glob_leaves_out_what_cannot_be_had(ue_bench: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def identity(plugin: Gray) -> None:
+        raise EnvironmentProblem("no weights of gray", "put them there")
+
+    monkeypatch.setattr(Gray, "identity", identity)
+    most = ["plan", "--format", "jsonl", *GRID[:6], "-P", "ops", "--devices", "cpu"]
+    named = ue_bench(*most, "-C", "gray,vanilla")
+    assert named.code == 3
+    assert named.err.splitlines()[-2:] == ["ue-bench: no weights of gray", "  hint: put them there"]
+    globbed = ue_bench(*most, "-C", "gra?,vanilla")
+    assert globbed.code == 0
+    assert globbed.err.count("ue-bench: gray is left out: no weights of gray") == 1
+    assert {row["label"].split("/")[2] for row in lines(globbed.out) if row["kind"] == "result"} == {"vanilla"}

@@ -14,6 +14,7 @@ from toys import Brighter, Toy, toy_cell, toy_data
 
 from ue_bench.contract.context import Context
 from ue_bench.contract.imageset import ImageSet
+from ue_bench.errors import EnvironmentProblem
 from ue_bench.grid import prediction, trial
 from ue_bench.grid.environment import RunEnvironment
 from ue_bench.grid.stages.base import Stage
@@ -146,3 +147,14 @@ def test_trials_end_when_their_time_is_used_up(clock: Clock, monkeypatch: pytest
     found = [predictor.seconds(ProtectStage.of(toy_cell(protector=Toy(count=n)))) for n in (1, 2, 3, 1)]
     assert found == [1.0, 1.0, None, 1.0]
     assert len(tried) == 2
+
+
+def test_networks_whose_weights_are_not_here_tell_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def no_weights(*_: Any) -> float:
+        raise EnvironmentProblem("weights cannot be downloaded", "put them there")
+
+    monkeypatch.setattr(prediction, "network_seconds", no_weights)
+    grid: Any = SimpleNamespace(
+        env=RunEnvironment(tmp_path, tmp_path, tmp_path), data=toy_data(), precision="fp32", place="here"
+    )
+    assert prediction.Predictor(grid).seconds(TrainStage(toy_cell())) is None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -17,6 +17,8 @@ from .loading import Problem
 
 if TYPE_CHECKING:
     from ..contract.plugin import Plugin
+
+LeftOut = Callable[[str, UserError], None]  # hears of a plugin by its selector, and of why it is not used
 
 
 @dataclass
@@ -84,19 +86,30 @@ class Registry(Registrations):
             raise UserError(f"{where}: {reason}", f"parameters: {valid}") from None
 
     def resolve(
-        self, kind: str, text: str | Iterable[str], everything: Iterable[str] = (), folders: Iterable[Path] = ()
+        self,
+        kind: str,
+        text: str | Iterable[str],
+        everything: Iterable[str] = (),
+        folders: Iterable[Path] = (),
+        left_out: LeftOut | None = None,
     ) -> list[Plugin]:
         """Return the plugins that selectors stand for, in order and without repetition.
 
         ``everything`` is what ``all`` means: the list of the board. ``folders`` are those of ``create``. Combinations
-        ``a+b`` need a kind that can be combined, which is countermeasures. Raises UserError for names and parameters
-        that do not exist, and NothingSelected when nothing is left.
+        ``a+b`` need a kind that can be combined, which is countermeasures. With ``left_out``, what a glob or a tag
+        stands for has to be there to be used, such as weights that a hub has: what is not is reported there and left
+        out. What is named stays, and fails where it is used.
+
+        Raises UserError for names and parameters that do not exist, and NothingSelected when nothing is left.
         """
         everything, folders = tuple(everything), tuple(folders)
         chosen: dict[str, Plugin] = {}  # by all parameters: a selector would read the content of paths
         for term in selectors.parse(text):
             plugins = {repr(plugin): plugin for plugin in self._combined(kind, term, everything, folders)}
             if not term.exclude:
+                if left_out and any(self._is_open(kind, part.name) for part in term.parts):
+                    new = {k: p for k, p in plugins.items() if k not in chosen}
+                    plugins = {k: p for k, p in new.items() if _is_there(p, left_out)}
                 chosen |= plugins
                 continue
             chosen = {k: v for k, v in chosen.items() if k not in plugins}
@@ -113,6 +126,10 @@ class Registry(Registrations):
         if len(plugins) != 1:
             raise UserError(f"{selector!r} is {len(plugins)} {kind}s", f"name one {kind}")
         return plugins[0]
+
+    def _is_open(self, kind: str, name: str) -> bool:
+        """Whether ``name`` stands for whatever is installed and fits: a glob, or a tag that is no set of names."""
+        return bool(set("*?") & set(name)) or (name.startswith("@") and (kind, name[1:]) not in self.sets)
 
     def _combined(
         self, kind: str, term: selectors.Term, everything: Iterable[str], folders: Iterable[Path]
@@ -157,6 +174,16 @@ class Registry(Registrations):
             sets = {s.name for s in self.sets.values() if s.kind == kind}
             raise UserError(f"no {kind} is tagged {name}", did_you_mean(name[1:], sorted(tags | sets)))
         return [self.create(kind, n, {}) for n in tagged]
+
+
+def _is_there(plugin: Plugin, left_out: LeftOut) -> bool:
+    """Whether all that makes up the identity of ``plugin`` can be had here; if not, say so to ``left_out``."""
+    try:
+        plugin.identity()
+    except EnvironmentProblem as problem:
+        left_out(plugin.selector, problem)
+        return False
+    return True
 
 
 @cache

@@ -226,6 +226,11 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def leave_out(name: str, problem: UserError) -> None:
+    """Tell the user that a plugin of a glob or a tag is not used, and why."""
+    say(f"ue-bench: {name} is left out: {problem.message}")
+
+
 def given_grid_options(precision: str) -> list[str]:
     """Return the grid options of the running command as words of a command line, ``auto`` precision as it came out.
 
@@ -296,7 +301,7 @@ def resolved(*, shard: str | None = None, **options: Any) -> Grid:
     from ..grid.sharding import Shard
 
     part = Shard.parse(shard) if shard else None  # first: loading a dataset takes time
-    grid = resolve(requested(**options), loading())
+    grid = resolve(requested(**options), loading(), leave_out)
     return grid.shard(part) if part else grid
 
 

@@ -12,6 +12,7 @@ from .common import (
     dataset_option,
     devices_option,
     jobs_option,
+    leave_out,
     loading,
     say,
     threads_option,
@@ -89,7 +90,7 @@ def perturbations(
         board=board_name, protectors=protectors, dataset=dataset, seeds=[seed], devices=devices, threads=threads,
         data_dir=data_dir, cache_dir=cache_dir, reference=not protectors,
     )  # fmt: skip
-    grid = resolve(request, loading())
+    grid = resolve(request, loading(), leave_out)
     stages = list(dict.fromkeys(ProtectStage.of(cell) for cell in grid.cells))
     store = ArtifactStore(grid.env.cache_dir)
     clean = load_images(store.path("datasets", grid.data.artifact) / "train")

@@ -17,6 +17,7 @@ from .common import (
     dataset_option,
     devices_option,
     jobs_option,
+    leave_out,
     loading,
     precision_option,
     say,
@@ -138,7 +139,7 @@ def _resolved(images: int, **options: Any) -> Grid:
     matters, victim = "victim" in options, options.pop("victim", None)
     victims, board = [victim] if victim else (), options.pop("board_name")
     request = Request(board=board, victims=victims, reference=not options["protectors"], **options)
-    grid = resolve(request, loading())
+    grid = resolve(request, loading(), leave_out)
     first = grid.cells[0].victim.selector
     alike = [cell for cell in grid.cells if cell.victim.selector == first]
     if matters and len(alike) < len(grid.cells):

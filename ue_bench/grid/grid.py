@@ -9,7 +9,7 @@ from typing import Any, cast, overload
 
 from .. import machine
 from ..catalogue import boards, protocols
-from ..catalogue.registry import registry
+from ..catalogue.registry import LeftOut, registry
 from ..contract.board import Board
 from ..contract.context import ProgressReport, silent
 from ..contract.plugin import Countermeasure, Dataset, Protector, Victim
@@ -161,8 +161,10 @@ class Grid:
         return sorted({r.protector for r in results if perturbation.unchanged(protectors[r.key], r.budget)})
 
 
-def resolve(request: Request, report: ProgressReport = silent) -> Grid:
+def resolve(request: Request, report: ProgressReport = silent, left_out: LeftOut | None = None) -> Grid:
     """Return the grid that ``request`` describes. Loads the dataset: its fingerprint is part of every key.
+
+    ``left_out`` hears of what a glob or a tag stands for and cannot be had here; without, that is an error.
 
     Raises UserError for what does not exist or does not fit together.
     """
@@ -170,12 +172,17 @@ def resolve(request: Request, report: ProgressReport = silent) -> Grid:
     board = request.board if isinstance(request.board, Board) else boards.board(request.board)
     names = registry()
     everything = (*board.reference, *board.protectors)
-    wanted = names.resolve("protector", request.protectors or board.protectors, everything)
+    wanted = names.resolve("protector", request.protectors or board.protectors, everything, left_out=left_out)
     if request.reference:  # always part of the grid, whatever is excluded
         reference = names.resolve("protector", board.reference)
         wanted = [*reference, *(p for p in wanted if p not in reference)]
-    columns = names.resolve("countermeasure", request.countermeasures or board.countermeasures, board.countermeasures)
-    victims = names.resolve("victim", request.victims or board.victims, board.victims)
+    columns = names.resolve(
+        "countermeasure",
+        request.countermeasures or board.countermeasures,
+        board.countermeasures,
+        left_out=left_out,
+    )
+    victims = names.resolve("victim", request.victims or board.victims, board.victims, left_out=left_out)
     recipe = protocols.protocol(request.protocol or board.protocol)
     device = "cpu" if request.executor.is_remote else slots(request.devices, 1, request.threads)[0].device
     out = request.out or Path("ue-bench-results") / board.name

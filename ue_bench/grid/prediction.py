@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from ..contract.plugin import NetworkCost
+from ..errors import EnvironmentProblem
 from ..schedule.devices import Slot
 from ..schedule.graph import Graph, Task
 from . import trial
@@ -48,7 +49,10 @@ class Predictor:
 
     def _measure(self, stage: Stage, cost: StageCost) -> float | None:
         if cost.networks:
-            return sum(self._passes(network, cost.images) for network in cost.networks)
+            try:
+                return sum(self._passes(network, cost.images) for network in cost.networks)
+            except EnvironmentProblem:  # its weights are not here; the stage says so when it is its turn
+                return None
         started = time.perf_counter()
         found = trial.seconds(stage, self.data, self.env) if self._left > 0 else None
         self._left -= time.perf_counter() - started
