@@ -174,7 +174,11 @@ class Protector(Plugin):
         return False
 
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
-        """Return protected images in the same order, shape and with the same labels. Never sees test images."""
+        """Return protected images in the same order, of the same shape and with the same labels.
+
+        ``data`` is the training set. Where it is not, which is for test images that ``ue-bench evade`` shows to
+        classifiers and for images of an adversary that asks, ``ctx.learning`` has what may be learnt from.
+        """
         raise NotImplementedError
 
     def recovery_key(self, data: ImageSet, ctx: Context) -> dict[str, NDArray[Any]]:
