@@ -91,7 +91,7 @@ class _Ended(Exception):
 
 
 class _Unfinished(Exception):
-    """It was, before an artifact was made: its share is not one of the images, and there may be more to make."""
+    """The trial ended while an artifact was being made: the share that was done says nothing of the images."""
 
 
 @dataclass(frozen=True)
