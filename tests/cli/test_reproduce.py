@@ -222,12 +222,10 @@ def test_every_kind_of_number_comes_from_one_command(ue_bench: Command, computed
     # No mean of less than was asked for, and the exit code says that something is missing.
     for lost in Path("out/evasion").glob("noise/gray-resnet9*.json"):
         lost.unlink()
-    from ue_bench.grid.grid import Grid
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Grid, "fill", lambda *arguments: {})
-        again = ue_bench(*command, "--json", "--seeds", "0,1")
+    count = len(computed)
+    again = ue_bench(*command, "--json", "--seeds", "0,1", "--stored")
     assert again.code == 1
+    assert len(computed) == count
     assert ("defended", "here") not in measured(again.json)
     assert ("unseen", "here") in measured(again.json)
 
@@ -286,6 +284,9 @@ def test_help_lists_the_settings_of_a_table(ue_bench: Command) -> None:
         (["own", "--set", "net=liner"], "no victim 'liner'\n  hint: did you mean linear?"),
         (["own", "-V", "linear"], "--victim has no part in own"),
         (["hidden", "--json", "--markdown"], "exclude each other"),
+        (["hidden", "--stored", "--dry-run"], "--dry-run has no part in --stored"),
+        (["hidden", "--stored", "--jobs", "2"], "--jobs has no part in --stored"),
+        (["hidden", "--stored", "--retry", "oom"], "--retry has no part in --stored"),
     ],
 )
 def test_mistakes_are_one_line(ue_bench: Command, arguments: list[str], message: str) -> None:

@@ -237,7 +237,7 @@ def given_grid_options(precision: str) -> list[str]:
     Another machine may compute fastest in another precision, and its stages then have other keys.
     """
     context = click.get_current_context()
-    names = {option.name for option in _options([*TABLE_OPTIONS, *SETTING_OPTIONS])}
+    names = {option.name for option in options_of([*TABLE_OPTIONS, *SETTING_OPTIONS])}
     words = []
     for option in context.command.params:
         if option.name not in names or option.name == "precision":
@@ -250,7 +250,7 @@ def given_grid_options(precision: str) -> list[str]:
     return [*words, "--precision", precision]
 
 
-def _options(decorators: Sequence[Callable[..., Any]]) -> list[click.Option]:
+def options_of(decorators: Sequence[Callable[..., Any]]) -> list[click.Option]:
     """Return what these decorators add to a command."""
 
     @click.command()

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import UserError
 from .common import (
+    EXECUTOR_OPTIONS,
+    FILL_OPTIONS,
     evasion_only_options,
     executor_options,
     fill_options,
     jobs_option,
     json_option,
     loading,
+    options_of,
     print_json,
     requested,
     say,
     setting_options,
+    threads_option,
 )
 
 if TYPE_CHECKING:
     from ..contract.table import Table
     from ..grid.filling import FillOptions
+
+
+COMPUTING = {
+    "dry_run",
+    *(option.name for option in options_of([jobs_option, threads_option, *FILL_OPTIONS, *EXECUTOR_OPTIONS])),
+}  # options that say how, not what
 
 
 class ReproduceCommand(click.Command):
@@ -61,6 +71,7 @@ class ReproduceCommand(click.Command):
 @fill_options
 @executor_options
 @click.option("--dry-run", is_flag=True, help="Show what would be computed, and stop.")
+@click.option("--stored", is_flag=True, help="Compute nothing: print what there is, with gaps.")
 @click.option("--markdown", is_flag=True, help="Print Markdown.")
 @json_option
 @click.pass_context
@@ -75,6 +86,7 @@ def command(
     jobs: int | None,
     fill: FillOptions,
     dry_run: bool,
+    stored: bool,
     markdown: bool,
     as_json: bool,
     **options: Any,
@@ -82,7 +94,7 @@ def command(
     """Compute a table of a paper on a board, and print its numbers beside the printed ones.
 
     Without TABLE, lists the tables. Results are those of 'run' and 'evade', in the same folder: what exists is not
-    computed again.
+    computed again. Exits with 1 while numbers are missing.
 
     \b
     ue-bench reproduce tableD --board cifar10-micro --set natural=photos --columns vanilla,median
@@ -98,6 +110,8 @@ def command(
         return 0
     if as_json and markdown:
         raise UserError("--json and --markdown exclude each other", "choose one")
+    if stored:
+        _refuse(ctx, COMPUTING, "--stored, which computes nothing")
     given = _given(settings)
     table = tables.table(table_name, given)
     if columns:
@@ -112,7 +126,7 @@ def command(
         from .plan import show
 
         return show(grid, grid.missing(), as_json, jobs)
-    failed = grid.fill(Progress(), jobs, fill)
+    failed = [] if stored else grid.fill(Progress(), jobs, fill)
     comparison = grid.comparison()
     if as_json:
         print_json(comparison.plain())
@@ -150,8 +164,12 @@ def _refuse_unused(ctx: click.Context, table: Table) -> None:
     """Raise UserError when an option is given that changes nothing in ``table``."""
     from ..grid.reproduce import unused_options
 
-    unused = unused_options(table)
+    _refuse(ctx, unused_options(table), table.name)
+
+
+def _refuse(ctx: click.Context, names: Collection[str], place: str) -> None:
+    """Raise UserError when one of these options is given, which change nothing in ``place``."""
     for parameter in ctx.command.params:
         given = ctx.get_parameter_source(parameter.name or "") is click.core.ParameterSource.COMMANDLINE
-        if parameter.name in unused and given:
-            raise UserError(f"{max(parameter.opts, key=len)} has no part in {table.name}", "leave it out")
+        if parameter.name in names and given:
+            raise UserError(f"{max(parameter.opts, key=len)} has no part in {place}", "leave it out")
