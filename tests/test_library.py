@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +15,7 @@ from PIL import Image
 
 import ue_bench
 from ue_bench.errors import EnvironmentProblem, NothingSelected, UserError
+from ue_bench.grid.grid import Request, resolve
 from ue_bench.grid.progress import Quiet
 from ue_bench.schedule.executor import Event
 from ue_bench_countermeasures.preprocessing import Gray
@@ -104,6 +107,41 @@ def test_what_does_not_exist_is_a_user_error(folder: Path) -> None:
         ue_bench.run("./small.toml", protectors="lps", devices="cpu")
     with pytest.raises(NothingSelected, match="no results in"):
         ue_bench.load_results(board="./small.toml")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"fraction": 1.5}, "fraction is 1.5"),
+        ({"fraction": float("nan")}, "fraction is nan"),
+        ({"fraction": "all"}, "fraction is 'all'"),
+        ({"precision": "fp16"}, "no precision 'fp16'"),
+        ({"seeds": [1.0]}, "a seed is 1.0"),
+        ({"seeds": [-1]}, "a seed is -1"),
+        ({"seeds": 2**63}, "a seed is 9223372036854775808"),
+        ({"threads": 0}, "number of threads is 0"),
+        ({"jobs": 0}, "number of workers is 0"),
+    ],
+)
+def test_numbers_are_checked_before_work_begins(arguments: dict[str, Any], message: str, folder: Path) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        ue_bench.run("./small.toml", devices="cpu", **arguments, progress=False)
+    assert not list(folder.glob("ue-bench-results/*/results"))
+
+
+def test_numbers_of_any_kind_name_the_same_cells(folder: Path) -> None:
+    def keys(**arguments: Any) -> list[str]:
+        return [cell.key for cell in resolve(Request(board="./small.toml", devices="cpu", **arguments)).cells]
+
+    plain = keys(seeds=[0, 1], fraction=1.0)
+    assert keys(seeds=np.arange(2), fraction=1) == plain
+    assert keys(seeds=[False, True, 1], fraction=np.float32(1)) == plain
+
+
+def test_owners_numbers_are_checked_too(tmp_path: Path) -> None:
+    for arguments, message in (({"threads": 0}, "number of threads"), ({"precision": "fp16"}, "no precision")):
+        with pytest.raises(UserError, match=message):
+            ue_bench.protect(tmp_path, tmp_path / "out", "lsp", **arguments)
 
 
 def test_a_folder_is_protected_and_recovered(folder: Path) -> None:

@@ -29,8 +29,10 @@ CHECKSUM = 32  # bytes
 def replacing(path: Path) -> Iterator[Path]:
     """Give the name of a new file; when the block ends without an error, that file takes the place of ``path``.
 
-    Readers see the old or the new content and nothing between. Makes the folder if need be.
+    Readers see the old or the new content and nothing between. Makes the folder if need be. Where ``path`` is a link,
+    what it leads to is replaced.
     """
+    path = path.resolve() if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not tempfile: its files are for their owner only. No ending: whoever looks for *.json must not find half of one.
     temporary = temporary_file(path.parent)

@@ -68,6 +68,21 @@ def disk_problem(error: OSError) -> StorageProblem | None:
     return StorageProblem(f"{error.strerror}{where}", "make room or choose other folders; the same command continues")
 
 
+# What a path of the user's is that cannot be what it was given for.
+NO_PLACE = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP}
+    | {errno.ENAMETOOLONG}
+)
+
+
+def place_problem(error: OSError) -> EnvironmentProblem | None:
+    """Return ``error`` in one line where it is of a file or folder that cannot be used as it is."""
+    if error.errno not in NO_PLACE or error.filename is None:
+        return None
+    where = error.filename2 or error.filename  # of two, as of a rename, the one that the user knows
+    return EnvironmentProblem(f"{error.strerror}: {where}", "choose another place, or change that one")
+
+
 class ValidationError(UserError):
     """An error for data or results that do not hold what they declare."""
 

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
 from .catalogue import boards
 from .contract.board import Board
@@ -72,7 +72,7 @@ def run(
         victims=_list(victims),
         dataset=dataset,
         protocol=None if protocol is None else str(protocol),
-        seeds=[seeds] if isinstance(seeds, int) else seeds,
+        seeds=[seeds] if isinstance(seeds, SupportsIndex) else seeds,
         fraction=fraction,
         precision=precision,
         devices=devices,
@@ -91,15 +91,16 @@ def load_results(out: str | Path | None = None, board: str | Path | Board = "dem
 
     Nothing is computed, and no dataset is loaded. Raises NothingSelected when there are none.
     """
+    from .leaderboard.submission import badges_in
     from .store.results import ResultStore
 
     of = board if isinstance(board, Board) else load_board(board)
-    folder = Path("ue-bench-results") / of.name if out is None else Path(out)
+    folder = Path("ue-bench-results") / of.name if out is None else Path(out).expanduser()
     store = ResultStore(folder)
     results = store.results()
     if not results:
         raise NothingSelected(f"no results in {folder}", "fill it with ue_bench.run, or give another folder")
-    return Results(of, results, store.failures())
+    return Results(of, results, store.failures(), badges=badges_in(folder))
 
 
 @dataclass(frozen=True)

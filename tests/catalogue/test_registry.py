@@ -151,6 +151,12 @@ def test_exclusion_takes_away_what_stands_before_it(selector: str, left: list[st
     assert columns(selector) == left
 
 
+def test_what_needs_parameters_is_taken_away_by_its_name_alone() -> None:
+    for exclusion in ("^precomputed", "^pre*"):
+        left = registry().resolve("protector", f"precomputed[path={__file__}],noise,{exclusion}")
+        assert [plugin.name for plugin in left] == ["noise"]
+
+
 def test_a_typo_in_an_exclusion_is_an_error() -> None:
     assert "did you mean halver?" in message("countermeasure", "all,^halvr")
 

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from toys import Install
 
+from ue_bench.store.results import ResultStore
+
 from .conftest import Command, Finished
 from .helpers import random_image, write
 
@@ -195,13 +197,27 @@ def test_line_ends_and_marks_of_windows(ue_bench: Command, computed: list[str], 
         path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
     assert ue_bench(*RUN).code == 0
     [result] = [p for p in Path("ue-bench-results/mine/results").rglob("*.json") if "lsp" in p.parts]
-    result.write_bytes(result.read_bytes().replace(b"\n", b"\r\n"))
+    result.write_bytes(b"\xef\xbb\xbf" + result.read_bytes().replace(b"\n", b"\r\n"))
+    [curve] = [p for p in Path("ue-bench-results/mine/curves").glob("*.json") if p.stem[:16] in result.name]
+    curve.write_bytes(b"\xef\xbb\xbf" + curve.read_bytes())
+    assert ResultStore(Path("ue-bench-results/mine")).curve(curve.stem) is not None
     again = ue_bench(*RUN)
     assert "nothing to compute, all 2 cells have results" in again.err
     write(Path("in") / "a.png", random_image())
     Path("in/labels.csv").write_bytes(b"\xef\xbb\xbfname,class\r\na.png,cat\r\n")
     assert ue_bench("protect", "-P", "lsp", "--device", "cpu", "--threads", "1", "in", "out").code == 0
     assert "a.png,cat" in Path("out/labels.csv").read_text(encoding="utf-8")
+
+
+def test_files_where_folders_are_and_the_other_way_round(ue_bench: Command, computed: list[str], board: Path) -> None:
+    assert ue_bench(*RUN, "--out", "out").code == 0
+    Path("file").write_text("", encoding="utf-8")
+    ran = ue_bench("results", "export", "out", "file/x.csv")
+    assert (ran.code, "file" in users_error(ran)) == (3, True), ran.err
+    Path("out/index.html").mkdir()
+    for what in ("build", "check"):
+        ran = ue_bench("leaderboard", what, "--board", str(board), "--out", "out")
+        assert (ran.code, "index.html" in users_error(ran)) == (3, True), ran.err
 
 
 @pytest.mark.parametrize(
@@ -214,7 +230,7 @@ def test_line_ends_and_marks_of_windows(ue_bench: Command, computed: list[str], 
         (["run", "--executor", "slurm", "--precision", "auto"], 2),
         (["evade", "--json", "--markdown"], 2),
         (["leaderboard", "submit", "--undo", "x.json", "--board", "demo"], 2),
-        (["status", "somewhere", "--board", "demo"], 2),
+        (["status", "somewhere"], 2),
         (["run", "--shard", "3/2"], 2),
         (["run", "--fraction", "2"], 2),
         (["run", "-P", "lsp", "-C", "vanilla,^vanilla"], 5),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -58,6 +59,17 @@ def test_a_board_is_a_picture_as_wide_as_a_page(ue_bench: Command, out: Path, tm
     with Image.open(tmp_path / "board.png") as image:
         assert image.format == "PNG"
         assert image.width >= 2 * 830  # sharp on a display of twice the density
+
+
+def test_a_damaged_curve_or_one_of_another_cell_is_not_drawn(ue_bench: Command, out: Path) -> None:
+    first, second, *_ = sorted((out / "curves").glob("*.json"))
+    content = json.loads(first.read_text(encoding="utf-8"))
+    second.write_text(json.dumps(content), encoding="utf-8")
+    first.write_text(json.dumps(content | {"epoch": content["epoch"][:-1]}), encoding="utf-8")
+    store = ResultStore(out)
+    assert store.curve(first.stem) is store.curve(second.stem) is None
+    drawn = ue_bench("figures", "curves", "--results", str(out), "--out", "c.svg")
+    assert "Traceback" not in drawn.err
 
 
 def test_curves_are_those_of_the_cells_that_are_named(ue_bench: Command, out: Path, tmp_path: Path) -> None:

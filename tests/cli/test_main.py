@@ -105,10 +105,24 @@ def test_seeds(text: str, seeds: list[int]) -> None:
     assert parse_seeds(text) == seeds
 
 
-@pytest.mark.parametrize("text", ["", "a", "1,,2", "-1", "1-2-3", "4-0"])
+@pytest.mark.parametrize("text", ["", "a", "1,,2", "-1", "1-2-3", "4-0", "0,5-3", "0-99999999999", str(2**63)])
 def test_seeds_that_are_none(text: str) -> None:
-    with pytest.raises(UserError, match="seeds"):
+    with pytest.raises(UserError, match="seed"):
         parse_seeds(text)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "--fraction", "nan"],
+        ["check", "noise", "--seconds", "nan"],
+        ["status", "out", "--watch", "--interval", "inf"],
+        ["run", "--seeds", ""],
+    ],
+)
+def test_numbers_that_are_none_are_refused(ue_bench: Command, words: list[str]) -> None:
+    found = ue_bench(*words)
+    assert (found.code, "Traceback" in found.err) == (2, False), found.err
 
 
 class TestCommandsOfPlugins:

@@ -117,6 +117,12 @@ def test_a_cell_that_fails_is_recorded_and_tried_again(
     left = ue_bench("run", *GRID, "-C", "^gray+cutout", "--retry", "oom", "--retry", "timeout")
     assert left.code == 1
     assert "1 cells failed earlier and are not tried again" in left.err
+    assert "all 1 cells have results" not in left.err
+    planned = ue_bench("run", *GRID, "-C", "^gray+cutout", "--retry", "oom", "--dry-run")
+    assert planned.out.startswith("0 of 1 cells to compute")
+    assert (
+        ue_bench("run", *GRID, "-C", "^gray+cutout", "--dry-run").out.endswith("1 of 1 cells to compute", 0, 0) is False
+    )
     assert ue_bench("run", *GRID, "-C", "^gray+cutout").code == 0
     assert list((tmp_path / "out" / "failures").iterdir()) == []
 

@@ -11,6 +11,7 @@ from ue_bench.catalogue import loading
 from ue_bench.catalogue.registry import registry
 from ue_bench.errors import EnvironmentProblem
 from ue_bench.grid import cost
+from ue_bench.leases import FOLDER, Leases
 
 from .conftest import Command
 
@@ -182,6 +183,27 @@ def test_cache_clear_removes_its_own_kinds_and_nothing_else(ue_bench: Command, t
     assert (root / "datasets" / "k" / "x").exists()
     assert ue_bench("cache", "clear").code == 0
     assert sorted(p.name for p in root.iterdir()) == ["data", "photographs"]
+
+
+def test_cache_commands_beside_others_and_links(ue_bench: Command, tmp_path: Path) -> None:
+    root, disk = tmp_path / "cache", tmp_path / "disk"
+    (disk / "k").mkdir(parents=True)
+    (disk / "k" / "x").write_bytes(b"x" * 1000)
+    root.mkdir()
+    (root / "datasets").symlink_to(disk)
+    leases = Leases(root / FOLDER)
+    with leases.hold(f"driver.{leases.owner}", "a driver", lambda: None):
+        refused = ue_bench("cache", "clear")
+        assert (refused.code, "1 commands work with" in refused.err) == (2, True), refused.err
+        assert (disk / "k" / "x").exists()
+    cleared = ue_bench("cache", "clear")
+    assert (cleared.code, "removed 1 datasets" in cleared.err) == (0, True), cleared.err
+    assert (list(disk.iterdir()), (root / "datasets").is_symlink()) == ([], True)
+
+    for command in ("info", "clear", "verify"):
+        missing = ue_bench("cache", command, "--cache-dir", "typo")
+        assert (missing.code, "there is no folder typo" in missing.err) == (2, True), missing.err
+    assert not Path("typo").exists()
 
 
 def test_show_and_list_say_who_needs_clean_data(ue_bench: Command) -> None:

@@ -172,6 +172,25 @@ def test_watching_ends_when_nothing_is_left(ue_bench: Command, out: Path, monkey
     assert found.out.splitlines()[-1] == "4 done, 0 failed, 0 missing"
 
 
+@pytest.mark.parametrize("words", [["--board", "demo"], ["-P", "x"], ["--shard", "1/2"], ["--interval", "3"]])
+def test_what_says_nothing_of_a_folder_is_refused(ue_bench: Command, out: Path, words: list[str]) -> None:
+    refused = ue_bench("status", "out", *words)
+    assert (refused.code, "has no part in status" in refused.err) == (2, True), refused.err
+
+
+def test_rows_on_another_disk_and_copies_of_results(ue_bench: Command, out: Path, tmp_path: Path) -> None:
+    row = out / "results" / "noise"
+    row.rename(tmp_path / "elsewhere")
+    row.symlink_to(tmp_path / "elsewhere")
+    [gray] = row.glob("gray-*.json")
+    (row / f"copy-of-{gray.name}").write_bytes(gray.read_bytes())
+    again = ue_bench("run", *GRID, "--json")
+    assert (again.code, len(again.json)) == (0, 4), again.err
+    assert "nothing to compute, all 4 cells have results" in again.err
+    assert ue_bench("status", "out", "--json").json["done"] == 4
+    assert ue_bench("results", "merge", "out", "merged", "--json").json["added"] == 4
+
+
 def test_other_folders_are_refused(ue_bench: Command, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for name in ("empty", "none"):

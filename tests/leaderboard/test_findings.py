@@ -3,7 +3,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from ue_bench.leaderboard.badges import REPORTED
 from ue_bench.leaderboard.findings import findings, main_panel
+from ue_bench.leaderboard.front_page import verdicts
 from ue_bench.leaderboard.statistics import Panel, panels
 from ue_bench.store.schema import Result
 
@@ -39,6 +41,14 @@ def test_what_an_adversary_gets_most_with() -> None:
         "give 70.0 %. That is a recovered share of 95 % (n = 1; 95 % interval of the test set alone "
     )
     assert first.endswith("and breaks 2 of 2.")
+
+
+def test_a_row_that_somebody_reported_is_in_no_finding() -> None:
+    reported = rows({"em": (10.0, 10.0, 10.0)})
+    results = [*rows({"none": CLEAN, "ar": (90.0, 70.0, 10.0)}), *reported]
+    [found] = panels(results, THREE, {r.key: REPORTED for r in reported})
+    assert "em" not in {piece for finding in findings(found) for piece, is_name in finding.pieces if is_name}
+    assert verdicts(found).kept.keys() == {"ar"}
 
 
 def test_a_row_of_one_cell_does_not_choose_the_column() -> None:

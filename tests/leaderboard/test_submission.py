@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+import stat
 from pathlib import Path
 
 import pytest
 
+from ue_bench import load_results
+from ue_bench.errors import ValidationError
 from ue_bench.keys import digest
-from ue_bench.leaderboard.submission import FILE, submissions
+from ue_bench.leaderboard.badges import REPORTED
+from ue_bench.leaderboard.front_page import BEGIN, END
+from ue_bench.leaderboard.submission import FILE, badges_in, carry, submissions
+from ue_bench.store.merging import merge
 from ue_bench.store.results import ResultStore
 from ue_bench.store.schema import Result, record_text
 
+from .factory import evaded
+from .folders import write_evasion
 from .forging import (
     Run,
     changed,
@@ -48,6 +56,34 @@ def test_submitting_adds_and_undoing_takes_back(run: Run, board: Path, incoming:
     assert run("submit", *on_board("--undo", out=board))[0] == 0
     assert content(board) == before
     assert run("submit", *on_board("--undo", out=board))[0] == 2
+
+
+def test_whose_results_are_is_known_wherever_they_go(run: Run, board: Path, incoming: Path, tmp_path: Path) -> None:
+    run("submit", *on_board(incoming, "--author", "A. Person", out=board))
+    worst = load_results(board, "cifar10-micro").worst()
+    assert set(worst.loc[worst.protector == "em[preset=micro]", "source"]) == {REPORTED}
+
+    merged = tmp_path / "merged"
+    assert merge([board], merged, carry).added == 6
+    assert badges_in(merged) == badges_in(board) != {}
+    assert all((merged / "results" / name).is_file() for one in submissions(merged) for name in one.added.values())
+    assert merge([board], merged, carry).known == 6  # and nothing is recorded again
+    assert len(submissions(merged)) == 1
+
+    # What the target measured itself stays its own.
+    other = tmp_path / "other"
+    for place in next(iter(submissions(board))).added.values():
+        (other / "results" / place).parent.mkdir(parents=True, exist_ok=True)
+        (other / "results" / place).write_bytes((board / "results" / place).read_bytes())
+    merge([board], other, carry)
+    assert badges_in(other) == {}
+
+
+@pytest.mark.parametrize("place", ["../victim.json", "./x.json", "a/../x.json", "a/.json"])
+def test_a_list_of_submissions_names_files_of_its_board_alone(board: Path, place: str) -> None:
+    (board / FILE).write_text(json.dumps([{"received": "now", "added": {"0" * 64: place}}]), encoding="utf-8")
+    with pytest.raises(ValidationError, match="no list of submissions"):
+        submissions(board)
 
 
 def test_one_refused_file_keeps_all_out(run: Run, board: Path, incoming: Path) -> None:
@@ -160,3 +196,32 @@ def test_a_result_of_other_code_does_not_win_by_its_date(run: Run, board: Path) 
     assert "| `none` (reference)" in (board / "README.md").read_text(encoding="utf-8")
     lines = (board / "leaderboard.csv").read_text(encoding="utf-8").splitlines()
     assert any(",gray,True,1,0,69." in line for line in lines)
+
+
+def test_a_page_keeps_its_line_ends_permissions_and_link(run: Run, board: Path, tmp_path: Path) -> None:
+    page, link = tmp_path / "page.md", tmp_path / "README.md"
+    marks = f"<b>\r\n{BEGIN} -->\r\nstale\r\n{END}\r\nend é\r\n"
+    page.write_bytes(marks.encode())
+    page.chmod(0o664)
+    link.symlink_to(page)
+    code, _, err = run("summary", *on_board("--into", link, out=board))
+    assert code == 0, err
+    written = page.read_bytes()
+    assert link.is_symlink()
+    assert stat.S_IMODE(page.stat().st_mode) == 0o664
+    assert written.count(b"\n") == written.count(b"\r\n") > 5
+    assert written.endswith("end é\r\n".encode())
+    assert b"stale" not in written
+
+    page.write_bytes(b"\xff" + written)
+    code, _, err = run("summary", *on_board("--into", link, out=board))
+    assert (code, "is not text in UTF-8" in err) == (2, True), err
+
+
+def test_there_is_no_summary_without_trained_cells(run: Run, tmp_path: Path) -> None:
+    write_evasion(tmp_path / "cifar10-micro", evaded())
+    page = tmp_path / "page.md"
+    page.write_text(f"{BEGIN} -->\nold\n{END}\n", encoding="utf-8")
+    code, _, _ = run("summary", *on_board("--into", page, out=tmp_path / "cifar10-micro"))
+    assert code == 5
+    assert "old" in page.read_text(encoding="utf-8")

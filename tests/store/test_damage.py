@@ -15,11 +15,12 @@ import pytest
 from toys import noting
 
 from ue_bench import checksums
+from ue_bench.atomic import save_arrays
 from ue_bench.checksums import MANIFEST, _known_whole, damage
 from ue_bench.contract.context import Context
 from ue_bench.contract.imageset import ImageSet
 from ue_bench.errors import StorageProblem, ValidationError
-from ue_bench.store.artifacts import ArtifactStore, load_images, read_json, save_images
+from ue_bench.store.artifacts import ArtifactStore, Damage, load_images, read_json, save_images
 
 
 def data(count: int = 6) -> ImageSet:
@@ -179,6 +180,23 @@ class TestWithoutChecksums:
         store.path("plugin", "key").mkdir(parents=True)
         (store.path("plugin", "key") / "weights.pt").write_bytes(b"abc")
         assert not store.has("plugin", "key")
+
+
+def test_verify_leaves_what_is_just_being_written(store: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint is signed under the name that it will have, and verified by another process before it has it."""
+    path = store.root / "unfinished" / "key" / "state.npz"
+    verified: list[tuple[int, list[Damage]]] = []
+    before = checksums.sync
+
+    def look(written: Path) -> None:
+        if not verified:
+            verified.append(store.verify(["unfinished"]))
+        before(written)
+
+    monkeypatch.setattr("ue_bench.atomic.sync", look)
+    save_arrays(path, {"a": np.arange(9)})
+    assert verified == [(0, [])]
+    assert store.verify(["unfinished"]) == (1, [])
 
 
 def test_verify_finds_and_removes_what_is_damaged(store: ArtifactStore) -> None:

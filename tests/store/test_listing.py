@@ -115,7 +115,9 @@ def test_files_are_listed_with_what_tells_that_they_changed(tmp_path: Path) -> N
     (tmp_path / "em" / "gone.json").symlink_to(tmp_path / "nowhere")
     (tmp_path / "em" / "itself.json").symlink_to(tmp_path / "em" / "itself.json")
     (tmp_path / "linked").symlink_to(tmp_path / "em")
+    (tmp_path / "em" / "round").symlink_to(tmp_path)
     names = ["bad/of-the-plugin-bad.json", "em/deep/x.json", "em/itself.json", "em/jpeg.json"]
+    names += [name.replace("em/", "linked/") for name in names[1:]]
     assert list(json_files(tmp_path)) == names
     assert list(json_files(tmp_path, below=False)) == []
     assert json_files(tmp_path / "none") == json_files(file) == {}

@@ -12,7 +12,7 @@ import pytest
 from ue_bench.atomic import write_atomically
 from ue_bench.errors import EnvironmentProblem
 from ue_bench.keys import digest
-from ue_bench.store.results import ResultStore, slug, write_record
+from ue_bench.store.results import ResultStore, fresh_path, slug, write_record
 from ue_bench.store.schema import (
     Budget,
     Cost,
@@ -165,6 +165,13 @@ def test_a_result_with_the_longest_plausible_names_has_at_most_2_kb(
 )
 def test_selectors_as_file_names(text: str, name: str) -> None:
     assert slug(text) == name
+
+
+def test_a_name_is_no_longer_than_file_systems_take(store: ResultStore) -> None:
+    long = "a[b=" + "c" * 300 + "]"
+    path = fresh_path(store.out, "0123456789abcdef" + "0" * 16, long, long, long, long, "s0")
+    assert path.name.endswith("-0123456789abcdef.json")
+    assert max(len(path.name), len(path.parent.name)) < 255
 
 
 def test_results_whose_names_and_first_digits_are_equal_are_both_kept(store: ResultStore) -> None:

@@ -105,6 +105,10 @@ class Registry(Registrations):
         everything, folders = tuple(everything), tuple(folders)
         chosen: dict[str, Plugin] = {}  # by all parameters: a selector would read the content of paths
         for term in selectors.parse(text):
+            if term.exclude and (named := self._named(kind, term)):
+                # Every variant goes, also of what cannot be made without parameters.
+                chosen = {k: v for k, v in chosen.items() if v.name not in named}
+                continue
             plugins = {repr(plugin): plugin for plugin in self._combined(kind, term, everything, folders)}
             if not term.exclude:
                 if left_out and any(self._is_open(kind, part.name) for part in term.parts):
@@ -113,7 +117,7 @@ class Registry(Registrations):
                 chosen |= plugins
                 continue
             chosen = {k: v for k, v in chosen.items() if k not in plugins}
-            if not any(part.parameters for part in term.parts):  # a bare name takes every variant away
+            if not any(part.parameters for part in term.parts):
                 bare = {v.name for v in plugins.values() if not v.changed()}
                 chosen = {k: v for k, v in chosen.items() if v.name not in bare}
         if not chosen:
@@ -173,7 +177,19 @@ class Registry(Registrations):
             tags = {t for e in self.of_kind(kind) for t in e.tags}
             sets = {s.name for s in self.sets.values() if s.kind == kind}
             raise UserError(f"no {kind} is tagged {name}", did_you_mean(name[1:], sorted(tags | sets)))
-        return [self.create(kind, n, {}) for n in tagged]
+        return [self.create(kind, n, {}) for n in tagged if self.find(kind, n).complete]
+
+    def _named(self, kind: str, term: selectors.Term) -> set[str]:
+        """Return the plugins that a single name, glob or tag without parameters stands for; none for other terms."""
+        [part, *more] = term.parts
+        if more or part.parameters or part.name == "all":
+            return set()
+        if set("*?") & set(part.name):
+            return {e.name for e in self.of_kind(kind) if fnmatch.fnmatchcase(e.name, part.name)}
+        if part.name.startswith("@"):
+            is_set = (kind, part.name[1:]) in self.sets
+            return set() if is_set else {e.name for e in self.of_kind(kind) if part.name[1:] in e.tags}
+        return {self.find(kind, part.name).name}
 
 
 def _is_there(plugin: Plugin, left_out: LeftOut) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .common import (
+    Finite,
     cache_option,
     data_dir_option,
     dataset_option,
@@ -38,7 +39,7 @@ COLOURS = {"ok": "green", "note": None, "fail": "red"}
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of plugins and of the choice of images."
 )
-@click.option("--seconds", type=click.FloatRange(1), default=100, show_default=True, help="Time for each plugin: what "
+@click.option("--seconds", type=Finite(1), default=100, show_default=True, help="Time for each plugin: what "
               "runs longer is stopped, what is left is not tried.")  # fmt: skip
 @click.option("--train", is_flag=True, help="Also train the board's victim, with each plugin and without.")
 @devices_option

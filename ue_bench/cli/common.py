@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
+from ..arguments import seeds_of
 from ..errors import UserError
 
 if TYPE_CHECKING:
@@ -43,7 +45,19 @@ shard_option = click.option("--shard", metavar="I/N", help="A part of the cells:
 data_dir_option = click.option("--data-dir", type=click.Path(path_type=Path),
                                help="Folder that datasets are read from and downloaded to.")  # fmt: skip
 
-fraction_option = click.option("--fraction", type=click.FloatRange(0, 1), default=1.0,
+
+class Finite(click.FloatRange):
+    """A number within bounds; click's own lets one pass that is none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number.", param, ctx)
+        return number
+
+
+MOST_SEEDS = 1_000_000  # from first to last
+fraction_option = click.option("--fraction", type=Finite(0, 1), default=1.0,
                                help="Share of the images that is protected.")  # fmt: skip
 
 precision_option = click.option("--precision", type=click.Choice(["auto", "bf16", "fp32"]), default="auto",
@@ -221,6 +235,15 @@ def apply_options(options: Sequence[Callable[[F], F]], command: F) -> F:
     return command
 
 
+def refuse_options(names: Collection[str], place: str) -> None:
+    """Raise UserError when one of these options of the running command is given, which change nothing in ``place``."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        given = context.get_parameter_source(parameter.name or "") is click.core.ParameterSource.COMMANDLINE
+        if parameter.name in names and given:
+            raise UserError(f"{max(parameter.opts, key=len)} has no part in {place}", "leave it out")
+
+
 def say(text: str) -> None:
     """Print a line for the user on stderr; stdout is for data."""
     print(text, file=sys.stderr, flush=True)
@@ -267,12 +290,13 @@ def parse_seeds(text: str) -> list[int]:
     try:
         for part in text.split(","):
             first, _, last = part.partition("-")
-            seeds += range(int(first), int(last or first) + 1)
-    except ValueError:
+            named = range(int(first), int(last or first) + 1)
+            if not 0 < len(named) <= MOST_SEEDS:
+                raise ValueError
+            seeds += named
+    except (ValueError, OverflowError):
         raise UserError(f"cannot read seeds {text!r}", "write them as 0,1,2 or 0-4") from None
-    if not seeds:
-        raise UserError(f"seeds {text!r} name no seed", "write them as 0,1,2 or 0-4")
-    return list(dict.fromkeys(seeds))
+    return seeds_of(seeds)
 
 
 def loading() -> Callable[[float, float, str], None]:
@@ -292,7 +316,7 @@ def requested(*, board_name: str, seeds: str | None = None, **options: Any) -> R
     """Return the request that these options of the command line describe."""
     from ..grid.grid import Request
 
-    return Request(board=board_name, seeds=parse_seeds(seeds) if seeds else None, **options)
+    return Request(board=board_name, seeds=None if seeds is None else parse_seeds(seeds), **options)
 
 
 def resolved(*, shard: str | None = None, **options: Any) -> Grid:

@@ -70,7 +70,7 @@ def command(
     if dry_run:
         from .plan import show
 
-        return show(grid, grid.missing(), as_json, jobs)
+        return show(grid, grid.missing(fill), as_json, jobs)
     failed = grid.fill(Progress(), jobs, fill)
     stored = Stores(grid.env).evaded
     results = [stored[cell.key] for cell in grid.cells if cell.key in stored]

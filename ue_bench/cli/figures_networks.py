@@ -11,6 +11,7 @@ import click
 
 from .common import (
     F,
+    Finite,
     apply_options,
     cache_option,
     data_dir_option,
@@ -216,7 +217,7 @@ def gradcam(images: int, out: Path, jobs: int | None, **options: Any) -> int:
 @_network_options
 @click.option("--points", type=click.IntRange(10, 2000), default=1000, show_default=True,
               help="Training images, evenly over classes.")  # fmt: skip
-@click.option("--perplexity", type=click.FloatRange(2, 200), default=30.0, show_default=True,
+@click.option("--perplexity", type=Finite(2, 200), default=30.0, show_default=True,
               help="How many neighbours a point has, roughly.")  # fmt: skip
 @_out(".png", ".svg", ".pdf")
 def tsne(points: int, perplexity: float, out: Path, jobs: int | None, **options: Any) -> int:

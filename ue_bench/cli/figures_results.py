@@ -61,12 +61,12 @@ def _panels(board_name: str, out: Path | None) -> tuple[ResultStore, list[Panel]
     from ..errors import NothingSelected
     from ..leaderboard.board import board_info
     from ..leaderboard.statistics import panels
-    from ..leaderboard.submission import badges, submissions
+    from ..leaderboard.submission import badges_in
     from ..store.results import ResultStore
 
     board = boards.board(board_name)
     store = ResultStore(out or Path("ue-bench-results") / board.name)
-    found = panels(store.results(), board_info(board), badges(submissions(store.out)))
+    found = panels(store.results(), board_info(board), badges_in(store.out))
     if not found:
         raise NothingSelected(f"no results in {store.out}", "name their folder with --results")
     return store, found

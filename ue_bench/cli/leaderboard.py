@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from ..errors import NothingSelected, UserError
 from .common import cache_option, data_dir_option, json_option, print_json, say
 
 if TYPE_CHECKING:
@@ -31,7 +33,6 @@ _all = click.option("--all", "every", is_flag=True, help="All boards in --out, u
 
 def _results(board_name: str, out: Path | None) -> tuple[list[Result], BoardInfo, Path]:
     from ..catalogue import boards
-    from ..errors import NothingSelected
     from ..leaderboard.board import board_info
     from ..leaderboard.commands import empty_board_command
     from ..store.evasion import EvasionStore
@@ -49,7 +50,6 @@ def _results(board_name: str, out: Path | None) -> tuple[list[Result], BoardInfo
 
 def _root(out: Path | None) -> Path:
     """Return the folder of boards. Raises UserError where a board is named, too; says which folders are no boards."""
-    from ..errors import UserError
     from ..leaderboard.site import find_boards
 
     source = click.get_current_context().get_parameter_source("board_name")
@@ -83,7 +83,6 @@ def build(
 
     With --all, for every board in a folder of boards, with an index over them.
     """
-    from ..errors import UserError
     from ..leaderboard.build import build as write
     from ..leaderboard.site import write as write_all
 
@@ -142,22 +141,39 @@ def check(board_name: str, out: Path | None, every: bool, as_json: bool) -> int:
               help="A page in which the last summary is replaced.")  # fmt: skip
 def summary(board_name: str, out: Path | None, columns: str, into: Path | None) -> None:
     """Print the table and what its seeds agree on, in Markdown for the front page of a project."""
-    from ..atomic import write_atomically
     from ..catalogue.registry import registry
-    from ..leaderboard.front_page import front_page, replaced
+    from ..leaderboard.front_page import front_page
     from ..leaderboard.statistics import panels
-    from ..leaderboard.submission import badges, submissions
+    from ..leaderboard.submission import badges_in
 
     results, info, folder = _results(board_name, out)
     shown = [plugin.selector for plugin in registry().resolve("countermeasure", columns)] if columns else []
-    text = "\n".join(front_page(panel, shown) for panel in panels(results, info, badges(submissions(folder))))
+    if not results:
+        raise NothingSelected(f"no results of training in {folder}", "its other results are in its README.md")
+    text = "\n".join(front_page(panel, shown) for panel in panels(results, info, badges_in(folder)))
     if into is None:
         print(text, end="")
         return
     words = ["ue-bench", "leaderboard", "summary", "--board", board_name]
     words += [word for name, value in (("--out", out), ("--columns", columns)) if value for word in (name, str(value))]
-    write_atomically(into, replaced(into.read_text(encoding="utf-8"), text, shlex.join(words)))
+    _replace_in(into, text, shlex.join(words))
     print(into)
+
+
+def _replace_in(path: Path, text: str, command: str) -> None:
+    """Put a summary into a page, whose permissions and ends of lines stay."""
+    from ..atomic import write_atomically
+    from ..leaderboard.front_page import replaced
+
+    content = path.read_bytes()
+    try:
+        page = content.decode("utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not text in UTF-8", "name a page in Markdown") from None
+    mode = stat.S_IMODE(path.stat().st_mode)
+    page = replaced(page.replace("\r\n", "\n"), text, command)
+    write_atomically(path, page.replace("\n", "\r\n") if b"\r\n" in content else page)
+    path.chmod(mode)
 
 
 @command.command("serve")
@@ -206,7 +222,6 @@ def serve(board_name: str, out: Path | None, every: bool, methods: bool, port: i
 
 
 def _need_all(methods: bool, every: bool) -> None:
-    from ..errors import UserError
 
     if methods and not every:
         raise UserError("--methods needs --all", "pages of methods are linked from the index over all boards")
@@ -219,7 +234,6 @@ def _checked(files: tuple[Path, ...], board_name: str, out: Path | None) -> tupl
     from datetime import UTC, datetime
 
     from ..catalogue import boards
-    from ..errors import UserError
     from ..leaderboard.board import board_info
     from ..leaderboard.validation import validate as check_files
     from ..store.results import ResultStore
@@ -279,7 +293,6 @@ def submit(
     from datetime import UTC, datetime
 
     from ..catalogue import boards
-    from ..errors import UserError
     from ..leaderboard.board import board_info
     from ..leaderboard.build import build as write
     from ..leaderboard.submission import submit as add

@@ -9,7 +9,7 @@ from importlib import import_module
 import click
 
 from .. import __version__
-from ..errors import UserError, did_you_mean, disk_problem
+from ..errors import UserError, did_you_mean, disk_problem, place_problem
 from ..output import printable
 from .common import say
 
@@ -117,7 +117,7 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(0)
     except OSError as error:
-        problem = disk_problem(error)
+        problem = disk_problem(error) or place_problem(error)
         if problem is None:
             raise
         _complain(problem)

@@ -23,6 +23,7 @@ from .common import (
 )
 
 if TYPE_CHECKING:
+    from ..grid.filling import FillOptions
     from ..grid.grid import Grid
     from ..grid.planner import Planned
     from ..grid.prediction import Forecast
@@ -79,12 +80,14 @@ def show(grid: Grid, planned: list[Planned], as_json: bool, jobs: int | None = N
     return 0
 
 
-def show_separation(grid: Grid, budget: Budget, as_json: bool, jobs: int | None = None) -> int:
+def show_separation(
+    grid: Grid, budget: Budget, as_json: bool, jobs: int | None = None, fill: FillOptions | None = None
+) -> int:
     """Print the stages of the grid that are missing, or else those of the next seed, and how far rows are apart."""
     from ..grid.separating import Separating
 
     separating = Separating(grid, budget)
-    planned = grid.missing()
+    planned = grid.missing(fill)
     if planned:
         show(grid, planned, as_json, jobs)
         if not as_json:
@@ -93,7 +96,7 @@ def show_separation(grid: Grid, budget: Budget, as_json: bool, jobs: int | None 
     results = separating.results()
     step = separating.next_step(results)
     next_grid = separating.grid_of(step) if step else grid
-    show(next_grid, next_grid.missing(), as_json, jobs)
+    show(next_grid, next_grid.missing(fill), as_json, jobs)
     if not as_json:
         for state in separating.classes(results):
             print(state.text())

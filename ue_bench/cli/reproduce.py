@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,6 +19,7 @@ from .common import (
     loading,
     options_of,
     print_json,
+    refuse_options,
     requested,
     say,
     setting_options,
@@ -26,7 +27,6 @@ from .common import (
 )
 
 if TYPE_CHECKING:
-    from ..contract.table import Table
     from ..grid.filling import FillOptions
 
 
@@ -74,10 +74,7 @@ class ReproduceCommand(click.Command):
 @click.option("--stored", is_flag=True, help="Compute nothing: print what there is, with gaps.")
 @click.option("--markdown", is_flag=True, help="Print Markdown.")
 @json_option
-@click.pass_context
 def command(
-    ctx: click.Context,
-    /,
     table_name: str | None,
     settings: tuple[str, ...],
     columns: str,
@@ -101,7 +98,7 @@ def command(
     """
     from ..catalogue import tables
     from ..grid.progress import Progress
-    from ..grid.reproduce import resolve_table
+    from ..grid.reproduce import resolve_table, unused_options
 
     if table_name is None:
         titles = tables.titles()
@@ -111,12 +108,12 @@ def command(
     if as_json and markdown:
         raise UserError("--json and --markdown exclude each other", "choose one")
     if stored:
-        _refuse(ctx, COMPUTING, "--stored, which computes nothing")
+        refuse_options(COMPUTING, "--stored, which computes nothing")
     given = _given(settings)
     table = tables.table(table_name, given)
     if columns:
         table = table.of_columns(_names(columns))
-    _refuse_unused(ctx, table)
+    refuse_options(unused_options(table), table.name)
     left_out = [line.name for line in table.lines if not line.asks]
     if left_out:
         say(f"ue-bench: not measured, see the notes of the table: {'; '.join(left_out)}")
@@ -125,7 +122,7 @@ def command(
     if dry_run:
         from .plan import show
 
-        return show(grid, grid.missing(), as_json, jobs)
+        return show(grid, grid.missing(fill), as_json, jobs)
     failed = [] if stored else grid.fill(Progress(), jobs, fill)
     comparison = grid.comparison()
     if as_json:
@@ -158,18 +155,3 @@ def _given(settings: Sequence[str]) -> dict[str, str]:
             raise UserError(f"the setting {name!r} is given twice", "give it once")
         given[name] = value
     return given
-
-
-def _refuse_unused(ctx: click.Context, table: Table) -> None:
-    """Raise UserError when an option is given that changes nothing in ``table``."""
-    from ..grid.reproduce import unused_options
-
-    _refuse(ctx, unused_options(table), table.name)
-
-
-def _refuse(ctx: click.Context, names: Collection[str], place: str) -> None:
-    """Raise UserError when one of these options is given, which change nothing in ``place``."""
-    for parameter in ctx.command.params:
-        given = ctx.get_parameter_source(parameter.name or "") is click.core.ParameterSource.COMMANDLINE
-        if parameter.name in names and given:
-            raise UserError(f"{max(parameter.opts, key=len)} has no part in {place}", "leave it out")

@@ -25,13 +25,15 @@ def command() -> None:
 def merge(sources: tuple[Path, ...], target: Path, as_json: bool) -> int:
     """Copy the results of folders into another, such as those of shards.
 
-    A result that is there stays, and one with other numbers for the same cell is named.
+    A result that is there stays, and one with other numbers for the same cell is named. Whose submitted results are is
+    kept.
     """
     from dataclasses import asdict
 
+    from ..leaderboard.submission import carry
     from ..store.merging import merge as bring_together
 
-    merged = bring_together(sources, target)
+    merged = bring_together(sources, target, carry)
     if as_json:
         print_json(asdict(merged))
     for path in merged.differing:

@@ -54,8 +54,8 @@ def command(
 
         grid = resolved(**options)
         if budget is not None:
-            return show_separation(grid, budget, as_json, jobs)
-        return show(grid, grid.missing(), as_json, jobs)
+            return show_separation(grid, budget, as_json, jobs, fill)
+        return show(grid, grid.missing(fill), as_json, jobs)
     from ..grid.progress import Progress
     from ..store.schema import as_json as plain
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import grid_options, json_option, print_json, resolved, shard_option
+from .common import Finite, grid_options, json_option, print_json, refuse_options, resolved, shard_option
 
 if TYPE_CHECKING:
     from ..grid.overview import Overview
@@ -21,7 +21,7 @@ FAILURES = 20  # that are named; --json has them all
 @grid_options
 @shard_option
 @click.option("--watch", is_flag=True, help="Show OUT again and again until nothing is missing or at work.")
-@click.option("--interval", type=click.FloatRange(0.1), default=5.0, show_default=True,
+@click.option("--interval", type=Finite(0.1), default=5.0, show_default=True,
               help="Seconds between two looks.")  # fmt: skip
 @json_option
 def command(folder: Path | None, watch: bool, interval: float, as_json: bool, **options: Any) -> int:
@@ -30,10 +30,13 @@ def command(folder: Path | None, watch: bool, interval: float, as_json: bool, **
     With a results folder OUT, from any machine that sees it: by row, with failures and what is at work. Without OUT,
     cell by cell of the grid that the options describe.
     """
+    if not watch:
+        refuse_options(["interval"], "status without --watch")
     if folder is None:
         if watch:
             raise click.UsageError("--watch needs a results folder, OUT")
         return _cells(as_json, **options)
+    refuse_options(options.keys() - {"cache_dir"}, "status of a folder, which tells of all cells in it")
     return _folder(folder, options["cache_dir"], watch, interval, as_json)
 
 

@@ -7,6 +7,8 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, StringConstraints, field_validator
 from pydantic.dataclasses import dataclass
 
+from ..arguments import LARGEST_SEED
+
 Text = Annotated[str, StringConstraints(min_length=1)]
 Selectors = Annotated[tuple[Text, ...], Field(min_length=1)]
 
@@ -30,7 +32,7 @@ class Board:
     reference: Selectors = Field(("@reference",), description="selectors of the rows that are always there")
     clean: Text = Field("@clean", description="selector of the row without protection")
     plain: Text = Field("@plain", description="selector of the column without a countermeasure")
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = Field(
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0, le=LARGEST_SEED)], ...], Field(min_length=1)] = Field(
         (0,), description="seeds of every cell"
     )
     notes: tuple[Text, ...] = Field((), description="what a reader must know")

@@ -61,7 +61,7 @@ class Follower(Protocol):
     """Hears what happens while stages are computed."""
 
     def begin(self, tasks: list[Task], targets: int, missing: int, workers: list[Slot]) -> None:
-        """Take note of the work: of so many targets so many are missing. There may be none."""
+        """Take note of the work: of so many targets that are tried so many are missing. There may be none."""
 
     def on_event(self, event: Event) -> None:
         """Take note of one event."""
@@ -92,7 +92,7 @@ def fill(
     if any(target.keeps_failure for target in targets):  # else nothing is written there
         stores.results.create()
     _sweep(stores, env)
-    given_up = _not_tried_again(targets, stores, options)
+    given_up = not_tried_again(targets, stores, options)
     planned = plan([t for t in targets if t.key not in given_up], stores)
     tasks = tasks_of(planned, predict)
     executor: Executor | None = None
@@ -106,7 +106,7 @@ def fill(
         places = slots(devices, jobs, env.threads, options.pack)
         workers = places[: len(tasks)] if options.pack != "auto" else places if tasks else []
     todo = {p.stage.key for p in planned}
-    follower.begin(tasks, len(targets), sum(t.key in todo for t in targets), workers)
+    follower.begin(tasks, len(targets) - len(given_up), sum(t.key in todo for t in targets), workers)
     try:
         if given_up:
             text = f"{len(given_up)} cells failed earlier and are not tried again; --retry says which are"
@@ -168,7 +168,7 @@ def _sweep(stores: Stores, env: RunEnvironment) -> None:
             leases.sweep()
 
 
-def _not_tried_again(targets: Sequence[Stage], stores: Stores, options: FillOptions) -> dict[str, str]:
+def not_tried_again(targets: Sequence[Stage], stores: Stores, options: FillOptions) -> dict[str, str]:
     """Return the targets whose recorded failure is of a kind that ``options`` leave as it is, and why they failed."""
     if options.retry is None:
         return {}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast, overload
 
-from .. import machine
+from .. import arguments, machine
 from ..catalogue import boards, protocols
 from ..catalogue.registry import LeftOut, registry
 from ..contract.board import Board
@@ -15,14 +15,15 @@ from ..contract.context import ProgressReport, silent
 from ..contract.plugin import Countermeasure, Dataset, Protector, Victim
 from ..errors import UserError
 from ..leaderboard.results import Results
+from ..leaderboard.submission import badges_in
 from ..schedule.choice import LOCAL, ExecutorChoice
-from ..schedule.devices import slots
+from ..schedule.devices import MOST_WORKERS, slots
 from ..store import perturbation, requests
 from ..store.schema import Result
 from .cell import Cell, Cells, Data, cells
 from .data import stored_dataset
 from .environment import RunEnvironment
-from .filling import FillOptions, Follower, fill
+from .filling import FillOptions, Follower, fill, not_tried_again
 from .planner import Planned, plan
 from .sharding import Shard
 from .stages.base import Stage, Stores
@@ -115,9 +116,11 @@ class Grid:
             label = next(d.label for d in machine.devices() if d.name == env.device)
         return f"{info.height}x{info.width}|{label}|{self.precision}|{env.threads}"
 
-    def missing(self) -> list[Planned]:
-        """Return the stages still to compute."""
-        return plan(self.targets, Stores(self.env))
+    def missing(self, options: FillOptions | None = None) -> list[Planned]:
+        """Return the stages still to compute, as ``fill`` would with these ``options``."""
+        stores = Stores(self.env)
+        given_up = not_tried_again(self.targets, stores, options or FillOptions())
+        return plan([t for t in self.targets if t.key not in given_up] if given_up else self.targets, stores)
 
     def fill(self, follower: Follower, jobs: int | None = None, options: FillOptions | None = None) -> dict[str, str]:
         """Compute what is missing; return why each failed stage failed, by key."""
@@ -153,7 +156,8 @@ class Grid:
         keys = {cell.key: cell.id for cell in self.cells}
         failures = [f for f in Stores(self.env).results.failures() if f.key in keys]
         done = {r.key for r in results}
-        return Results(self.board, results, failures, [name for key, name in keys.items() if key not in done])
+        missing = [name for key, name in keys.items() if key not in done]
+        return Results(self.board, results, failures, missing, badges_in(self.env.out))
 
     def unchanged(self, results: Iterable[Result]) -> list[str]:
         """Return the protectors that left every image as it was: their results are those of clean images."""
@@ -168,6 +172,7 @@ def resolve(request: Request, report: ProgressReport = silent, left_out: LeftOut
 
     Raises UserError for what does not exist or does not fit together.
     """
+    request = _checked(request)
     request.executor.check(request.devices, request.precision)
     board = request.board if isinstance(request.board, Board) else boards.board(request.board)
     names = registry()
@@ -198,11 +203,23 @@ def resolve(request: Request, report: ProgressReport = silent, left_out: LeftOut
         cast(list[Countermeasure], columns),
         cast(list[Victim], victims),
         recipe,
-        request.seeds or board.seeds,
+        board.seeds if request.seeds is None else request.seeds,
         request.fraction,
         _precision(request.precision, device),
     )
     return Grid(board, data, chosen, env, request.devices, request.executor, whole=chosen)
+
+
+def _checked(request: Request) -> Request:
+    """Return ``request`` with plain numbers. Raises UserError where one cannot be."""
+    arguments.known("precision", request.precision, arguments.PRECISIONS)
+    seeds = None if request.seeds is None else arguments.seeds_of(request.seeds)
+    return replace(
+        request,
+        seeds=seeds or None,
+        fraction=arguments.share("the fraction", request.fraction),
+        threads=arguments.whole("the number of threads", request.threads, 1, MOST_WORKERS),
+    )
 
 
 def _precision(precision: str, device: str) -> str:

@@ -15,6 +15,7 @@ from ..errors import UserError
 from ..leaderboard.board import BoardInfo, board_info
 from ..leaderboard.separation import FEWEST, Pair, Separation, separate
 from ..leaderboard.statistics import Panel, Row, panels
+from ..leaderboard.submission import badges_in
 from ..store.schema import Result
 from .cell import Cell, Cells
 from .filling import FillOptions, Follower
@@ -148,7 +149,7 @@ class Separating:
     def classes(self, results: Sequence[Result]) -> list[ClassState]:
         """Return how far rows are told apart, for every class of two rows or more."""
         states = []
-        for panel in panels(results, self.info):
+        for panel in panels(results, self.info, badges_in(self.grid.env.out)):
             values = {row.protector: _by_seed(row) for row in panel.rows if row.complete and not row.reference}
             for name, rows in panel.classes.items():
                 complete = [row.protector for row in rows if row.protector in values]

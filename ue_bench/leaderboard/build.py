@@ -15,7 +15,7 @@ from .board import BoardInfo
 from .evasion_page import render_evasion
 from .evidence import Evidence, evidence
 from .statistics import Panel, panels
-from .submission import badges, submissions
+from .submission import badges_in
 
 HOME = "../index.html"  # over all boards, seen from the folder of one
 ROWS = "rows-*.html"  # pages of some rows of a large board
@@ -58,7 +58,7 @@ def render_panels(
 def render_folder(results: Iterable[Result], board: BoardInfo, out: Path, home: str = "") -> dict[str, str]:
     """Return the text of each file by its name: of these results, and of what else lies in the board's folder."""
     every = list(results)
-    return render(every, board, badges(submissions(out)), evidence(out, every), EvasionStore(out).results(), home)
+    return render(every, board, badges_in(out), evidence(out, every), EvasionStore(out).results(), home)
 
 
 def home_of(out: Path) -> str:

@@ -44,14 +44,10 @@ def evidence(out: Path, results: list[Result]) -> Evidence:
     files = {path.rpartition("-")[2].removesuffix(".json"): f"results/{path}" for path in json_files(out / "results")}
     lengths = {len(digits) for digits in files}
     paths = {r.key: files[r.key[:n]] for r in results for n in lengths if r.key[:n] in files}
-    curves = {}
-    if len(results) <= MOST_CURVES:
-        for r in results:
-            try:
-                curves[r.key] = Curve.model_validate_json((out / "curves" / f"{r.key}.json").read_bytes())
-            except (OSError, ValueError):
-                continue
-    failures = {failure.id: failure for failure in ResultStore(out).failures()}
+    store = ResultStore(out)
+    read = results if len(results) <= MOST_CURVES else []
+    curves = {r.key: curve for r in read if (curve := store.curve(r.key)) is not None}
+    failures = {failure.id: failure for failure in store.failures()}
     return Evidence(curves, failures, paths, _pictures(out / PICTURES, results))
 
 

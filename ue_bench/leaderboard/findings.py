@@ -1,6 +1,6 @@
 """Say in three sentences what a panel shows: what undoes most, what holds best, and whether anything withstands all.
 
-References count in none of them. A share is the recovered share of :mod:`.headline`.
+References and rows that somebody reported count in none of them. A share is the recovered share of :mod:`.headline`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from . import formats
+from .badges import REPORTED
 from .bounds import UNBOUNDED
 from .headline import BROKEN, Column, Recovery, recovery
 from .intervals import Estimate
@@ -46,7 +47,7 @@ def findings(panel: Panel) -> list[Finding]:
 
 
 def _findings(panel: Panel) -> Iterator[Finding]:
-    rows = [row for row in panel.rows if not row.reference]
+    rows = [row for row in panel.rows if not row.reference and row.badge != REPORTED]
     # A row of one cell would leave that column to compare, and no other.
     best = strongest_column(panel, [row for row in rows if row.complete] or rows)
     if best is not None:

@@ -15,6 +15,7 @@ from functools import cached_property
 
 from ..errors import UserError, did_you_mean
 from . import formats
+from .badges import REPORTED
 from .bounds import UNBOUNDED
 from .cell_summary import EARLY
 from .headline import BROKEN
@@ -124,7 +125,8 @@ class Verdicts:
 
 def verdicts(panel: Panel) -> Verdicts:
     """Return what every seed of a panel says of its cells."""
-    ordered = [row for rows in panel.classes.values() for row in rows if row.complete and row.recovery]
+    rows = [row for rows in panel.classes.values() for row in rows if row.complete and row.recovery]
+    ordered = [row for row in rows if row.badge != REPORTED]
     found = {row.protector: dict(_by_seed(panel, row)) for row in ordered}
 
     def where(wanted: set[bool]) -> dict[str, tuple[str, ...]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, overload
 
 from ..contract.board import Board
 from ..store.schema import Failure, Result
 from . import summary, tables
+from .badges import Badge
 from .board import BoardInfo, board_info
 from .statistics import Panel, panels
 
@@ -19,7 +20,8 @@ class Results(Sequence[Result]):
     """The results of a board's cells, sorted by id.
 
     ``failures`` are cells that failed when they were last tried, ``missing`` the ids of cells without a result.
-    Accuracies are those of the victim on clean test images, in percent: lower is better protection.
+    Accuracies are those of the victim on clean test images, in percent: lower is better protection. ``badges`` by key
+    say where results are from, see :mod:`.submission`; those without one were measured here.
     """
 
     def __init__(
@@ -28,8 +30,10 @@ class Results(Sequence[Result]):
         results: Iterable[Result],
         failures: Sequence[Failure] = (),
         missing: Sequence[str] = (),
+        badges: Mapping[str, Badge] | None = None,
     ) -> None:
         self.board = board
+        self._badges = badges
         self.failures = tuple(failures)
         self.missing = tuple(missing)
         self._results = tuple(results)
@@ -61,7 +65,7 @@ class Results(Sequence[Result]):
 
     def panels(self) -> list[Panel]:
         """Return the results in tables of what may be compared: one dataset, victim, protocol, precision, fraction."""
-        return panels(self._results, self.info)
+        return panels(self._results, self.info, self._badges)
 
     def table(self) -> str:
         """Return the tables as plain text, as ``ue-bench run`` prints them."""

@@ -20,7 +20,7 @@ from .board import BoardInfo, board_info
 from .evidence import evidence
 from .findings import Finding, findings, main_panel
 from .statistics import Panel, panels
-from .submission import badges, submissions
+from .submission import badges_in
 from .tables import code, escaped, plain
 from .templating import render, stylesheet
 
@@ -116,7 +116,7 @@ def _boards(root: Path) -> Iterator[BoardPages]:
         results, evaded = ResultStore(root / name).results(), EvasionStore(root / name).results()
         if results or evaded:
             info = board_info(boards.board(name))
-            shown = panels(results, info, badges(submissions(root / name)))
+            shown = panels(results, info, badges_in(root / name))
             texts = build.render_panels(info, shown, evidence(root / name, results), evaded, build.HOME)
             yield BoardPages(name, info, shown, texts, len(evaded))
 

@@ -19,14 +19,15 @@ from pydantic import ValidationError as PydanticError
 
 from ..atomic import write_atomically, write_once
 from ..errors import UserError, ValidationError
-from ..store.results import fresh_path
+from ..store.results import ResultStore, fresh_path
 from ..store.schema import LARGEST, Key, Percent, Result, record_text
 from .badges import REPORTED, REPRODUCED, Badge
 from .plausibility import improper_origin
 from .validation import Checked
 
 FILE = "submissions.json"
-ResultFile = Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+/[A-Za-z0-9.-]+\.json$")]  # below ``results``, no way out
+# Below ``results``, with no way out.
+ResultFile = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*/[A-Za-z0-9][A-Za-z0-9.-]*\.json$")]
 
 
 class Submission(BaseModel):
@@ -45,7 +46,7 @@ def submissions(out: Path) -> list[Submission]:
     """Return the submissions to the board in a folder. Raises ValidationError when their file cannot be read."""
     path = out / FILE
     try:
-        return [Submission.model_validate(item) for item in json.loads(path.read_text(encoding="utf-8"))]
+        return [Submission.model_validate(item) for item in json.loads(path.read_text(encoding="utf-8-sig"))]
     except FileNotFoundError:
         return []
     except (OSError, ValueError, TypeError, PydanticError, RecursionError) as error:
@@ -56,6 +57,11 @@ def badges(of: Sequence[Submission]) -> Mapping[str, Badge]:
     """Return badges by key; a result without one was measured here."""
     found: dict[str, Badge] = {key: REPORTED for submission in of for key in submission.added}
     return found | {key: REPRODUCED for submission in of for key in submission.reproduced}
+
+
+def badges_in(out: Path) -> Mapping[str, Badge]:
+    """Return the badges of the results in a folder, by key. Raises ValidationError as ``submissions``."""
+    return badges(submissions(out))
 
 
 def submit(
@@ -104,6 +110,30 @@ def submit(
     for path, place in places.items():
         write_once(place, record_text(results[path]).encode())
     return submission
+
+
+def carry(source: Path, target: Path) -> None:
+    """Keep whose the results in ``source`` are that ``target`` lacks, before they are copied there.
+
+    Raises ValidationError as ``submissions``.
+    """
+    before = submissions(source)
+    if not before:
+        return
+    there = {r.key for r in ResultStore(target).results()}
+    places = {
+        r.key: fresh_path(Path(), r.key, r.protector, r.countermeasure, r.victim, r.protocol, f"s{r.seed}").as_posix()
+        for r in ResultStore(source).results()
+        if r.key not in there
+    }
+    carried = []
+    for one in before:
+        added = {key: places[key] for key in one.added if key in places}
+        reproduced = {key: accuracy for key, accuracy in one.reproduced.items() if key in places}
+        if added or reproduced:
+            carried.append(one.model_copy(update={"added": added, "reproduced": reproduced}))
+    if carried:
+        _write(target, [*submissions(target), *carried])
 
 
 def undo(out: Path) -> Submission:

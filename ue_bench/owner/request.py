@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import machine
+from .. import arguments, machine
 from ..contract.context import Context, ProgressReport
 from ..errors import UserError
 from ..grid.opening import find_protector
@@ -70,6 +70,9 @@ def make_request(
     Raises UserError when ``protector`` is not one, or cannot be undone although a key is asked for, EnvironmentProblem
     when the device is not there.
     """
+    arguments.known("precision", precision, arguments.PRECISIONS)
+    if threads is not None:
+        threads = arguments.whole("the number of threads", threads, 1)
     plugin = find_protector(protector)
     if not plugin.recovers() and (key is not None or lossless):
         raise UserError(f"{plugin.name} cannot be undone: there is no key", "leave out --key and --lossless")

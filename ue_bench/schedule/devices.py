@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .. import machine
+from ..arguments import whole
 from ..errors import EnvironmentProblem, UserError
 from ..machine import usable_cores
 
@@ -28,6 +29,7 @@ def available() -> list[str]:
     return [d.name for d in machine.devices()]
 
 
+MOST_WORKERS = 10_000  # of a device, or threads of one: more is a slip of the hand
 LARGEST_PACK = 8  # workers on one accelerator that "auto" comes to
 Pack = int | Literal["auto"]
 
@@ -38,7 +40,7 @@ def slots(devices: str, jobs: int | None, threads: int, pack: Pack | None = None
     ``auto`` means all GPUs, else the CPU. ``jobs`` is the number of workers a device: by default one for an
     accelerator, and for the CPU as many as there are usable cores. ``pack`` is that for accelerators; "auto" gives as
     many slots as may come to be used. Raises EnvironmentProblem for a device that is not there, UserError when there is
-    nothing to pack.
+    nothing to pack or ``jobs`` is no number of workers.
     """
     here = ["cpu"] if devices == "cpu" else available()  # asking torch takes seconds
     if devices == "auto":
@@ -50,6 +52,8 @@ def slots(devices: str, jobs: int | None, threads: int, pack: Pack | None = None
             if not matching:
                 raise EnvironmentProblem(f"no device {device!r} here", f"available: {', '.join(here)}")
             wanted += matching
+    if jobs is not None:
+        jobs = whole("the number of workers", jobs, 1, MOST_WORKERS)
     found = []
     for device in dict.fromkeys(wanted):
         if device == "cpu":

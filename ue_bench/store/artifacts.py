@@ -17,7 +17,7 @@ from ..atomic import checkpoint_is_whole, publish
 from ..checksums import MANIFEST, damage, remove, seal, whole
 from ..contract.imageset import ImageSet
 from ..errors import StorageProblem, ValidationError
-from ..temporaries import sweep, temporary_folder
+from ..temporaries import FILE, sweep, temporary_folder
 
 
 def save_images(folder: Path, data: ImageSet) -> None:
@@ -83,10 +83,15 @@ class Damage:
 
 
 class ArtifactStore:
-    """Artifacts by kind and key under one root folder."""
+    """Artifacts by kind and key under one root folder, which is made unless it is only read.
 
-    def __init__(self, root: Path) -> None:
+    Raises StorageProblem when it cannot be written, and is to be.
+    """
+
+    def __init__(self, root: Path, read_only: bool = False) -> None:
         self.root = root
+        if read_only:
+            return
         try:
             root.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=root):
@@ -130,10 +135,10 @@ class ArtifactStore:
         for kind in kinds:
             for folder in sorted(p for p in (self.root / kind).glob("[!.]*") if p.is_dir()):
                 if kind == "unfinished":
-                    states = {file: checkpoint_is_whole(file) for file in sorted(folder.rglob("*")) if file.is_file()}
+                    states = {file: _state(file) for file in sorted(folder.rglob("*"))}
                     count += sum(state is not None for state in states.values())
                     for file in (f for f, state in states.items() if state is False):
-                        file.unlink()
+                        file.unlink(missing_ok=True)
                         found.append(Damage(kind, file.relative_to(self.root / kind).as_posix(), "it is damaged"))
                     continue
                 count += 1
@@ -160,11 +165,55 @@ class ArtifactStore:
     def sizes(self) -> dict[str, tuple[int, int]]:
         """Number of artifacts and bytes by kind."""
         found: dict[str, tuple[int, int]] = {}
-        for kind in sorted(p for p in self.root.iterdir() if p.is_dir() and not p.name.startswith(".")):
-            artifacts = [p for p in kind.iterdir() if p.is_dir()]
-            size = sum(f.stat().st_size for a in artifacts for f in a.rglob("*") if f.is_file())
-            found[kind.name] = (len(artifacts), size)
+        for kind in _entries(self.root):
+            if not kind.startswith(".") and (folder := self.root / kind).is_dir():
+                artifacts = [name for name in _entries(folder) if (folder / name).is_dir()]
+                found[kind] = (len(artifacts), sum(_size(os.fspath(folder / name)) for name in artifacts))
         return found
+
+    def clear(self, kind: str) -> None:
+        """Remove all artifacts of ``kind``; each is whole or absent for whoever looks meanwhile.
+
+        What cannot be removed then lies in a temporary folder, which ``sweep`` knows. Raises OSError for a folder that
+        cannot be written.
+        """
+        folder = self.root / kind
+        with temporary_folder(folder) as away:
+            for name in _entries(folder):
+                if name != away.name:
+                    with contextlib.suppress(FileNotFoundError):  # it ended, or another process removed it
+                        (folder / name).rename(away / name)
+        if not folder.is_symlink():  # which somebody put there, to another disk say
+            with contextlib.suppress(OSError):  # something new is in it
+                folder.rmdir()
+
+
+def _state(file: Path) -> bool | None:
+    """Return whether a checkpoint is whole; None for what is no finished file, or has gone meanwhile."""
+    if file.name.startswith(FILE):
+        return None
+    try:
+        return checkpoint_is_whole(file) if file.is_file() else None
+    except FileNotFoundError:
+        return None
+
+
+def _entries(folder: Path) -> list[str]:
+    """Return the names in a folder; none where it has gone meanwhile."""
+    try:
+        return sorted(os.listdir(folder))  # noqa: PTH208  names, not paths
+    except FileNotFoundError:
+        return []
+
+
+def _size(folder: str) -> int:
+    """Return the bytes of all files below, without those that go meanwhile."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.stat(os.path.join(place, name)).st_size  # noqa: PTH116, PTH118  caches hold many files
+    return total
 
 
 def read_json(path: Path) -> Any:

@@ -43,8 +43,9 @@ class Stamp(NamedTuple):
 def json_files(folder: Path, below: bool = True) -> dict[str, Stamp | None]:
     """Return the JSON files in ``folder``, and below it, by their path in it and in that order, with their stamps.
 
-    None in place of a stamp says that there is something to tell the user when the file is read. Left out are links to
-    folders and what was set aside, which lies two folders deep, for a plugin may be called ``bad``.
+    None in place of a stamp says that there is something to tell the user when the file is read. A folder in ``folder``
+    may be a link, as where a row lies on another disk; links further below are not followed. Left out is what was set
+    aside, which lies two folders deep, for a plugin may be called ``bad``.
     """
     return dict(sorted(_walk(os.fspath(folder), "", below)))
 
@@ -56,7 +57,7 @@ def _walk(folder: str, prefix: str, below: bool) -> Iterator[tuple[str, Stamp | 
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return
     for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
+        if entry.is_dir(follow_symlinks=not prefix):
             if below and not prefix.startswith(f"{BAD}/"):
                 yield from _walk(entry.path, f"{prefix}{entry.name}/", below)
         elif entry.name.endswith(".json"):

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
-from pydantic import ValidationError as PydanticError
 
 from ..atomic import write_atomically, write_once
 from ..errors import UserError
 from .evasion import EvasionResult, EvasionStore
-from .listing import BAD
+from .listing import json_files
 from .requests import FOLDER as REQUESTS
 from .results import ResultStore, fresh_path
 from .schema import Failure, Measured, Result
@@ -39,12 +38,15 @@ class Merged:
         return not self.differing and not self.unreadable
 
 
-def merge(sources: Sequence[Path], target: Path) -> Merged:
+def merge(
+    sources: Sequence[Path], target: Path, before: Callable[[Path, Path], None] = lambda source, target: None
+) -> Merged:
     """Copy the results of ``sources`` that ``target`` lacks, with their curves, and failures of cells without a result.
 
     Every result is verified as when it is read. None is overwritten: of two with other numbers for one cell the one in
-    ``target`` stays. Sources are only read. One may hold none, as that of a shard without cells. Raises UserError for a
-    source that no run was to fill, or that is the target.
+    ``target`` stays. ``before`` is called with each source and the target before it is copied. Sources are only read.
+    One may hold none, as that of a shard without cells. Raises UserError for a source that no run was to fill, or that
+    is the target.
     """
     for source in sources:
         if not any((source / name).is_dir() for name in ("results", "evasion", "failures", REQUESTS)):
@@ -57,6 +59,7 @@ def merge(sources: Sequence[Path], target: Path) -> Merged:
     results = {r.key: r for r in store.results()}
     evaded = {r.key: r for r in evasion.results()}
     for source in sources:
+        before(source, target)
         for key in _merge(source / "results", Result, results, target / "results", _trained, merged):
             _copy_curve(source, target, key)
             store.forget_failure(key)
@@ -78,7 +81,7 @@ def _merge(
 ) -> list[str]:
     """Copy the records of one folder; return the keys of those that were new."""
     new = []
-    for path in _files(source):
+    for path in (source / name for name in json_files(source)):
         record = _read(path, kind)
         if record is None:
             merged.unreadable.append(str(path))
@@ -103,14 +106,9 @@ def _merge(
 def _read(path: Path, kind: type[R]) -> R | None:
     """Return the record in a file, verified; None where it is none."""
     try:
-        return kind.model_validate_json(path.read_bytes())
-    except (OSError, PydanticError, RecursionError):
+        return kind.model_validate_json(path.read_bytes().decode("utf-8-sig"))
+    except (OSError, ValueError, RecursionError):
         return None
-
-
-def _files(folder: Path) -> Iterable[Path]:
-    """The records of a folder, without those that were set aside."""
-    return sorted(path for path in folder.glob("*/*.json") if path.parent != folder / BAD / "files")
 
 
 def _copy_curve(source: Path, target: Path, key: str) -> None:

@@ -92,7 +92,7 @@ def _remember(known: Known[R], name: str, stamp: Stamp | None, record: R) -> Non
 
 def _parse(folder: Path, path: Path, kind: type[R]) -> R | None:
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:  # removed or set aside meanwhile
         return None
     except UnicodeDecodeError:

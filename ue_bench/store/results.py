@@ -20,6 +20,7 @@ from .records import record_at, records
 from .schema import Curve, Failure, Measured, Result, as_json, record_text
 
 KEY_DIGITS = 16  # of a key in a file name: no two of a billion results share them
+LONGEST_NAME = 200  # characters before the key; file systems take 255 bytes, of a temporary name too
 
 
 def slug(text: str) -> str:
@@ -31,7 +32,7 @@ def cell_file(folder: Path, key: str) -> Path | None:
     """The file below ``folder`` whose name ends in ``key``, whatever the number of digits; None where there is none."""
     for path in files_of(folder, key):
         with contextlib.suppress(OSError, ValueError, TypeError, LookupError):  # what is no result is no cell's file
-            if json.loads(path.read_text(encoding="utf-8"))["key"] == key:
+            if json.loads(path.read_text(encoding="utf-8-sig"))["key"] == key:
                 return path
     return None
 
@@ -47,7 +48,8 @@ def cell_path(folder: Path, key: str, protector: str, *names: str) -> Path:
 
 def fresh_path(folder: Path, key: str, protector: str, *names: str) -> Path:
     """Where the result with ``key`` is written when there is none yet."""
-    return folder / slug(protector) / f"{'-'.join(map(slug, names))}-{key[:KEY_DIGITS]}.json"
+    named = "-".join(map(slug, names))[:LONGEST_NAME].rstrip("-.")
+    return folder / slug(protector) / f"{named}-{key[:KEY_DIGITS]}.json"
 
 
 M = TypeVar("M", bound=Measured)
@@ -99,8 +101,16 @@ class ResultStore:
                 sweep([folder, *(p for p in folder.iterdir() if p.is_dir())])
 
     def results(self) -> list[Result]:
-        """Return all results, sorted by id. A file that is not one is set aside, see :mod:`.records`."""
-        return sorted(records(self.out / "results", Result), key=lambda r: (r.id, r.key))
+        """Return all results, sorted by id. A file that is not one is set aside, see :mod:`.records`.
+
+        A copy of a file adds nothing. Two results of one cell with other numbers are both returned.
+        """
+        found: dict[str, Result] = {}
+        others = []
+        for r in records(self.out / "results", Result):
+            if found.setdefault(r.key, r).metrics != r.metrics:
+                others.append(r)
+        return sorted([*found.values(), *others], key=lambda r: (r.id, r.key))
 
     def has(self, key: str) -> bool:
         """Return whether the cell with that key has a result."""
@@ -111,11 +121,13 @@ class ResultStore:
         return records(self.out / "failures", Failure, below=False)
 
     def curve(self, key: str) -> Curve | None:
-        """Return the curve of the result with that key; None where there is none that can be read."""
+        """Return the curve of the result with that key; None where none of its own can be read."""
         try:
-            return Curve.model_validate_json((self.out / "curves" / f"{key}.json").read_bytes())
+            text = (self.out / "curves" / f"{key}.json").read_bytes().decode("utf-8-sig")
+            curve = Curve.model_validate_json(text)
         except (OSError, ValueError):
             return None
+        return curve if curve.key == key else None
 
     def write(self, result: Result, curve: Curve) -> None:
         """Record a finished cell; its earlier failure, if any, is forgotten.

@@ -67,6 +67,13 @@ def running(*folders: Path) -> list[Running]:
     return sorted(found, key=lambda stage: (-(stage.since or 0.0), stage.label))
 
 
+def drivers(folder: Path) -> list[Running]:
+    """Return the commands that work with a results or cache folder, as far as they say so; none that seem gone."""
+    now = time.time()
+    found = [_read(path, now) for path in (folder / LEASES).glob(f"{DRIVER}*")]
+    return [driver for driver in found if driver is not None and not driver.is_lost]
+
+
 def _read(path: Path, now: float) -> Running | None:
     try:
         said: Any = json.loads(path.read_bytes())

@@ -42,6 +42,7 @@ Levels = Annotated[float, Field(ge=0, le=255.001)]
 Similarity = Annotated[float, Field(ge=-1.001, le=1.001)]
 Positive = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
+Size = Annotated[int, Field(ge=1)]
 ProtocolDigest = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
 Key = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
@@ -51,11 +52,11 @@ class DatasetInfo(_Record):
 
     selector: str
     source: str
-    train: Count
-    test: Count
-    classes: Count
-    height: Count
-    width: Count
+    train: Size
+    test: Size
+    classes: Size
+    height: Size
+    width: Size
     fingerprint: str
 
 
@@ -262,6 +263,12 @@ class Curve(_Record):
     accuracy_test: list[Percent]
     accuracy_train: list[Percent | None]
     loss_train: list[float]
+
+    @model_validator(mode="after")
+    def _one_of_each_an_epoch(self) -> Curve:
+        if {len(self.accuracy_test), len(self.accuracy_train), len(self.loss_train)} != {len(self.epoch)}:
+            raise ValueError("its lists are not of one length")
+        return self
 
 
 @lru_cache(4096)
