@@ -6,17 +6,17 @@ import json
 import math
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from ue_bench.api import Context, ImageSet, Protector, Ratio
 
 from .ar_process import draw_start, run, scale
 from .ar_search import search, to_json
-from .quantise import budget, perturb
+from .quantise import budget, keep_linf, perturb
 
 SHIPPED = (10, 100)  # tables in this package, by number of processes
 PUBLISHED_SEED = 0  # of the search for these
@@ -65,6 +65,12 @@ class AR(Protector):
     threshold: float | None = Field(
         None, gt=0, description="response threshold of a new search; null: the tables shipped, and 3 beyond 100 classes"
     )
+
+    @model_validator(mode="after")
+    def _pixels_have_a_range(self) -> Self:
+        if self.p == "inf" and self.eps is not None and self.eps > 1:
+            raise ValueError(f"eps={self.eps} is over 1, all that a pixel can change")
+        return self
 
     @property
     def budget(self) -> str:
@@ -117,7 +123,8 @@ class AR(Protector):
             indices = range(where.start, where.stop)
             starts = np.stack([draw_start(ctx.rng("start", *axes, i), height, width) for i in indices])
             signals = run(table[data.labels[where]], starts)[:, self.crop :, self.crop :]
-            return perturb(images, scale(signals, self.p, eps) * 255)
+            moved = perturb(images, scale(signals, self.p, eps) * 255)
+            return keep_linf(moved, images, eps) if self.p == "inf" else moved
 
         batch = max(1, WORKING_BYTES // ((height + width) * height * 12))
         return ctx.map_images(data, change, "adding autoregressive noise", batch)

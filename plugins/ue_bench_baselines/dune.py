@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ue_bench.api import Context, ImageSet, NetworkCost, Ratio, load_arrays, save_arrays
 
@@ -75,6 +75,14 @@ class DUNE(WithSurrogate):
     surrogate: str | None = Field(None, description="its victim selector; null: resnet18, micro a small net")
     surrogate_epochs: int | None = Field(None, ge=1, description="of its training; null: 120, micro 8")
     rounding: Literal["round", "truncate"] = Field("round", description="how values become whole gray levels")
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> Self:
+        if self.iterations == 0:
+            self.refuse_idle({"eps", "step"}, "iterations=0")
+        if not self.colour:
+            self.refuse_idle({"images"}, "colour=0")
+        return self
 
     @property
     def classes_needed(self) -> int:

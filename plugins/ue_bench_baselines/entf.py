@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ue_bench.api import Context, ImageSet, NetworkCost, Ratio, UserError, training_passes
 
@@ -71,6 +71,12 @@ class EntF(WithSurrogate):
     surrogate_steps: int | None = Field(
         None, ge=0, le=1000, description="steps of that attack; null: 10, micro 5; 0: plain training"
     )
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> Self:
+        if self.surrogate_steps == 0:
+            self.refuse_idle({"surrogate_eps"}, "surrogate_steps=0")
+        return self
 
     @property
     def classes_needed(self) -> int:

@@ -97,8 +97,9 @@ class HYPO(WithSurrogate):
         idle = {"batch"} if self.goal not in UNIVERSAL else set()
         if self.goal == RANDOM:
             idle |= {"preset", "step", "iterations", "surrogate", "surrogate_epochs"}
-        if ignored := sorted(idle & set(self.changed())):
-            raise ValueError(f"{', '.join(ignored)} would do nothing with goal={self.goal}")
+        self.refuse_idle(idle, f"goal={self.goal}")
+        if self.norm == "linf" and self.bound > 1:
+            raise ValueError(f"eps={self.eps} is over 1, all that a pixel can change")
         return self
 
     @property

@@ -65,7 +65,7 @@ class LSP(Protector):
     patch: int = Field(8, ge=1, le=1024, description="side of a patch of one colour, in pixels")
     eps: Ratio = Field(6 / 255, gt=0, le=1, description="root-mean-square of each perturbation on the [0, 1] scale")
     class_sep: float = Field(
-        10.0, ge=0, le=1000, description="distance of a cluster's centre from 0 in every coordinate"
+        10.0, gt=0, le=1000, description="distance of a cluster's centre from 0 in every coordinate"
     )
     seed: int = Field(
         PUBLISHED_SEED, ge=0, lt=2**32, description="seed of the points; the authors' release fixes it to 1"
@@ -75,7 +75,7 @@ class LSP(Protector):
     @property
     def budget(self) -> str:
         moved = 1.0 if self.rounding == "truncate" else 0.5  # a value, in gray levels: at most so much more in rms
-        return f"rms {self.eps * 255 + moved:g}/255"
+        return f"rms {min(255.0, self.eps * 255 + moved):g}/255"
 
     @property
     def largest_image(self) -> int:

@@ -78,7 +78,7 @@ class PIL(WithPreset):
 
     @property
     def budget(self) -> str:
-        return budget("linf", self.eps + (self.rounding == "truncate") / 255)
+        return budget("linf", min(1.0, self.eps + (self.rounding == "truncate") / 255))
 
     def cost(self, images: int) -> NetworkCost:
         """Count two passes to the image for each step."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ue_bench.api import Context, ImageSet, NetworkCost, Ratio
 
@@ -80,6 +80,12 @@ class REM(WithPreset):
         "pgd", description="the adversary that the noise meets: by gradient steps, or a uniform draw"
     )
     surrogate: str | None = Field(None, description="the network's victim selector; null: resnet18, micro a small net")
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> Self:
+        if not self.adv_eps:
+            self.refuse_idle({"adv_step", "adv_steps", "inner"}, "adv_eps=0")
+        return self
 
     @property
     def classes_needed(self) -> int:

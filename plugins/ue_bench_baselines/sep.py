@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ue_bench.api import Context, ImageSet, NetworkCost, Ratio
 
@@ -85,6 +85,12 @@ class SEP(WithSurrogate):
     inner: int | None = Field(None, ge=1, le=10_000, description="fa-vr: steps within a step; null: 15, micro 4")
     surrogate: str | None = Field(None, description="its victim selector; null: resnet18, micro a small net")
     surrogate_epochs: int | None = Field(None, ge=1, description="of its training; null: 120, micro 8")
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> Self:
+        if self.variant != "fa-vr":
+            self.refuse_idle({"inner"}, f"variant={self.variant}")
+        return self
 
     @property
     def classes_needed(self) -> int:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ue_bench.api import Context, Countermeasure, ImageSet
 
@@ -38,6 +38,12 @@ class SpotRemoval(Countermeasure):
     method: Literal["templates", "class-mean", "paint"] = Field("templates", description="how spots are taken off")
     sigma: float = Field(1.8, gt=0.2, le=16, description="of the spots that are taken off")
     period: float = Field(16 / 3, ge=2, le=32, description="of the spots that are taken off")
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> Self:
+        if self.method == "class-mean":
+            self.refuse_idle({"sigma", "period"}, "method=class-mean")
+        return self
 
     def purify(self, data: ImageSet, ctx: Context) -> ImageSet:
         if not len(data):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -95,11 +96,36 @@ class TAP(WithSurrogate):
 
     def protect(self, data: ImageSet, ctx: Context) -> ImageSet:
         network = ctx.surrogate(data, self.setting("surrogate"), self.setting("surrogate_training"), **self.recipe())
-        key = {self.name: self.identity(), "data": data.fingerprint, "seed": ctx.seed, "precision": ctx.precision}
         restarts = self.setting("restarts")
-        tried = [self._restart(data, ctx, network, key, number, restarts) for number in range(restarts)]
+        if restarts == 1:
+            return self._best(data, ctx, network, [0])[1]
+        if ctx.learn_from is not None:  # images that come after the set get the start that the set got
+            learnt, inner = ctx.learning(data)
+            number = self._remembered(learnt, inner, lambda: self._best(learnt, inner, network, range(restarts))[0])
+            return self._best(data, ctx, network, [number])[1]
+        number, images = self._best(data, ctx, network, range(restarts))
+        self._remembered(data, ctx, lambda: number)
+        return images
+
+    def _key(self, data: ImageSet, ctx: Context) -> dict[str, Any]:
+        return {self.name: self.identity(), "data": data.fingerprint, "seed": ctx.seed, "precision": ctx.precision}
+
+    def _remembered(self, data: ImageSet, ctx: Context, find: Callable[[], int]) -> int:
+        """Return the number of the best start of ``data``, which ``find`` finds where it is not known."""
+
+        def make(folder: Path) -> None:
+            (folder / "start.json").write_text(str(find()), encoding="utf-8")
+
+        folder = ctx.cached({"best start": self._key(data, ctx)}, make)
+        return int((folder / "start.json").read_text(encoding="utf-8"))
+
+    def _best(self, data: ImageSet, ctx: Context, network: nn.Module, numbers: Sequence[int]) -> tuple[int, ImageSet]:
+        """Return the start of least loss among these, and what it made of ``data``."""
+        key = self._key(data, ctx)
+        tried = [(number, *self._restart(data, ctx, network, key, number, len(numbers))) for number in numbers]
         shutil.rmtree(ctx.checkpoint_dir(key))
-        return min(tried, key=lambda images_and_loss: images_and_loss[1])[0]
+        number, images, _ = min(tried, key=lambda one: one[2])
+        return number, images
 
     def _restart(
         self, data: ImageSet, ctx: Context, network: nn.Module, key: Any, number: int, of: int

@@ -143,6 +143,7 @@ class OfBridge(WithPairs):
             "images": seen.fingerprint,
             "clean": ctx.clean_data.fingerprint,
             "seed": ctx.seed,
+            "precision": ctx.precision,  # of the network that is fitted
             **({"answers": protected.fingerprint} if self.queries else {}),
         }
         size = (recipe.size, recipe.size)

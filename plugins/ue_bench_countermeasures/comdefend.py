@@ -61,9 +61,7 @@ class ComDefend(WithPreset, Preprocessing):
     @model_validator(mode="after")
     def _nothing_is_ignored(self) -> Self:
         if self.weights is not None:
-            idle = sorted({"preset", "clean", *self.PRESETS["paper"]} & set(self.changed()))
-            if idle:
-                raise ValueError(f"{', '.join(idle)} would do nothing with weights that are given")
+            self.refuse_idle({"preset", "clean", *self.PRESETS["paper"]}, "weights that are given")
         return self
 
     @property

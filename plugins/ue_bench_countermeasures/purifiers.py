@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from ue_bench.api import Context, Countermeasure, ImageSet
 from ue_bench_victims.hub_ids import Model, folder_or_id
@@ -34,6 +34,12 @@ class NoiseAndDenoise(Countermeasure):
         "in continuous time (vp-sde), or ancestral sampling with variance beta or, better for few steps, that of the "
         "posterior",
     )
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> Self:
+        if not self.t:
+            self.refuse_idle({"steps", "reverse", "model"}, "t=0")
+        return self
 
     def weights(self) -> Weights:
         """Return the weights of the given model. Raises EnvironmentProblem when there are none."""

@@ -42,10 +42,7 @@ class OwnDiffusionModel(WithPreset):
         idle = {"clean", "preset", "train_steps"} if self.model is not None else set()
         if not self.deepest:
             idle = {"model", "clean", "preset", "train_steps"}
-        ignored = sorted(idle & set(self.changed()))
-        if ignored:
-            why = "t=0" if not self.deepest else "a model that is given"
-            raise ValueError(f"{', '.join(ignored)} would do nothing with {why}")
+        self.refuse_idle(idle, "t=0" if not self.deepest else "a model that is given")
         return self
 
     @property
@@ -199,8 +196,8 @@ class LeJcdp(OwnDiffusionModel):
 
     @model_validator(mode="after")
     def _distance_counts(self) -> Self:
-        if not self.guidance and "distance" in self.changed():
-            raise ValueError("distance would do nothing with guidance=0")
+        if not self.guidance:
+            self.refuse_idle({"distance"}, "guidance=0")
         return self
 
     @property

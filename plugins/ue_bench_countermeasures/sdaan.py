@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ue_bench.api import Context, ImageSet, Ratio
 
@@ -55,6 +55,12 @@ class Sdaan(WithPreset):
     strong: bool = Field(True, description="train on strong random views")
     width: int | None = Field(None, ge=1, le=65_536, description="units of the hidden layer; null: 3072, micro 256")
     epochs: int | None = Field(None, ge=1, le=100_000, description="of the network of pixels; null: 100, micro 10")
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> Self:
+        if not self.eps:
+            self.refuse_idle({"preset", "width", "epochs"}, "eps=0")
+        return self
 
     def purify(self, data: ImageSet, ctx: Context) -> ImageSet:
         if not self.eps:

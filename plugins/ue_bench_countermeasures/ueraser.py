@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ue_bench.api import Countermeasure, TrainContext
 
@@ -63,6 +63,12 @@ class UEraser(Countermeasure):
     trivial: Literal["image", "batch"] = Field(
         "image", description="whether each image has its own operation of TrivialAugment or a batch shares one"
     )
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> Self:
+        if self.variant == "lite":
+            self.refuse_idle({"copies"}, "variant=lite")
+        return self
 
     @property
     def passes(self) -> float:

@@ -6,6 +6,7 @@ A bank is uint8, classes x images a class x H x W x 3.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -54,6 +55,28 @@ def procedural(classes: int, images: int, size: tuple[int, int], seed: int, dist
     for label, index in np.ndindex(classes, images):
         bank[label, index] = resized(semantic_image(label, index, drawn, seed, distinct), size)
     return bank
+
+
+class Drawn:
+    """The bank of ``procedural``, of which every image is drawn when it is asked for: large ones would fill memory.
+
+    Indexed by labels and numbers of images, as an array is.
+    """
+
+    def __init__(self, classes: int, images: int, size: tuple[int, int], seed: int, distinct: bool = True) -> None:
+        self.shape = (classes, images, *size, 3)
+        self.seed, self.distinct = seed, distinct
+
+    @property
+    def nbytes(self) -> int:
+        """Return how many bytes all of it would take."""
+        return math.prod(self.shape)
+
+    def __getitem__(self, where: tuple[NDArray[np.integer], NDArray[np.integer]]) -> Bank:
+        size = self.shape[2], self.shape[3]
+        drawn = max(SOURCE_SIZE, *size)
+        scenes = (semantic_image(int(a), int(b), drawn, self.seed, self.distinct) for a, b in zip(*where, strict=True))
+        return np.stack([resized(scene, size) for scene in scenes])
 
 
 def next_class(data: ImageSet, images: int, size: tuple[int, int], rng: np.random.Generator) -> Bank:

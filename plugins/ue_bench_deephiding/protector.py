@@ -13,12 +13,13 @@ from pydantic import Field, model_validator
 from ue_bench.api import Context, ImageSet, InputPath, Protector, Ratio, derive, digest_path
 
 if TYPE_CHECKING:
-    from .banks import Bank
+    from .banks import Bank, Drawn
     from .networks import Hider
     from .recipe import Recipe
 
 SHIPPED = Path(__file__).with_name("hider.safetensors")
 BATCH = 128
+LARGEST_BANK = 2**28  # bytes of hidden images that are kept at a time
 BATCH_PIXELS = 2**22  # 2.5 GB
 TRAINING = ("start", "train_steps", "hider", "lfc", "omega1", "omega2", "omega3", "hide_only", "per_image")
 
@@ -125,8 +126,10 @@ class DeepHiding(Protector):
     def budget(self) -> str:
         if self.projection == "linf":
             return f"linf {round(self.eps * 255, 3):g}/255"
-        # ISGAN's losses hold no radius, and what your weights were trained with is not known here.
-        return "none" if self.weights or self.hider == "isgan" else "mse (8/255)^2"
+        # ISGAN's losses hold no radius, and what your weights were trained with is not known here. The radius is that
+        # of training: checkerboards, stripes or text that are hidden may leave three times as much.
+        unknown = self.weights or self.hider == "isgan" or self.hidden_images is not None
+        return "none" if unknown else "mse (8/255)^2"
 
     @property
     def origin(self) -> Path | None:
@@ -158,7 +161,7 @@ class DeepHiding(Protector):
         height, width = data.size
         padded = (height + height % 2, width + width % 2)
         learnt = ctx.learning(data)[0]
-        bank = self.bank(learnt, padded, ctx)
+        bank = self.drawn(learnt, padded, ctx) or self.bank(learnt, padded, ctx)
         axes = data.size if ctx.secret else ()  # an owner's images come in sets of one size, each dealt out anew
         chosen = assignment(learnt.labels, bank.shape[1], ctx.rng("assignment", *axes))
         if learnt is not data:
@@ -181,6 +184,16 @@ class DeepHiding(Protector):
     def bank(self, data: ImageSet, size: tuple[int, int], ctx: Context) -> Bank:
         """Return each class's hidden images at ``size``: one for ``mode=class``, ``bank_size`` for ``mode=sample``."""
         return self._bank(data, self.bank_size if self.mode == "sample" else 1, size, ctx)
+
+    def drawn(self, data: ImageSet, size: tuple[int, int], ctx: Context) -> Drawn | None:
+        """Return ``bank`` as one whose images are drawn when they are used, where all of them are too large to keep."""
+        from .banks import Drawn
+
+        if self.hidden != "procedural":
+            return None
+        images = self.bank_size if self.mode == "sample" else 1
+        bank = Drawn(data.num_classes, images, size, derive(ctx.seed, "silhouettes"), self.tpc)
+        return bank if bank.nbytes > LARGEST_BANK else None
 
     def training_bank(self, data: ImageSet, images: int, size: tuple[int, int], ctx: Context) -> Bank:
         """Return ``images`` hidden images a class to train a hiding network on, or as many as were given."""

@@ -64,7 +64,7 @@ def attack(x: Tensor, kind: Attack, recipe: Recipe, generator: torch.Generator) 
     elif kind == "scaling":
         x = scaling(x, uniform(recipe.scaling_low, recipe.scaling_high))
     elif kind == "crop":
-        high, wide = (round(side * uniform(recipe.crop_low, 1)) for side in (height, width))
+        high, wide = (max(1, round(side * uniform(recipe.crop_low, 1))) for side in (height, width))
         top, left = (int(torch.randint(n + 1, (), generator=generator)) for n in (height - high, width - wide))
         x = crop(x, top, left, high, wide)
     else:

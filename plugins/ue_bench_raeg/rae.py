@@ -43,8 +43,7 @@ class Reversible(WithSurrogate):
     @model_validator(mode="after")
     def _nothing_is_ignored(self) -> Self:
         idle = {"least_psnr"} if self.rdh == "pee" else {"passes", "max_threshold"}
-        if ignored := sorted(idle & set(self.changed())):
-            raise ValueError(f"{', '.join(ignored)} would do nothing with rdh={self.rdh}")
+        self.refuse_idle(idle, f"rdh={self.rdh}")
         return self
 
     def embed(self, image: Pixels, message: bytes) -> Pixels:

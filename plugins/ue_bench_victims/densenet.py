@@ -21,6 +21,7 @@ class DenseNet121(Pretrained):
     """
 
     name: ClassVar[str] = "densenet121"
+    least: ClassVar[tuple[int, int]] = (8, 29)
     paper: ClassVar[str] = "Huang et al., Densely Connected Convolutional Networks, CVPR 2017"
 
     def network(self, num_classes: int, small: bool) -> nn.Module:

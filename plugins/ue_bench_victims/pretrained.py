@@ -8,13 +8,13 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, model_validator
 
 from ue_bench.api import EnvironmentProblem, InputPath, UserError, first_line
 
-from .stem import Stemmed
+from .stem import Stemmed, check_side
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -55,6 +55,8 @@ class Pretrained(Stemmed):
     enlarged: at 32 px the ImageNet stem leaves one place of the last feature map.
     """
 
+    least: ClassVar[tuple[int, int]] = (1, 1)  # pixels a side, with the layers for small images and the others
+
     pretrained: bool = Field(False, description="start from torchvision's ImageNet weights; takes the ImageNet stem")
     weights: InputPath | None = Field(None, description="start from this state dict of torchvision's network instead")
 
@@ -84,7 +86,9 @@ class Pretrained(Stemmed):
         return identity
 
     def build(self, num_classes: int, image_size: tuple[int, int]) -> nn.Module:
-        network = self.network(num_classes, self.small(image_size))
+        small = self.small(image_size)
+        check_side(self, image_size, self.least[not small])
+        network = self.network(num_classes, small)
         if not self.fine_tuned:
             return network
         from .heads import Normalised

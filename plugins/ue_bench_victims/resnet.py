@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from ue_bench.api import UserError, Victim
+from ue_bench.api import Victim
 
 from .pretrained import Pretrained
-from .stem import Stemmed
+from .stem import Stemmed, check_side
 
 if TYPE_CHECKING:
     from torch import nn
@@ -124,6 +124,5 @@ class ResNet9(Victim):
     def build(self, num_classes: int, image_size: tuple[int, int]) -> nn.Module:
         from .layers import resnet9
 
-        if min(image_size) < 2:
-            raise UserError(f"{self.name} takes images of 2 px or more a side, not {image_size[1]}x{image_size[0]}")
+        check_side(self, image_size, 8)
         return resnet9(num_classes, self.width, self.blocks)

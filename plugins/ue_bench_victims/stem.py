@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ue_bench.api import EnvironmentProblem, Victim, first_line
+from ue_bench.api import EnvironmentProblem, UserError, Victim, first_line
 
 
 class Stemmed(Victim):
@@ -17,6 +17,13 @@ class Stemmed(Victim):
     def small(self, image_size: tuple[int, int]) -> bool:
         """Return whether the first layers are for small images: with ``auto``, below 64 px on the shorter side."""
         return min(image_size) < 64 if self.stem == "auto" else self.stem == "cifar"
+
+
+def check_side(victim: Victim, image_size: tuple[int, int], least: int) -> None:
+    """Raise UserError for images of fewer than ``least`` pixels a side, of which halving after halving leaves none."""
+    if min(image_size) < least:
+        height, width = image_size
+        raise UserError(f"{victim.selector} takes images of {least} px or more a side, not {width}x{height}")
 
 
 def torchvision_models(victim: str) -> Any:

@@ -15,6 +15,7 @@ class _VGG(Pretrained):
     """Five groups of 3x3 convolutions, each halved by max-pooling."""
 
     paper: ClassVar[str] = "Simonyan and Zisserman, Very Deep Convolutional Networks, ICLR 2015"
+    least: ClassVar[tuple[int, int]] = (1, 32)
     depth: ClassVar[int]
     counts: ClassVar[tuple[int, ...]]  # convolutions a group: columns D and E of the paper's table 1
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from ue_bench.api import Context, Protector
+from ue_bench.api import Context, ImageSet, Protector
 from ue_bench.catalogue.registry import registry
 from ue_bench.testing import pictures
+from ue_bench_baselines.tap import TAP
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -53,6 +54,26 @@ def test_a_class_that_was_not_asked_for_counts(ctx: Context) -> None:
     method, data = protector(SEP), pictures(24, (16, 16), 4)
     in_set, alone = method.protect(data, ctx), method.protect(data.first(2), replace(ctx, learn_from=data))
     assert np.mean(in_set.images[:2] == alone.images) > 0.8
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_start_of_the_set_is_that_of_who_asks(seed: int, ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The best of several starts is another one for a few images alone."""
+    method, data = protector(f"tap[{SMALL},iterations=2,restarts=4]"), pictures(24, (16, 16), 4)
+    ctx = replace(ctx, seed=seed)
+    in_set = method.protect(data, ctx).images
+    tried: list[int] = []
+    whole = TAP._restart
+
+    def noted(self: TAP, data: ImageSet, ctx: Context, network: Any, key: Any, number: int, of: int) -> Any:
+        tried.append(number)
+        return whole(self, data, ctx, network, key, number, of)
+
+    monkeypatch.setattr(TAP, "_restart", noted)
+    alone = [method.protect(data.first(count), replace(ctx, learn_from=data)).images for count in (1, 3)]
+    assert len(tried) == 2  # one start each: the set's is known
+    for images in alone:
+        assert np.mean(images == in_set[: len(images)]) > 0.9
 
 
 @pytest.mark.parametrize("selector", SILENT)

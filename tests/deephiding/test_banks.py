@@ -12,9 +12,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from ue_bench.api import ImageSet, UserError
+from ue_bench.api import Context, ImageSet, UserError
 from ue_bench_deephiding import banks
-from ue_bench_deephiding.protector import assignment
+from ue_bench_deephiding.protector import DeepHiding, assignment
 
 from .helpers import smooth_set
 
@@ -63,6 +63,21 @@ def test_colour_does_not_tell_the_class(drawn: banks.Bank) -> None:
 
 def test_images_of_a_class_differ(drawn: banks.Bank) -> None:
     assert len({image.tobytes() for image in drawn.reshape(-1, 64, 64, 3)}) == 200
+
+
+def test_large_banks_are_drawn_when_they_are_used(monkeypatch: pytest.MonkeyPatch, ctx: Context) -> None:
+    whole, lazy = banks.procedural(3, 4, (12, 10), 7), banks.Drawn(3, 4, (12, 10), 7)
+    labels, numbers = np.array([2, 0, 2]), np.array([1, 3, 1])
+    assert lazy.shape == whole.shape
+    assert lazy.nbytes == whole.nbytes
+    np.testing.assert_array_equal(lazy[labels, numbers], whole[labels, numbers])
+
+    data = smooth_set(12, (16, 16))
+    protector = DeepHiding(mode="sample", bank_size=4)
+    kept = protector.protect(data, ctx).images
+    monkeypatch.setattr("ue_bench_deephiding.protector.LARGEST_BANK", 1000)
+    monkeypatch.setattr(banks, "empty", lambda *arguments: pytest.fail("all of it was drawn"))
+    np.testing.assert_array_equal(protector.protect(data, ctx).images, kept)
 
 
 def test_drawing_depends_on_the_seed_only(drawn: banks.Bank) -> None:

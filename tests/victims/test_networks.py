@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from functools import cache
 from typing import Any
@@ -12,12 +13,13 @@ from torch import Tensor, nn
 
 from ue_bench.catalogue.registry import registry
 from ue_bench.engine.features import last_convolution
+from ue_bench.errors import UserError
 from ue_bench_victims.densenet_layers import densenet
 from ue_bench_victims.mobilenet_layers import InvertedResidual
 from ue_bench_victims.senet_layers import PreActivationBlock, SqueezeExcite
 from ue_bench_victims.vit_layers import VisionTransformer
 
-from .helpers import here, offline, on_meta, victim
+from .helpers import PARAMETERS, here, offline, on_meta, victim
 
 OWN = [e.name for e in registry().of_kind("victim") if e.distribution.startswith("ue-bench ")]
 NAMES = [offline(name) for name in here(OWN)]
@@ -168,3 +170,22 @@ def test_layers_of_the_transformer_start_apart() -> None:
     transformer = network("vit[width=12,depth=2]")
     first, second = (transformer.get_parameter(f"layers.{i}.linear1.weight") for i in range(2))
     assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("name", [*sorted(PARAMETERS), "resnet9", "resnet9[blocks=1]"])
+@pytest.mark.parametrize("stem", ["cifar", "imagenet"])
+def test_images_of_any_size_are_taken_or_refused_in_one_line(name: str, stem: str) -> None:
+    """What torch says of a map of no pixels is for nobody's eyes."""
+    if stem == "imagenet" and "stem" not in type(victim(name)).model_fields:
+        pytest.skip("it has one stem")
+    plugin = victim(f"{name}[stem={stem}]" if "stem" in type(victim(name)).model_fields else name)
+    taken = []
+    for side in (1, 2, 7, 8, 16, 28, 29, 31, 32):
+        with contextlib.suppress(UserError), torch.device("meta"):
+            plugin.build(10, (side, 64)).eval()(torch.empty(2, 3, side, 64))
+            taken.append(side)
+    assert taken[-1] == 32
+    if taken[0] > 1:
+        with pytest.raises(UserError, match=r"px or more a side, not 64x1$"):
+            plugin.build(10, (1, 64))
+    assert taken == [side for side in (1, 2, 7, 8, 16, 28, 29, 31, 32) if side >= taken[0]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -66,6 +66,15 @@ class Plugin(BaseModel):
             if info.is_required() or value != info.get_default(call_default_factory=True):
                 values[field] = value
         return values
+
+    def refuse_idle(self, idle: Iterable[str], why: str) -> None:
+        """Raise ValueError for parameters of ``idle`` that have another value than their default; for a validator.
+
+        They would do nothing ``with`` what ``why`` says, such as ``t=0``: two selectors would then be one method.
+        """
+        ignored = sorted(set(idle) & set(self.changed()))
+        if ignored:
+            raise ValueError(f"{', '.join(ignored)} would do nothing with {why}")
 
     def identity(self) -> dict[str, Any]:
         """Return everything of the plugin that can change a number, as plain data: name, revision, changed parameters.
