@@ -110,7 +110,7 @@ def test_wanted_classes() -> None:
 
 def test_without_colour_it_is_sep_with_another_offset(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     data = corners(classes=4)
-    ours = DUNE(**QUICK, colour=0).protect(data, ctx)
+    ours = DUNE(**TRAINED, iterations=4, step="2/255", colour=0).protect(data, ctx)
     monkeypatch.setattr("ue_bench_baselines.sep.half_way_round", lambda labels, of: further_on(labels, 3, "sep", of))
     sep = SEP(**TRAINED, variant="sep", iterations=4, step="2/255").protect(data, ctx)
     assert np.array_equal(ours.images, sep.images)
@@ -119,14 +119,14 @@ def test_without_colour_it_is_sep_with_another_offset(ctx: Context, monkeypatch:
 def test_a_class_has_one_colour_beside_the_noise(ctx: Context) -> None:
     data = corners(classes=4)
     data = data.with_images(data.images.clip(60, 195))
-    noise = difference(DUNE(**QUICK, colour=0).protect(data, ctx), data)
+    noise = difference(DUNE(**TRAINED, iterations=4, step="2/255", colour=0).protect(data, ctx), data)
     both = difference(DUNE(**QUICK).protect(data, ctx), data)
     colour = both - noise  # no pixel comes to black or white
     for label in range(4):
         pixels = colour[data.labels == label].reshape(-1, 3)
         assert (pixels.max(0) - pixels.min(0)).max() <= 1  # rounded
     assert np.abs(colour).max() > 8
-    alone = difference(DUNE(**QUICK | {"iterations": 0}).protect(data, ctx), data)
+    alone = difference(DUNE(**TRAINED, iterations=0, images=8).protect(data, ctx), data)
     assert np.abs(alone - colour).max() <= 1
 
 

@@ -23,8 +23,7 @@ from .helpers import difference
 pytestmark = pytest.mark.usefixtures("one_thread")
 NET = "resnet9[width=4,blocks=1]"
 QUICK: dict[str, Any] = {
-    "preset": "micro", "surrogate": NET, "surrogate_epochs": 120, "checkpoints": 3, "inner": 2, "iterations": 6,
-    "step": "2/255",
+    "preset": "micro", "surrogate": NET, "surrogate_epochs": 120, "checkpoints": 3, "iterations": 6, "step": "2/255",
 }  # fmt: skip
 
 each = pytest.mark.parametrize("variant", ["sep", "fa", "fa-vr"])
@@ -51,7 +50,7 @@ class TestDescent:
 
     @each
     def test_constant_gradients_are_averaged(self, variant: Any, ctx: Context) -> None:
-        protector = SEP(variant=variant, checkpoints=4, inner=3, iterations=5, step="2/255", eps="7/255")
+        protector = SEP(variant=variant, checkpoints=4, iterations=5, step="2/255", eps="7/255")
         found = protector.descend(self.x, lambda state, p: self.slopes[state], ctx)
         assert torch.allclose(found, -self.slopes.mean(0).sign() * 7 / 255, atol=1e-6)  # five steps of 2, cut at 7
 

@@ -18,7 +18,6 @@ from ue_bench_countermeasures.diffusion.conversion import ECLIPSE, IMAGENET, Gui
 from ue_bench_countermeasures.diffusion.recipe import Recipe
 from ue_bench_countermeasures.diffusion.weights import locate
 from ue_bench_countermeasures.import_commands import import_weights
-from ue_bench_countermeasures.purifiers import Avatar
 from ue_bench_countermeasures.relearning import Eclipse
 
 from .released import Ddpm, Guided, Weights
@@ -238,9 +237,3 @@ class TestUse:
         purified = Eclipse(model=tmp_path / "model", t=3).purify(self.images(), ctx)
         assert asked == ["learned_range"]
         assert not np.array_equal(purified.images, self.images().images)
-
-    def test_no_steps_change_nothing(self, tmp_path: Path, ctx: Context) -> None:
-        weights, _ = of_guided(TINY)
-        importing.write(guided(weights, TINY), tmp_path / "model", {"format": "eclipse"})
-        data = self.images()
-        assert Avatar(model=tmp_path / "model", t=0).purify(data, ctx) is data
