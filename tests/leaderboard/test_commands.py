@@ -208,6 +208,20 @@ def test_rows_of_other_seeds_have_commands_of_their_own(demo: BoardInfo) -> None
 
 
 @pytest.mark.usefixtures("unloaded")
+def test_seeds_of_some_columns_have_a_command_of_their_own(demo: BoardInfo) -> None:
+    rows, few = (*demo.reference, "deephiding"), demo.countermeasures[:2]
+    results = [*full(demo), *(made(row, column, seed=1) for row in rows for column in few)]
+
+    commands = reproduced(render(results, demo)["README.md"])
+
+    assert [re.findall(r"--(?:countermeasure|seeds) '?([^' ]+)", c) for c in commands] == [
+        ["all"],
+        [",".join(few), "1"],
+    ]
+    assert keys(commands) == {r.key for r in results}
+
+
+@pytest.mark.usefixtures("unloaded")
 def test_a_file_of_one_name_is_the_one_the_cell_was_measured_with(demo: BoardInfo, tmp_path: Path) -> None:
     folders = [tmp_path / "a", tmp_path / "b"]
     results = []

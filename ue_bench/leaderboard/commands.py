@@ -35,23 +35,35 @@ def missing_command(board: BoardInfo, panel: Panel, protector: str, countermeasu
 def board_commands(board: BoardInfo, panel: Panel) -> list[str]:
     """Return commands that fill what the panel shows, and what is missing in the board's rows and columns.
 
-    One is enough where all cells have the same seeds, and no column is there that the board does not ask for.
+    One is enough where all cells have the same seeds, and no column is there that the board does not ask for. Seeds
+    that a row has in some columns alone have a command of their own.
     """
     board_rows = {protector for protector in board.protectors if protector not in board.reference}
     first = next((r for r in panel.results if not obstacle(board, r)), None)
     if first is None:
         return []
     rows: dict[Seeds, list[str]] = defaultdict(list)
+    further: dict[tuple[Seeds, tuple[str, ...]], list[str]] = defaultdict(list)
     for row in panel.rows:
-        cells = [row.cells[c] for c in panel.columns if c in row.cells]
-        if cells:
-            rows[_seeds(cells)].append(row.protector)
+        cells = {c: row.cells[c] for c in panel.columns if c in row.cells}
+        if not cells:
+            continue
+        common = _common_seeds(cells.values())
+        rows[common].append(row.protector)
+        by_column: dict[Seeds, list[str]] = defaultdict(list)
+        for column, cell in cells.items():
+            by_column[tuple(seed for seed in cell.seeds if seed not in common)].append(column)
+        for seeds, some in by_column.items():
+            if seeds:
+                further[seeds, tuple(some)].append(row.protector)
     if rows and not setting_options(board, first):  # the panel that the board asks for, all of it
         rows[board.seeds if board.seeds in rows else max(rows)] += panel.missing
     columns = "all" if board.countermeasures else ",".join(panel.columns)
     lines = [
         _command(board, first, _selection(names, board_rows, board), columns, seeds) for seeds, names in rows.items()
     ]
+    for (seeds, some), names in further.items():
+        lines.append(_command(board, first, _selection(names, board_rows, board), ",".join(some), seeds))
 
     extra: dict[tuple[Seeds, tuple[str, ...]], list[str]] = defaultdict(list)
     for column in panel.extra:
@@ -117,8 +129,10 @@ def setting_options(board: BoardInfo, result: Measured) -> Mapping[str, str]:
     return options
 
 
-def _seeds(cells: Iterable[CellSummary]) -> Seeds:
-    return tuple(sorted({seed for cell in cells for seed in cell.seeds}))
+def _common_seeds(cells: Iterable[CellSummary]) -> Seeds:
+    """Return the seeds of every cell; all that there are where these have none in common."""
+    each = [set(cell.seeds) for cell in cells]
+    return tuple(sorted(set.intersection(*each) or set.union(*each)))
 
 
 def _selection(names: Iterable[str], board_rows: set[str], board: BoardInfo) -> str:
