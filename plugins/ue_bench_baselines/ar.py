@@ -16,7 +16,7 @@ from ue_bench.api import Context, ImageSet, Protector, Ratio
 
 from .ar_process import draw_start, run, scale
 from .ar_search import search, to_json
-from .quantise import budget, keep_linf, perturb
+from .quantise import budget, check_range, keep_linf, perturb
 
 SHIPPED = (10, 100)  # tables in this package, by number of processes
 PUBLISHED_SEED = 0  # of the search for these
@@ -68,8 +68,8 @@ class AR(Protector):
 
     @model_validator(mode="after")
     def _pixels_have_a_range(self) -> Self:
-        if self.p == "inf" and self.eps is not None and self.eps > 1:
-            raise ValueError(f"eps={self.eps} is over 1, all that a pixel can change")
+        if self.p == "inf" and self.eps is not None:
+            check_range(self.eps)
         return self
 
     @property

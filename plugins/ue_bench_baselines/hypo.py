@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from ue_bench.api import Context, ImageSet, NetworkCost, Ratio, load_arrays, save_arrays
 
 from .presets import MICRO_NETWORK, MICRO_RECIPE, WithSurrogate
-from .quantise import budget, keep_linf, perturb
+from .quantise import budget, check_range, keep_linf, perturb
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,8 +98,8 @@ class HYPO(WithSurrogate):
         if self.goal == RANDOM:
             idle |= {"preset", "step", "iterations", "surrogate", "surrogate_epochs"}
         self.refuse_idle(idle, f"goal={self.goal}")
-        if self.norm == "linf" and self.bound > 1:
-            raise ValueError(f"eps={self.eps} is over 1, all that a pixel can change")
+        if self.norm == "linf":
+            check_range(self.bound)
         return self
 
     @property

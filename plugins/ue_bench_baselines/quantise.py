@@ -52,6 +52,12 @@ def keep_linf(images: NDArray[np.uint8], clean: NDArray[np.uint8], eps: float) -
     return kept.astype(np.uint8)
 
 
+def check_range(eps: float) -> None:
+    """Raise ValueError for a bound on single values that is over 1, all that one can change; for a validator."""
+    if eps > 1:
+        raise ValueError(f"eps={eps} is over 1, all that a pixel can change")
+
+
 def whole_levels(eps: float) -> int:
     """Return how many whole gray levels fit in ``eps``: 8 for 8/255."""
     return int(eps * 255 + 1e-6)

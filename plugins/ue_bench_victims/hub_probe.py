@@ -69,8 +69,8 @@ class HubProbe(Victim):
 
     @model_validator(mode="after")
     def _nothing_is_ignored(self) -> HubProbe:
-        if self.mode == "fine-tune" and "penalty" in self.changed():
-            raise ValueError("penalty would do nothing with mode=fine-tune")
+        if self.mode == "fine-tune":
+            self.refuse_idle({"penalty"}, "mode=fine-tune")
         return self
 
     @property

@@ -9,6 +9,7 @@ from ue_bench.catalogue.registry import registry
 from ue_bench.contract.bounds import read_bound
 from ue_bench.contract.context import Context
 from ue_bench.errors import UserError
+from ue_bench.grid.opening import find_protector
 from ue_bench.testing import pictures
 from ue_bench_raeg.attacks import attack
 from ue_bench_raeg.protector import Raeg
@@ -44,12 +45,12 @@ def test_pixels_have_a_range(selector: str) -> None:
 
 @pytest.mark.parametrize("selector", ["lsp[eps=1]", "pil[eps=1,rounding=truncate]", "ar[p=inf,eps=1]", "tap[eps=1]"])
 def test_the_widest_budget_can_be_read(selector: str) -> None:
-    assert read_bound(registry().one("protector", selector).budget).limit == 1  # type: ignore[attr-defined]  # protector
+    assert read_bound(find_protector(selector).budget).limit == 1
 
 
 def test_a_bound_between_levels_is_kept(ctx: Context) -> None:
     data = pictures(12, (12, 12), 3)
-    moved = registry().one("protector", "ar[p=inf,eps=8.5/255]").protect(data, ctx).images  # type: ignore[attr-defined]  # protector
+    moved = find_protector("ar[p=inf,eps=8.5/255]").protect(data, ctx).images
     assert np.abs(moved.astype(int) - data.images).max() == 8
 
 

@@ -30,10 +30,11 @@ if TYPE_CHECKING:
     from ..grid.filling import FillOptions
 
 
+# Options that say how something is computed, and not what.
 COMPUTING = {
     "dry_run",
     *(option.name for option in options_of([jobs_option, threads_option, *FILL_OPTIONS, *EXECUTOR_OPTIONS])),
-}  # options that say how, not what
+}
 
 
 class ReproduceCommand(click.Command):
@@ -123,7 +124,7 @@ def command(
         from .plan import show
 
         return show(grid, grid.missing(fill), as_json, jobs)
-    failed = [] if stored else grid.fill(Progress(), jobs, fill)
+    failed = {} if stored else grid.fill(Progress(), jobs, fill)
     comparison = grid.comparison()
     if as_json:
         print_json(comparison.plain())

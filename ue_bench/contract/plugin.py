@@ -68,9 +68,9 @@ class Plugin(BaseModel):
         return values
 
     def refuse_idle(self, idle: Iterable[str], why: str) -> None:
-        """Raise ValueError for parameters of ``idle`` that have another value than their default; for a validator.
+        """Raise ValueError where a parameter of ``idle`` has another value than its default: for use in a validator.
 
-        They would do nothing ``with`` what ``why`` says, such as ``t=0``: two selectors would then be one method.
+        ``why`` names what makes them do nothing, such as ``t=0``: two selectors would then stand for one method.
         """
         ignored = sorted(set(idle) & set(self.changed()))
         if ignored:

@@ -56,13 +56,8 @@ def _read(path: Path) -> dict[str, list[float]]:
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
         return {str(what): [float(v) for v in values if 0 <= v < math.inf] for what, values in content.items()}
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        OverflowError,
-    ):  # there is none, or it is no such file: it is made anew
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError):
+        # There is none, or it is no such file: it is made anew.
         return {}
 
 

@@ -42,28 +42,15 @@ def board_commands(board: BoardInfo, panel: Panel) -> list[str]:
     first = next((r for r in panel.results if not obstacle(board, r)), None)
     if first is None:
         return []
-    rows: dict[Seeds, list[str]] = defaultdict(list)
-    further: dict[tuple[Seeds, tuple[str, ...]], list[str]] = defaultdict(list)
-    for row in panel.rows:
-        cells = {c: row.cells[c] for c in panel.columns if c in row.cells}
-        if not cells:
-            continue
-        common = _common_seeds(cells.values())
-        rows[common].append(row.protector)
-        by_column: dict[Seeds, list[str]] = defaultdict(list)
-        for column, cell in cells.items():
-            by_column[tuple(seed for seed in cell.seeds if seed not in common)].append(column)
-        for seeds, some in by_column.items():
-            if seeds:
-                further[seeds, tuple(some)].append(row.protector)
+    rows, further = _by_seeds(panel)
     if rows and not setting_options(board, first):  # the panel that the board asks for, all of it
         rows[board.seeds if board.seeds in rows else max(rows)] += panel.missing
     columns = "all" if board.countermeasures else ",".join(panel.columns)
     lines = [
         _command(board, first, _selection(names, board_rows, board), columns, seeds) for seeds, names in rows.items()
     ]
-    for (seeds, some), names in further.items():
-        lines.append(_command(board, first, _selection(names, board_rows, board), ",".join(some), seeds))
+    for (seeds, among), names in further.items():
+        lines.append(_command(board, first, _selection(names, board_rows, board), ",".join(among), seeds))
 
     extra: dict[tuple[Seeds, tuple[str, ...]], list[str]] = defaultdict(list)
     for column in panel.extra:
@@ -127,6 +114,25 @@ def setting_options(board: BoardInfo, result: Measured) -> Mapping[str, str]:
     if result.protocol != board.protocol:
         options["protocol"] = result.protocol
     return options
+
+
+def _by_seeds(panel: Panel) -> tuple[dict[Seeds, list[str]], dict[tuple[Seeds, tuple[str, ...]], list[str]]]:
+    """Return rows by the seeds of all their columns, and by those that they have beyond them in some columns."""
+    rows: dict[Seeds, list[str]] = defaultdict(list)
+    further: dict[tuple[Seeds, tuple[str, ...]], list[str]] = defaultdict(list)
+    for row in panel.rows:
+        cells = {c: row.cells[c] for c in panel.columns if c in row.cells}
+        if not cells:
+            continue
+        common = _common_seeds(cells.values())
+        rows[common].append(row.protector)
+        columns: dict[Seeds, list[str]] = defaultdict(list)
+        for column, cell in cells.items():
+            columns[tuple(seed for seed in cell.seeds if seed not in common)].append(column)
+        for seeds, among in columns.items():
+            if seeds:
+                further[seeds, tuple(among)].append(row.protector)
+    return rows, further
 
 
 def _common_seeds(cells: Iterable[CellSummary]) -> Seeds:

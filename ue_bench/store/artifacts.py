@@ -168,7 +168,7 @@ class ArtifactStore:
         for kind in _entries(self.root):
             if not kind.startswith(".") and (folder := self.root / kind).is_dir():
                 artifacts = [name for name in _entries(folder) if (folder / name).is_dir()]
-                found[kind] = (len(artifacts), sum(_size(os.fspath(folder / name)) for name in artifacts))
+                found[kind] = (len(artifacts), sum(_size(folder / name) for name in artifacts))
         return found
 
     def clear(self, kind: str) -> None:
@@ -201,18 +201,18 @@ def _state(file: Path) -> bool | None:
 def _entries(folder: Path) -> list[str]:
     """Return the names in a folder; none where it has gone meanwhile."""
     try:
-        return sorted(os.listdir(folder))  # noqa: PTH208  names, not paths
+        return sorted(path.name for path in folder.iterdir())
     except FileNotFoundError:
         return []
 
 
-def _size(folder: str) -> int:
+def _size(folder: Path) -> int:
     """Return the bytes of all files below, without those that go meanwhile."""
     total = 0
     for place, _, names in os.walk(folder):
         for name in names:
             with contextlib.suppress(OSError):
-                total += os.stat(os.path.join(place, name)).st_size  # noqa: PTH116, PTH118  caches hold many files
+                total += Path(place, name).stat().st_size
     return total
 
 
