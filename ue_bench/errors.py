@@ -83,6 +83,14 @@ def place_problem(error: OSError) -> EnvironmentProblem | None:
     return EnvironmentProblem(f"{error.strerror}: {where}", "choose another place, or change that one")
 
 
+def batch_problem(error: ValueError) -> UserError | None:
+    """Return ``error`` in one line where torch says that a batch of one image leaves nothing to normalise."""
+    if not str(error).startswith("Expected more than 1 value per channel when training"):
+        return None
+    message = "a batch of one image is left over, of which a layer of this network leaves one value a channel"
+    return UserError(message, "choose another batch size or number of images, larger images or another network")
+
+
 class ValidationError(UserError):
     """An error for data or results that do not hold what they declare."""
 

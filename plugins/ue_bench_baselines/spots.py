@@ -62,7 +62,8 @@ class Spots(Protector):
     Measured on the board cifar10-micro (10,000 CIFAR-10 images, a small residual net, n=1): 10.0 % test accuracy under
     plain training and ``at``, 17.0 % under JPEG 10, 32.3 % under cutmix, the most of its columns. Orthogonal projection
     undoes it (60.9 %, clean 66.4 %), whoever knows the method does (``spot-removal``), and so does the red channel
-    alone, save with ``color=gray``.
+    alone, save with ``color=gray``. Spots that grow with the image are found late by a network that does not: on ten
+    classes at 64 px 39.6 % (clean 69.0 %), with half of ``sigma`` and ``period`` 11.6 %; at 224 px 56.0 % of 58.2 %.
     """
 
     name: ClassVar[str] = "spots"

@@ -37,6 +37,8 @@ def test_every_command_has_help(ue_bench: Command, name: str) -> None:
     [
         (["rum"], 2, "no command 'rum'"),
         (["plan", "-P", "noize"], 2, "no protector 'noize'"),
+        (["plan", "-P", "em[surrogate=resnet8]"], 2, "no victim 'resnet8'"),
+        (["plan", "-P", "em[surrogate='resnet18[weights=w.pt]']"], 2, "no file or folder at w.pt"),
         (["plan", "-C", "jpeg[quality=101]"], 2, "jpeg[quality=101]: Input should be less than or equal to 100"),
         (["plan", "-C", "jpeg[qualty=10]"], 2, "countermeasure 'jpeg' has no parameter 'qualty'"),
         (["plan", "-C", "jpeg[quality=10"], 2, "cannot read selector"),

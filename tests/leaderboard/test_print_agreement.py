@@ -147,6 +147,18 @@ def test_prints_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines[0][2] == f"{agreements(panel)[0].summary[0].tau:+.2f}"
 
 
+def test_the_rows_behind_a_correlation_are_those_that_have_all_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    fifth = Line(("REM",), dict(zip(COLUMNS, (50.0, 30.0), strict=True)), {c: Ask("rem", (c,)) for c in COLUMNS})
+    printed = table()
+    use(monkeypatch, replace(printed, lines=(*printed.lines, fifth)))
+    [panel] = panels([*grid(MEASURED), result("rem[preset=micro]", COLUMNS[0], 30.0)], BOARD)
+    [found] = agreements(panel)
+    assert (len(found.rows), found.ranked) == (5, 4)
+    assert "over n = 4 rows" in found.text
+    assert short_lines(panel)[0][1] == "4"
+    assert [c.n for c in found.columns] == [5, 4]
+
+
 def test_one_table_is_not_compared_with_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, table())
     [panel] = panels(grid(MEASURED), BOARD)

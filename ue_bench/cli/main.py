@@ -9,7 +9,7 @@ from importlib import import_module
 import click
 
 from .. import __version__
-from ..errors import UserError, did_you_mean, disk_problem, place_problem
+from ..errors import UserError, batch_problem, did_you_mean, disk_problem, place_problem
 from ..output import printable
 from .common import say
 
@@ -122,6 +122,12 @@ def main() -> None:
             raise
         _complain(problem)
         sys.exit(problem.exit_code)
+    except ValueError as error:
+        found = batch_problem(error)
+        if found is None:
+            raise
+        _complain(found)
+        sys.exit(found.exit_code)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -28,6 +28,7 @@ from .planner import Planned, plan
 from .sharding import Shard
 from .stages.base import Stage, Stores
 from .stages.train import TrainStage
+from .surrogates import check_surrogates
 from .timings import Timed, Timings, remembered
 
 
@@ -181,6 +182,7 @@ def resolve(request: Request, report: ProgressReport = silent, left_out: LeftOut
     if request.reference:  # always part of the grid, whatever is excluded
         reference = names.resolve("protector", board.reference)
         wanted = [*reference, *(p for p in wanted if p not in reference)]
+    check_surrogates(cast(list[Protector], wanted))
     columns = names.resolve(
         "countermeasure",
         request.countermeasures or board.countermeasures,

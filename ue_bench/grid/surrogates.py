@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,7 +14,7 @@ from ..contract.combination import purifiers
 from ..contract.context import Context
 from ..contract.imageset import ImageSet
 from ..contract.inputs import name_and_digest
-from ..contract.plugin import Countermeasure, Plugin, Victim
+from ..contract.plugin import Countermeasure, Plugin, Protector, Victim
 from ..contract.protocol import Protocol
 from ..errors import UserError
 from ..seeds import derive
@@ -159,6 +159,16 @@ def _trained(
         model.load_state_dict(torch.load(folder / file, map_location="cpu"))
         found.append(model.to(ctx.device).to(memory_format=torch.channels_last).eval().requires_grad_(False))
     return found
+
+
+def check_surrogates(protectors: Iterable[Protector]) -> None:
+    """Raise UserError where the selector of a network that one of ``protectors`` attacks names none that is here.
+
+    Said before anything is computed: the stage that protects comes late in a long run.
+    """
+    for protector in protectors:
+        if cost := protector.cost(1):
+            _one("victim", cost.victim)
 
 
 def _one(kind: str, selector: str) -> Any:

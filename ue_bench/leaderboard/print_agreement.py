@@ -61,11 +61,16 @@ class PrintAgreement:
     kappa: float | None = field(default=None)
 
     @property
+    def ranked(self) -> int:
+        """Return how many rows the correlations are over: for means those that have all columns."""
+        return self.summary[0].n if self.summary else len(self.rows)
+
+    @property
     def text(self) -> str:
         """Return the finding in one or two sentences."""
         said = [f"of the {c.column} {_number(c.tau)}" for c in self.summary or self.columns]
         alike, signs = sum(c.alike for c in self.columns), sum(c.signs for c in self.columns)
-        text = f"{self.source}: Kendall's tau {', '.join(said)} over n = {len(self.rows)} rows."
+        text = f"{self.source}: Kendall's tau {', '.join(said)} over n = {self.ranked} rows."
         if signs:
             text += f" Half-recovery signs agree in {alike} of {signs} cells, kappa {_number(self.kappa)}."
         return text
@@ -174,7 +179,7 @@ def short_lines(panel: Panel) -> list[list[str]]:
 
 def _short(found: Sequence[PrintAgreement]) -> list[str]:
     """Return rows, correlations and kappas from the smallest to the largest, and all signs together."""
-    rows = [len(agreement.rows) for agreement in found]
+    rows = [agreement.ranked for agreement in found]
     columns = [column for agreement in found for column in agreement.columns]
     signs = sum(column.signs for column in columns)
     return [

@@ -7,7 +7,7 @@ import traceback
 from dataclasses import dataclass
 from typing import Literal
 
-from ..errors import Deferred, StorageProblem, UserError, disk_problem
+from ..errors import Deferred, StorageProblem, UserError, batch_problem, disk_problem
 from .executor import Event, FailureClass, Job
 
 # What CUDA says of a device that does not work any more; a device-side assertion is the code's own mistake.
@@ -51,6 +51,8 @@ def ending_of(error: BaseException) -> Ending:
         return Ending("deferred", error.lease)
     if isinstance(error, OSError) and (problem := disk_problem(error)):
         return Ending("failed", printable(str(problem)), failure="infrastructure", storage=True)
+    if isinstance(error, ValueError):
+        error = batch_problem(error) or error
     if isinstance(error, UserError):
         failure: FailureClass = "diverged" if error.kind == "diverged" else "task"
         return Ending("failed", printable(str(error)), failure=failure, storage=isinstance(error, StorageProblem))

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ue_bench.errors import UserError, batch_problem
+from ue_bench.schedule.endings import ending_of
+
+
+def left_over() -> ValueError:
+    """Return what torch raises of one image, of which one value a channel is left."""
+    with pytest.raises(ValueError, match="more than 1 value") as caught:
+        torch.nn.BatchNorm2d(4)(torch.zeros(1, 4, 1, 1))
+    return caught.value
+
+
+def test_a_batch_of_one_image_ends_in_one_line_that_says_what_to_do() -> None:
+    ending = ending_of(left_over())
+    assert ending.text.startswith("a batch of one image is left over")
+    assert "choose another batch size" in ending.text
+    assert not ending.trace
+    assert ending.reusable
+
+
+def test_another_wrong_value_keeps_its_traceback() -> None:
+    try:
+        raise ValueError("more than 1 value")
+    except ValueError as error:
+        known, ending = batch_problem(error), ending_of(error)
+    assert known is None
+    assert ending.text == "ValueError: more than 1 value"
+    assert "Traceback" in ending.trace
+
+
+def test_it_is_an_error_of_the_users() -> None:
+    assert isinstance(batch_problem(left_over()), UserError)
