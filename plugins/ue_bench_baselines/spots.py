@@ -63,7 +63,7 @@ class Spots(Protector):
     plain training and ``at``, 17.0 % under JPEG 10, 32.3 % under cutmix, the most of its columns. Orthogonal projection
     undoes it (60.9 %, clean 66.4 %), whoever knows the method does (``spot-removal``), and so does the red channel
     alone, save with ``color=gray``. Spots that grow with the image are found late by a network that does not: on ten
-    classes at 64 px 39.6 % (clean 69.0 %), with half of ``sigma`` and ``period`` 11.6 %; at 224 px 56.0 % of 58.2 %.
+    classes at 64 px 39.6 % (clean 69.0 %), with half of ``sigma`` and ``period`` 11.6 %; at 224 px 56.0 % (58.2 %).
     """
 
     name: ClassVar[str] = "spots"
