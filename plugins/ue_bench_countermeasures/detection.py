@@ -39,12 +39,14 @@ def detected(
     ``network`` is ``linear`` or ``mlp`` with ``width`` hidden units, which sees random crops and mirror images. SGD at
     0.01 with momentum 0.9 and decay 5e-4, a tenth after 75 and 90 % of ``epochs``, after 30, 60 and 80 % at a hundred
     classes and more. Deviations from the authors' code: as many outputs as classes, where theirs has ten, and images
-    of any size. Raises UserError when there are too few images.
+    of any size. Raises UserError when there are too few images, or one class.
     """
     order = np.random.default_rng(derive(seed, "held out")).permutation(len(data))
     held, rest = np.sort(order[: len(data) // HELD_OUT]), np.sort(order[len(data) // HELD_OUT :])
     if not len(held):
         raise UserError(f"{len(data)} images are too few to hold a fifth out", "give more")
+    if len(np.unique(data.labels)) < 2:
+        raise UserError("all images are of one class, which any classifier tells", "give two classes or more")
     many = (0.3, 0.6, 0.8)
     recipe = PixelRecipe(
         epochs, 0 if network == "linear" else width, crop=0 if network == "linear" else CROP, seed=seed

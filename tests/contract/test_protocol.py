@@ -274,6 +274,7 @@ def test_sgd_is_the_default_and_adds_nothing_to_a_key() -> None:
         ({"epochs": 0}, "greater than or equal to 1"),
         ({"epochs": 1, "optimizer": "rmsprop"}, "'sgd', 'adam' or 'adamw'"),
         ({"epochs": 1, "optimizer": "adam", "nesterov": True}, "nesterov belongs to sgd, not to adam"),
+        ({"epochs": 1, "nesterov": True, "momentum": 0.0}, "nesterov needs a momentum above 0"),
         ({"epochs": 1, "schedule": "step"}, "'multistep', 'cosine', 'onecycle' or 'constant'"),
         ({"epochs": 1, "mean": (0.5, 0.5, 0.5)}, "give both mean and std, or neither"),
         ({"epochs": 1, "mean": (0, 0, 0), "std": (1, 1, 0)}, "std must be above 0"),

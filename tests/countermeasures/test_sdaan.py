@@ -150,6 +150,12 @@ class TestDetection:
         with pytest.raises(UserError, match="4 images are too few"):
             detected(patterned(4), "linear", 1, 1, 0, "cpu", tmp_path, silent)
 
+    def test_one_class(self, tmp_path: Path) -> None:
+        data = patterned(20)
+        one = ImageSet(data.images, np.zeros(20, dtype=np.int64), ("a",))
+        with pytest.raises(UserError, match="all images are of one class"):
+            detected(one, "linear", 1, 1, 0, "cpu", tmp_path, silent)
+
     def test_command(self, tmp_path: Path) -> None:
         given = [
             "-D",

@@ -62,6 +62,8 @@ class Protocol(BaseModel):
     def _nesterov_is_of_sgd(self) -> Protocol:
         if self.nesterov and self.optimizer != "sgd":
             raise ValueError(f"nesterov belongs to sgd, not to {self.optimizer}")
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum above 0")
         return self
 
     @model_validator(mode="after")
