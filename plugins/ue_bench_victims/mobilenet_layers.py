@@ -37,13 +37,22 @@ class InvertedResidual(nn.Module):
         return out if self.shortcut is None else out + self.shortcut(x)
 
 
-def mobilenetv2(num_classes: int) -> nn.Sequential:
-    """Build a stem of 32 channels, seven stages and 1,280 features."""
-    layers: list[nn.Module] = [conv_bn(3, 32)]
-    inputs = 32
-    for expansion, outputs, count, first in STAGES:
+def scaled(channels: int, multiplier: float) -> int:
+    """Multiply and round to a multiple of 8, 8 at least and never down by more than a tenth, as torchvision does."""
+    wanted = channels * multiplier
+    rounded = max(8, int(wanted + 4) // 8 * 8)
+    return rounded if rounded >= 0.9 * wanted else rounded + 8
+
+
+def mobilenetv2(num_classes: int, multiplier: float = 1.0) -> nn.Sequential:
+    """Build a stem of 32 channels, seven stages and 1,280 features, all but the last times ``multiplier``."""
+    inputs = scaled(32, multiplier)
+    features = scaled(1280, max(1.0, multiplier))
+    layers: list[nn.Module] = [conv_bn(3, inputs)]
+    for expansion, channels, count, first in STAGES:
+        outputs = scaled(channels, multiplier)
         for index in range(count):
             layers.append(InvertedResidual(inputs, outputs, expansion, first if index == 0 else 1))
             inputs = outputs
-    layers.append(conv_bn(inputs, 1280, 1))
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1280, num_classes))
+    layers.append(conv_bn(inputs, features, 1))
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(features, num_classes))

@@ -56,6 +56,7 @@ class Pretrained(Stemmed):
     """
 
     least: ClassVar[tuple[int, int]] = (1, 1)  # pixels a side, with the layers for small images and the others
+    breadth: ClassVar[str]  # the parameter that makes the network narrower than the one whose weights there are
 
     pretrained: bool = Field(False, description="start from torchvision's ImageNet weights; takes the ImageNet stem")
     weights: InputPath | None = Field(None, description="start from this state dict of torchvision's network instead")
@@ -66,6 +67,9 @@ class Pretrained(Stemmed):
             raise ValueError("give pretrained or weights, not both")
         if self.fine_tuned and self.stem == "cifar":
             raise ValueError("pretrained weights belong to the ImageNet stem")
+        whole = type(self).model_fields[self.breadth].default
+        if self.fine_tuned and getattr(self, self.breadth) != whole:
+            raise ValueError(f"pretrained weights belong to {self.breadth}={whole}")
         return self
 
     @property

@@ -21,15 +21,18 @@ PAPER = "He et al., Deep Residual Learning for Image Recognition, CVPR 2016"
 
 
 class _ResNet(Pretrained):
-    """A residual network of the ImageNet family: four stages of widths 64, 128, 256 and 512."""
+    """A residual network of the ImageNet family: four stages of widths 64, 128, 256 and 512, or ``width`` and so on."""
 
     paper: ClassVar[str] = PAPER
+    breadth: ClassVar[str] = "width"
     depth: ClassVar[int]
+
+    width: int = Field(64, ge=4, le=512, description="channels of the first stage; 2x, 4x and 8x further on")
 
     def network(self, num_classes: int, small: bool) -> nn.Module:
         from .layers import resnet
 
-        return resnet(self.depth, num_classes, small_stem=small)
+        return resnet(self.depth, num_classes, small_stem=small, width=self.width)
 
 
 class ResNet18(_ResNet):
@@ -38,7 +41,7 @@ class ResNet18(_ResNet):
     ``stem=cifar`` is the 3x3 stride-1 first convolution without pooling that 32-px work uses (11.17 M parameters at
     10 classes); ``stem=imagenet`` the 7x7 stride-2 convolution with max-pooling. ``auto`` takes the CIFAR stem for
     images under 64 px on their shorter side. Weights start as PyTorch starts its layers, like the released codes of
-    the field, not as torchvision does.
+    the field, not as torchvision does. ``width`` is 64 in the paper; ``width=16`` is for CPUs.
 
     ``pretrained`` fine-tunes torchvision's ImageNet weights, and ``weights`` those of a file: all layers are trained,
     at a peak rate of 0.01 (own choice, a tenth of the field's), on pixels normalised as torchvision's are; the

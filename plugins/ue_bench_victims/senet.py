@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from pydantic import Field
+
 from .stem import Stemmed
 
 if TYPE_CHECKING:
@@ -23,7 +25,9 @@ class SENet18(Stemmed):
     name: ClassVar[str] = "senet18"
     paper: ClassVar[str] = "Hu et al., Squeeze-and-Excitation Networks, CVPR 2018"
 
+    width: int = Field(64, ge=16, le=512, description="channels of the first stage; 2x, 4x and 8x further on")
+
     def build(self, num_classes: int, image_size: tuple[int, int]) -> nn.Module:
         from .senet_layers import senet18
 
-        return senet18(num_classes, small_stem=self.small(image_size))
+        return senet18(num_classes, small_stem=self.small(image_size), width=self.width)

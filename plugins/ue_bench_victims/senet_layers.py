@@ -46,11 +46,12 @@ class PreActivationBlock(nn.Module):
         return out
 
 
-def senet18(num_classes: int, small_stem: bool) -> nn.Sequential:
-    """Build stem, four stages of two blocks, global average pooling and a linear layer."""
+def senet18(num_classes: int, small_stem: bool, width: int = 64) -> nn.Sequential:
+    """Build stem, four stages of two blocks, ``width`` channels in the first, global pooling and a linear layer."""
     blocks: list[nn.Module] = []
-    inputs = 64
-    for outputs, stride in [(64, 1), (128, 2), (256, 2), (512, 2)]:
+    inputs = width
+    for outputs, stride in [(width, 1), (2 * width, 2), (4 * width, 2), (8 * width, 2)]:
         blocks += [PreActivationBlock(inputs, outputs, stride), PreActivationBlock(outputs, outputs, 1)]
         inputs = outputs
-    return nn.Sequential(stem(small_stem), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, num_classes)]
+    return nn.Sequential(stem(small_stem, width), *blocks, *head)
