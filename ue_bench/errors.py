@@ -71,7 +71,7 @@ def disk_problem(error: OSError) -> StorageProblem | None:
 # What a path of the user's is that cannot be what it was given for.
 NO_PLACE = frozenset(
     {errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP}
-    | {errno.ENAMETOOLONG}
+    | {errno.ENAMETOOLONG, errno.ENOENT}
 )
 
 

@@ -88,7 +88,7 @@ class TestBoards:
             (("seeds = [0, 1]\nsed = 1",), "mine.toml: no key is called 'sed'", "did you mean seeds?"),
             (("name = 'x'",), "mine.toml: no key is called 'name'", ""),
             (('victims = ["resnet9[width=4]"]', ""), "mine.toml: victims is missing", "victims: list of strings"),
-            (('["lsp"]', "'lsp'"), "mine.toml: protectors: Input should be a valid tuple", "list of strings"),
+            (('["lsp"]', "'lsp'"), "mine.toml: protectors: Input should be a valid array", "list of strings"),
             (('["lsp"]', "[]"), "mine.toml: protectors: Tuple should have at least 1 item", "list of strings"),
             (("seeds = [0, -1]",), "mine.toml: seeds.1: Input should be greater than or equal to 0", "seeds of every"),
             (("seeds = [0, 1, 0]",), "mine.toml: seeds: seed 0 is there twice", "seeds of every cell"),
@@ -97,6 +97,19 @@ class TestBoards:
             (('"demo[', '"demmo['), "mine.toml: dataset: no dataset 'demmo'", "did you mean demo?"),
             (('plain = "gray,jpeg"',), "mine.toml: plain: 'gray,jpeg' is 2 countermeasures", "name one"),
             (("title = ",), "mine.toml is not TOML: ", "toml.io"),
+            (("title = ''",), "mine.toml: title: String should have at least 1", "heading"),
+            (("seeds = [true]",), "mine.toml: seeds.0: Input should be a valid integer", "list of integers 0.."),
+            (("seeds = ['1']",), "mine.toml: seeds.0: Input should be a valid integer", "list of integers 0.."),
+            (
+                ("clean = 'noise'\nreference = ['none']",),
+                "mine.toml: clean: noise is none of the board's rows",
+                "add it",
+            ),
+            (
+                ("plain = 'bdr'",),
+                "mine.toml: plain: bdr is none of the board's columns",
+                "add it to its countermeasures",
+            ),
         ],
     )
     def test_what_is_wrong_is_said_with_the_file_and_the_key(
@@ -135,6 +148,11 @@ class TestProtocols:
         at = PROTOCOL + "[overrides.at]\nepochs = 3"
         assert protocols.protocol(write("d/mine.toml", at)).name not in (first.name, second.name)
 
+    def test_a_field_that_an_override_alone_makes_use_of_may_stand_in_the_recipe(self) -> None:
+        text = PROTOCOL + "milestones = [0.5]\n[overrides.at]\nschedule = 'multistep'"
+        recipe = protocols.protocol(write("mine.toml", text))
+        assert recipe.under(["at"], {}).rate(5, 10) == pytest.approx(0.1 * recipe.learning_rate)
+
     def test_words_about_a_recipe_make_no_other_one(self) -> None:
         first = protocols.protocol(write("mine.toml", PROTOCOL))
         second = protocols.protocol(write("mine.toml", PROTOCOL + "summary = 'mine'"))
@@ -166,6 +184,30 @@ class TestProtocols:
             (('"cosine"', '"cosine"\n[overrides.at]\nepochs = 0'), "mine.toml: overrides.at: epochs: Input", "1.."),
             (('"cosine"', '"cosine"\n[overrides.att]\nepochs = 3'), "mine.toml: overrides.att: no counterm", "at"),
             (('"cosine"', '"cosine"\n[overrides.at]\nversion = 3'), "mine.toml: overrides.at: no key is", ""),
+            (("batch = 32", "batch = '32'"), "mine.toml: batch: Input should be a valid integer", "integer 1.."),
+            (("batch", "clip = true\nbatch"), "mine.toml: clip: Input should be a valid number", "number 0.."),
+            (("batch", "flip = 1\nbatch"), "mine.toml: flip: Input should be a valid boolean", ""),
+            (("batch", "mean = [0.5]\nbatch"), "mine.toml: mean", "list of 3 numbers"),
+            (('"cosine"', '"cosine"\n[overrides.at]\nbatch = "8"'), "mine.toml: overrides.at: batch: Input", "1.."),
+            (
+                ("batch", "milestones = [0.5]\nbatch"),
+                "mine.toml: milestones: does nothing with schedule = cos",
+                "leave it",
+            ),
+            (("batch", "factor = 0.1\nbatch"), "mine.toml: factor: does nothing with schedule = cosine", "leave it"),
+            (("batch", "warmup = 0.1\nbatch"), "mine.toml: warmup: does nothing with schedule = cosine", "leave it"),
+            (
+                ("batch", "pad = 2\ncrop = 'resized'\nbatch"),
+                "mine.toml: pad: does nothing with crop = resiz",
+                "leave it",
+            ),
+            (("cosine", "multistep"), "mine.toml: multistep needs milestones", ""),
+            (('"cosine"', '"constant"\nrate_changes = "epoch"'), "mine.toml: rate_changes: does nothing", "leave it"),
+            (
+                ('"cosine"', '"cosine"\n[overrides.at]\nwarmup = 0.1'),
+                "mine.toml: overrides.at: warmup: does not",
+                "leave",
+            ),
         ],
     )
     def test_what_is_wrong_is_said_with_the_file_and_the_key(

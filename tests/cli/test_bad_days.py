@@ -214,6 +214,9 @@ def test_files_where_folders_are_and_the_other_way_round(ue_bench: Command, comp
     Path("file").write_text("", encoding="utf-8")
     ran = ue_bench("results", "export", "out", "file/x.csv")
     assert (ran.code, "file" in users_error(ran)) == (3, True), ran.err
+    for name in ("x.csv", "x.sqlite", "x.parquet"):  # a folder in which nothing can be made
+        ran = ue_bench("results", "export", "out", f"/proc/{name}")
+        assert (ran.code, f"/proc/{name}" in users_error(ran)) == (3, True), ran.err
     Path("out/index.html").mkdir()
     for what in ("build", "check"):
         ran = ue_bench("leaderboard", what, "--board", str(board), "--out", "out")

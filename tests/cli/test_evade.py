@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,14 @@ class TestEvade:
         assert done.out.splitlines()[0].split()[2] != "train"  # the time of the classifier's passes
         assert done.out.splitlines()[-1].startswith("2 of 2 cells to compute, 5 stages")
         assert computed == []
+
+    def test_clean_images_are_those_of_the_board(self, ue_bench: Command) -> None:
+        text = (files("ue_bench.boards") / "demo.toml").read_text(encoding="utf-8")
+        Path("other.toml").write_text(f"clean = 'noise'\n{text}", encoding="utf-8")
+        planned = ue_bench("evade", "-P", "lsp", "-C", "vanilla", *SETTING, "--board", "./other.toml", "--dry-run")
+        assert planned.code == 0, planned.err
+        assert "/noise/vanilla/" in planned.out
+        assert "/none/vanilla/" not in planned.out
 
     def test_a_failure_is_told(self, ue_bench: Command, computed: list[str]) -> None:
         done = ue_bench("evade", "-P", "raeg[weights=stripes.npz]", "-C", "vanilla", *SETTING)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,16 @@ def test_networks_are_trained_once_for_all_figures(ue_bench: Command, computed: 
     assert again.code == 0
     assert (tmp_path / "again.svg").read_bytes() == (tmp_path / "tsne.svg").read_bytes()
     assert not (tmp_path / "ue-bench-results" / "demo" / "results").exists()
+
+    text = (files("ue_bench.boards") / "demo.toml").read_text(encoding="utf-8")
+    (tmp_path / "grey.toml").write_text(f"plain = 'gray'\n{text}", encoding="utf-8")
+    for name in ("tsne", "distances"):
+        more = ["--points", "40", "--perplexity", "5"] if name == "tsne" else []
+        drawn = ue_bench("figures", name, *CELLS, *more, "--board", "./grey.toml", "--out", f"grey-{name}.svg")
+        assert drawn.code == 0, drawn.err
+    assert len(computed) == 6  # under gray, whose networks are there: it is what that board calls plain
+    told = re.findall(r"(?:none|noise) under (\w+):", drawn.err)
+    assert told == ["gray", "gray"]
 
 
 def test_processed_images_are_those_of_the_countermeasure(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,19 @@ def test_curves_are_those_of_the_cells_that_are_named(ue_bench: Command, out: Pa
     assert "\nem\n" not in words
     every = ue_bench("figures", "curves", "--results", str(out), "--out", "all.pdf")
     assert "3 rows" in every.err  # lsp has none
+
+
+def test_curves_of_a_board_with_another_plain_column(ue_bench: Command, out: Path, tmp_path: Path) -> None:
+    text = (files("ue_bench.boards") / "demo.toml").read_text(encoding="utf-8")
+    (tmp_path / "grey.toml").write_text(f"plain = 'gray'\n{text}", encoding="utf-8")
+    grey = {r.key for r in ResultStore(out).results() if r.countermeasure == "gray"}
+    for key in grey:
+        curve = Curve(key=key, epoch=[1, 2], accuracy_test=[9, 9], accuracy_train=[9, 9], loss_train=[1, 1])
+        (out / "curves" / f"{key}.json").write_text(json_text(as_json(curve)), encoding="utf-8")
+    drawn = ue_bench("figures", "curves", "--board", "./grey.toml", "--results", str(out), "--out", "c.svg")
+    assert drawn.code == 0, drawn.err
+    words = texts(tmp_path / "c.svg").split("\n")
+    assert ("gray" in words, "vanilla" in words) == (True, False)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from ue_bench.contract.inputs import name_and_digest
 from ue_bench.contract.plugin import Countermeasure, Dataset, Protector, Victim
 from ue_bench.errors import UserError
 from ue_bench.grid import grid as grid_module
-from ue_bench.grid.cell import Cell, Data, cells
+from ue_bench.grid.cell import Cell, Data, cells, protected_images
 from ue_bench.grid.data import stored_dataset
 from ue_bench.grid.environment import RunEnvironment
 from ue_bench.grid.grid import Request
@@ -333,6 +333,13 @@ def test_more_digits_than_a_result_keeps_are_refused() -> None:
     protectors, countermeasures, victims = ([resolve(kind.kind, name)] for kind, name in kinds)
     with pytest.raises(UserError, match=r"more than six digits \(give 0.333333\)"):
         cells(demo, protectors, countermeasures, victims, protocol("smoke"), [0], 1 / 3, "fp32")
+    images = demo.info.train
+    with pytest.raises(UserError, match=rf"1e-05 of {images:,} images protects none") as caught:
+        cells(demo, protectors, countermeasures, victims, protocol("smoke"), [0], 1e-5, "fp32")
+    least = float(caught.value.hint.split()[1])
+    for fraction in (0.0, least, 1.0):  # none at all may be asked for
+        assert cells(demo, protectors, countermeasures, victims, protocol("smoke"), [0], fraction, "fp32")
+    assert protected_images(least, images) == 1
 
 
 # The boards of this repository

@@ -24,6 +24,7 @@ from .forging import (
     on_board,
     plain,
     reference,
+    set_in,
     text,
     without_reference,
 )
@@ -238,6 +239,57 @@ def test_a_plugin_that_is_not_here_needs_its_distribution_named(run: Run, tmp_pa
     code, out, err = run("validate", *on_board(path))
     assert (code, out) == (0, "")
     assert "1 new results" in err
+
+
+class TestABoardWhoseProtocolIsAFile:
+    @pytest.fixture
+    def mine(self, tmp_path: Path) -> tuple[str, Path]:
+        """A board of the images of the committed one with a protocol of its own, and a clean result for it."""
+        recipe = tmp_path / "mine.toml"
+        recipe.write_text("batch=64\nlearning_rate=0.2\nepochs=3\nschedule='cosine'\n[overrides.at]\nepochs=2")
+        (tmp_path / "b.toml").write_text(
+            "dataset='cifar10[limit_per_class=1000]'\nprotocol='mine.toml'\nvictims=['resnet9[blocks=1]']\n"
+            "protectors=['none','noise']\nreference=['none']\ncountermeasures=['vanilla']"
+        )
+        protocol = protocols.protocol(str(recipe))
+        fields = plain("none", "vanilla")
+        fields["cell"]["protocol"] = protocol_identity(protocol)
+        fields |= {"protocol": protocol.name, "protocol_version": 1, "key": digest(fields["cell"])}
+        fields["protocol_digest"] = protocols.content_digest(protocol)
+        fields["id"] = fields["id"].replace("/micro/", f"/{protocol.name}/")
+        fields["metrics"]["peak_epoch"] = 3.0
+        result = tmp_path / "r.json"
+        result.write_text(json.dumps(fields))
+        return str(tmp_path / "b.toml"), result
+
+    def test_its_results_are_valid(self, run: Run, mine: tuple[str, Path], tmp_path: Path) -> None:
+        board, result = mine
+        code, out, err = run("validate", "--board", board, "--out", tmp_path / "out", result)
+        assert (code, out) == (0, "")
+        assert "1 new results" in err
+
+    @pytest.mark.parametrize(
+        ("changes", "why"),
+        [
+            ({"cell.protocol.epochs": 4}, "is not that of protocol mine.toml#"),
+            ({"metrics.peak_epoch": 4.0}, "its peak is in epoch 4 of 3"),
+            ({"protocol_digest": "0" * 12}, "its protocol digest is 000000000000"),
+        ],
+    )
+    def test_they_are_held_to_it(
+        self, run: Run, mine: tuple[str, Path], tmp_path: Path, changes: dict[str, Any], why: str
+    ) -> None:
+        board, result = mine
+        fields = json.loads(result.read_text())
+        for where, value in changes.items():
+            set_in(fields, where, value)
+        result.write_text(json.dumps(fields | {"key": digest(fields["cell"])}))
+        code, out, _ = run("validate", "--board", board, "--out", tmp_path / "out", result)
+        assert code == 4
+        assert why in out
+
+    def test_another_board_does_not_know_it(self, run: Run, mine: tuple[str, Path]) -> None:
+        assert "there is no protocol mine.toml#" in refused(run, mine[1])
 
 
 ELSEWHERE = {"distributions": {"protector/mine": "mine-protector 1.0"}, "id": plain()["id"].replace(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,3 +76,12 @@ def _check(label: str, board: Board) -> None:
             registry().one(kind, selectors) if key in ONE else registry().resolve(kind, selectors)
     except UserError as error:
         raise ValidationError(f"{label}: {key}: {error.message}", error.hint) from None
+    _check_place(label, "clean", board.clean, "protector", (*board.reference, *board.protectors), "rows")
+    _check_place(label, "plain", board.plain, "countermeasure", board.countermeasures, "columns")
+
+
+def _check_place(label: str, key: str, text: str, kind: str, axis: Sequence[str], what: str) -> None:
+    """Raise ValidationError where the selector under ``key``, which all is compared with, is not on its axis."""
+    one = registry().one(kind, text).selector
+    if one not in {plugin.selector for plugin in registry().resolve(kind, axis)}:
+        raise ValidationError(f"{label}: {key}: {one} is none of the board's {what}", f"add it to its {kind}s")

@@ -102,12 +102,14 @@ def validated(model: type[T], file: DataFile, given: Mapping[str, Any]) -> T:
     """
     from pydantic import TypeAdapter
     from pydantic import ValidationError as PydanticError
+    from pydantic_core import to_json
 
     adapter = TypeAdapter(model)
     keys = {k: v for k, v in adapter.json_schema()["properties"].items() if k not in given}
     refuse_unknown(file.label, file.fields, keys)
     try:
-        return adapter.validate_python({**file.fields, **given})
+        # As JSON, where a list is a tuple, but neither true a number nor "8" one.
+        return adapter.validate_json(to_json({**file.fields, **given}, inf_nan_mode="constants"), strict=True)
     except PydanticError as error:
         raise problem(file.label, error, keys) from None
 

@@ -23,7 +23,9 @@ def describe_property(spec: dict[str, Any]) -> str:
     elif "const" in body:
         text = str(body["const"])
     elif body.get("type") == "array":
-        text = f"list of {describe_property(body.get('items', {}))}s"
+        each = body.get("prefixItems", [])
+        what, _, rest = describe_property(body.get("items") or next(iter(each), {})).partition(" ")
+        text = f"list of {f'{len(each)} ' if each else ''}{what}s {rest}".rstrip()
     elif body.get("format") in (None, "ratio"):
         text = body.get("type", "value")
     else:

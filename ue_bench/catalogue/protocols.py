@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +70,7 @@ def of_record(record: DataRecord) -> Protocol:
 
     file = data_files.read_record(record)
     recipe = data_files.validated(Protocol, file, {"name": record.name})
-    _check_overrides(file.label, recipe)
+    _check_overrides(file, recipe)
     return recipe
 
 
@@ -80,7 +81,7 @@ def _of_file(path: Path) -> Protocol:
     fields: dict[str, Any] = {"version": 1, "summary": "", "source": "", **file.fields}
     whole = data_files.DataFile(file.name, file.label, fields, file.folder)
     recipe = data_files.validated(Protocol, whole, {"name": path.name})
-    _check_overrides(file.label, recipe)
+    _check_overrides(file, recipe)
     known = [record.name for kind in ("countermeasure", "victim") for record in registry().of_kind(kind)]
     for name in recipe.overrides:
         if name not in known:
@@ -91,24 +92,37 @@ def _of_file(path: Path) -> Protocol:
     return recipe.model_copy(update={"name": f"{path.name}#{digest(content)[:8]}"})
 
 
-def _check_overrides(label: str, recipe: Protocol) -> None:
-    """Raise ValidationError for fields that differ under a countermeasure and cannot be so."""
+def _check_overrides(file: data_files.DataFile, recipe: Protocol) -> None:
+    """Raise ValidationError for fields that differ under a countermeasure and cannot be so, and for idle ones."""
     from pydantic import ValidationError as PydanticError
 
     from ..contract.protocol import PARAMETERS
 
     keys = {k: v for k, v in type(recipe).model_json_schema()["properties"].items() if k not in ABOUT}
+    recipes = [recipe]
     for name, fields in recipe.overrides.items():
-        where = f"{label}: overrides.{name}"
+        where = f"{file.label}: overrides.{name}"
         parameters = fields.get(PARAMETERS, {})
         data_files.refuse_unknown(where, fields, {**keys, PARAMETERS: ""})
         try:
-            recipe.under([name], {})
+            recipes.append(recipe.under([name], {}))
         except PydanticError as error:
             raise data_files.problem(where, error, keys) from None
+        _refuse_idle(where, fields, recipes[-1:])
         if not parameters:
             continue
         try:
             registry().create("countermeasure", name, parameters)
         except UserError as error:
             raise ValidationError(f"{where}.{PARAMETERS}: {error.message}", error.hint) from None
+    _refuse_idle(file.label, file.fields, recipes)
+
+
+def _refuse_idle(where: str, fields: Iterable[str], recipes: Sequence[Protocol]) -> None:
+    """Raise ValidationError for the first of ``fields`` that does nothing in any of ``recipes``."""
+    for name in fields:
+        reasons = [recipe.idle(name) for recipe in recipes]
+        if all(reasons):
+            raise ValidationError(
+                f"{where}: {name}: {reasons[0]}", "leave it out: it would only change the key of cells"
+            )

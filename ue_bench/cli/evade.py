@@ -53,6 +53,7 @@ def command(
     \b
     ue-bench evade -P 'raeg[weights=raeg.safetensors]' --board cifar10-micro -D cifar10
     """
+    from ..catalogue import boards
     from ..catalogue.registry import registry
     from ..errors import UserError
     from ..grid.evasion import EvasionCell
@@ -65,7 +66,7 @@ def command(
     if as_json and markdown:
         raise UserError("--json and --markdown exclude each other", "choose one")
     say("ue-bench: preparing")
-    board = resolved(protectors=("@clean", *protectors), reference=False, **options)
+    board = resolved(protectors=(boards.board(options["board_name"]).clean, *protectors), reference=False, **options)
     grid = board.with_cells([EvasionCell.of(cell, images, transfer) for cell in board.cells], EvadeStage)
     if dry_run:
         from .plan import show

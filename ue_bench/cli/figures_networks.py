@@ -59,16 +59,8 @@ NETWORK_OPTIONS = [
 ]
 
 
-def _countermeasures(text: str, *default: str) -> Callable[[F], F]:
-    return click.option(
-        "-C",
-        "--countermeasure",
-        "countermeasures",
-        multiple=True,
-        help=text,
-        default=default,
-        show_default=bool(default),
-    )
+def _countermeasures(text: str) -> Callable[[F], F]:
+    return click.option("-C", "--countermeasure", "countermeasures", multiple=True, help=text)
 
 
 def _out(*endings: str) -> Callable[[F], F]:
@@ -132,13 +124,17 @@ class Ready:
 def _resolved(images: int, **options: Any) -> Grid:
     """Return the cells that are asked for. Raises UserError where they have fewer training images than ``images``.
 
-    They are those of one victim: the only one, or any where ``options`` name none, since it is not looked into.
+    They are of the board's plain column where ``options`` name no other, and of one victim: the only one, or any where
+    ``options`` name none, since it is not looked into.
     """
+    from ..catalogue import boards
     from ..errors import UserError
     from ..grid.grid import Request, resolve
 
     matters, victim = "victim" in options, options.pop("victim", None)
     victims, board = [victim] if victim else (), options.pop("board_name")
+    if not options.get("countermeasures"):
+        options["countermeasures"] = (boards.board(board).plain,)
     request = Request(board=board, victims=victims, reference=not options["protectors"], **options)
     grid = resolve(request, loading(), leave_out)
     first = grid.cells[0].victim.selector
@@ -177,7 +173,7 @@ def _ready(grid: Grid, stages: Callable[[Cell], Sequence[Stage]], images: int, j
 
 @click.command("gradcam")
 @_network_options
-@_countermeasures("Selectors of what networks are trained under, a column each.", "@plain")
+@_countermeasures("Selectors of what networks are trained under, a column each; the board's plain one by default.")
 @click.option("--images", type=click.IntRange(1), default=3, show_default=True, help="Training images of a protector.")
 @_out(".png", ".svg")
 def gradcam(images: int, out: Path, jobs: int | None, **options: Any) -> int:
@@ -239,7 +235,7 @@ def tsne(points: int, perplexity: float, out: Path, jobs: int | None, **options:
     from ..leaderboard import embedding, plots
 
     check_output(out, *plots.FORMATS)
-    grid = _resolved(1, countermeasures=("@plain",), **options)
+    grid = _resolved(1, **options)
     count = min(points, grid.data.info.train)
     if count < 3 * perplexity:
         raise UserError(f"{count} points are too few for a perplexity of {perplexity:g}", "give a smaller --perplexity")
@@ -266,7 +262,7 @@ def tsne(points: int, perplexity: float, out: Path, jobs: int | None, **options:
 
 @click.command("distances")
 @_network_options
-@_countermeasures("Selectors of what networks are trained under, a colour each.", "@plain")
+@_countermeasures("Selectors of what networks are trained under, a colour each; the board's plain one by default.")
 @_out(".png", ".svg", ".pdf")
 def distances(out: Path, jobs: int | None, **options: Any) -> int:
     """Plot how alike the features of training images are, within classes and between them.

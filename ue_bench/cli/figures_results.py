@@ -76,8 +76,8 @@ def _panels(board_name: str, out: Path | None) -> tuple[ResultStore, list[Panel]
 @board_option
 @results_option
 @click.option("-P", "--protector", "protectors", multiple=True, help="Selectors of rows, a line each; all by default.")
-@click.option("-C", "--countermeasure", "countermeasures", multiple=True, default=("@plain",), show_default=True,
-              help="Selectors of columns, a panel each.")  # fmt: skip
+@click.option("-C", "--countermeasure", "countermeasures", multiple=True,
+              help="Selectors of columns, a panel each; the board's plain one by default.")  # fmt: skip
 @plot_option
 def curves(
     board_name: str, results: Path | None, protectors: tuple[str, ...], countermeasures: tuple[str, ...], out: Path
@@ -99,7 +99,7 @@ def curves(
     panel = main_panel(panels)
     assert panel is not None  # there are results
     rows = _chosen("protector", protectors, [row.protector for row in panel.rows])
-    columns = _chosen("countermeasure", countermeasures, [*panel.columns, *panel.extra])
+    columns = _chosen("countermeasure", countermeasures or (panel.board.plain,), [*panel.columns, *panel.extra])
     shown = {column: _lines(store, panel, rows, column) for column in columns}
     shown = {column: lines for column, lines in shown.items() if lines}
     names = {line.name for lines in shown.values() for line in lines}

@@ -22,7 +22,7 @@ class Board:
 
     name: Text = Field(description="on pages and of the results folder")
     argument: str = Field("", description="what names it on the command line; its name where nothing is given")
-    title: str = Field("", description="heading of its pages; the name where nothing is given")
+    title: Text = Field("", description="heading of its pages; the name where nothing is given")
     description: str = Field("", description="one line under the title, and in 'list boards'")
     dataset: Text = Field(description="selector of the images")
     protocol: Text = Field(description="name of the training recipe, or its file relative to that of the board")

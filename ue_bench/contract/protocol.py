@@ -6,11 +6,22 @@ import math
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import to_json
 
 PARAMETERS = "parameters"  # in overrides: of the countermeasure, not of the recipe
 Color = tuple[float, float, float]
 # Values for one optimizer mean nothing to another.
 OF_THE_OPTIMIZER = {"optimizer", "learning_rate", "momentum", "nesterov", "weight_decay"}
+
+
+# Field -> the field that it depends on, and the values of that under which it does something.
+DEPENDENT: dict[str, tuple[str, tuple[str, ...]]] = {
+    "milestones": ("schedule", ("multistep",)),
+    "factor": ("schedule", ("multistep",)),
+    "warmup": ("schedule", ("onecycle",)),
+    "rate_changes": ("schedule", ("multistep", "cosine", "onecycle")),
+    "pad": ("crop", ("pad",)),
+}
 
 
 class Protocol(BaseModel):
@@ -67,6 +78,12 @@ class Protocol(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _multistep_has_steps(self) -> Protocol:
+        if self.schedule == "multistep" and not self.milestones:
+            raise ValueError("multistep needs milestones; a rate that stays is schedule = constant")
+        return self
+
+    @model_validator(mode="after")
     def _one_normalization(self) -> Protocol:
         if (self.mean is None) != (self.std is None):
             raise ValueError("give both mean and std, or neither")
@@ -75,6 +92,14 @@ class Protocol(BaseModel):
         if self.std is not None and min(self.std) <= 0:
             raise ValueError("std must be above 0")
         return self
+
+    def idle(self, field: str) -> str:
+        """Return why ``field`` does nothing in this recipe; the empty string where it does something."""
+        if field not in DEPENDENT:
+            return ""
+        other, values = DEPENDENT[field]
+        value = getattr(self, other)
+        return "" if value in values else f"does nothing with {other} = {value}, only with {' or '.join(values)}"
 
     def under(self, countermeasures: list[str], optimizer: dict[str, Any], victim: str = "") -> Protocol:
         """Return this recipe under an architecture's ``optimizer`` fields and named countermeasures.
@@ -97,7 +122,11 @@ class Protocol(BaseModel):
             changed = {"steps": None, "epochs": None} | changed
         if changed.get("optimizer", self.optimizer) != self.optimizer:
             changed = {k: Protocol.model_fields[k].default for k in ("momentum", "nesterov")} | changed
-        return Protocol(**{**self.model_dump(), **changed}) if changed else self
+        if not changed:
+            return self
+        # As text, where a list is a tuple, but neither true a number nor "8" one.
+        merged = to_json({**self.model_dump(), **changed}, inf_nan_mode="constants")
+        return Protocol.model_validate_json(merged, strict=True)
 
     def images(self, available: int) -> int:
         """Return how many of ``available`` training images are trained on."""

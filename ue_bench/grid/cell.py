@@ -31,6 +31,11 @@ def protocol_identity(recipe: Protocol) -> dict[str, Any]:
     return recipe.model_dump(mode="json", exclude={"summary", "source", "overrides"}, exclude_defaults=True)
 
 
+def protected_images(fraction: float, images: int) -> int:
+    """Return how many of ``images`` a share of them is: the floor, also where 0.29 * 100 is 28.999..."""
+    return int(fraction * images + 1e-9)
+
+
 def epochs(recipe: Protocol, images: int) -> float:
     """Return the passes of ``recipe`` over a training set of so many images."""
     return recipe.passes(images)
@@ -220,10 +225,16 @@ def cells(
 
     Raises UserError when a countermeasure needs more clean images than there are, or asks a protector that answers no
     queries, or acts in a training that a victim does not have; or when ``fraction`` has more digits than a result
-    keeps, which would name another cell.
+    keeps, which would name another cell, or is above 0 and protects no image.
     """
     if fraction != float(kept := f"{fraction:.6g}"):
         raise UserError(f"the fraction {fraction!r} has more than six digits", f"give {kept}")
+    images = data.info.train
+    if fraction > 0 and not protected_images(fraction, images):
+        raise UserError(
+            f"a fraction of {fraction:g} of {images:,} images protects none",
+            f"give {math.ceil(1e6 / images) / 1e6:g} or more",
+        )
     rows, columns, networks = list(protectors), list(countermeasures), list(victims)
     for countermeasure in columns:
         applied = with_parameters(countermeasure, protocol.overrides)

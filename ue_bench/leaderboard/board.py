@@ -14,6 +14,7 @@ from ..catalogue.selectors import parse
 from ..contract.board import Board
 from ..contract.combination import parts
 from ..contract.plugin import Countermeasure
+from ..contract.protocol import Protocol
 from ..errors import UserError
 from ..grid.cell import ENGINE_REVISION
 
@@ -48,6 +49,7 @@ class BoardInfo:
     victims: tuple[str, ...] = ()
     protocol: str = ""
     seeds: tuple[int, ...] = (0,)
+    recipe: Protocol | None = None  # what ``protocol`` names; None: not known
     protocol_versions: Mapping[str, int] = field(default_factory=dict)  # those that this version of ue-bench has
     engine_revision: int | None = None  # that of this version of ue-bench; None: not compared
     revision: Callable[[str, str], int | None] | None = None  # kind, name -> revision of the plugin that is here
@@ -79,6 +81,7 @@ def board_info(board: Board) -> BoardInfo:
         dataset=_dataset(board),
         victims=selectors("victim", board.victims),
         protocol=recipe.name,
+        recipe=recipe,
         seeds=board.seeds,
         protocol_versions=_versions() | {recipe.name: recipe.version},
         engine_revision=ENGINE_REVISION,

@@ -47,11 +47,14 @@ def printable(text: str) -> str:
     return shown if len(shown) <= LONGEST else f"{shown[:LONGEST]}..."
 
 
-def implausible(result: Result, now: datetime) -> Iterator[str]:
-    """Yield what cannot be true of a result, worst first."""
+def implausible(result: Result, now: datetime, of_board: Protocol | None = None) -> Iterator[str]:
+    """Yield what cannot be true of a result, worst first.
+
+    ``of_board`` is the protocol of the board it is for, which may be a file: of others only those that are registered.
+    """
     yield from _texts(result)
     yield from _date(result, now)
-    yield from _cell(result)
+    yield from _cell(result, of_board)
     yield from _numbers(result)
 
 
@@ -114,7 +117,7 @@ def _date(result: Result, now: datetime) -> Iterator[str]:
         yield f"it is dated before ue-bench was written: {result.finished}"
 
 
-def _cell(result: Result) -> Iterator[str]:
+def _cell(result: Result, of_board: Protocol | None) -> Iterator[str]:
     cell = result.cell or {}
     if set(cell) != set(AXES):
         odd = sorted(set(cell) ^ set(AXES))
@@ -140,7 +143,7 @@ def _cell(result: Result) -> Iterator[str]:
             if problem:
                 yield problem
                 return
-    recipe = _recipe(result.protocol)
+    recipe = _recipe(result.protocol, of_board)
     if recipe is None:
         yield f"there is no protocol {printable(result.protocol)}"
         return
@@ -151,8 +154,10 @@ def _cell(result: Result) -> Iterator[str]:
     yield from _identities(result, recipe)
 
 
-def _recipe(name: str) -> Protocol | None:
-    """Return a registered protocol; no file is opened that a result names."""
+def _recipe(name: str, of_board: Protocol | None) -> Protocol | None:
+    """Return the protocol of the board or a registered one; no file is opened that a result names."""
+    if of_board is not None and name == of_board.name:
+        return of_board
     return protocols.protocol(name) if name in protocols.names() else None
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from pydantic import ValidationError as PydanticError
 
+from ..contract.protocol import Protocol
 from ..store.records import reason
 from ..store.schema import LARGEST, SCHEMA, Result
 from .board import BoardInfo
@@ -53,7 +54,7 @@ def validate(paths: Iterable[Path], board: BoardInfo, there: Sequence[Result], n
     for path in _files(paths):
         try:
             read[path] = result = _read(path)
-            _check_alone(result, now)
+            _check_alone(result, now, board.recipe)
         except _Refused as problem:
             read.pop(path, None)
             refused.append(f"{printable(str(path))}: {problem}")
@@ -151,8 +152,8 @@ def _real(text: str) -> float:
     return value
 
 
-def _check_alone(result: Result, now: datetime) -> None:
-    problem = next(implausible(result, now), None)
+def _check_alone(result: Result, now: datetime, of_board: Protocol | None) -> None:
+    problem = next(implausible(result, now, of_board), None)
     if problem:
         raise _Refused(problem)
 

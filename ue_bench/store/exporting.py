@@ -41,6 +41,7 @@ def export(out: Path, file: Path, form: str, table: str = "results") -> int:
         raise UserError(f"{out} holds no results", "name a folder that 'ue-bench run' filled")
     frames = {name: _frame(TABLES[name], records[name]()) for name in (TABLES if form == "sqlite" else [table])}
     with replacing(file.absolute()) as temporary:
+        temporary.touch()  # where that fails, the error names the file; those of pandas and its engines do not
         WRITERS[form](frames, temporary)
     return sum(len(frame) for frame in frames.values())
 
@@ -109,7 +110,6 @@ def _harmless(text: str) -> str:
 
 
 def _write_sqlite(frames: Mapping[str, pandas.DataFrame], path: Path) -> None:
-    path.touch()
     with closing(sqlite3.connect(path)) as database:
         for name, frame in frames.items():
             frame.to_sql(name, database, index=False)

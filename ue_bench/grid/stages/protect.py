@@ -18,7 +18,7 @@ from ...store import perturbation
 from ...store.artifacts import ArtifactStore, load_images
 from ...store.artifacts import save_images as save
 from ...store.schema import json_text
-from ..cell import Cell, Data
+from ..cell import Cell, Data, protected_images
 from ..data import stored_split
 from ..shared import Shared, digest_spelled, spell
 from .base import ArtifactStage, StageCost, Work
@@ -102,7 +102,7 @@ class ProtectStage(ArtifactStage):
         clean = stored_split(store, self.data, "train")
         order = np.random.default_rng(derive(self.seed, "fraction")).permutation(len(clean))
         keep = np.zeros(len(clean), dtype=bool)
-        keep[order[: int(fraction * len(clean) + 1e-9)]] = True  # the floor, also where 0.29 * 100 is 28.999...
+        keep[order[: protected_images(fraction, len(clean))]] = True
 
         def mix(images: np.ndarray[Any, Any], where: slice) -> np.ndarray[Any, Any]:
             return np.where(keep[where, None, None, None], protected.images[where], images)
