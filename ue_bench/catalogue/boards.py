@@ -82,6 +82,8 @@ def _check(label: str, board: Board) -> None:
 
 def _check_place(label: str, key: str, text: str, kind: str, axis: Sequence[str], what: str) -> None:
     """Raise ValidationError where the selector under ``key``, which all is compared with, is not on its axis."""
-    one = registry().one(kind, text).selector
-    if one not in {plugin.selector for plugin in registry().resolve(kind, axis)}:
-        raise ValidationError(f"{label}: {key}: {one} is none of the board's {what}", f"add it to its {kind}s")
+    one = registry().one(kind, text)
+    # Only of those of its name: to tell the selector of another one may need a file that is not here yet.
+    alike = (plugin.selector for plugin in registry().resolve(kind, axis) if plugin.name == one.name)
+    if one.selector not in alike:
+        raise ValidationError(f"{label}: {key}: {one.selector} is none of the board's {what}", f"add it to its {kind}s")
