@@ -40,6 +40,7 @@ def run(
     protocol: str | Path | None = None,
     seeds: int | Sequence[int] | None = None,
     fraction: float = 1.0,
+    reference: bool = True,
     precision: Literal["auto", "bf16", "fp32"] = "auto",
     devices: str = "auto",
     jobs: int | None = None,
@@ -52,9 +53,9 @@ def run(
     """Fill the grid of protectors and countermeasures and return its results, as ``ue-bench run`` does.
 
     Selectors are written as on the command line, such as ``"deephiding,lsp"`` or ``["jpeg[quality=10]", "gray"]``;
-    what is left out is the board's. Its reference rows are always part of it. What exists in ``out``, by default
-    ``ue-bench-results/BOARD``, is not computed again. What a glob or a tag stands for and cannot be had here, such as
-    weights that a hub has, is left out with a warning.
+    what is left out is the board's. Its reference rows are part of it unless ``reference`` is false. What exists in
+    ``out``, by default ``ue-bench-results/BOARD``, is not computed again. What a glob or a tag stands for and cannot be
+    had here, such as weights that a hub has, is left out with a warning.
 
     A cell that fails stops no other: see ``failures`` and ``missing`` of the results. Workers are processes of their
     own that never import the calling script, so that it needs no main guard; plugins must therefore be installed, not
@@ -74,6 +75,7 @@ def run(
         protocol=None if protocol is None else str(protocol),
         seeds=[seeds] if isinstance(seeds, SupportsIndex) else seeds,
         fraction=fraction,
+        reference=reference,
         precision=precision,
         devices=devices,
         threads=threads,

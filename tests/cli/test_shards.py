@@ -75,6 +75,20 @@ def test_one_stage_computes_what_it_needs(ue_bench: Command, computed: list[str]
     assert len(computed) == 2
 
 
+def test_reference_rows_can_be_left_out(ue_bench: Command, computed: list[str], tmp_path: Path) -> None:
+    bare = [*GRID[:6], "-P", "noise", "-C", "vanilla", "--devices", "cpu", "--no-reference", "--out", "out"]
+    rows = lines(ue_bench("plan", "--format", "jsonl", *bare).out)
+    assert [row["kind"] for row in rows] == ["protected", "result"]
+    assert not any("/none" in row["label"] for row in rows)
+    for row in rows:  # the flag has no value behind it
+        assert ue_bench(*shlex.split(row["command"])[1:]).code == 0
+    assert computed == [row["label"] for row in rows]
+    assert len(ue_bench("run", "--json", *bare).json) == 1
+    [state] = ue_bench("status", "--json", *bare).json
+    assert state["state"] == "done"
+    assert len(computed) == 2
+
+
 def test_a_key_of_another_plan_is_refused(ue_bench: Command) -> None:
     found = ue_bench("run-stage", "0" * 32, "--out", "out", *GRID)
     assert found.code == 2

@@ -74,6 +74,14 @@ TABLE_OPTIONS = [
         multiple=True,
         help="Selectors of countermeasures; 'all' is the board's.",
     ),
+    click.option(
+        "--no-reference",
+        "reference",
+        flag_value=False,
+        default=True,
+        type=bool,
+        help="Without the board's reference rows.",
+    ),
 ]
 SETTING_OPTIONS = [
     click.option("-V", "--victim", "victims", multiple=True, help="Selectors of victims; the board's by default."),
@@ -269,6 +277,9 @@ def given_grid_options(precision: str) -> list[str]:
             continue
         given = context.params[option.name]
         flag = max(option.opts, key=len)
+        if isinstance(option, click.Option) and option.is_flag:
+            words.append(flag)
+            continue
         words += [word for value in (given if option.multiple else [given]) for word in (flag, str(value))]
     return [*words, "--precision", precision]
 

@@ -46,8 +46,8 @@ def command(
 ) -> int:
     """Fill the grid of protectors and countermeasures and print the table.
 
-    The board's reference rows, such as clean images, are always part of it. What exists is not computed again. Any
-    number of these commands may work on one folder, on any machines that share it.
+    The board's reference rows, such as clean images, are part of it without --no-reference. What exists is not computed
+    again. Any number of these commands may work on one folder, on any machines that share it.
     """
     if dry_run:
         from .plan import show, show_separation
