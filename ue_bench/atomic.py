@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .checksums import log, moved, seal, sync
-from .errors import EnvironmentProblem, UserError
+from .errors import EnvironmentProblem, Unwritable, UserError
 from .leases import NO_LINKS
 from .temporaries import temporary_file, temporary_folder
 
@@ -33,20 +33,36 @@ def replacing(path: Path) -> Iterator[Path]:
     what it leads to is replaced.
     """
     path = path.resolve() if path.is_symlink() else path
-    path.parent.mkdir(parents=True, exist_ok=True)
     # Not tempfile: its files are for their owner only. No ending: whoever looks for *.json must not find half of one.
     temporary = temporary_file(path.parent)
+    with _told_apart(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            sync(temporary)
+            temporary.replace(path)
+            sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _told_apart(path: Path) -> Iterator[None]:
+    """Give errors of temporary names beside ``path`` its name, which the user knows, and raise Unwritable for some.
+
+    What else is wrong within the block, such as with a file that is read there, passes as it is.
+    """
     try:
-        yield temporary
-        sync(temporary)
-        temporary.replace(path)
-        sync(path.parent)
+        yield
     except OSError as error:
-        if error.filename == str(temporary) and error.filename2 is None:
-            error.filename = str(path)  # the name that the user knows
+        where = None if error.filename is None else Path(os.fsdecode(error.filename))
+        if where is None or not (where.is_relative_to(path.parent) or path.parent.is_relative_to(where)):
+            raise
+        if isinstance(error, PermissionError):
+            raise Unwritable(error.errno, error.strerror, str(path)) from error
+        if error.filename2 is None:
+            error.filename = str(path)
         raise
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -60,23 +76,24 @@ def write_once(path: Path, content: str | bytes) -> bool:
 
     Of several processes that write the same file one succeeds.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_file(path.parent)
-    try:
-        _write(temporary, content)
+    with _told_apart(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            os.link(temporary, path)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if error.errno not in NO_LINKS:
-                raise
-            if path.exists():
+            _write(temporary, content)
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
                 return False
-            temporary.replace(path)
-        sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+            except OSError as error:
+                if error.errno not in NO_LINKS:
+                    raise
+                if path.exists():
+                    return False
+                temporary.replace(path)
+            sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
     return True
 
 
@@ -94,19 +111,20 @@ def publish(target: Path, make: Callable[[Path], None], before: Callable[[], Non
     Its files are read-only; ``checksums.whole`` tells later whether they still are what ``make`` wrote. ``before`` is
     called when everything is ready: what it raises prevents the renaming.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with temporary_folder(target.parent) as temporary:
-        make(temporary)
-        seal(temporary)
-        before()
-        try:
-            temporary.rename(target)
-        except OSError:
-            if not target.exists():  # else another process was first, with the same content
-                raise
-        else:
-            moved(temporary, target)
-            sync(target.parent)
+    with _told_apart(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(target.parent) as temporary:
+            make(temporary)
+            seal(temporary)
+            before()
+            try:
+                temporary.rename(target)
+            except OSError:
+                if not target.exists():  # else another process was first, with the same content
+                    raise
+            else:
+                moved(temporary, target)
+                sync(target.parent)
 
 
 def save_checkpoint(path: Path, state: Any) -> None:

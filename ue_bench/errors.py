@@ -61,8 +61,9 @@ NO_DISK = frozenset(
 
 
 def disk_problem(error: OSError) -> StorageProblem | None:
-    """Return ``error`` in one line where the disk is what is wrong: full, gone, or not to be written any more."""
-    if error.errno not in NO_DISK or isinstance(error, (ConnectionError, BlockingIOError)):
+    """Return ``error`` in one line where the disk is what is wrong: full, gone, or not to be written."""
+    wrong = error.errno in NO_DISK or isinstance(error, Unwritable)
+    if not wrong or isinstance(error, (ConnectionError, BlockingIOError)):
         return None
     where = f" ({error.filename})" if error.filename else ""
     return StorageProblem(f"{error.strerror}{where}", "make room or choose other folders; the same command continues")
@@ -73,6 +74,10 @@ NO_PLACE = frozenset(
     {errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP}
     | {errno.ENAMETOOLONG, errno.ENOENT}
 )
+
+
+class Unwritable(PermissionError):
+    """A folder of results or of the cache that nobody here may write to: no fault of what was computed for it."""
 
 
 def place_problem(error: OSError) -> EnvironmentProblem | None:

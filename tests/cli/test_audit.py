@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -85,3 +86,41 @@ def test_errors_are_one_line_with_a_hint(
     first, hint = found.err.splitlines()
     assert reason in first
     assert hint.startswith("  hint: ")
+
+
+def test_two_forms_of_one_letter_are_two_files(ue_bench: Command, tmp_path: Path) -> None:
+    names = unicodedata.normalize("NFC", "é.png"), unicodedata.normalize("NFD", "é.png")
+    for number, name in enumerate(names):
+        image = np.clip(random_image(seed=number), 0, 240)
+        write(tmp_path / "photos" / "a" / name, image)
+        write(tmp_path / "out" / "a" / name, image + 5)
+        write(tmp_path / "photos" / "b" / f"{number}.png", random_image(seed=9 + number))
+        write(tmp_path / "out" / "b" / f"{number}.png", random_image(seed=9 + number))
+    if len(list((tmp_path / "out" / "a").iterdir())) < 2:
+        pytest.skip("this file system has one form of a letter")
+    found = ue_bench("audit", "photos", "out", "--json")
+    assert (found.code, found.json["images"], found.json["measured"]["linf_max"]) == (0, 4, 5)
+
+
+def test_another_form_of_a_letter_still_finds_its_file(ue_bench: Command, tmp_path: Path) -> None:
+    for number in range(2):
+        image = np.clip(random_image(seed=number), 0, 240)
+        write(tmp_path / "photos" / "a" / unicodedata.normalize("NFC", f"é{number}.png"), image)
+        write(tmp_path / "out" / "a" / unicodedata.normalize("NFD", f"é{number}.png"), image + 5)
+    assert ue_bench("audit", "photos", "out", "--budget", "linf 5/255").code == 0
+
+
+def test_a_file_of_labels_by_another_name_is_compared(ue_bench: Command, tmp_path: Path) -> None:
+    for number in range(4):
+        image = np.clip(random_image(seed=number), 0, 240)
+        write(tmp_path / "photos" / f"{number}.png", image)
+        write(tmp_path / "out" / f"{number}.png", image + 5)
+    text = "0.png,a\n1.png,a\n2.png,b\n3.png,b\n"
+    (tmp_path / "photos" / "kinds.csv").write_text(text, encoding="utf-8")
+    (tmp_path / "out" / "kinds.csv").write_text(text, encoding="utf-8")
+    same = ue_bench("audit", "photos", "out", "--labels", "photos/kinds.csv")
+    assert same.code == 0
+    (tmp_path / "out" / "kinds.csv").write_text(text.replace("3.png,b", "3.png,a"), encoding="utf-8")
+    swapped = ue_bench("audit", "photos", "out", "--labels", "photos/kinds.csv")
+    assert swapped.code == 4
+    assert "with another label: 3.png" in swapped.out

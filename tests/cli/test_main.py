@@ -90,6 +90,18 @@ def test_the_traceback_is_shown_on_request(monkeypatch: pytest.MonkeyPatch) -> N
         module.main()
 
 
+def test_a_plugin_that_ends_the_program_does_not_make_it_a_success(
+    ue_bench: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def over(name: str) -> None:
+        raise SystemExit(0)
+
+    monkeypatch.setattr("ue_bench.cli.show._find", over)
+    found = ue_bench("show", "jpeg")
+    assert found.code == 1
+    assert "a plugin ended the program, with code 0" in found.err
+
+
 def test_ctrl_c_exits_with_130(ue_bench: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(name: str) -> None:
         raise KeyboardInterrupt

@@ -325,3 +325,25 @@ def test_help_does_not_wait_for_torch() -> None:
     code = "import sys; from ue_bench.cli import protect, recover, audit; print('torch' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("protector", ["shuffled", "fussy"])
+def test_a_file_that_is_not_what_was_written_does_not_pass_for_protected(
+    ue_bench: Command, photos: Path, tmp_path: Path, protector: str
+) -> None:
+    command = (str(photos), "out", "--seed", "3")
+    assert protect(ue_bench, *command, protector=protector).code == 1
+    file = tmp_path / "out" / "cat" / "1.png"
+    written = file.read_bytes()
+    file.write_bytes((photos / "cat" / "1.png").read_bytes())
+    again = protect(ue_bench, *command, protector=protector)
+    assert again.code == 2
+    assert "1.png is not what was written there" in again.err
+    assert "remove it" in again.err
+    file.unlink()
+    assert protect(ue_bench, *command, protector=protector).code == 1  # some of the photos cannot be read
+    assert file.read_bytes() == written
+    file.write_bytes(b"junk")
+    assert protect(ue_bench, *command, "--force", protector=protector).code == 1
+    assert file.read_bytes() == written
+    assert protect(ue_bench, *command, protector=protector).code == 1

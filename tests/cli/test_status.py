@@ -198,3 +198,18 @@ def test_other_folders_are_refused(ue_bench: Command, tmp_path: Path) -> None:
         assert found.code == 2
         assert "holds no results" in found.err
     assert ue_bench("status", "--watch").code == 2
+
+
+def test_a_failure_of_a_cell_that_has_a_result_is_over(ue_bench: Command, out: Path) -> None:
+    [one, *_] = ResultStore(out).results()
+    fail(out, one.id, one.key)
+    found = ue_bench("status", "out", "--json").json
+    assert (found["done"], found["failed"], found["missing"], found["failures"]) == (4, 0, 0, [])
+
+
+def test_watching_ends_with_the_folder_and_not_with_the_cache(ue_bench: Command, out: Path, tmp_path: Path) -> None:
+    """Another board may fill its own folder for days from the same cache."""
+    lease(tmp_path / "cache", "d" * 32, "protect something/else/s0")
+    watched = ue_bench("status", "out", "--watch", "--interval", "1")
+    assert watched.code == 0
+    assert "4 done, 0 failed, 0 missing" in watched.out

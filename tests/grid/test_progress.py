@@ -270,3 +270,13 @@ def test_a_notebook_has_a_live_display_where_there_are_widgets(
 ) -> None:
     monkeypatch.setattr("ue_bench.grid.progress.find_spec", lambda name: widgets)
     assert Progress(Console(file=StringIO(), force_jupyter=True)).interactive is live
+
+
+def test_nothing_to_compute_is_not_called_done(capsys: pytest.CaptureFixture[str]) -> None:
+    """As with failures that are not tried again."""
+    for cells, missing in ((2, 0), (2, 1)):
+        Progress().begin([], cells, missing, [])
+    assert capsys.readouterr().err.splitlines() == [
+        "ue-bench: nothing to compute, all 2 cells have results",
+        "ue-bench: nothing to compute, 1 of 2 cells have results",
+    ]

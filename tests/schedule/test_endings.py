@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import errno
+
 import pytest
 import torch
 
-from ue_bench.errors import UserError, batch_problem
+from ue_bench.errors import Unwritable, UserError, batch_problem
 from ue_bench.schedule.endings import ending_of
 
 
@@ -34,3 +36,13 @@ def test_another_wrong_value_keeps_its_traceback() -> None:
 
 def test_it_is_an_error_of_the_users() -> None:
     assert isinstance(batch_problem(left_over()), UserError)
+
+
+def test_a_folder_that_is_not_to_be_written_is_no_failure_of_the_cell() -> None:
+    ours = ending_of(Unwritable(errno.EACCES, "Permission denied", "out/results/x.json"))
+    assert (ours.failure, ours.storage) == ("infrastructure", True)
+    try:
+        raise PermissionError(errno.EACCES, "Permission denied", "/somebody/weights.pt")
+    except PermissionError as error:
+        theirs = ending_of(error)
+    assert (theirs.failure, theirs.storage) == ("task", False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -17,12 +18,13 @@ from ue_bench.atomic import (
     kept_images,
     load_arrays,
     load_checkpoint,
+    publish,
     replacing,
     save_arrays,
     save_checkpoint,
 )
 from ue_bench.atomic import write_atomically as write
-from ue_bench.errors import UserError
+from ue_bench.errors import Unwritable, UserError, disk_problem
 
 STATE: dict[str, Any] = {"weights": torch.arange(5.0), "step": 3, "random": torch.get_rng_state()}
 
@@ -140,3 +142,26 @@ def test_a_writer_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
         half()
     assert (tmp_path / "x.png").read_text(encoding="utf-8") == "old"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("how", ["write", "publish", "mkdir"])
+def test_what_may_not_be_written_is_told_from_other_files(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(self: Path, *args: Any, **kwargs: Any) -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    path = tmp_path / "deep" / "x.json"
+    if how != "mkdir":
+        path.parent.mkdir()
+    monkeypatch.setattr(Path, {"write": "open", "publish": "mkdir", "mkdir": "mkdir"}[how], denied)
+    with pytest.raises(Unwritable) as caught:
+        write(path, "1") if how != "publish" else publish(path, lambda folder: None)
+    assert caught.value.filename == str(path)  # and not that of a temporary file
+    problem = disk_problem(caught.value)
+    assert problem is not None
+    assert str(problem).startswith(f"Permission denied ({path})")
+    monkeypatch.undo()
+    with pytest.raises(PermissionError) as caught_other, replacing(tmp_path / "y.json"):
+        raise PermissionError(errno.EACCES, "Permission denied", "/elsewhere/key")
+    assert not isinstance(caught_other.value, Unwritable)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -116,16 +118,32 @@ def test_files_are_listed_with_what_tells_that_they_changed(tmp_path: Path) -> N
     (tmp_path / "em" / "itself.json").symlink_to(tmp_path / "em" / "itself.json")
     (tmp_path / "linked").symlink_to(tmp_path / "em")
     (tmp_path / "em" / "round").symlink_to(tmp_path)
-    names = ["bad/of-the-plugin-bad.json", "em/deep/x.json", "em/itself.json", "em/jpeg.json"]
+    os.mkfifo(tmp_path / "em" / "pipe.json")
+    names = ["bad/of-the-plugin-bad.json", "em/deep/x.json", "em/gone.json", "em/itself.json", "em/jpeg.json"]
+    names.append("em/pipe.json")
     names += [name.replace("em/", "linked/") for name in names[1:]]
     assert list(json_files(tmp_path)) == names
     assert list(json_files(tmp_path, below=False)) == []
     assert json_files(tmp_path / "none") == json_files(file) == {}
     before = json_files(tmp_path)
-    assert before["em/itself.json"] is None
+    assert [before[f"em/{name}.json"] for name in ("itself", "gone", "pipe")] == [None] * 3
     os.utime(file, (1, 1))
     old, new = before["em/jpeg.json"], json_files(tmp_path)["em/jpeg.json"]
     assert old is not None
     assert new is not None
     assert new.modified == 10**9
     assert new.changed >= old.changed
+
+
+def test_a_folder_that_cannot_be_read_is_not_an_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path / "em" / "jpeg.json")
+    known = os.scandir
+
+    def scandir(folder: str | Path) -> Any:
+        if str(folder).endswith("em"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return known(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(PermissionError):
+        json_files(tmp_path)

@@ -151,3 +151,13 @@ def test_what_is_not_a_number_is_never_written(store: ResultStore) -> None:
         json_text({"a": [float("nan")]})
     with pytest.raises(ValueError, match="finite number"):
         result().metrics.model_validate(result().metrics.model_dump() | {"loss_train": float("inf")})
+
+
+def test_what_is_no_file_is_named_and_not_waited_for(store: ResultStore, caplog: pytest.LogCaptureFixture) -> None:
+    folder = store.out / "results" / "em"
+    folder.mkdir(parents=True)
+    os.mkfifo(folder / "pipe.json")
+    (folder / "annexed.json").symlink_to("nowhere")
+    assert store.results() == store.results() == []
+    said = sorted(record.getMessage() for record in caplog.records)
+    assert ["annexed.json" in said[0], "pipe.json" in said[1], len(said)] == [True, True, 2]

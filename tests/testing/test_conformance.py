@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from typing import ClassVar
 
@@ -103,6 +104,14 @@ def test_what_a_plugin_declares(ctx: Context, data: ImageSet) -> None:
     findings = check_plugin(Undocumented(), data, ctx)
     assert broken(findings) == {"declares docstring", "declares parameters", "declares revision"}
     assert found(findings, "declares", "parameters").text == "side has no description"
+
+
+def test_a_plugin_that_ends_the_program_is_one_that_fails(
+    ctx: Context, data: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Dotted, "protect", lambda self, data, ctx: sys.exit(0))
+    findings = check_plugin(Dotted(), data, ctx, seconds=None)
+    assert found(findings, "protect", "runs").text == "raises SystemExit: 0"
 
 
 def test_a_class_that_cannot_travel(ctx: Context, data: ImageSet) -> None:

@@ -116,6 +116,8 @@ def _check_overrides(file: data_files.DataFile, recipe: Protocol) -> None:
         except UserError as error:
             raise ValidationError(f"{where}.{PARAMETERS}: {error.message}", error.hint) from None
     _refuse_idle(file.label, file.fields, recipes)
+    if any(one.schedule == "multistep" and not one.milestones for one in recipes):  # surrogates of plugins may be so
+        raise ValidationError(f"{file.label}: multistep needs milestones", "a rate that stays is schedule = 'constant'")
 
 
 def _refuse_idle(where: str, fields: Iterable[str], recipes: Sequence[Protocol]) -> None:

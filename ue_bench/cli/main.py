@@ -107,6 +107,9 @@ def main() -> None:
     except UserError as error:
         _complain(error)
         sys.exit(error.exit_code)
+    except SystemExit as end:  # nothing here raises it, and what did would have this command look done
+        _complain(UserError(f"a plugin ended the program, with code {end.code}", "--traceback shows where"))
+        sys.exit(1)
     except click.ClickException as error:
         error.show()
         sys.exit(2)

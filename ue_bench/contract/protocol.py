@@ -78,12 +78,6 @@ class Protocol(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _multistep_has_steps(self) -> Protocol:
-        if self.schedule == "multistep" and not self.milestones:
-            raise ValueError("multistep needs milestones; a rate that stays is schedule = constant")
-        return self
-
-    @model_validator(mode="after")
     def _one_normalization(self) -> Protocol:
         if (self.mean is None) != (self.std is None):
             raise ValueError("give both mean and std, or neither")

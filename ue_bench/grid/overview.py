@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import UserError
 from ..store.requests import FOLDER, recorded
 from ..store.results import ResultStore
-from ..store.running import Running, running
+from ..store.running import Running, drivers, running
 from ..store.schema import Failure, Result
 
 HOUR = 3600.0  # results of the last one tell the pace
@@ -38,6 +38,7 @@ class Overview:
     logs: dict[str, Path]
     running: Sequence[Running]
     seconds_left: float | None
+    is_worked_on: bool = False  # by a command of this folder, not of another one that shares a cache
 
     @property
     def counts(self) -> tuple[int, int, int | None]:
@@ -48,8 +49,8 @@ class Overview:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is missing and nobody works on anything."""
-        return not self.counts[2] and not any(not stage.is_lost for stage in self.running)
+        """Whether nothing is missing and nobody fills this folder."""
+        return not self.counts[2] and not self.is_worked_on
 
     def plain(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -79,12 +80,16 @@ def overview(out: Path, *caches: Path) -> Overview:
     if not any((out / name).is_dir() for name in ("results", "failures", FOLDER)):
         raise UserError(f"{out} holds no results", "name a folder that 'ue-bench run' fills with --out")
     store = ResultStore(out)
-    results, failures = store.results(), store.failures()
+    results = store.results()
+    done = {r.key for r in results}
+    failures = [f for f in store.failures() if f.key not in done]  # it succeeded since, or came from elsewhere
     places = {f.key: (out / "logs" / f"{f.key}.log", out / "failures" / f"{f.key}.txt") for f in failures}
     logs = {key: log for key, paths in places.items() for log in paths if log.is_file()}  # the last one counts
     rows = _rows(out, results, failures)
     missing = sum(row.missing or 0 for row in rows)
-    return Overview(out, rows, failures, logs, running(out, *caches), _seconds_left(results, missing))
+    return Overview(
+        out, rows, failures, logs, running(out, *caches), _seconds_left(results, missing), bool(drivers(out))
+    )
 
 
 def _rows(out: Path, results: Sequence[Result], failures: Sequence[Failure]) -> list[RowCounts]:

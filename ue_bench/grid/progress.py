@@ -92,7 +92,12 @@ class Progress:
         self.chains = sorted(((length[t.key], t) for t in tasks), key=lambda chain: chain[0])  # the longest is the last
         self.started = self.spoken = time.monotonic()
         if not tasks:
-            self.line(f"ue-bench: nothing to compute, all {self.cached} cells have results")
+            left = (
+                f"{self.cached} of {targets} cells have results"
+                if self.cached < targets
+                else f"all {targets} cells have results"
+            )
+            self.line(f"ue-bench: nothing to compute, {left}")
             return
         work = f"{missing} of {targets} cells to compute, {self.cached} cached"
         names = ", ".join(dict.fromkeys(worker.name for worker in workers))

@@ -60,16 +60,18 @@ def facts(panel: Panel) -> list[str]:
     if panel.undefined:
         said.append(f"No share under {', '.join(panel.undefined)}: clean training itself stays near chance there.")
     rows = [row for row in panel.rows if not row.reference and row.worst]
-    if rows:
+    counts = {sum(c in row.cells for c in row.columns) for row in rows}
+    if counts and max(counts) > 1:  # the largest of one number is that number
+        most_measured = f"{'up to ' * (len(counts) > 1)}{max(counts)}"
         most, share = max(row.worst_bias for row in rows), max(row.recovery_bias for row in rows)
         how = (
             f"seeds, by which cells of like shares spread by {' to '.join(f'{d:.1f}' for d in panel.spreads.range)} "
             "points, and the test set"
             if panel.spreads.range
-            else "the test set alone, for n = 1 shows no spread over seeds: the true bias is larger"
+            else "the test set alone, for so few seeds show no spread: the true bias is larger"
         )
         said.append(
-            f"Worst cases are the largest of {len(panel.counted)} measured numbers and so too high, by {most:.1f} "
+            f"Worst cases are the largest of {most_measured} measured numbers and so too high, by {most:.1f} "
             f"points or {share:.1f} % of a share at most (parametric bootstrap: {how}); they are not corrected."
         )
     cells = [cell for row in panel.rows for cell in row.cells.values()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -74,7 +74,9 @@ def of_folders(clean: Path, protected: Path, labels: Path | None = None) -> Pair
 
     ``labels`` is the file of labels of the clean folder, as in ``folders.scan``.
     """
-    before, after = folders.scan(clean, labels, False), folders.scan(protected, None, False)
+    beside = protected / labels.name if labels is not None else None  # 'protect' writes it under its own name
+    before = folders.scan(clean, labels, False)
+    after = folders.scan(protected, beside if beside is not None and beside.is_file() else None, False)
     known = {file.name: file for file in after.files}
     partner = _partners([file.name for file in before.files], list(known))
     matched = [(file, known[partner[file.name]]) for file in before.files if file.name in partner]
@@ -108,20 +110,31 @@ def of_folders(clean: Path, protected: Path, labels: Path | None = None) -> Pair
 
 
 def _partners(clean: list[str], protected: list[str]) -> dict[str, str]:
-    """Return the protected file of each clean one that has one."""
-    there = {composed(name): name for name in protected}
-    stems = Counter(PurePosixPath(name).with_suffix("") for name in clean)
-    by_stem = {PurePosixPath(composed(name)).with_suffix(""): name for name in protected}
+    """Return the protected file of each clean one that has one, no file twice.
+
+    Names that are the same to the byte go first: two forms of one letter may be two files.
+    """
     stored = [folders.renamed(clean, suffix) for suffix in pictures.SUFFIX.values()]
-    partners = {}
-    for name in clean:
-        candidates = [there.get(composed(n)) for n in (name, *(names[name] for names in stored))]
-        stem = PurePosixPath(composed(name)).with_suffix("")
-        if stems[PurePosixPath(name).with_suffix("")] == 1:
-            candidates.append(by_stem.get(stem))
-        partner = next(filter(None, candidates), None)
-        if partner:
+    wanted = {name: (name, *(names[name] for names in stored)) for name in clean}
+    free, partners = dict.fromkeys(protected), dict[str, str]()
+
+    def pair(name: str, candidates: Iterable[str | None]) -> None:
+        partner = next((one for one in candidates if one is not None and one in free), None)
+        if partner is not None:
             partners[name] = partner
+            del free[partner]
+
+    for name in clean:
+        pair(name, wanted[name])
+    there = {composed(name): name for name in free}
+    stems = Counter(PurePosixPath(name).with_suffix("") for name in clean)
+    by_stem = {PurePosixPath(composed(name)).with_suffix(""): name for name in free}
+    for name in clean:
+        if name not in partners:
+            candidates = [there.get(composed(one)) for one in wanted[name]]
+            if stems[PurePosixPath(name).with_suffix("")] == 1:
+                candidates.append(by_stem.get(PurePosixPath(composed(name)).with_suffix("")))
+            pair(name, candidates)
     return partners
 
 

@@ -100,7 +100,7 @@ def _each_size(work: ProtectionWork, groups: list[list[Seen]], record: Record, r
             if len(groups) == 1:
                 raise
             _fail(done, group, error.message)
-        except Exception as error:  # a protector may raise anything
+        except (Exception, SystemExit) as error:  # a protector may raise anything
             if len(groups) == 1 or (isinstance(error, OSError) and disk_problem(error)):
                 raise
             logging.getLogger(__name__).exception("%s failed%s", protector.name, text)

@@ -17,7 +17,7 @@ from typing import Any
 from .. import __version__
 from ..errors import UserError
 from . import files, folders, keyfile
-from .looking import Seen
+from .looking import Seen, content_of
 from .request import ProtectionRequest
 from .writing import ProtectionOutcome
 
@@ -51,6 +51,8 @@ def begin(request: ProtectionRequest, settings: dict[str, Any], inputs: Inputs, 
         if same and not (request.force and finished):
             there = {name: target for name, target in known.get("files", {}).items() if name in inputs}
             lost = [target for target in there.values() if not (request.out / target).is_file()]
+            if finished:
+                _check_unchanged(request, known, lost)
             has_key = request.key.is_file() or not request.protector.recovers()
             if finished and unchanged and has_key and not lost:
                 return known
@@ -71,6 +73,16 @@ def begin(request: ProtectionRequest, settings: dict[str, Any], inputs: Inputs, 
         files.check_writable(request.key.parent)
     files.write_json(request.record, record)
     return {**record, "kept": {}}
+
+
+def _check_unchanged(request: ProtectionRequest, known: Record, lost: list[str]) -> None:
+    """Raise UserError where a file is not the one that was written: it would pass for protected."""
+    for target, content in known.get("contents", {}).items():
+        path = request.out / target
+        if target not in lost and path.is_file() and content_of(path.read_bytes()) != content:
+            raise UserError(
+                f"{path} is not what was written there", "remove it and it is made again, or --force to overwrite"
+            )
 
 
 def _continues(request: ProtectionRequest, known: Record, inputs: Inputs) -> bool:
@@ -153,6 +165,7 @@ def finished(
         "recovery": recovery, "failed": dict(sorted(done.failed.items())), "ignored": listing.ignored,
         "notes": {s.file.name: list(s.notes) for s in seen if s.notes},
         "files": {s.file.name: done.written[s.file.name] for s in seen if s.file.name in done.written},
+        "contents": {done.written[n]: c for n, c in sorted(done.contents.items()) if n in done.written},
         "inputs": inputs_of(s for s in seen if s.file.name not in done.gone), "listed": names_of(begun, listing),
         "table": table_digest(request.out / listing.table.path.name) if listing.table else None,
     }  # fmt: skip

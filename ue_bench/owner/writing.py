@@ -36,6 +36,7 @@ class ProtectionOutcome:
     gone: set[str] = field(default_factory=set)  # removed or changed since they were first read
     images: dict[bytes, keyfile.Entry] = field(default_factory=dict)
     earlier: dict[bytes, keyfile.Entry] = field(default_factory=dict)  # of a key that is there already
+    contents: dict[str, str] = field(default_factory=dict)  # digests of the files that are there, by old name
     digests: dict[str, bytes] = field(default_factory=dict)  # of what was written, as in ``images``
     arrays: dict[str, Any] = field(default_factory=dict)
     measured: perturbation.Measurement = field(default_factory=perturbation.Measurement)
@@ -92,9 +93,11 @@ class ProtectionWork:
 
         def stored(seen: Seen) -> pictures.Pixels | str:
             try:
-                pixels = pictures.read((self.request.out / self.names[seen.file.name]).read_bytes()).pixels
+                content = (self.request.out / self.names[seen.file.name]).read_bytes()
+                pixels = pictures.read(content).pixels
             except (OSError, UserError):
                 return TAKEN
+            self.done.contents[seen.file.name] = content_of(content)
             return pixels if pixels.shape[:2] == seen.size else TAKEN
 
         self._take(group, clean, files.in_threads(stored, group), ctx, f"measure images{text}")
@@ -183,6 +186,7 @@ class ProtectionWork:
                 files.write(target, content)
             elif not _same(target, content):
                 return f"{target} {TAKEN}"
+            self.done.contents[seen.file.name] = content_of(content)
         except EnvironmentProblem:  # a full disk is no property of this image
             raise
         except UserError as error:

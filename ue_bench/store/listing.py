@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -43,7 +44,8 @@ class Stamp(NamedTuple):
 def json_files(folder: Path, below: bool = True) -> dict[str, Stamp | None]:
     """Return the JSON files in ``folder``, and below it, by their path in it and in that order, with their stamps.
 
-    None in place of a stamp says that there is something to tell the user when the file is read. A folder in ``folder``
+    None in place of a stamp says that there is something to tell the user when the file is read: it is no file, a link
+    to nothing, or not ours to look at. Raises PermissionError for a folder that is not. A folder in ``folder``
     may be a link, as where a row lies on another disk; links further below are not followed. Left out is what was set
     aside, which lies two folders deep, for a plugin may be called ``bad``.
     """
@@ -54,7 +56,7 @@ def _walk(folder: str, prefix: str, below: bool) -> Iterator[tuple[str, Stamp | 
     try:
         with os.scandir(folder) as listing:
             entries = list(listing)
-    except (FileNotFoundError, NotADirectoryError, PermissionError):
+    except (FileNotFoundError, NotADirectoryError):
         return
     for entry in entries:
         if entry.is_dir(follow_symlinks=not prefix):
@@ -62,9 +64,11 @@ def _walk(folder: str, prefix: str, below: bool) -> Iterator[tuple[str, Stamp | 
                 yield from _walk(entry.path, f"{prefix}{entry.name}/", below)
         elif entry.name.endswith(".json"):
             try:
-                yield prefix + entry.name, Stamp.of(entry.stat())
-            except FileNotFoundError:  # removed meanwhile
-                continue
+                status = entry.stat()
+                yield prefix + entry.name, Stamp.of(status) if stat.S_ISREG(status.st_mode) else None
+            except FileNotFoundError:
+                if entry.is_symlink():  # to nothing; else it was removed meanwhile
+                    yield prefix + entry.name, None
             except OSError:
                 yield prefix + entry.name, None
 
@@ -75,7 +79,7 @@ def files_of(folder: Path, key: str) -> list[Path]:
     try:
         with os.scandir(folder) as entries:
             inner = [entry.path for entry in entries if entry.is_dir()]
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     for place in sorted(inner):
         places += [Path(place, name) for name in _names(place).get(digits, ())]
@@ -97,7 +101,7 @@ def _names(folder: str) -> Names:
         for name in sorted(os.listdir(folder)):  # noqa: PTH208
             if name.endswith(".json"):
                 names[name.rpartition("-")[2][:DIGITS]].append(name)
-    except OSError:  # it is gone, or not ours to read
+    except (FileNotFoundError, NotADirectoryError):  # it is gone
         return {}
     if is_settled(changed):
         _listed[folder] = changed, dict(names)

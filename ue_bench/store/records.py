@@ -92,8 +92,12 @@ def _remember(known: Known[R], name: str, stamp: Stamp | None, record: R) -> Non
 
 def _parse(folder: Path, path: Path, kind: type[R]) -> R | None:
     try:
+        if not path.is_file():  # a pipe would be waited for
+            if path.exists() or path.is_symlink():
+                _tell(path, "cannot be read: it is a link to nothing, or no file")
+            return None  # else removed or set aside meanwhile
         text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:  # removed or set aside meanwhile
+    except FileNotFoundError:
         return None
     except UnicodeDecodeError:
         _set_aside(folder, path, "it is not text")

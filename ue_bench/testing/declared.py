@@ -35,7 +35,7 @@ def _check_pickle(findings: Findings, plugin: Plugin) -> None:
     """Check that the plugin is the same after it travelled to another process."""
     try:
         same = pickle.loads(pickle.dumps(plugin)) == plugin
-    except Exception as error:  # whatever a class of somebody else raises
+    except (Exception, SystemExit) as error:  # whatever a class of somebody else raises
         findings.check("pickle", False, f"cannot be pickled: {one_line(error)}")
         return
     text = "the same after pickling" if same else "another plugin after pickling: workers would compute something else"

@@ -141,7 +141,7 @@ def trial(work: Callable[[], T], device: str, run: int, findings: Findings) -> T
         except OutOfTime as end:
             findings.note("time", f"stopped after {time.perf_counter() - started:.0f} s: nothing more was tried of it")
             raise Stop from end
-        except Exception as error:  # the method of a third-party plugin may raise anything
+        except (Exception, SystemExit) as error:  # the method of a third-party plugin may raise anything
             findings.check("runs", False, f"raises {one_line(error)}")
             raise Stop from error
         changed = [name for name, value in _settings().items() if value != settings[name]]
