@@ -49,10 +49,11 @@ def detect(
         protected = method.protect(data, ctx)
         epochs = epochs or passes(protected.num_classes)
         with tempfile.TemporaryDirectory(dir=ctx.scratch) as folder:
-            accuracy = detected(protected, network, epochs, width, seed, device, Path(folder), report)
+            accuracy, held = detected(protected, network, epochs, width, seed, device, Path(folder), report)
         name = method.selector
     found = {
         "dataset": dataset, "protector": name, "network": network, "epochs": epochs, "accuracy": round(accuracy, 2),
+        "held_out": held,
         "bound": BOUND, "protected": accuracy > BOUND,
     }  # fmt: skip
     if as_json:
@@ -60,5 +61,6 @@ def detect(
     else:
         verdict = "protected" if accuracy > BOUND else "not detected"
         print(
-            f"{verdict}: {network} classifier of pixels has {accuracy:.1f} % on held-out images (bound {BOUND:.0f} %)"
+            f"{verdict}: {network} classifier of pixels has {accuracy:.1f} % on {held:,} held-out images "
+            f"(bound {BOUND:.0f} %)"
         )

@@ -33,8 +33,8 @@ def detected(
     device: str,
     folder: Path,
     report: Callable[[float, float, str], None],
-) -> float:
-    """Return the accuracy, in percent, on a fifth of ``data`` of a classifier that was trained on the rest.
+) -> tuple[float, int]:
+    """Return the accuracy, in percent, on a fifth of ``data`` of a classifier trained on the rest, and their number.
 
     ``network`` is ``linear`` or ``mlp`` with ``width`` hidden units, which sees random crops and mirror images. SGD at
     0.01 with momentum 0.9 and decay 5e-4, a tenth after 75 and 90 % of ``epochs``, after 30, 60 and 80 % at a hundred
@@ -60,4 +60,4 @@ def detected(
         where = held[start : start + BATCH]
         guessed = model(unit(data.images[where], device)).argmax(1)
         right += int((guessed == torch.tensor(data.labels[where], device=device)).sum())
-    return 100 * right / len(held)
+    return 100 * right / len(held), len(held)

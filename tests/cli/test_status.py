@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -213,3 +214,14 @@ def test_watching_ends_with_the_folder_and_not_with_the_cache(ue_bench: Command,
     watched = ue_bench("status", "out", "--watch", "--interval", "1")
     assert watched.code == 0
     assert "4 done, 0 failed, 0 missing" in watched.out
+
+
+def test_time_in_which_nobody_worked_is_not_part_of_the_pace(ue_bench: Command, out: Path) -> None:
+    lose(out, "none", "gray")
+    old = next((out / "results" / "none").glob("*.json"))
+    content = json.loads(old.read_text(encoding="utf-8"))
+    content["finished"] = (datetime.now(UTC) - timedelta(minutes=50)).isoformat(timespec="seconds")
+    old.write_text(json.dumps(content), encoding="utf-8")
+    assert ue_bench("status", "out", "--json").json["seconds_left"] > 900  # 3 results in 50 minutes
+    lease(out, "driver.me", "run")
+    assert 0 < ue_bench("status", "out", "--json").json["seconds_left"] < 90

@@ -86,9 +86,9 @@ def overview(out: Path, *caches: Path) -> Overview:
     places = {f.key: (out / "logs" / f"{f.key}.log", out / "failures" / f"{f.key}.txt") for f in failures}
     logs = {key: log for key, paths in places.items() for log in paths if log.is_file()}  # the last one counts
     rows = _rows(out, results, failures)
-    missing = sum(row.missing or 0 for row in rows)
+    missing, working = sum(row.missing or 0 for row in rows), drivers(out)
     return Overview(
-        out, rows, failures, logs, running(out, *caches), _seconds_left(results, missing), bool(drivers(out))
+        out, rows, failures, logs, running(out, *caches), _seconds_left(results, missing, working), bool(working)
     )
 
 
@@ -119,10 +119,15 @@ def _rows(out: Path, results: Sequence[Result], failures: Sequence[Failure]) -> 
     ]
 
 
-def _seconds_left(results: Sequence[Result], missing: int) -> float | None:
-    """Return how long the missing cells take at the pace of the last hour; None where that does not tell."""
+def _seconds_left(results: Sequence[Result], missing: int, working: Sequence[Running]) -> float | None:
+    """Return how long the missing cells take at the pace of the last hour; None where that does not tell.
+
+    The time before the oldest command that works there began is not counted, for nobody may have worked then.
+    """
     now = datetime.now(UTC)
-    ages = sorted(age for r in results if (age := _age(r.finished, now)) is not None and 0 <= age < HOUR)
+    begun = [HOUR if driver.since is None else driver.since for driver in working]
+    recent = min(HOUR, max(begun, default=HOUR))
+    ages = sorted(age for r in results if (age := _age(r.finished, now)) is not None and 0 <= age < recent)
     if not missing or len(ages) < 2 or not ages[-1]:
         return None
     return missing * ages[-1] / len(ages)
