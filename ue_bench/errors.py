@@ -52,7 +52,13 @@ class Deferred(BaseException):
 
 def first_line(error: BaseException) -> str:
     """Return the first line of what ``error`` says, for a line of ours; its class where it says nothing."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return next(iter(_said(error)), type(error).__name__)
+
+
+def _said(error: BaseException) -> list[str]:
+    """Return the lines of what ``error`` says, with ``?`` for what a terminal would obey, such as a NUL."""
+    lines = str(error).strip().splitlines()
+    return ["".join(c if c.isprintable() else "?" for c in line) for line in lines]
 
 
 NO_DISK = frozenset(
@@ -127,7 +133,7 @@ class NothingSelected(UserError):
 
 def one_line(error: BaseException) -> str:
     """Return an exception as a user reads it: its type and the first line of its message."""
-    first = str(error).strip().splitlines()
+    first = _said(error)
     return f"{type(error).__name__}: {first[0]}" if first else type(error).__name__
 
 

@@ -236,6 +236,7 @@ def test_files_where_folders_are_and_the_other_way_round(ue_bench: Command, comp
         (["status", "somewhere"], 2),
         (["run", "--shard", "3/2"], 2),
         (["run", "--fraction", "2"], 2),
+        (["run", "--retry", "nothing", "--retry", "oom"], 2),
         (["run", "-P", "lsp", "-C", "vanilla,^vanilla"], 5),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else "",

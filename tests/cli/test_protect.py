@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -347,3 +348,21 @@ def test_a_file_that_is_not_what_was_written_does_not_pass_for_protected(
     assert protect(ue_bench, *command, "--force", protector=protector).code == 1
     assert file.read_bytes() == written
     assert protect(ue_bench, *command, protector=protector).code == 1
+
+
+def test_a_record_that_may_not_be_read_is_not_taken_for_none(
+    ue_bench: Command, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert protect(ue_bench, str(photos), "out", "--seed", "3").code == 1
+    known = Path.read_bytes
+
+    def denied(self: Path) -> bytes:
+        if self.name == "out.record.json":
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        return known(self)
+
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    again = protect(ue_bench, str(photos), "out", "--seed", "3")
+    assert again.code == 3
+    assert "out.record.json: Permission denied" in again.err
+    assert "--force" not in again.err

@@ -157,6 +157,8 @@ def fill_options(command: F) -> F:
     ) -> Any:
         from ..grid.filling import FillOptions
 
+        if "nothing" in retry and len(set(retry)) > 1:
+            raise UserError("--retry nothing excludes every other --retry", "give it alone, or leave it out")
         kinds = None if not retry or "failed" in retry else [kind for kind in retry if kind != "nothing"]
         most = 1 if fail_fast else max_failures
         how = FillOptions(pack=pack, timeout=timeout, max_failures=most, retry=kinds)

@@ -81,9 +81,14 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Return plain data from ``path``; None where there is nothing or something else."""
+    """Return plain data from ``path``; None where there is nothing or something else.
+
+    Raises EnvironmentProblem where it may not be read: what it holds would be taken for lost, and overwritten.
+    """
     try:
         return json.loads(path.read_bytes().decode("utf-8", "surrogateescape"))
+    except PermissionError as error:
+        raise EnvironmentProblem(f"cannot read {path}: {error.strerror}", "change its permissions") from error
     except (OSError, ValueError):
         return None
 
