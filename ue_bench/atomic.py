@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .checksums import log, moved, seal, sync
 from .errors import EnvironmentProblem, Unwritable, UserError
 from .leases import NO_LINKS
-from .temporaries import temporary_file, temporary_folder
+from .temporaries import FILE, FOLDER, temporary_file, temporary_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,21 +48,26 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _told_apart(path: Path) -> Iterator[None]:
-    """Give errors of temporary names beside ``path`` its name, which the user knows, and raise Unwritable for some.
+    """Let errors of writing ``path`` name it and not a temporary file, as Unwritable where that is not allowed.
 
-    What else is wrong within the block, such as with a file that is read there, passes as it is.
+    Errors of any other file within the block, also of one beside it that is read there, pass as they are.
     """
     try:
         yield
     except OSError as error:
         where = None if error.filename is None else Path(os.fsdecode(error.filename))
-        if where is None or not (where.is_relative_to(path.parent) or path.parent.is_relative_to(where)):
+        if where is None or not (_is_temporary(where, path.parent) or path.is_relative_to(where)):
             raise
         if isinstance(error, PermissionError):
             raise Unwritable(error.errno, error.strerror, str(path)) from error
         if error.filename2 is None:
             error.filename = str(path)
         raise
+
+
+def _is_temporary(path: Path, folder: Path) -> bool:
+    """Return whether ``path`` is a temporary file or folder of ours in ``folder``, or lies in one."""
+    return path.is_relative_to(folder) and str(path.relative_to(folder)).startswith((FILE, FOLDER))
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

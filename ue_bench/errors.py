@@ -56,9 +56,13 @@ def first_line(error: BaseException) -> str:
 
 
 def _said(error: BaseException) -> list[str]:
-    """Return the lines of what ``error`` says, with ``?`` for what a terminal would obey, such as a NUL."""
-    lines = str(error).strip().splitlines()
-    return ["".join(c if c.isprintable() else "?" for c in line) for line in lines]
+    """Return the lines of what ``error`` says, without what a terminal would obey."""
+    return [without_controls(line) for line in str(error).strip().splitlines()]
+
+
+def without_controls(text: str) -> str:
+    """Return ``text`` with ``?`` for every character that cannot be printed, such as those that a terminal obeys."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 NO_DISK = frozenset(

@@ -56,7 +56,7 @@ class Pretrained(Stemmed):
     """
 
     least: ClassVar[tuple[int, int]] = (1, 1)  # pixels a side, with the layers for small images and the others
-    breadth: ClassVar[str]  # the parameter that makes the network narrower than the one whose weights there are
+    breadth: ClassVar[str]  # name of the parameter for its width; ImageNet weights are of its default
 
     pretrained: bool = Field(False, description="start from torchvision's ImageNet weights; takes the ImageNet stem")
     weights: InputPath | None = Field(None, description="start from this state dict of torchvision's network instead")

@@ -21,7 +21,7 @@ PAPER = "He et al., Deep Residual Learning for Image Recognition, CVPR 2016"
 
 
 class _ResNet(Pretrained):
-    """A residual network of the ImageNet family: four stages of widths 64, 128, 256 and 512, or ``width`` and so on."""
+    """A residual network of the ImageNet family: four stages of ``width``, 2x, 4x and 8x as many channels."""
 
     paper: ClassVar[str] = PAPER
     breadth: ClassVar[str] = "width"

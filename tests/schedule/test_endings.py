@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ue_bench.errors import Unwritable, UserError, batch_problem, first_line, one_line
-from ue_bench.schedule.endings import ending_of
+from ue_bench.schedule.endings import describe, ending_of
 
 
 def left_over() -> ValueError:
@@ -51,3 +51,4 @@ def test_a_folder_that_is_not_to_be_written_is_no_failure_of_the_cell() -> None:
 def test_what_an_error_says_cannot_write_to_the_terminal() -> None:
     assert one_line(ValueError("no\x00thing \x1b[2J here\nsecond")) == "ValueError: no?thing ?[2J here"
     assert first_line(ValueError("\x07")) == "?"
+    assert describe(ValueError("no\x00thing")) == "ValueError: no?thing"

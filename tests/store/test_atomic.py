@@ -162,6 +162,8 @@ def test_what_may_not_be_written_is_told_from_other_files(
     assert problem is not None
     assert str(problem).startswith(f"Permission denied ({path})")
     monkeypatch.undo()
-    with pytest.raises(PermissionError) as caught_other, replacing(tmp_path / "y.json"):
-        raise PermissionError(errno.EACCES, "Permission denied", "/elsewhere/key")
-    assert not isinstance(caught_other.value, Unwritable)
+    for other in ("/elsewhere/key", str(tmp_path / "read.json")):
+        with pytest.raises(PermissionError) as caught_other, replacing(tmp_path / "y.json"):
+            raise PermissionError(errno.EACCES, "Permission denied", other)
+        assert not isinstance(caught_other.value, Unwritable)
+        assert caught_other.value.filename == other

@@ -70,7 +70,7 @@ def of_record(record: DataRecord) -> Protocol:
 
     file = data_files.read_record(record)
     recipe = data_files.validated(Protocol, file, {"name": record.name})
-    _check_overrides(file, recipe)
+    _check_fields(file, recipe)
     return recipe
 
 
@@ -81,7 +81,7 @@ def _of_file(path: Path) -> Protocol:
     fields: dict[str, Any] = {"version": 1, "summary": "", "source": "", **file.fields}
     whole = data_files.DataFile(file.name, file.label, fields, file.folder)
     recipe = data_files.validated(Protocol, whole, {"name": path.name})
-    _check_overrides(file, recipe)
+    _check_fields(file, recipe)
     known = [record.name for kind in ("countermeasure", "victim") for record in registry().of_kind(kind)]
     for name in recipe.overrides:
         if name not in known:
@@ -92,8 +92,8 @@ def _of_file(path: Path) -> Protocol:
     return recipe.model_copy(update={"name": f"{path.name}#{digest(content)[:8]}"})
 
 
-def _check_overrides(file: data_files.DataFile, recipe: Protocol) -> None:
-    """Raise ValidationError for fields that differ under a countermeasure and cannot be so, and for idle ones."""
+def _check_fields(file: data_files.DataFile, recipe: Protocol) -> None:
+    """Raise ValidationError for overrides that cannot be, and for fields that do nothing."""
     from pydantic import ValidationError as PydanticError
 
     from ..contract.protocol import PARAMETERS
@@ -116,7 +116,8 @@ def _check_overrides(file: data_files.DataFile, recipe: Protocol) -> None:
         except UserError as error:
             raise ValidationError(f"{where}.{PARAMETERS}: {error.message}", error.hint) from None
     _refuse_idle(file.label, file.fields, recipes)
-    if any(one.schedule == "multistep" and not one.milestones for one in recipes):  # surrogates of plugins may be so
+    # Here and not in Protocol: plugins train surrogates so, and how those are trained is in keys.
+    if any(one.schedule == "multistep" and not one.milestones for one in recipes):
         raise ValidationError(f"{file.label}: multistep needs milestones", "a rate that stays is schedule = 'constant'")
 
 

@@ -15,7 +15,7 @@ from ..catalogue.selectors import parse
 from ..contract.combination import with_parameters
 from ..contract.plugin import Protector, Victim
 from ..contract.protocol import OF_THE_OPTIMIZER, Protocol
-from ..errors import UserError
+from ..errors import UserError, without_controls
 from ..grid.cell import ENGINE_REVISION, protocol_identity
 from ..keys import canonical_json
 from ..store.schema import Result
@@ -43,7 +43,7 @@ OF_ARCHITECTURES = OF_THE_OPTIMIZER | {"shift", "mean", "std"}  # fields of a re
 
 def printable(text: str) -> str:
     """Return text that a terminal can show, in one line of bounded length."""
-    shown = "".join(c if c.isprintable() else "?" for c in text)
+    shown = without_controls(text)
     return shown if len(shown) <= LONGEST else f"{shown[:LONGEST]}..."
 
 

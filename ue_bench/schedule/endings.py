@@ -7,7 +7,7 @@ import traceback
 from dataclasses import dataclass
 from typing import Literal
 
-from ..errors import Deferred, StorageProblem, UserError, batch_problem, disk_problem
+from ..errors import Deferred, StorageProblem, UserError, batch_problem, disk_problem, without_controls
 from .executor import Event, FailureClass, Job
 
 # What CUDA says of a device that does not work any more; a device-side assertion is the code's own mistake.
@@ -81,7 +81,7 @@ def describe(error: BaseException) -> str:
         text = str(error)
     except Exception:  # a plugin's exception class can do anything
         text = "(its message cannot be shown)"
-    return printable(f"{type(error).__name__}: {text}".splitlines()[0])
+    return without_controls(printable(f"{type(error).__name__}: {text}".splitlines()[0]))
 
 
 def printable(text: str) -> str:
